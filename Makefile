@@ -1,0 +1,40 @@
+# Everything starts with `make setup`: it makes .venv with all that the project needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo test test-slow lint dagster reproduce clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: .venv/installed ## make .venv with everything
+
+.venv/installed: constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ctinterp needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pipeline,dev]'
+	touch $@
+
+demo: setup ## the whole pipeline on the built-in phantom cohort
+	@ctinterp demo
+
+test: setup lint ## all checks, default tests
+	pytest
+
+test-slow: setup ## the long tests too
+	pytest -m "slow or not slow"
+
+lint: setup ## ruff, mypy, import-linter, codespell
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	codespell
+
+dagster: setup ## the web UI at http://127.0.0.1:3000
+	DAGSTER_HOME=$(CURDIR)/deploy/local dagster dev -h 127.0.0.1
+
+clean: ## remove what the pipeline made (not data/raw)
+	rm -rf data/ingest data/thicken data/autoencoder data/encode data/train data/generate

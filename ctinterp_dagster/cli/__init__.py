@@ -1,0 +1,5 @@
+"""The `ctinterp` command."""
+
+from ctinterp_dagster.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,34 @@
+"""What is installed and what it can use."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+import torch
+
+from ctinterp_dagster.interpolate import RELEASED
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
+from ctinterp_dagster.records import file_hash
+
+PACKAGES = ("ctinterp", "torch", "numpy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc", "dagster")
+
+
+def installed(package: str) -> str:
+    """The version of a package, or that it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@click.command
+def command() -> None:
+    """Show versions, devices and the released model."""
+    click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in PACKAGES:
+        click.echo(f"{package:13} {installed(package)}")
+    click.echo(f"device        {pick_device('auto')} ({torch.get_num_threads()} CPU threads)")
+    model = LatentDiffusion.load(RELEASED)
+    parameters = sum(p.numel() for p in model.parameters())
+    click.echo(f"model         released, {parameters:,} parameters, sha256 {file_hash(RELEASED)[:16]}")
+    click.echo("              research use only, not a medical device")

@@ -1,0 +1,119 @@
+"""One thick scan in, one thin scan out."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.interpolate import RELEASED, Settings, load_checkpoint, operator_for
+from ctinterp_dagster.records import write_json
+from ctinterp_dagster.scan.io import read_scan, write_volume
+
+THIN_MM = 1.0
+
+
+@click.command(epilog="Example: ctinterp interpolate series/ -o thin.nii.gz --spacing 1 --samples 8 --std std.nii.gz")
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="thin NIfTI to write")
+@click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
+@click.option("--factor", type=click.IntRange(min=2), help="thin slices a thick one; instead of --spacing")
+@click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
+              help="slice profile of the scan: box (cautious) or gaussian (what helical scanners show)")  # fmt: skip
+@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="network evaluations a sample")
+@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="samples that are averaged")
+@click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)
+@click.option("--std", "std_path", type=click.Path(path_type=Path), help="NIfTI for the standard deviation in HU")
+@click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
+@click.option("--series", help="SeriesInstanceUID, where a folder holds several series")
+@click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="write what was done as JSON")
+def command(
+    *,
+    source: Path,
+    output: Path,
+    spacing_mm: float | None,
+    factor: int | None,
+    profile: str,
+    steps: int,
+    samples: int,
+    sampler: str,
+    std_path: Path | None,
+    model_path: Path,
+    device: str,
+    seed: int,
+    series: str | None,
+    memory_gib: float,
+    json_path: Path | None,
+) -> None:
+    """Turn a thick-slice CT into a thin-slice one.
+
+    INPUT is a NIfTI, MHA or NRRD file, or a folder of DICOM. The thin volume covers the extent of the thick one, in the
+    same place in space, and gives the measured slices when it is averaged again. Without --model the released one is
+    used. Research use only, not a medical device.
+    """
+    check_arguments(output, spacing_mm, factor, std_path, samples)
+    start = time.perf_counter()
+    scan = read_scan(source, series=series)
+    thick = scan.volume
+    thickness_mm = scan.thickness_mm or thick.spacing_mm[0]
+    target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
+    operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile)  # type: ignore[arg-type]
+    interpolator = load_checkpoint(model_path, device)
+    settings = Settings(sampler, steps, samples, seed, memory_gib)  # type: ignore[arg-type]
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+        task = progress.add_task("sampling", total=samples)
+        result = interpolator(thick, operator, settings, lambda done: progress.update(task, completed=done))
+    write_volume(result.thin, output)
+    if std_path:
+        write_volume(result.std, std_path)
+    record = {
+        "input_slices": thick.depth,
+        "input_spacing_mm": thick.spacing_mm[0],
+        "output_slices": result.thin.depth,
+        "output_spacing_mm": result.thin.spacing_mm[0],
+        "residual_hu": result.residual_hu,
+        "profile": profile,
+        "sampler": sampler,
+        "steps": steps,
+        "samples": samples,
+        "seed": seed,
+        "device": str(interpolator.device),
+        "threads": torch.get_num_threads(),
+        "seconds": time.perf_counter() - start,
+    }
+    if json_path:
+        write_json(json_path, record)
+    click.echo(
+        f"{output}: {thick.depth} slices of {thick.spacing_mm[0]:g} mm -> {result.thin.depth} of "
+        f"{result.thin.spacing_mm[0]:g} mm, |Ax - y| {result.residual_hu:.3f} HU, {record['seconds']:.0f} s"
+    )
+
+
+def check_arguments(
+    output: Path, spacing_mm: float | None, factor: int | None, std_path: Path | None, samples: int
+) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+        ParamsError: a file name has no ending that is known.
+        MissingInputError: a folder to write to does not exist.
+    """
+    if spacing_mm and factor:
+        raise click.UsageError("give --spacing or --factor, not both")
+    if std_path and samples < 2:
+        raise click.UsageError("--std needs at least 2 --samples")
+    for path in (output, std_path):
+        if path is None:
+            continue
+        if not path.name.lower().endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
+            raise ParamsError(f"{path.name} has no known ending: expected .nii.gz, .nii, .mha or .nrrd")
+        if not path.absolute().parent.is_dir():
+            raise MissingInputError(f"the folder {path.parent} does not exist: make it first")

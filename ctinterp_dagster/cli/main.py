@@ -1,0 +1,68 @@
+"""The command group. Commands are imported when they are called, so that `--help` does not wait for torch."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from ctinterp_dagster.errors import CtinterpError
+
+COMMANDS = {
+    "interpolate": "Turn a thick-slice CT into a thin-slice one.",
+    "evaluate": "Score every method on thin scans that the model has not seen.",
+    "scans": "Add, list and check scans.",
+    "preset": "Write the parameters for real scans (cpu, gpu) or the demo into params.yaml.",
+    "summary": "Print the metrics of the last pipeline run and where its report is.",
+    "info": "Show versions, devices and the released model.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of the same name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of a user's way."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"ctinterp_dagster.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start with `ctinterp interpolate thick.nii.gz -o thin.nii.gz`. Research use only, not a medical device.",
+)
+@click.version_option(package_name="ctinterp")
+def group() -> None:
+    """Thick-slice CT (about 5 mm) to thin-slice CT (about 1 mm)."""
+
+
+def main() -> None:
+    """Run the command line: exit 0, 1 for an error of ours in one line, 2 for wrong usage."""
+    try:
+        group.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except CtinterpError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)

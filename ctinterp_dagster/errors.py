@@ -1,0 +1,89 @@
+"""Every error that ctinterp raises on purpose.
+
+A message says what was wrong, the value got, what was expected, where, and what to do next, on one line.
+The command line prints the message without a traceback and exits 1; the ingest stage writes it into quarantine.csv.
+"""
+
+
+class CtinterpError(Exception):
+    """Base of the tree: catch it to handle everything that ctinterp refuses."""
+
+
+class ParamsError(CtinterpError):
+    """params.yaml, a preset or an argument has a missing, unknown or impossible value."""
+
+
+class MissingInputError(CtinterpError):
+    """A file that an earlier stage, or the user, should have put in place is not there."""
+
+
+class CheckpointError(CtinterpError):
+    """A weights file is not readable, not safe, or does not fit the architecture."""
+
+
+class TrainingError(CtinterpError):
+    """Training cannot start or go on (no cases, loss not finite, resume state of another run)."""
+
+
+class EvaluationError(CtinterpError):
+    """Two volumes cannot be compared, or a metric is undefined for them."""
+
+
+class ScanError(CtinterpError):
+    """A scan is refused. Its subclasses are the reasons; `reason` is the word in quarantine.csv."""
+
+    reason = "refused"
+
+
+class UnreadableScanError(ScanError):
+    """The file is truncated, corrupt, encrypted, or of a format that no reader knows."""
+
+    reason = "unreadable"
+
+
+class NotCtError(ScanError):
+    """The images are not an axial CT volume: another modality, a localizer, a reformat."""
+
+    reason = "not_ct"
+
+
+class SliceSpacingError(ScanError):
+    """Slices are missing, doubled or unevenly spaced along the slice normal."""
+
+    reason = "slice_spacing"
+
+
+class GantryTiltError(ScanError):
+    """Slice positions do not lie along the slice normal: the volume is sheared."""
+
+    reason = "gantry_tilt"
+
+
+class MixedSeriesError(ScanError):
+    """One folder or series mixes series, orientations, sizes or rescales."""
+
+    reason = "mixed_series"
+
+
+class IntensityError(ScanError):
+    """Values are not HU: NaN, constant, out of range, no rescale."""
+
+    reason = "intensity"
+
+
+class TooFewSlicesError(ScanError):
+    """The volume has too few slices for the task."""
+
+    reason = "too_few_slices"
+
+
+class TooThickError(ScanError):
+    """The slices are too thick to serve as thin truth."""
+
+    reason = "too_thick"
+
+
+class GeometryError(ScanError):
+    """Spacing, direction or origin are missing, not finite, or not those of a scanner."""
+
+    reason = "geometry"

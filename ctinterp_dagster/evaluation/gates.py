@@ -1,0 +1,171 @@
+"""Whether a challenger replaces the champion: pure functions of measured numbers, the same answer each time."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+Verdict = Literal["pass", "fail", "note"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a challenger must show.
+
+    Attributes:
+        max_residual_hu: largest mean |A x - y| of any case, HU.
+        baseline_margin_db: by how much the mean PSNR must exceed the best baseline's, dB.
+        champion_margin_db: how far below the champion's the mean PSNR may fall, dB.
+        require_baseline: whether falling short of the baseline refuses the challenger, or is only noted.
+    """
+
+    max_residual_hu: float
+    baseline_margin_db: float
+    champion_margin_db: float
+    require_baseline: bool
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One model on one task of the test set.
+
+    Attributes:
+        psnr_db: mean over cases, [-1000, 1000] HU, end slices dropped.
+        residual_hu: largest mean |A x - y| of any case.
+        baseline: the best baseline on the same cases.
+        baseline_psnr_db: its mean PSNR.
+    """
+
+    psnr_db: float
+    residual_hu: float
+    baseline: str
+    baseline_psnr_db: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is known of a model when it is judged.
+
+    Attributes:
+        model_hash: of the weights.
+        test_set_hash: of the frozen test set that it was measured on.
+        tasks: by name, such as `box x5`.
+        shared_patients: how many patients are in more than one split, see `count_shared_patients`.
+    """
+
+    model_hash: str
+    test_set_hash: str
+    tasks: Mapping[str, TaskMetrics]
+    shared_patients: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one rule; `text` is a sentence with the numbers."""
+
+    rule: str
+    verdict: Verdict
+    text: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the challenger becomes the champion, and what each rule found."""
+
+    promoted: bool
+    findings: tuple[Finding, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The findings as lines of text."""
+        return tuple(f"{finding.verdict}: {finding.text}" for finding in self.findings)
+
+
+def count_shared_patients(splits: Mapping[str, Collection[str]]) -> int:
+    """How many patients are in more than one split (a count: identifiers stay out of reports)."""
+    shared = (set(splits[a]) & set(splits[b]) for a, b in combinations(sorted(splits), 2))
+    return len(set().union(*shared))
+
+
+def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decision:
+    """Judge a challenger.
+
+    It is promoted when no rule fails. A challenger that is the champion is kept, whatever the rules: deciding twice
+    changes nothing.
+
+    Args:
+        challenger: the new model's metrics.
+        champion: the present champion's, None before the first.
+        rules: what to ask for.
+    """
+    if champion is not None and challenger.model_hash == champion.model_hash:
+        kept = f"the challenger is the champion ({challenger.model_hash[:12]}): it is kept"
+        return Decision(promoted=False, findings=(Finding("champion", "note", kept),))
+    findings = [_tasks(challenger), _splits(challenger)]
+    for name in sorted(challenger.tasks):
+        task = challenger.tasks[name]
+        if not _all_finite(task):
+            findings.append(Finding("finite", "fail", f"{name}: a metric is not finite: {task}"))
+            continue
+        findings += [_residual(name, task, rules), _baseline(name, task, rules)]
+    findings += _against_champion(challenger, champion, rules)
+    return Decision(promoted=all(finding.verdict != "fail" for finding in findings), findings=tuple(findings))
+
+
+def _all_finite(task: TaskMetrics) -> bool:
+    return all(math.isfinite(value) for value in (task.psnr_db, task.residual_hu, task.baseline_psnr_db))
+
+
+def _finding(rule: str, text: str, *, passed: bool) -> Finding:
+    return Finding(rule, "pass" if passed else "fail", text)
+
+
+def _tasks(challenger: Metrics) -> Finding:
+    names = ", ".join(sorted(challenger.tasks)) or "no task: evaluate at least one"
+    return _finding("tasks", f"measured on {names}", passed=bool(challenger.tasks))
+
+
+def _splits(challenger: Metrics) -> Finding:
+    count = challenger.shared_patients
+    return _finding("splits", f"{count or 'no'} patients in more than one split", passed=count == 0)
+
+
+def _residual(name: str, task: TaskMetrics, rules: Rules) -> Finding:
+    text = f"{name}: largest residual {task.residual_hu:.3f} HU, allowed is under {rules.max_residual_hu:g} HU"
+    return _finding("residual", text, passed=task.residual_hu < rules.max_residual_hu)
+
+
+def _baseline(name: str, task: TaskMetrics, rules: Rules) -> Finding:
+    gain = task.psnr_db - task.baseline_psnr_db
+    text = (
+        f"{name}: {task.psnr_db:.2f} dB, {gain:+.2f} dB against {task.baseline} ({task.baseline_psnr_db:.2f} dB), "
+        f"asked for is {rules.baseline_margin_db:+g} dB"
+    )
+    if gain >= rules.baseline_margin_db:
+        return Finding("baseline", "pass", text)
+    return Finding("baseline", "fail" if rules.require_baseline else "note", f"{text}: not better than the baseline")
+
+
+def _against_champion(challenger: Metrics, champion: Metrics | None, rules: Rules) -> list[Finding]:
+    if champion is None:
+        return [Finding("champion", "note", "there is no champion yet")]
+    if challenger.test_set_hash != champion.test_set_hash:
+        text = (
+            f"the champion was measured on test set {champion.test_set_hash[:12]}, the challenger on "
+            f"{challenger.test_set_hash[:12]}: evaluate the champion on the same test set first"
+        )
+        return [Finding("champion", "fail", text)]
+    if sorted(challenger.tasks) != sorted(champion.tasks):
+        text = f"the champion was measured on {sorted(champion.tasks)}, the challenger on {sorted(challenger.tasks)}"
+        return [Finding("champion", "fail", text)]
+    return [_no_worse(name, challenger.tasks[name], champion.tasks[name], rules) for name in sorted(champion.tasks)]
+
+
+def _no_worse(name: str, challenger: TaskMetrics, champion: TaskMetrics, rules: Rules) -> Finding:
+    change = challenger.psnr_db - champion.psnr_db
+    text = (
+        f"{name}: {change:+.2f} dB against the champion ({champion.psnr_db:.2f} dB), "
+        f"allowed is {-rules.champion_margin_db:+g} dB"
+    )
+    return _finding("champion", text, passed=change >= -rules.champion_margin_db)

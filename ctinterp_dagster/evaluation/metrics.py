@@ -1,0 +1,324 @@
+"""How far one estimate is from the truth, with every intensity window and every dropped slice stated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.metrics import structural_similarity
+
+from ctinterp_dagster.errors import EvaluationError
+from ctinterp_dagster.scan.volume import FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+Window = tuple[float, float]
+
+HEADLINE_HU: Window = (-1000.0, 1000.0)
+RPLHR_HU: Window = (-1024.0, 2048.0)
+SOFT_HU: Window = (-160.0, 240.0)
+
+# Ranges of the truth that stand for a tissue. Fat and muscle are those of body-composition analysis, which leave out
+# voxels that mix with lung or bone; bone starts where segmentation software sets its bone threshold.
+# Source: Aubrey et al. 2014, Acta Physiologica 210(3) (fat, muscle).
+TISSUES_HU: dict[str, Window] = {
+    "air": (-1024.0, -900.0),
+    "fat": (-190.0, -30.0),
+    "muscle": (-29.0, 150.0),
+    "bone": (226.0, 3071.0),
+}
+
+BODY_ABOVE_HU = -500.0
+QUIET_HU: Window = (-50.0, 120.0)
+QUIET_MINIMUM = 500  # voxels; a median over fewer says little about the noise
+SSIM_SIDE = 11  # pixels: a Gaussian of sigma 1.5 cut at 3.5 sigma
+SSIM_SIDE_3D = 7  # voxels: scikit-image's default window
+SLAB = 16  # slices of 3D SSIM at a time, so that memory does not grow with depth
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All metrics of one method on one case.
+
+    PSNR, SSIM and MAE clip both volumes to a window first: [-1000, 1000] HU unless the name says otherwise
+    (rplhr: [-1024, 2048], soft: [-160, 240]). Everything but `psnr_all_db` and `residual_hu` leaves out the first and
+    last `factor` slices, where a method extrapolates.
+
+    Attributes:
+        psnr_db: from the MSE of the volume, dB.
+        psnr_all_db: the same over all slices.
+        psnr_rplhr_db: in the window of the RPLHR-CT papers.
+        psnr_soft_db: in the soft-tissue window.
+        ssim: mean over axial slices, 11x11 Gaussian window of sigma 1.5.
+        ssim_soft: the same in the soft-tissue window.
+        ssim_3d: 7x7x7 uniform window.
+        mae_hu: mean absolute error.
+        mae_body_hu: the same inside `body_mask`.
+        residual_hu: mean |A x - y|: what is left when the estimate is thickened again.
+        noise_floor_db: the PSNR of an estimate that is perfect but for noise that no method can know; None where the
+            truth has no noise to be measured (see `quiet_tissue` and `noise_along_z_hu`).
+        noise_ratio: noise along z of the estimate over that of the truth; below 1 is smoother than a real thin scan.
+        shift_air_hu: mean of estimate - truth where the truth is air; None where there is none. Not clipped. The noise
+            of the truth decides which voxels count, so a perfect but noise-free estimate shifts a little too.
+        shift_fat_hu: the same for fat.
+        shift_muscle_hu: the same for muscle.
+        shift_bone_hu: the same for bone.
+        mae_by_position_hu: MAE of the slices with i mod factor = 0, 1, ..., factor - 1.
+    """
+
+    psnr_db: float
+    psnr_all_db: float
+    psnr_rplhr_db: float
+    psnr_soft_db: float
+    ssim: float
+    ssim_soft: float
+    ssim_3d: float
+    mae_hu: float
+    mae_body_hu: float
+    residual_hu: float
+    noise_floor_db: float | None
+    noise_ratio: float | None
+    shift_air_hu: float | None
+    shift_fat_hu: float | None
+    shift_muscle_hu: float | None
+    shift_bone_hu: float | None
+    mae_by_position_hu: tuple[float, ...]
+
+    def row(self) -> dict[str, float | None]:
+        """The numbers of a line of `per_case.csv`: all but `mae_by_position_hu`."""
+        names = [field.name for field in fields(self) if field.name != "mae_by_position_hu"]
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A thin volume and what is derived from it once, for every method that is scored against it.
+
+    Attributes:
+        hu: (z, y, x) HU.
+        factor: thin slices a thick one.
+        body: (z, y, x), see `body_mask`.
+        quiet: (z - 3, y, x), see `quiet_tissue`.
+        noise_hu: standard deviation of the noise along z, HU; None where it cannot be estimated.
+    """
+
+    hu: FloatArray
+    factor: int
+    body: BoolArray
+    quiet: BoolArray
+    noise_hu: float | None
+
+    @classmethod
+    def of(cls, hu: FloatArray, *, factor: int) -> "Truth":
+        """Check a thin volume and measure its body and its noise.
+
+        Args:
+            hu: (z, y, x) HU; thick slice k is centred on thin index factor * k + (factor - 1) / 2.
+            factor: thin slices a thick one, at least 2.
+
+        Raises:
+            EvaluationError: too few slices or pixels, values that are not finite, no body, or factor below 2.
+        """
+        if factor < 2:
+            raise EvaluationError(f"factor must be at least 2 thin slices a thick one, got {factor}")
+        least = (2 * factor + max(factor, SSIM_SIDE_3D), SSIM_SIDE, SSIM_SIDE)
+        if hu.ndim != 3 or any(size < need for size, need in zip(hu.shape, least, strict=True)):
+            raise EvaluationError(
+                f"a truth of shape {hu.shape} is too small at factor {factor}: expected at least {least} (z, y, x), "
+                f"{factor} slices are dropped at each end; use a taller volume"
+            )
+        _check_finite(hu, "the truth")
+        body, quiet = body_mask(hu), quiet_tissue(hu)
+        if not body[factor:-factor].any():
+            raise EvaluationError(
+                f"the truth has no body: nothing above {BODY_ABOVE_HU:g} HU is wider than 5 pixels between the end "
+                "slices; check that the values are HU"
+            )
+        return cls(hu, factor, body, quiet, noise_along_z_hu(hu, quiet))
+
+    @property
+    def kept(self) -> slice:
+        """The slices of the headline: all but `factor` at each end."""
+        return slice(self.factor, self.hu.shape[0] - self.factor)
+
+    @property
+    def noise_floor_db(self) -> float | None:
+        """PSNR of the best possible estimate: MSE = (1 - 1/f) sigma^2, the noise that a thick slice averages away.
+
+        It takes the noise as white along z and as strong everywhere as in soft tissue, so it is an estimate.
+        Source: the variance of f independent values about their mean.
+        """
+        if self.noise_hu is None:
+            return None
+        return psnr_db((1 - 1 / self.factor) * self.noise_hu**2, HEADLINE_HU)
+
+
+def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Scores:
+    """Every metric of one estimate.
+
+    Args:
+        estimate_hu: (z, y, x) HU on the grid of the truth.
+        truth: the thin volume and what is derived from it.
+        residual_hu: mean |A x - y| of this estimate, HU, from the operator that made the thick volume.
+
+    Raises:
+        EvaluationError: shapes differ, a value is not finite, or the estimate equals the truth in a window.
+    """
+    check_estimate(estimate_hu, truth)
+    if not (np.isfinite(residual_hu) and residual_hu >= 0):
+        raise EvaluationError(f"the residual |A x - y| must be finite and not negative, got {residual_hu} HU")
+    kept, mse = truth.kept, slice_mse(estimate_hu, truth.hu, HEADLINE_HU)
+    estimate, target = estimate_hu[kept], truth.hu[kept]
+    error = np.abs(np.clip(estimate, *HEADLINE_HU) - np.clip(target, *HEADLINE_HU))
+    by_slice = error.mean(axis=(1, 2), dtype=np.float64)
+    noise = noise_along_z_hu(estimate_hu, truth.quiet)
+    shifts = {name: _shift(estimate, target, window) for name, window in TISSUES_HU.items()}
+    return Scores(
+        psnr_db=psnr_db(mse[kept].mean(), HEADLINE_HU),
+        psnr_all_db=psnr_db(mse.mean(), HEADLINE_HU),
+        psnr_rplhr_db=psnr_db(slice_mse(estimate, target, RPLHR_HU).mean(), RPLHR_HU),
+        psnr_soft_db=psnr_db(slice_mse(estimate, target, SOFT_HU).mean(), SOFT_HU),
+        ssim=ssim_axial(estimate, target, HEADLINE_HU),
+        ssim_soft=ssim_axial(estimate, target, SOFT_HU),
+        ssim_3d=ssim_volume(estimate, target, HEADLINE_HU),
+        mae_hu=float(by_slice.mean()),
+        mae_body_hu=float(error[truth.body[kept]].mean(dtype=np.float64)),
+        residual_hu=float(residual_hu),
+        noise_floor_db=truth.noise_floor_db,
+        # a smooth estimate may have no noise at all, which is a ratio of 0; a truth without noise has no ratio
+        noise_ratio=None if truth.noise_hu is None else (noise or 0.0) / truth.noise_hu,
+        shift_air_hu=shifts["air"],
+        shift_fat_hu=shifts["fat"],
+        shift_muscle_hu=shifts["muscle"],
+        shift_bone_hu=shifts["bone"],
+        # the first kept slice has index `factor`, so position 0 comes first
+        mae_by_position_hu=tuple(float(by_slice[p :: truth.factor].mean()) for p in range(truth.factor)),
+    )
+
+
+def check_estimate(estimate_hu: FloatArray, truth: Truth) -> None:
+    """Refuse an estimate that cannot be compared with the truth.
+
+    Raises:
+        EvaluationError: shapes differ or a value is not finite.
+    """
+    if estimate_hu.shape != truth.hu.shape:
+        raise EvaluationError(
+            f"the estimate has shape {estimate_hu.shape} and the truth {truth.hu.shape} (z, y, x): interpolate onto "
+            "the truth's grid"
+        )
+    _check_finite(estimate_hu, "the estimate")
+
+
+def _check_finite(hu: FloatArray, what: str) -> None:
+    bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in hu)
+    if bad:
+        raise EvaluationError(f"{what} has {bad} of {hu.size} values that are not finite: no metric is defined")
+
+
+def slice_mse(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> npt.NDArray[np.float64]:
+    """Mean squared error of each slice, (z,) in HU^2, of values clipped to the window."""
+    pairs = zip(estimate_hu, truth_hu, strict=True)
+    return np.array([np.mean((np.clip(a, *window) - np.clip(b, *window)) ** 2, dtype=np.float64) for a, b in pairs])
+
+
+def psnr_db(mse_hu2: float, window: Window) -> float:
+    """Peak signal-to-noise ratio 10 log10((high - low)^2 / MSE), dB.
+
+    Raises:
+        EvaluationError: the MSE is 0: the ratio is infinite, and no record holds that.
+
+    Source: the peak is the width of the window, as in Yu et al. 2022 (RPLHR-CT), who divide by it first.
+    """
+    if mse_hu2 <= 0:
+        raise EvaluationError(f"PSNR is infinite: the volumes are equal in [{window[0]:g}, {window[1]:g}] HU")
+    return float(10 * np.log10((window[1] - window[0]) ** 2 / mse_hu2))
+
+
+def _unit(hu: FloatArray, window: Window) -> FloatArray:
+    low, high = window
+    return np.asarray((np.clip(hu, low, high) - low) / (high - low), dtype=np.float32)
+
+
+def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
+    """Mean over axial slices of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels; at most 1.
+
+    Source: Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03; scikit-image leaves out a border of 5 pixels.
+    """
+    values = [
+        structural_similarity(
+            _unit(a, window),
+            _unit(b, window),
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(estimate_hu, truth_hu, strict=True)
+    ]
+    return float(np.mean(values))
+
+
+def ssim_volume(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
+    """scikit-image's SSIM of the volume, 7x7x7 uniform window; at most 1.
+
+    Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume.
+    Source: Wang et al. 2004, eq. 13, with sample covariances and without a border of 3 voxels, as scikit-image has it.
+    """
+    total, count = 0.0, 0
+    for inner, outer in _slabs(estimate_hu.shape[0]):
+        mean = structural_similarity(
+            _unit(estimate_hu[outer], window), _unit(truth_hu[outer], window), data_range=1.0, win_size=SSIM_SIDE_3D
+        )
+        total, count = total + float(mean) * inner, count + inner
+    return total / count
+
+
+def _slabs(depth: int) -> Iterator[tuple[int, slice]]:
+    halo = SSIM_SIDE_3D // 2
+    for start in range(halo, depth - halo, SLAB):
+        stop = min(start + SLAB, depth - halo)
+        yield stop - start, slice(start - halo, stop + halo)
+
+
+def body_mask(hu: FloatArray) -> BoolArray:
+    """Where the patient is, (z, y, x): in each axial slice what exceeds -500 HU, opened by 2 pixels, holes filled.
+
+    The opening removes the sheets of the table and of clothes; filling takes in lungs and bowel gas.
+    """
+    solid = (ndimage.binary_opening(plane > BODY_ABOVE_HU, iterations=2) for plane in hu)
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in solid])
+
+
+def quiet_tissue(hu: FloatArray) -> BoolArray:
+    """Homogeneous soft tissue, (z - 3, y, x): [z] holds where slices z to z + 3 are -50 to 120 HU within 3 pixels."""
+    soft = ((hu > QUIET_HU[0]) & (hu < QUIET_HU[1])).astype(np.uint8)
+    # a window of even size 4 centred on z reaches from z - 2 to z + 1
+    inside = ndimage.minimum_filter(soft, size=(4, 7, 7), mode="constant", cval=0)[2:-1]
+    return np.asarray(inside.astype(bool))
+
+
+def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
+    """Standard deviation of white noise along z, HU, from third differences, which no smooth anatomy survives.
+
+    Robust: the median absolute deviation in quiet tissue. Noise of neighbouring slices that correlates makes it too
+    small, which makes the noise floor too high a PSNR: a bound still.
+
+    Returns:
+        None where fewer than 500 quiet voxels, or no noise, leave nothing to be measured.
+
+    Source: 1.4826 MAD (Rousseeuw and Croux 1993); var(x0 - 3 x1 + 3 x2 - x3) = 20 sigma^2.
+    """
+    parts = [(d - 3 * c + 3 * b - a)[q] for a, b, c, d, q in zip(hu, hu[1:], hu[2:], hu[3:], quiet, strict=False)]
+    third = np.concatenate(parts)
+    if third.size < QUIET_MINIMUM:
+        return None
+    sigma = float(1.4826 * np.median(np.abs(third)) / np.sqrt(20))
+    return sigma if sigma > 0 else None
+
+
+def _shift(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float | None:
+    inside = (truth_hu >= window[0]) & (truth_hu <= window[1])
+    if not inside.any():
+        return None
+    return float((estimate_hu[inside] - truth_hu[inside]).mean(dtype=np.float64))

@@ -1,0 +1,234 @@
+"""The report as one HTML file that asks nothing of the network."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from ctinterp_dagster.errors import EvaluationError
+from ctinterp_dagster.evaluation.figures import gain_chart, position_chart, training_chart
+from ctinterp_dagster.evaluation.gates import Decision
+from ctinterp_dagster.evaluation.statistics import (
+    TASK,
+    Calibration,
+    Difference,
+    Interval,
+    best_baseline,
+    compare,
+    summarise,
+)
+
+MODEL = "model"
+TITLES = {
+    "nearest": "Nearest",
+    "linear": "Linear",
+    "cubic": "Cubic B-spline",
+    "cubic_projected": "Cubic + projection",
+    "tv_projected": "Huber-TV + projection",
+    "registration_projected": "Registration + projection",
+    MODEL: "ctinterp model",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a column: its name in the rows, its heading, its window or unit, decimals, and which way is better.
+
+    `better` is +1 where more is better, -1 where less is.
+    """
+
+    metric: str
+    heading: str
+    unit: str
+    decimals: int
+    better: int
+
+
+COLUMNS = (
+    Column("psnr_db", "PSNR", "dB, [-1000, 1000]", 2, 1),
+    Column("psnr_rplhr_db", "PSNR", "dB, [-1024, 2048]", 2, 1),
+    Column("psnr_soft_db", "PSNR", "dB, [-160, 240]", 2, 1),
+    Column("ssim", "SSIM", "axial", 4, 1),
+    Column("ssim_3d", "SSIM", "3D", 4, 1),
+    Column("mae_hu", "MAE", "HU", 1, -1),
+    Column("residual_hu", "Residual", "|Ax - y|, HU", 3, -1),
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture of one case.
+
+    Attributes:
+        title: the heading, such as `case 3, soft tissue`.
+        alt: what a reader who cannot see it should know.
+        png: the file's bytes.
+    """
+
+    title: str
+    alt: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the report shows.
+
+    Attributes:
+        rows: a line a case and method: case, method, factor, profile and the metrics of `COLUMNS`, noise_floor_db,
+            which may be empty.
+        positions: by task (`box x5`), by method: MAE in HU by position in the group.
+        views: pictures.
+        losses: training curves by name, steps and values; empty where nothing was trained.
+        calibration: by task; empty where the model gives no standard deviation.
+        decision: of the promotion gate; None where it has not been asked.
+        provenance: by group (`packages`, `params`, `hashes`, `device`), name and value.
+        seed: of the bootstrap.
+    """
+
+    rows: pd.DataFrame
+    positions: Mapping[str, Mapping[str, Sequence[float]]]
+    views: Sequence[View]
+    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    calibration: Mapping[str, Calibration]
+    decision: Decision | None
+    provenance: Mapping[str, Mapping[str, str]]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean with its interval as text; `best` marks the best of its column."""
+
+    mean: str
+    interval: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class TaskSection:
+    """What the template shows of one task."""
+
+    name: str
+    slug: str
+    cases: int
+    factor: int
+    gain: Difference
+    mean_db: float
+    floor_db: float | None
+    table: Sequence[tuple[str, Sequence[Cell], str]]
+    per_case: Sequence[Mapping[str, str]]
+    gains: Markup
+    positions: Markup | None
+    calibration: Calibration | None
+
+
+def task_name(profile: str, factor: int) -> str:
+    """The name of a task wherever one is named: profile and factor, as in `box x5`."""
+    return f"{profile} x{factor}"
+
+
+def render(report: ReportData) -> str:
+    """The whole page: style, pictures and charts are inside, it runs no script and loads nothing.
+
+    Raises:
+        EvaluationError: there are no rows, no rows of the model, or a method was not scored on every case of a task.
+    """
+    if report.rows.empty:
+        raise EvaluationError("the report has no rows: evaluate at least one case")
+    groups = report.rows.groupby(TASK, sort=True)
+    tasks = [_section(rows, report) for _, rows in groups]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["title_of"] = lambda name: TITLES.get(name, name)
+    environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["data_url"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode()
+    return environment.get_template("page.html").render(
+        report=report,
+        tasks=tasks,
+        columns=COLUMNS,
+        training=Markup(training_chart(report.losses)) if report.losses else None,  # noqa: S704 - our own SVG
+    )
+
+
+def _section(rows: pd.DataFrame, report: ReportData) -> TaskSection:
+    profile, factor = str(rows["profile"].iloc[0]), int(rows["factor"].iloc[0])
+    name = task_name(profile, factor)
+    differences = compare(rows, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
+    titled = [Difference(TITLES.get(d.baseline, d.baseline), d.interval, d.wins, d.by_case) for d in differences]
+    gain = best_baseline(rows, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
+    slug = f"{profile}-{factor}"
+    floors = rows.loc[rows["method"] == MODEL, "noise_floor_db"].dropna()
+    floor = None if floors.empty else float(floors.mean())
+    errors = {TITLES.get(method, method): values for method, values in report.positions.get(name, {}).items()}
+    chart = position_chart(errors, highlight=TITLES[MODEL]) if errors else None
+    return TaskSection(
+        name=name,
+        slug=slug,
+        cases=int(rows["case"].nunique()),
+        factor=factor,
+        gain=gain,
+        mean_db=float(rows.loc[rows["method"] == MODEL, "psnr_db"].mean()),
+        floor_db=floor,
+        table=_table(rows, floor, report.seed),
+        per_case=_per_case(rows),
+        gains=_inline(gain_chart(titled, unit="dB"), slug),
+        positions=None if chart is None else _inline(chart, slug),
+        calibration=report.calibration.get(name),
+    )
+
+
+def _inline(svg: str, slug: str) -> Markup:
+    """The chart with ids that no other task's chart has."""
+    for mark in ('id="', "url(#", 'xlink:href="#'):
+        svg = svg.replace(mark, f"{mark}{slug}-")
+    return Markup(svg)  # noqa: S704 - drawn by figures.py, which escapes the names
+
+
+def _table(rows: pd.DataFrame, floor_db: float | None, seed: int) -> list[tuple[str, list[Cell], str]]:
+    """Method, cells of `COLUMNS`, and the distance to the noise floor."""
+    means = [summarise(rows, column.metric, seed=seed) for column in COLUMNS]
+    table = []
+    for method in dict.fromkeys(rows["method"]):
+        cells = [_cell(column, intervals, method) for column, intervals in zip(COLUMNS, means, strict=True)]
+        psnr = means[0][method].mean
+        below = "\N{EN DASH}" if floor_db is None else f"{psnr - floor_db:+.1f}".replace("-", "\N{MINUS SIGN}")
+        table.append((method, cells, below))
+    return table
+
+
+def _cell(column: Column, intervals: Mapping[str, Interval], method: str) -> Cell:
+    best = max(column.better * round(interval.mean, column.decimals) for interval in intervals.values())
+    interval = intervals[method]
+    spread = (
+        ""
+        if interval.low is None or interval.high is None
+        else f"{interval.low:.{column.decimals}f}\N{EN DASH}{interval.high:.{column.decimals}f}"
+    )
+    return Cell(
+        f"{interval.mean:.{column.decimals}f}",
+        spread,
+        column.better * round(interval.mean, column.decimals) == best,
+    )
+
+
+def _per_case(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """A line a case and method, cases in order, numbers as text."""
+    ordered = rows.sort_values("case", kind="stable")
+    return [
+        {
+            "case": str(row["case"]),
+            "method": str(row["method"]),
+            **{column.metric: f"{row[column.metric]:.{column.decimals}f}" for column in COLUMNS},
+        }
+        for row in ordered.to_dict("records")
+    ]

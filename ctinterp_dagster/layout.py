@@ -1,0 +1,63 @@
+"""Every path of the project, in one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are below the project's root (the folder of dvc.yaml).
+
+    Each stage owns one folder under data/ or reports/ that has the stage's name.
+    """
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The parameters of every stage."""
+        return self.root / "params.yaml"
+
+    @property
+    def raw(self) -> Path:
+        """Scans as the user dropped them, and `scans.csv` where patients and splits are given."""
+        return self.root / "data" / "raw"
+
+    @property
+    def ingest(self) -> Path:
+        """`volumes/<case>.nii`, `cases.csv`, `quarantine.csv`."""
+        return self.root / "data" / "ingest"
+
+    @property
+    def thicken(self) -> Path:
+        """`<profile>/<case>.nii`: synthetic thick scans."""
+        return self.root / "data" / "thicken"
+
+    @property
+    def autoencoder(self) -> Path:
+        """`autoencoder.safetensors`."""
+        return self.root / "data" / "autoencoder"
+
+    @property
+    def encode(self) -> Path:
+        """`<profile>/<case>.safetensors`: latents; `statistics.json`: their scale."""
+        return self.root / "data" / "encode"
+
+    @property
+    def train(self) -> Path:
+        """`model.safetensors`: autoencoder and denoiser in one file."""
+        return self.root / "data" / "train"
+
+    @property
+    def generate(self) -> Path:
+        """`<profile>/<case>.nii` and `<profile>/<case>.std.nii`: estimates and their standard deviations."""
+        return self.root / "data" / "generate"
+
+    @property
+    def promote(self) -> Path:
+        """`champion.safetensors` and `champion.json`; never an out of train."""
+        return self.root / "data" / "promote"
+
+    def report(self, stage: str) -> Path:
+        """The folder of what a stage reports."""
+        return self.root / "reports" / stage

@@ -1,0 +1,153 @@
+"""The network that is learned: a conditional 3D U-Net in latent space, local in all that it does."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctinterp_dagster.errors import ParamsError
+
+_TIME_FEATURES = 64
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale each voxel's channel vector to unit mean square; looks at no other voxel.
+
+    Group norm would see the whole patch, and a network trained on patches would behave differently on a volume.
+
+    Source: Karras et al. 2018, section 4.2; computed as in Karras et al. 2024 (EDM2), eq. 30.
+    """
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    return x / (norm / math.sqrt(x.shape[1]) + 1e-4).to(x.dtype)
+
+
+def time_features(t: Tensor) -> Tensor:
+    """Sines and cosines of t (b,) in [0, 1] at octaves of half a turn to 1000 turns: (b, 64).
+
+    Source: Vaswani et al. 2017, section 3.5, as Ho et al. 2020 use it for time.
+    """
+    frequencies = torch.logspace(math.log10(0.5), 3.0, _TIME_FEATURES // 2, dtype=torch.float32, device=t.device)
+    phase = 2.0 * math.pi * t.float()[:, None] * frequencies
+    return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def _silence(module: nn.Module) -> None:
+    """Set all weights to zero, so that a residual branch starts as the identity and a network by adding nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+
+
+class Block(nn.Module):
+    """Residual block: a 3x3x3 and a 1x1x1 convolution, modulated by time (FiLM).
+
+    One wide convolution a block keeps the receptive field, and with it the halo of tiles, small.
+
+    Source: He et al. 2016, fig. 4e (pre-activation); Perez et al. 2018, eq. 2 (FiLM).
+    """
+
+    def __init__(self, channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.film = nn.Linear(time_channels, 2 * channels)
+        self.wide = nn.Conv3d(channels, channels, 3, padding=1)
+        self.narrow = nn.Conv3d(channels, channels, 1)
+        _silence(self.narrow)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(b, channels, z, y, x) and (b, time_channels) -> (b, channels, z, y, x)."""
+        scale, shift = self.film(time)[:, :, None, None, None].chunk(2, dim=1)
+        h = functional.silu(torch.addcmul(shift, pixel_norm(x), 1.0 + scale))
+        return x + self.narrow(functional.silu(self.wide(h)))
+
+
+class Level(nn.ModuleList):
+    """Blocks in a row at one resolution."""
+
+    def __init__(self, channels: int, time_channels: int, blocks: int) -> None:
+        super().__init__(Block(channels, time_channels) for _ in range(blocks))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(b, channels, z, y, x) and (b, time_channels) -> (b, channels, z, y, x)."""
+        for block in self:
+            x = block(x, time)
+        return x
+
+
+class Denoiser(nn.Module):
+    """Conditional 3D U-Net: what it says of a noisy latent, given a condition of the same size.
+
+    Any size works: inputs are padded by replication at the far end of each axis to a multiple of 2^(levels - 1),
+    and the output is cropped. An untrained network answers 0.
+
+    Args:
+        latent_channels: channels of the noisy latent and of the output.
+        condition_channels: channels of the condition.
+        channels: width of each level; each level halves the resolution of the one above along every axis.
+        blocks: residual blocks a level, on the way down and again on the way up.
+
+    Raises:
+        ParamsError: a width, a channel count or the number of blocks is not positive.
+
+    Source: Ho et al. 2020, appendix B (U-Net with time); Saharia et al. 2023 (SR3), section 2 (concatenated condition).
+    """
+
+    def __init__(
+        self, latent_channels: int, condition_channels: int, channels: Sequence[int] = (32, 64, 128), blocks: int = 2
+    ) -> None:
+        super().__init__()
+        if not channels or min(latent_channels, condition_channels, blocks, *channels) < 1:
+            raise ParamsError(
+                f"a denoiser needs positive widths, got latent_channels={latent_channels}, condition_channels="
+                f"{condition_channels}, channels={tuple(channels)}, blocks={blocks}: correct the section train"
+            )
+        time = 4 * channels[0]
+        self.multiple = 2 ** (len(channels) - 1)
+        self.halo = _halo(len(channels), blocks)
+        self.time = nn.Sequential(nn.Linear(_TIME_FEATURES, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
+        self.enter = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
+        pairs = list(itertools.pairwise(channels))
+        self.encode = nn.ModuleList(Level(width, time, blocks) for width in channels[:-1])
+        self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.bottom = Level(channels[-1], time, 2 * blocks)
+        self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairs)
+        self.decode = nn.ModuleList(Level(width, time, blocks) for width in channels[:-1])
+        self.leave = nn.Conv3d(channels[0], latent_channels, 3, padding=1)
+        _silence(self.leave)
+
+    def forward(self, noisy: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+        """Predict x0, epsilon or v, as trained.
+
+        Args:
+            noisy: (b, latent_channels, z, y, x) x_t.
+            condition: (b, condition_channels, z, y, x).
+            t: (b,) times in [0, 1].
+
+        Returns:
+            (b, latent_channels, z, y, x).
+        """
+        size = noisy.shape[2:]
+        missing = [-n % self.multiple for n in size]
+        x = torch.cat([noisy, condition], dim=1)
+        x = functional.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last_3d)  # twice as fast on a CPU
+        time = self.time(time_features(t).to(noisy.dtype))
+        x = self.enter(x)
+        skips = []
+        for level, down in zip(self.encode, self.down, strict=True):
+            x = level(x, time)
+            skips.append(x)
+            x = down(x)
+        x = self.bottom(x, time)
+        for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
+            x = level(skip + functional.interpolate(up(x), scale_factor=2.0, mode="nearest"), time)
+        x = self.leave(functional.silu(pixel_norm(x)))
+        return x[:, :, : size[0], : size[1], : size[2]]
+
+
+def _halo(levels: int, blocks: int) -> int:
+    """How far, in latent voxels, an output voxel sees, rounded up to the network's multiple."""
+    coarsest = 2 ** (levels - 1)
+    reach = 2 + sum(2 * blocks * 2**level for level in range(levels)) + (coarsest - 1)
+    return math.ceil(reach / coarsest) * coarsest

@@ -1,0 +1,357 @@
+"""Whole-volume results in bounded memory: a volume that is never in memory as a whole, read slab by slab along z.
+
+A network written for tensors is called on a `Field` instead. A field knows how its rows follow from those of its
+source; nothing is computed before rows are read. Convolutions, resampling and sums read exactly the neighbouring rows
+that they need and keep the rows that their reader will want again, so no row is computed twice in one pass. A group
+norm needs the statistics of its whole input: it makes a pass over its source, and stores what the pass computes if
+that fits in the budget. What does not fit is computed again in the next pass. The result is that of the whole volume:
+no windows, no blending, no seams.
+
+A *row* is one z position of all channels and of the whole plane. The memory model is the same walk with nothing
+computed (`Budget.dry`), so what is predicted is what is done.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctinterp_dagster.errors import ParamsError
+
+GIB = 1 << 30
+Shape = tuple[int, int, int, int, int]
+
+
+class LocalLayer(Protocol):
+    """A layer whose output row depends on a few neighbouring rows of its input."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of the output for an input of `shape`."""
+
+    def source_rows(self, start: int, stop: int) -> tuple[int, int]:
+        """The source rows that output rows [start, stop) depend on; may reach over the ends of the volume."""
+
+    def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
+        """Output rows [start, stop) from the source rows that exist among `source_rows`; `depth` is the source's."""
+
+
+class Recipe(Protocol):
+    """How the rows of a field follow from those of its sources."""
+
+    shape: Shape
+    rolling: bool  # whether rows are dear enough to be kept for the next read
+
+    def compute(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) as a fresh tensor."""
+
+    def scratch_bytes(self, rows: int, plan: "SlabPlan") -> int:
+        """The largest passing memory while `rows` are computed; records in `plan` the rows that sources keep."""
+
+
+@dataclass
+class SlabPlan:
+    """How thick the slabs of one pass are.
+
+    Attributes:
+        rows: rows of the field that the pass reads, at a time.
+        depth: rows of that field.
+        held: the rows that each field keeps meanwhile.
+    """
+
+    rows: int
+    depth: int
+    held: "dict[Field, int]" = field(default_factory=dict)
+
+    def piece(self, depth: int) -> int:
+        """Rows of a field of another depth that make the same share of the volume; at least one."""
+        return -(-self.rows * depth // self.depth)
+
+
+@dataclass
+class Budget:
+    """The memory that activations may take: half of it for stored activations, what is left of it for slabs.
+
+    Attributes:
+        memory_gib: the bound on stored activations, slabs and scratch together, without the weights and the runtime.
+        dry: walk through all passes and record the peak, but compute nothing.
+        peak_bytes: the largest use so far, as the memory model has it.
+        stored: the fields that are held as a whole.
+        plan: the slabs of the current pass.
+    """
+
+    memory_gib: float
+    dry: bool = False
+    peak_bytes: int = 0
+    stored: "WeakSet[Field]" = field(default_factory=WeakSet)
+    plan: SlabPlan = field(default_factory=lambda: SlabPlan(1, 1))
+
+    def stored_bytes(self) -> int:
+        """Bytes of the activations that are held as a whole now."""
+        return sum(f.row_bytes * f.depth for f in self.stored)
+
+    def may_store(self, candidate: "Field") -> bool:
+        """Whether a whole field fits beside what is stored already."""
+        return self.stored_bytes() + candidate.row_bytes * candidate.depth <= self.memory_gib * GIB / 2
+
+    def start_pass(self, target: "Field") -> None:
+        """Plan the thickest slabs in which `target` can be computed within the budget.
+
+        Raises:
+            ParamsError: not even one row fits.
+        """
+        room = self.memory_gib * GIB - self.stored_bytes()
+        thin, thick = 0, target.depth
+        while thin < thick:
+            middle = (thin + thick + 1) // 2
+            fits = target.slab_bytes(SlabPlan(middle, target.depth)) <= room
+            thin, thick = (middle, thick) if fits else (thin, middle - 1)
+        self.plan = SlabPlan(max(thin, 1), target.depth)
+        needed = self.stored_bytes() + target.slab_bytes(self.plan)
+        if thin == 0:
+            plane = f"{target.shape[3]}x{target.shape[4]} with {target.shape[1]} channels"
+            raise ParamsError(
+                f"memory_gib={self.memory_gib:g} is too small: one row of a layer of {plane} needs "
+                f"{needed / GIB:.3g} GiB; give at least twice that, or crop the scan in plane"
+            )
+        self.peak_bytes = max(self.peak_bytes, needed)
+
+
+class Field:
+    """A (batch, channel, z, y, x) volume that is read by rows: stored as a whole, or computed by a recipe.
+
+    Attributes:
+        shape: (batch, channel, z, y, x).
+    """
+
+    def __init__(self, origin: "Tensor | Recipe", budget: Budget, element_bytes: int) -> None:
+        self.shape: Shape = tuple(origin.shape)  # type: ignore[assignment] # a tensor's shape has no fixed length
+        self._origin = origin
+        self._budget = budget
+        self._element_bytes = element_bytes
+        self._recent: tuple[int, Tensor] | None = None
+        if isinstance(origin, Tensor):
+            budget.stored.add(self)
+
+    @property
+    def depth(self) -> int:
+        """Number of rows."""
+        return self.shape[2]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        batch, channels, _, height, width = self.shape
+        return batch * channels * height * width * self._element_bytes
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop): (batch, channel, stop - start, y, x). Not to be written to."""
+        if isinstance(self._origin, Tensor):
+            return self._origin[:, :, start:stop]
+        if not self._origin.rolling:
+            return self._origin.compute(start, stop)
+        first, recent = self._recent or (start, None)
+        last = first + recent.shape[2] if recent is not None else start
+        if recent is None or not first <= start < last or stop > last:
+            kept = [recent[:, :, start - first :]] if recent is not None and first <= start < last else []
+            recent, first = torch.cat([*kept, *self._pieces(last if kept else start, stop)], dim=2), start
+            self._recent = first, recent
+        return recent[:, :, start - first : stop - first]
+
+    def _pieces(self, start: int, stop: int) -> Iterator[Tensor]:
+        assert not isinstance(self._origin, Tensor)
+        piece = self._budget.plan.piece(self.depth)
+        for first in range(start, stop, piece):
+            yield self._origin.compute(first, min(first + piece, stop))
+
+    def fresh(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) for a reader that reads each row once and may write to them: nothing is kept."""
+        if isinstance(self._origin, Tensor):
+            return self._origin[:, :, start:stop].clone()
+        return self._origin.compute(start, stop)
+
+    def scratch_bytes(self, rows: int, plan: SlabPlan, *, keep: bool = True) -> int:
+        """The largest passing memory while `rows` are read; records in `plan` the rows that are kept."""
+        if isinstance(self._origin, Tensor):
+            return 0
+        rows = min(rows, self.depth)
+        if not self._origin.rolling:
+            return self._origin.scratch_bytes(rows, plan)
+        piece = min(rows, plan.piece(self.depth))
+        scratch = self._origin.scratch_bytes(piece, plan)
+        if not keep:
+            return scratch
+        plan.held[self] = max(rows, plan.held.get(self, 0))
+        return max(scratch, (rows + piece) * self.row_bytes)
+
+    def slab_bytes(self, plan: SlabPlan) -> int:
+        """Memory of a pass over this field: the rows kept by it and its sources, and the largest scratch."""
+        scratch = self.scratch_bytes(plan.rows, plan)
+        return scratch + sum(f.row_bytes * rows for f, rows in plan.held.items())
+
+    def forget(self) -> None:
+        """Drop the rows that were kept for the next read."""
+        self._recent = None
+
+    def sweep(self) -> Iterator[Tensor]:
+        """One pass over all rows, in slabs as thick as the budget allows; stores the field if that fits."""
+        store = not isinstance(self._origin, Tensor) and self._budget.may_store(self)
+        yield from self._pass(store=store)
+
+    def whole(self) -> Tensor:
+        """All rows, stored whether or not the budget had planned for them; empty on the meta device in a dry run."""
+        for _ in self._pass(store=not isinstance(self._origin, Tensor)):
+            pass
+        assert isinstance(self._origin, Tensor)
+        return self._origin
+
+    def _pass(self, *, store: bool) -> Iterator[Tensor]:
+        if store:
+            self._budget.stored.add(self)
+        self._budget.start_pass(self)
+        whole = torch.empty(self.shape if self._budget.dry else 0, device="meta")
+        rows = self._budget.plan.rows
+        for start in range(0, 0 if self._budget.dry else self.depth, rows):
+            slab = self.read(start, min(start + rows, self.depth))
+            if store and start == 0:
+                whole = slab.new_empty(self.shape)
+            if store:
+                whole[:, :, start : start + rows] = slab
+            yield slab
+        for kept in self._budget.plan.held:
+            kept.forget()
+        if store:
+            self._origin = whole
+
+    def through(self, layer: LocalLayer) -> "Field":
+        """The field that a local layer makes of this one."""
+        return self._derived(_Local(self, layer))
+
+    def normalised(self, norm: nn.GroupNorm, *, silu: bool) -> "Field":
+        """The field after a group norm with the statistics of the whole volume and, if asked, a SiLU."""
+        mean, variance = _statistics(self, norm.num_groups)
+        return self._derived(_Normalised(self, norm, mean, variance, silu=silu))
+
+    def __add__(self, other: "Field") -> "Field":
+        return self._derived(_Sum(self, other))
+
+    def _derived(self, recipe: Recipe) -> "Field":
+        return Field(recipe, self._budget, self._element_bytes)
+
+
+class _Local:
+    def __init__(self, source: Field, layer: LocalLayer) -> None:
+        self.source, self.layer = source, layer
+        self.shape = layer.output_shape(source.shape)
+        self.rolling = layer.source_rows(0, 1) != (0, 1)
+
+    def compute(self, start: int, stop: int) -> Tensor:
+        first, last = self.layer.source_rows(start, stop)
+        x = self.source.read(max(first, 0), min(last, self.source.depth))
+        return self.layer.rows(x, start, stop, self.source.depth)
+
+    def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
+        first, last = self.layer.source_rows(0, rows)
+        needed = min(last - first, self.source.depth)
+        # Input and output each twice: convolutions reorder both into the blocked layout of their kernels.
+        own = 2 * (needed + rows * self._growth()) * self.source.row_bytes
+        return max(self.source.scratch_bytes(needed, plan), int(own))
+
+    def _growth(self) -> float:
+        """Numbers in an output row for each in a source row."""
+        _, channels, _, height, width = self.shape
+        _, source_channels, _, source_height, source_width = self.source.shape
+        return channels * height * width / (source_channels * source_height * source_width)
+
+
+class _Sum:
+    rolling = True
+
+    def __init__(self, main: Field, skip: Field) -> None:
+        self.main, self.skip = main, skip
+        self.shape = main.shape
+
+    def compute(self, start: int, stop: int) -> Tensor:
+        # The main branch first: it reads further ahead, so the source still holds the rows that the skip wants.
+        total = self.main.fresh(start, stop)
+        return total.add_(self.skip.read(start, stop))
+
+    def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
+        main = self.main.scratch_bytes(rows, plan, keep=False)
+        return max(main, self.skip.scratch_bytes(rows, plan) + rows * self.main.row_bytes)
+
+
+class _Normalised:
+    rolling = False
+
+    def __init__(self, source: Field, norm: nn.GroupNorm, mean: Tensor, variance: Tensor, *, silu: bool) -> None:
+        self.source, self.silu = source, silu
+        self.shape = source.shape
+        inverse_std = (variance + norm.eps).rsqrt()
+        terms = mean, inverse_std * norm.weight, norm.bias.expand_as(mean)
+        dtype = torch.promote_types(norm.weight.dtype, torch.float32)
+        self.mean, self.slope, self.offset = (term.to(dtype)[:, :, None, None, None] for term in terms)
+
+    def compute(self, start: int, stop: int) -> Tensor:
+        # The mean first: folded into the offset it would cancel badly in constant regions such as air.
+        x = (self.source.read(start, stop) - self.mean).mul_(self.slope).add_(self.offset)
+        return functional.silu(x, inplace=True) if self.silu else x
+
+    def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
+        return max(self.source.scratch_bytes(rows, plan), rows * self.source.row_bytes)
+
+
+def _statistics(source: Field, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each group over the whole volume, spread over its channels: (batch, channel), float64."""
+    batch, channels, depth, height, width = source.shape
+    sums = torch.zeros(2, batch, channels, dtype=torch.float64)
+    for slab in source.sweep():
+        sums = sums.to(slab.device)
+        for c, channel in enumerate(slab.unbind(1)):
+            exact = channel.double().flatten(1)
+            sums[0, :, c] += exact.sum(1)
+            sums[1, :, c] += exact.square().sum(1)
+    count = channels // groups * depth * height * width
+    first, second = sums.view(2, batch, groups, -1).sum(-1) / count
+    moments = torch.stack([first, (second - first.square()).clamp(min=0)])
+    mean, variance = moments.repeat_interleave(channels // groups, dim=-1)
+    return mean, variance
+
+
+def in_slabs(network: Callable[[Field], Field], x: Tensor, budget: Budget) -> Tensor:
+    """`network(x)` for a network of local layers and group norms, slab by slab and without gradients.
+
+    Args:
+        network: makes a `Field` of a `Field`.
+        x: (batch, channel, z, y, x).
+        budget: bounds the memory.
+
+    Returns:
+        What `network` makes of the whole tensor, within rounding, on the device of `x`.
+
+    Raises:
+        ParamsError: the budget is too small; found before anything is computed.
+    """
+    predicted_peak_gib(network, x, budget)
+    with torch.no_grad():
+        return network(Field(x, budget, x.element_size())).whole()
+
+
+def predicted_peak_gib(network: Callable[[Field], Field], x: Tensor, budget: Budget) -> float:
+    """The memory that `in_slabs` takes at its peak, input and output included, weights and runtime not.
+
+    Args:
+        network: as for `in_slabs`.
+        x: the input, or a tensor of its shape on the meta device; nothing is computed.
+        budget: as for `in_slabs`; it is not changed.
+
+    Raises:
+        ParamsError: the budget is too small.
+    """
+    plan = Budget(budget.memory_gib, dry=True)
+    with torch.no_grad():
+        network(Field(x, plan, x.element_size())).whole()
+    return plan.peak_bytes / GIB

@@ -1,0 +1,69 @@
+"""A DVC project as Dagster assets: one for each stage, one external asset for each source."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import dagster as dg
+
+from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
+from ctinterp_dagster.orchestration.dvc.project import DvcProject
+from ctinterp_dagster.orchestration.dvc.provenance import provenance_tags, source_events
+from ctinterp_dagster.orchestration.dvc.resource import DvcCliResource
+from ctinterp_dagster.orchestration.dvc.stage import DvcStage
+from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+
+FORCE_TAG = "dvc/force"
+
+
+def build_dvc_assets(
+    project: DvcProject, translator: DvcTranslator | None = None
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """The assets of every stage, sorted by target, then the sources as external assets.
+
+    They need a `DvcCliResource` under the key `dvc`. A run with the tag `dvc/force` set to `true` runs stages that did
+    not change too. A stage's `meta.dagster` may hold `group`, `kinds`, `owners`, `tags`, `pool`, `retries`, `pipes`
+    and `sources` (paths of its deps that are data though neither a stage nor `dvc add` makes them).
+
+    Raises:
+        DvcProjectError: the project cannot be read.
+    """
+    translator = translator or DvcTranslator()
+    stages = project.stages()
+    sources = sorted({source.path for stage in stages.values() for source in stage.sources})
+    return [
+        *(_stage_asset(stage, stages, project, translator) for stage in stages.values()),
+        *(translator.get_source_spec(path) for path in sources),
+    ]
+
+
+def _stage_asset(
+    stage: DvcStage, stages: Mapping[str, DvcStage], project: DvcProject, translator: DvcTranslator
+) -> dg.AssetsDefinition:
+    """The asset that runs one stage."""
+    key = translator.get_asset_key(stage)
+    retries = stage.settings.get("retries")
+
+    @dg.multi_asset(
+        name="dvc__" + re.sub(r"\W", "_", stage.target),
+        specs=[translator.get_asset_spec(stage, stages)],
+        pool=stage.settings.get("pool"),
+        retry_policy=dg.RetryPolicy(max_retries=retries) if retries else None,
+    )
+    def materialize(context: dg.AssetExecutionContext, dvc: DvcCliResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+        run = dvc.repro(context, stage, force=context.run.tags.get(FORCE_TAG) == "true")
+        after = project.stages()
+        for event in source_events(after, translator, context.instance):
+            context.instance.report_runless_asset_event(event)
+        made = after[stage.target]
+        yield dg.MaterializeResult(
+            asset_key=key,
+            tags=provenance_tags(made, after, translator),
+            metadata={
+                **stage_metadata(made, project.root),
+                **run.metadata,
+                "dvc/ran": run.ran,
+                "dvc/duration_s": round(run.duration_s, 2),
+            },
+        )
+
+    return materialize

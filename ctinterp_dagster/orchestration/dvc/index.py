@@ -1,0 +1,169 @@
+"""The only module that touches DVC's Python classes: one adapter between its index and `DvcStage`."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import DvcException
+from dvc.fs import localfs
+from dvc.repo import Repo
+from dvc.utils.serialize import load_path
+
+from ctinterp_dagster.orchestration.dvc.stage import DvcInput, DvcOutput, DvcProjectError, DvcStage
+
+
+def find_root(start: Path) -> Path:
+    """The root of the DVC project that holds a folder.
+
+    Raises:
+        DvcProjectError: no folder from `start` upwards holds a `.dvc`.
+    """
+    try:
+        return Path(Repo.find_root(str(start)))
+    except DvcException as error:
+        raise DvcProjectError(
+            f"no DVC project at {start} or above it: run `dvc init`, or start in the project"
+        ) from error
+
+
+def read_index(root: Path) -> tuple[DvcStage, ...]:
+    """Every stage of every dvc.yaml below `root`, resolved, sorted by target; dvc.lock and workspace compared.
+
+    Raises:
+        DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read or resolved.
+        OSError: a file vanished while it was hashed.
+    """
+    with Repo(str(root)) as repo:
+        stages = [stage for stage in repo.index.stages if stage.cmd is not None]
+        imports = [stage for stage in repo.index.stages if stage.cmd is None]
+        reader = _Reader(
+            root=root,
+            makers={_path(out, root): _target(stage, root) for stage in stages for out in stage.outs},
+            tracked=tuple(_path(out, root) for stage in imports for out in stage.outs),
+            drifted=frozenset(_path(out, root) for stage in stages for out in stage.outs if out.status()),
+        )
+        return tuple(sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target))
+
+
+def read_metrics(path: Path) -> Any:
+    """The content of a metrics file (JSON, YAML or TOML) as DVC reads it."""
+    return load_path(str(path), localfs)
+
+
+def _path(item: Any, root: Path) -> str:
+    """The path of a dependency or output: relative to the root if it is a local file, else as it is written."""
+    if item.protocol != "local":
+        return str(item.def_path)
+    return Path(os.path.relpath(item.fs_path, root)).as_posix()
+
+
+def _target(stage: Any, root: Path) -> str:
+    """What `dvc repro` takes for a stage when it runs in the root."""
+    file = Path(os.path.relpath(stage.path, root)).as_posix()
+    return str(stage.name) if file == "dvc.yaml" else f"{file}:{stage.name}"
+
+
+def _within(path: str, folders: Iterable[str]) -> str | None:
+    """The first of `folders` that is `path`, holds it, or lies in it."""
+    parts = Path(path).parts
+    for folder in folders:
+        other = Path(folder).parts
+        shared = min(len(parts), len(other))
+        if parts[:shared] == other[:shared]:
+            return folder
+    return None
+
+
+def _status(item: Any) -> Any:
+    """DVC's word on a dependency or output; empty if it is what dvc.lock says."""
+    return next(iter(item.status().values()), None)
+
+
+def _hash(item: Any) -> Any:
+    """The hash of a dependency in the workspace; `missing` if it is not there.
+
+    A folder that a running stage removes between the look and the hash counts as absent, as it will be for DVC.
+    """
+    try:
+        return item.get_hash().value if item.exists else "missing"
+    except (FileNotFoundError, DvcException):
+        return "missing"
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns DVC's stages into `DvcStage`.
+
+    Attributes:
+        root: the project's root.
+        makers: path of each output to the target of its stage.
+        tracked: paths that `dvc add` and `dvc import` track.
+        drifted: outputs that are not what dvc.lock says.
+    """
+
+    root: Path
+    makers: Mapping[str, str]
+    tracked: tuple[str, ...]
+    drifted: frozenset[str]
+
+    def stage(self, stage: Any) -> DvcStage:
+        settings = (stage.meta or {}).get("dagster", {})
+        lock = stage.dvcfile.lockfile_contents.get("stages", {}).get(stage.name)
+        files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        sources = (*self.tracked, *settings.get("sources", []))
+        data = [dep for dep in files if _within(_path(dep, self.root), (*self.makers, *sources))]
+        outputs = tuple(self._output(out, known=lock is not None) for out in stage.outs)
+        inputs = tuple(self._input(dep, frozen=stage.frozen) for dep in data)
+        recipe, locked = self._recipes(stage, [dep for dep in stage.deps if dep not in data], lock)
+        drift = {out.path: out.drift for out in outputs if out.drift}
+        # An input that its maker did not make: Dagster sees it in no version, so it counts with the code.
+        drift |= {i.path: i.now for i in inputs if i.changed and i.maker and _within(i.path, self.drifted)}
+        folder = Path(os.path.relpath(stage.path, self.root)).parent.as_posix()
+        return DvcStage(
+            name=str(stage.name),
+            target=_target(stage, self.root),
+            folder="" if folder == "." else folder,
+            command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd),
+            description=stage.desc,
+            settings=settings,
+            recipe=recipe | ({"drift": drift} if drift and lock is not None else {}),
+            locked_recipe=locked if lock is not None else None,
+            lock=lock,
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def _recipes(self, stage: Any, deps: list[Any], lock: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Command, parameters and code: as they are now, and as of the last run."""
+        locked: dict[str, Any] = {"cmd": (lock or {}).get("cmd")}
+        recipe: dict[str, Any] = {"cmd": stage.cmd}
+        for dep in deps:
+            path = _path(dep, self.root)
+            locked[path] = dep.hash_info.value
+            recipe[path] = locked[path] if stage.frozen or not dep.status() else _hash(dep)
+        if stage.always_changed or stage.is_callback:
+            recipe["always changed"] = True
+        return recipe, locked
+
+    def _input(self, dep: Any, *, frozen: bool) -> DvcInput:
+        path = _path(dep, self.root)
+        maker = _within(path, self.makers)
+        return DvcInput(
+            path=path,
+            maker=self.makers[maker] if maker else None,
+            read=dep.hash_info.value,
+            now=_hash(dep),
+            changed=not frozen and bool(dep.status()),
+        )
+
+    def _output(self, out: Any, *, known: bool) -> DvcOutput:
+        drift = _status(out) if known else None
+        return DvcOutput(
+            path=_path(out, self.root),
+            metric=bool(out.metric),
+            plot=bool(out.plot),
+            drift=f"{drift} {_hash(out)}" if drift else None,
+        )

@@ -1,0 +1,69 @@
+"""The DVC project that Dagster shows: read as DVC resolves it, never written."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+
+from ctinterp_dagster.orchestration.dvc.index import find_root, read_index
+from ctinterp_dagster.orchestration.dvc.stage import DvcProjectError, DvcStage
+
+_ATTEMPTS = 6
+_FIRST_WAIT_S = 0.1
+_FRESH_S = 0.05
+
+
+@dataclass(frozen=True)
+class DvcProject:
+    """A DVC project on disk.
+
+    Attributes:
+        root: the folder of `.dvc`, absolute.
+    """
+
+    root: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> "DvcProject":
+        """The project that holds a folder.
+
+        Raises:
+            DvcProjectError: there is none.
+        """
+        return cls(find_root(folder))
+
+    def stages(self) -> Mapping[str, DvcStage]:
+        """Every stage by its target, as the files say now (about half a second, and the hashing of what changed).
+
+        DVC writes dvc.lock in place, so a reader may meet it empty or half-written: it is read again if it is not
+        readable, or was written while it was being read.
+
+        Raises:
+            DvcProjectError: the project cannot be read.
+        """
+        wait_s = _FIRST_WAIT_S
+        for attempt in range(_ATTEMPTS):
+            start = time.time()
+            try:
+                stages = read_index(self.root)
+            except (DvcException, OSError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise DvcProjectError(f"the DVC project at {self.root} cannot be read: {_reason(error)}") from error
+            else:
+                if not self._locks_written_since(stages, start - _FRESH_S) or attempt == _ATTEMPTS - 1:
+                    return {stage.target: stage for stage in stages}
+            time.sleep(wait_s)
+            wait_s *= 2
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _locks_written_since(self, stages: tuple[DvcStage, ...], start: float) -> bool:
+        locks = [self.root / folder / "dvc.lock" for folder in sorted({stage.folder for stage in stages})]
+        return any(lock.stat().st_mtime >= start or lock.stat().st_size == 0 for lock in locks if lock.exists())
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error and of its first cause, on one line."""
+    cause = f": {error.__cause__}" if error.__cause__ else ""
+    return " ".join(f"{error}{cause}".split())

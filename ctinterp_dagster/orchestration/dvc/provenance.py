@@ -1,0 +1,62 @@
+"""dvc.lock, said in Dagster's event tags, so that Dagster's "stale" means what `dvc status` means.
+
+Dagster compares three things with the latest materialization of an asset: the code version of its definition, the data
+versions of its upstream assets, and which upstream assets it has. The tags below put in their place what DVC recorded.
+The names of the tags are Dagster's own and internal: tests/orchestration holds them to what Dagster does with them.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+from dagster import AssetMaterialization, DagsterInstance
+
+from ctinterp_dagster.orchestration.dvc.stage import DvcStage, digest
+from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+
+LOCK_TAG = "dvc/lock"
+DATA_VERSION_TAG = "dagster/data_version"
+
+
+def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator) -> dict[str, str]:
+    """The tags of the materialization that dvc.lock records for a stage that has run."""
+    versions = {translator.get_source_key(i.path): str(i.read) if i.changed else i.now for i in stage.sources}
+    for target in stage.makers:
+        versions[translator.get_asset_key(stages[target])] = _version_read(stage, stages[target])
+    tags = {
+        DATA_VERSION_TAG: str(stage.data_version),
+        "dagster/data_version_is_user_provided": "true",
+        "dagster/code_version": str(stage.locked_code_version),
+        LOCK_TAG: digest(stage.lock),
+    }
+    for key, version in versions.items():
+        tags[f"dagster/input_data_version/{key.to_user_string()}"] = version
+        tags[f"dagster/input_event_pointer/{key.to_user_string()}"] = "NULL"
+    return tags
+
+
+def _version_read(stage: DvcStage, maker: DvcStage) -> str:
+    """The data version of `maker` if what `stage` read is what is there now, else one that `maker` never has."""
+    read = [i for i in stage.inputs if i.maker == maker.target]
+    if any(i.changed for i in read):
+        return f"superseded-{digest({i.path: i.read for i in read})}"
+    return str(maker.data_version)
+
+
+def source_events(
+    stages: Mapping[str, DvcStage], translator: DvcTranslator, instance: DagsterInstance
+) -> list[AssetMaterialization]:
+    """Materializations of the sources whose content is not what Dagster recorded last."""
+    versions = {source.path: source.now for stage in stages.values() for source in stage.sources}
+    events = []
+    for path, version in sorted(versions.items()):
+        key = translator.get_source_key(path)
+        if recorded_tags(instance, key).get(DATA_VERSION_TAG) != version:
+            events.append(AssetMaterialization(key, tags={DATA_VERSION_TAG: version}))
+    return events
+
+
+def recorded_tags(instance: DagsterInstance, key: dg.AssetKey) -> Mapping[str, str]:
+    """The tags of the latest materialization of an asset; empty if there is none."""
+    event = instance.get_latest_materialization_event(key)
+    materialization = event.asset_materialization if event else None
+    return (materialization.tags if materialization else None) or {}

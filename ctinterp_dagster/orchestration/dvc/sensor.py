@@ -1,0 +1,96 @@
+"""Sees what happens outside Dagster: `dvc repro`, `dvc pull`, `git checkout`, an edit of params.yaml or the code."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from threading import Thread
+
+import dagster as dg
+from dagster import AssetMaterialization, DagsterInstance
+from dagster._core.errors import DagsterUserCodeUnreachableError  # no public name; what a lost code server raises
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin  # no public way to reload one's own location
+
+from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
+from ctinterp_dagster.orchestration.dvc.project import DvcProject
+from ctinterp_dagster.orchestration.dvc.provenance import LOCK_TAG, provenance_tags, recorded_tags, source_events
+from ctinterp_dagster.orchestration.dvc.stage import DvcStage, digest
+from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+
+
+def build_dvc_sensor(
+    project: DvcProject, translator: DvcTranslator | None = None, *, interval_s: int = 15
+) -> dg.SensorDefinition:
+    """A sensor that keeps Dagster's view of the project the same as DVC's.
+
+    - A lock entry that Dagster has not recorded becomes a materialization without a run, and so does a changed source.
+    - Definitions that no longer are those of the files (two ticks long, so that an edit or a run has come to rest) make
+      the code location reload, since Dagster reads code versions only when it loads. Where the code server cannot be
+      reloaded from inside (in tests, `dagster api grpc`), the next reload of the location shows the change.
+
+    Args:
+        project: the project.
+        translator: the one that the assets were built with.
+        interval_s: seconds between two looks; a look reads the project, about half a second of one core.
+    """
+    translator = translator or DvcTranslator()
+    loaded = _fingerprint(project.stages())
+
+    @dg.sensor(
+        name="dvc_project",
+        description="Records runs of DVC outside Dagster, and reloads the definitions when the project changes.",
+        minimum_interval_seconds=interval_s,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        stages = project.stages()
+        now = _fingerprint(stages)
+        if now != loaded and context.cursor == now:
+            _reload(context)
+        return dg.SensorResult(asset_events=lock_events(stages, project, translator, context.instance), cursor=now)
+
+    return look
+
+
+def lock_events(
+    stages: Mapping[str, DvcStage], project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
+) -> list[AssetMaterialization]:
+    """The materializations that dvc.lock and the workspace hold and Dagster has not recorded, sources first."""
+    events = source_events(stages, translator, instance)
+    for stage in stages.values():
+        if stage.lock is None:
+            continue
+        key = translator.get_asset_key(stage)
+        tags = provenance_tags(stage, stages, translator)
+        recorded = recorded_tags(instance, key)
+        # A stage that DVC calls changed keeps the record of its last run: that is what makes it stale.
+        if recorded.get(LOCK_TAG) == tags[LOCK_TAG] and (stage.changed or _provenance(recorded) == _provenance(tags)):
+            continue
+        metadata = stage_metadata(stage, project.root)
+        events.append(AssetMaterialization(key, description="Seen in dvc.lock.", metadata=metadata, tags=tags))
+    return events
+
+
+def _provenance(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if name.startswith("dagster/") and "pointer" not in name}
+
+
+def _fingerprint(stages: Mapping[str, DvcStage]) -> str:
+    """A hash of what the definitions say: stages, dependencies, settings, code versions."""
+    return digest(
+        [[s.target, s.code_version, s.makers, [i.path for i in s.sources], s.settings] for s in stages.values()]
+    )
+
+
+def _reload(context: dg.SensorEvaluationContext) -> None:
+    """Ask the code server that this sensor runs in to load the code again, once this tick is over."""
+    origin = context.code_location_origin
+    if not isinstance(origin, GrpcServerCodeLocationOrigin):
+        return
+    client = origin.create_client()
+    timeout_s = context.instance.code_server_reload_timeout
+    context.log.info("the project changed: the definitions are loaded again")
+
+    def ask() -> None:
+        with suppress(DagsterUserCodeUnreachableError):
+            client.reload_code(timeout=timeout_s)
+
+    Thread(target=ask, daemon=True).start()

@@ -1,0 +1,177 @@
+"""The typed form of params.yaml: a frozen model a stage, unknown keys refused, no defaults here.
+
+The meaning, unit and source of each value stand beside it in params.yaml.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ctinterp_dagster.errors import MissingInputError, ParamsError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Triple = Annotated[tuple[Count, Count, Count], Field()]
+Profile = Literal["box", "gaussian", "triangle"]
+Method = Literal["nearest", "linear", "cubic", "cubic_projected", "tv_projected", "registration_projected", "model"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """One section of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Base(Section):
+    """What every stage shares."""
+
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    device: Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Phantom(Section):
+    """The built-in cohort."""
+
+    patients: Annotated[int, Field(ge=0)]
+    shape_zyx: Triple
+    spacing_mm: tuple[Positive, Positive, Positive]
+    noise_hu: Annotated[float, Field(ge=0)]
+
+
+class Split(Section):
+    """How patients are split where no file says it."""
+
+    val_fraction: Fraction
+    test_fraction: Fraction
+
+
+class Ingest(Section):
+    """Scans in."""
+
+    phantom: Phantom
+    split: Split
+    min_slices: Count
+    max_spacing_mm: Positive
+
+
+class Thicken(Section):
+    """Thin to thick."""
+
+    factor: Annotated[int, Field(ge=2)]
+    profiles: Annotated[tuple[Profile, ...], Field(min_length=1)]
+
+
+class Optimisation(Section):
+    """What the two trainings have in common."""
+
+    steps: Count
+    batch_size: Count
+    accumulation: Count
+    learning_rate: Positive
+    warmup_steps: Annotated[int, Field(ge=0)]
+    clip_norm: Positive
+    ema_decay: Fraction
+    mixed_precision: Precision
+    checkpoint_every: Count
+    validate_every: Count
+
+
+class Autoencoder(Optimisation):
+    """The latent space: a checkpoint, or a training from scratch."""
+
+    checkpoint: str
+    channels: Triple
+    norm_groups: Count
+    latent_channels: Count
+    patch_zyx: Triple
+    kl_weight: Annotated[float, Field(ge=0)]
+
+
+class Encode(Section):
+    """Volumes to latents."""
+
+    conditioning: Literal["encoded_interpolation", "interpolated_latent"]
+    memory_gib: Positive
+
+
+class Train(Optimisation):
+    """Latent diffusion."""
+
+    channels: Triple
+    blocks: Count
+    prediction: Literal["v", "x0", "epsilon"]
+    target: Literal["residual", "latent"]
+    patch_zyx: Triple
+    flip_axes: tuple[Literal[0, 1, 2], ...]
+    one_step_share: Annotated[float, Field(ge=0, le=1)]
+
+
+class Generate(Section):
+    """Sampling."""
+
+    sampler: Literal["ddim", "ddpm"]
+    steps: Count
+    samples: Count
+    memory_gib: Positive
+
+
+class Evaluate(Section):
+    """Scoring."""
+
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+
+
+class Report(Section):
+    """The page."""
+
+    views: Count
+
+
+class Promote(Section):
+    """The gate."""
+
+    max_residual_hu: Positive
+    champion_margin_db: Annotated[float, Field(ge=0)]
+    require_baseline: bool
+    baseline_margin_db: float
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    base: Base
+    ingest: Ingest
+    thicken: Thicken
+    autoencoder: Autoencoder
+    encode: Encode
+    train: Train
+    generate: Generate
+    evaluate: Evaluate
+    report: Report
+    promote: Promote
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        MissingInputError: the file is not there.
+        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
+    """
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing: run from the project's root, the folder of dvc.yaml")
+    try:
+        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from error
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ParamsError(f"{path.name}: {where}: {first['msg']}, got {first['input']!r}") from error

@@ -1,0 +1,66 @@
+"""Interpolation along z from the centres of the thick slices to any positions.
+
+Each method is a matrix of weights, so that it costs one product, is differentiable and runs on any device.
+Positions are in units of thick slice indices: 0 is the centre of the first thick slice, 1 that of the next. Beyond the
+first and last centre, where the outer thin slices of the outer groups lie, nearest and linear hold the last value, and
+the cubic spline continues into its mirror image, as ITK does.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import map_coordinates
+from torch import Tensor
+
+from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def _spline_weights(n_thick: int, positions: FloatArray, order: int) -> FloatArray:
+    """Weights (positions, n_thick) of an interpolating B-spline: its response to a 1 in each thick slice in turn."""
+    if n_thick == 1:
+        return np.ones((len(positions), 1))
+    held = np.clip(positions, 0, n_thick - 1) if order < 2 else positions
+    responses = [map_coordinates(one, [held], order=order, mode="mirror") for one in np.eye(n_thick)]
+    return np.stack(responses, axis=1)
+
+
+def nearest(thick: Tensor, positions: FloatArray) -> Tensor:
+    """The value of the nearest thick slice; halfway, that of the upper one.
+
+    Args:
+        thick: (..., n_thick, y, x).
+        positions: (n,) float64, in units of thick slice indices.
+
+    Returns:
+        (..., n, y, x).
+    """
+    n_thick = thick.shape[-3]
+    index = np.clip(np.floor(positions + 0.5).astype(int), 0, n_thick - 1)
+    return apply_along_z(np.eye(n_thick)[index], thick)
+
+
+def linear(thick: Tensor, positions: FloatArray) -> Tensor:
+    """Linear interpolation between neighbouring thick slices; shapes as in `nearest`."""
+    return apply_along_z(_spline_weights(thick.shape[-3], positions, order=1), thick)
+
+
+def cubic(thick: Tensor, positions: FloatArray) -> Tensor:
+    """Interpolating cubic B-spline with mirror ends, equal to SimpleITK's; shapes as in `nearest`.
+
+    Source: Unser 1999, Splines: a perfect fit for signal and image processing, IEEE Signal Process. Mag. 16(6).
+    """
+    return apply_along_z(_spline_weights(thick.shape[-3], positions, order=3), thick)
+
+
+def cubic_projected(thick: Tensor, operator: ThickeningOperator) -> Tensor:
+    """The cubic B-spline on the operator's thin slices, made to explain the thick ones exactly.
+
+    Args:
+        thick: (..., n_thick, y, x).
+        operator: what turned thin into thick.
+
+    Returns:
+        (..., n_thin, y, x).
+    """
+    return operator.project(cubic(thick, operator.thin_positions), thick)

@@ -1,0 +1,62 @@
+"""The table of cases that ingest writes and every later stage reads."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import cast
+
+from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.records import read_csv, write_csv
+from ctinterp_dagster.scan.split import Split
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thin volume: its id, its patient, and the split that the patient belongs to."""
+
+    case: str
+    patient: str
+    split: Split
+
+    def thin(self, layout: Layout) -> Path:
+        """Where ingest put the volume."""
+        return layout.ingest / "volumes" / f"{self.case}.nii"
+
+    def thick(self, layout: Layout, profile: str) -> Path:
+        """Where thicken put the synthetic thick scan."""
+        return layout.thicken / profile / f"{self.case}.nii"
+
+    def latents(self, layout: Layout, profile: str) -> Path:
+        """Where encode put the latents."""
+        return layout.encode / profile / f"{self.case}.safetensors"
+
+    def estimate(self, layout: Layout, profile: str) -> Path:
+        """Where generate put the posterior mean."""
+        return layout.generate / profile / f"{self.case}.nii"
+
+    def deviation(self, layout: Layout, profile: str) -> Path:
+        """Where generate put the posterior standard deviation."""
+        return layout.generate / profile / f"{self.case}.std.nii"
+
+
+def write_cases(path: Path, cases: list[Case]) -> None:
+    """Write the table in the order of the ids."""
+    rows = [asdict(case) for case in sorted(cases, key=lambda c: c.case)]
+    write_csv(path, rows, [field.name for field in fields(Case)])
+
+
+def read_cases(layout: Layout, *splits: Split) -> list[Case]:
+    """The ingested cases of the named splits (all without a name), in the order of their ids.
+
+    Raises:
+        MissingInputError: ingest has not run, or no case is in these splits.
+    """
+    rows = read_csv(layout.ingest / "cases.csv")
+    cases = [Case(row["case"], row["patient"], cast("Split", row["split"])) for row in rows]
+    chosen = [case for case in cases if not splits or case.split in splits]
+    if not chosen:
+        raise MissingInputError(
+            f"none of the {len(cases)} ingested cases is in {' or '.join(splits)}: add scans with "
+            "`ctinterp scans add`, or change ingest.split in params.yaml"
+        )
+    return chosen

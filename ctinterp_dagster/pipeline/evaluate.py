@@ -1,0 +1,91 @@
+"""How far from the truth, against every baseline? Scores of the test cases as metrics.json, per_case.csv and plots."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ctinterp_dagster.evaluation.metrics import Truth
+from ctinterp_dagster.evaluation.statistics import best_baseline, calibrate, summarise
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Params, Profile
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.pipeline.cases import Case, read_cases
+from ctinterp_dagster.pipeline.scoring import Scored, score_methods
+from ctinterp_dagster.records import write_csv, write_json
+from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
+
+
+def run(params: Params, layout: Layout) -> Mapping[str, float]:
+    """Write `reports/evaluate`: `per_case.csv`, `position.csv`, `calibration.csv` and `metrics.json`."""
+    factor, methods, reports = params.thicken.factor, params.evaluate.methods, layout.report("evaluate")
+    rows: list[dict[str, Any]] = []
+    positions: list[dict[str, Any]] = []
+    spreads: list[dict[str, Any]] = []
+    for case in read_cases(layout, "test"):
+        thin = read_scan(case.thin(layout)).volume
+        for profile in params.thicken.profiles:
+            labels = {"case": case.case, "factor": factor, "profile": profile}
+            for scored in score_case(case, thin, profile, params, layout):
+                rows.append({**labels, "method": scored.method, **scored.scores.row()})
+                by_position = enumerate(scored.scores.mae_by_position_hu)
+                positions += [{**labels, "method": scored.method, "position": i, "mae_hu": v} for i, v in by_position]
+                logger.info(
+                    "case=%s profile=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
+                    case.case, profile, scored.method, scored.scores.psnr_db, scored.scores.ssim, scored.seconds,
+                    scored.peak_rss_mib,
+                )  # fmt: skip
+            spreads.append({**labels, **calibration(case, thin, profile, params, layout)})
+    for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
+        write_csv(reports / f"{name}.csv", table, list(table[0]))
+    metrics = summary(pd.DataFrame(rows), methods, params.base.seed)
+    write_json(reports / "metrics.json", metrics)
+    return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items() if "gain_db" in values}
+
+
+def score_case(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> Iterator[Scored]:
+    """Every method on one case; the model's estimate is the one that generate wrote."""
+
+    def generated(_thick_hu: Tensor, _operator: ThickeningOperator) -> Tensor:
+        return torch.from_numpy(read_scan(case.estimate(layout, profile)).volume.hu)
+
+    return score_methods(
+        thin,
+        read_scan(case.thick(layout, profile)).volume,
+        factor=params.thicken.factor,
+        profile=profile,
+        methods=params.evaluate.methods,
+        model=generated,
+    )
+
+
+def calibration(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> dict[str, float | str]:
+    """Whether the samples' spread says how wrong the estimate is."""
+    estimate = read_scan(case.estimate(layout, profile)).volume.hu
+    std = read_scan(case.deviation(layout, profile)).volume.hu
+    result = calibrate(estimate, std, Truth.of(thin.hu[: estimate.shape[0]], factor=params.thicken.factor))
+    correlation = "" if result.correlation is None else result.correlation
+    return {"coverage_90": result.coverage_90, "correlation": correlation}
+
+
+def summary(rows: pd.DataFrame, methods: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Means over the cases by profile and method, and the model's gain over the best other method in dB."""
+    metrics: dict[str, Any] = {}
+    for profile, group in rows.groupby("profile", sort=False):
+        values: dict[str, Any] = {method: {} for method in methods}
+        for name in SUMMARISED:
+            for method, interval in summarise(group, name, seed=seed).items():
+                values[method][name] = interval.mean
+        if "model" in methods and len(methods) > 1:
+            best = best_baseline(group, "psnr_db", method="model", higher_is_better=True, seed=seed)
+            values["gain_db"] = best.interval.mean
+        metrics[str(profile)] = values
+    return metrics

@@ -1,0 +1,150 @@
+"""Is this a regular CT volume in HU, whose patient is it, which split?"""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast, get_args
+
+from ctinterp_dagster.errors import MissingInputError, ParamsError, ScanError, TooThickError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Ingest, Params
+from ctinterp_dagster.pipeline.cases import Case, write_cases
+from ctinterp_dagster.records import CaseFolder, code_version, read_csv, read_json, write_csv, write_json
+from ctinterp_dagster.scan.checks import check_volume
+from ctinterp_dagster.scan.identity import load_key, pseudonym
+from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.split import Split, assert_no_leak, split_of
+
+logger = logging.getLogger(__name__)
+
+SCANS_TABLE = "scans.csv"  # in data/raw: file, patient, split
+
+
+def run(params: Params, layout: Layout) -> Mapping[str, float]:
+    """Write `data/ingest/volumes/<case>.nii`, `cases.csv` and `quarantine.csv`.
+
+    Raises:
+        MissingInputError: there is neither a scan nor a phantom to make.
+        ParamsError: scans.csv names a split that does not exist.
+        ScanError: no scan at all was fit, or a patient is in two splits.
+    """
+    section = params.ingest
+    code = code_version("scan", "pipeline/ingest.py")
+    recipe = {"code": code, "min_slices": section.min_slices, "max_spacing_mm": section.max_spacing_mm}
+    folder = CaseFolder(layout.ingest, recipe)
+    found = [scan for scan in find_scans(layout.raw) if not scan.name.startswith(SCANS_TABLE)]
+    if found:
+        cases, refused = ingest_scans(found, section, layout, folder)
+    else:
+        cases, refused = ingest_phantoms(section, params.base.seed, layout), []
+    if not cases:
+        raise (
+            refused[0][1]
+            if refused
+            else MissingInputError(
+                "data/raw holds no scans and ingest.phantom.patients is 0: add scans with `ctinterp scans add`"
+            )
+        )
+    assert_no_leak(asdict(case) for case in cases)
+    folder.keep_only(case.case for case in cases)
+    write_cases(layout.ingest / "cases.csv", cases)
+    rows = [{"scan": name, "reason": error.reason, "message": str(error)} for name, error in refused]
+    write_csv(layout.ingest / "quarantine.csv", rows, ["scan", "reason", "message"])
+    return {"cases": len(cases), "quarantined": len(refused), "patients": len({case.patient for case in cases})}
+
+
+def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
+    """Synthesise the built-in cohort, one patient each."""
+    recipe = {"phantom": section.phantom.model_dump(), "code": code_version("scan", "pipeline/ingest.py")}
+    folder = CaseFolder(layout.ingest, recipe)
+    cases = []
+    for number in range(section.phantom.patients):
+        name = f"phantom-{number + 1:02d}"
+        case = Case(name, name, split_of(name, **section.split.model_dump()))
+
+        def make(paths: list[Path], number: int = number) -> None:
+            made = phantom(
+                seed + number,
+                shape_zyx=section.phantom.shape_zyx,
+                spacing_mm=section.phantom.spacing_mm,
+                noise_hu=section.phantom.noise_hu,
+            )
+            write_volume(made, paths[0])
+
+        ran = folder.make(name, [], [f"volumes/{name}.nii"], make)
+        logger.info("case=%s split=%s %s", name, case.split, "made" if ran else "unchanged")
+        cases.append(case)
+    return cases
+
+
+def ingest_scans(
+    found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder
+) -> tuple[list[Case], list[tuple[str, ScanError]]]:
+    """Read, check and write every scan; the refused ones with their reasons."""
+    table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
+    given = {row["file"]: (row["patient"], row["split"]) for row in table}
+    key = load_key()
+    cases: list[Case] = []
+    refused: list[tuple[str, ScanError]] = []
+    for scan in found:
+        name = unique_name(scan.name, {case.case for case in cases})
+
+        def make(paths: list[Path], scan: Found = scan, name: str = name) -> None:
+            read = read_thin(scan, section)
+            patient = pseudonym(read.patient, key) if read.patient else name
+            write_volume(read.volume, paths[0])
+            write_json(paths[1], {"patient": patient, "thickness_mm": read.thickness_mm, "kernel": read.kernel})
+
+        try:
+            if scan.refusal:
+                raise scan.refusal
+            inputs = [scan.archive] if scan.archive else list(scan.files)
+            ran = folder.make(name, inputs, [f"volumes/{name}.nii", f"volumes/{name}.json"], make)
+        except ScanError as error:
+            logger.warning("scan=%s quarantined reason=%s: %s", scan.name, error.reason, error)
+            refused.append((scan.name, error))
+            continue
+        own = read_json(layout.ingest / "volumes" / f"{name}.json")["patient"]
+        patient, split = given.get(scan.name, (own, ""))
+        cases.append(Case(name, patient, chosen_split(patient, split, section)))
+        logger.info("case=%s split=%s %s", name, cases[-1].split, "made" if ran else "unchanged")
+    return cases, refused
+
+
+def read_thin(scan: Found, section: Ingest) -> Scan:
+    """Read a scan and refuse what is not fit for thin truth.
+
+    Raises:
+        ScanError: the reason.
+    """
+    read = read_scan(scan)
+    check_volume(read.volume, min_slices=section.min_slices)
+    if read.volume.spacing_mm[0] > section.max_spacing_mm:
+        raise TooThickError(
+            f"{scan.name}: slices every {read.volume.spacing_mm[0]:g} mm are not thin truth: expected at most "
+            f"{section.max_spacing_mm:g} mm (ingest.max_spacing_mm); interpolate it instead"
+        )
+    return read
+
+
+def chosen_split(patient: str, split: str, section: Ingest) -> Split:
+    """The split that scans.csv names, else a deterministic function of the patient.
+
+    Raises:
+        ParamsError: scans.csv names another word.
+    """
+    if split and split not in get_args(Split):
+        raise ParamsError(f"{SCANS_TABLE}: split {split!r} is unknown: expected train, val, test or nothing")
+    return cast("Split", split) if split else split_of(patient, **section.split.model_dump())
+
+
+def unique_name(name: str, taken: set[str]) -> str:
+    """A case id from a scan's place: lower-case letters, digits and hyphens."""
+    stem = re.sub(r"\.(nii\.gz|nii|mha|mhd|nrrd|zip)$", "", name.lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", stem).strip("-") or "scan"
+    return next(
+        candidate for n in range(1, len(taken) + 2) if (candidate := slug if n == 1 else f"{slug}-{n}") not in taken
+    )

@@ -1,0 +1,140 @@
+"""What does a person look at? One page: tables, pictures, curves, the decision, provenance."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ctinterp_dagster.evaluation.figures import Look, views
+from ctinterp_dagster.evaluation.gates import Decision, Finding
+from ctinterp_dagster.evaluation.metrics import body_mask
+from ctinterp_dagster.evaluation.page import ReportData, View, render, task_name
+from ctinterp_dagster.evaluation.statistics import Calibration
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Params
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.pipeline.cases import Case, read_cases
+from ctinterp_dagster.records import file_hash, read_json, whole_file
+from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
+
+PACKAGES = ("ctinterp", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc")
+REGION_MM = 160.0
+LUNG_HU = (-950.0, -600.0)
+LUNG_SHARE = 0.05  # of the volume: with less lung than that a case is shown in the bone window
+
+
+def run(params: Params, layout: Layout) -> Mapping[str, float]:
+    """Write `reports/report/index.html`."""
+    shown = read_cases(layout, "test")[: params.report.views]
+    data = ReportData(
+        rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
+        positions=positions(layout),
+        views=[view for case in shown for view in views_of(case, params, layout)],
+        losses=curves(layout),
+        calibration=calibrations(layout),
+        decision=decision(layout),
+        provenance=provenance(params, layout),
+        seed=params.base.seed,
+    )
+    page = render(data)
+    with whole_file(layout.report("report") / "index.html") as partial:
+        partial.write_text(page, encoding="utf-8")
+    return {"kib": len(page.encode()) / 1024}
+
+
+def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
+    """The case in the soft-tissue window and in the lung or bone one, under the first profile."""
+    factor, profile = params.thicken.factor, params.thicken.profiles[0]
+    thick = torch.from_numpy(read_scan(case.thick(layout, profile)).volume.hu)
+    operator = ThickeningOperator.from_factor(thick.shape[0] * factor, factor, profile)
+    thin = read_scan(case.thin(layout)).volume
+    truth = thin.hu[: operator.n_thin]
+    estimates = {
+        "thick": METHODS["nearest"](thick, operator, 1.0).numpy(),
+        "cubic": METHODS["cubic"](thick, operator, 1.0).numpy(),
+        "ours": read_scan(case.estimate(layout, profile)).volume.hu,
+    }
+    made = []
+    for window in (SOFT_TISSUE, second_window(truth)):
+        name = window.name.replace("_", " ")
+        look = Look(name, (window.low_hu, window.high_hu), REGION_MM, point_of_interest(truth))
+        png = views(estimates, truth, spacing_mm=thin.spacing_mm, look=look)
+        alt = f"Axial, coronal and sagittal planes of {case.case}: thick, cubic, ours, truth and error, {name} window"
+        made.append(View(f"{case.case}, {name} window, {task_name(profile, factor)}", alt, png))
+    return made
+
+
+def second_window(truth_hu: FloatArray) -> Window:
+    """Lung where there is some, else bone."""
+    share = np.mean((truth_hu > LUNG_HU[0]) & (truth_hu < LUNG_HU[1]))
+    return LUNG if share > LUNG_SHARE else BONE
+
+
+def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
+    """The middle of the body, a quarter of its width to the side, where lungs and organs are."""
+    z, y, x = (np.flatnonzero(body_mask(truth_hu).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    return int(z[len(z) // 2]), int(y[len(y) // 2]), int(x[len(x) // 4])
+
+
+def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:
+    """MAE by position in the group, mean over cases, by task and method."""
+    table = pd.read_csv(layout.report("evaluate") / "position.csv")
+    means = table.groupby(["profile", "factor", "method", "position"], sort=False)["mae_hu"].mean().reset_index()
+    by_task: dict[str, dict[str, list[float]]] = {}
+    for row in means.to_dict("records"):
+        task = task_name(str(row["profile"]), int(row["factor"]))
+        by_task.setdefault(task, {}).setdefault(str(row["method"]), []).append(float(row["mae_hu"]))
+    return by_task
+
+
+def curves(layout: Layout) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+    """The training curves that are not empty: smoothed loss, and validation loss where there is one."""
+    losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    for stage, name in (("train", "denoiser"), ("autoencoder", "autoencoder")):
+        table = pd.read_csv(layout.report(stage) / "curve.csv")
+        if table.empty:
+            continue
+        losses[name] = (table["step"].tolist(), table["loss"].ewm(span=20).mean().tolist())
+        validated = table.dropna(subset="val_loss")
+        if not validated.empty:
+            losses[f"{name}, validation"] = (validated["step"].tolist(), validated["val_loss"].tolist())
+    return losses
+
+
+def calibrations(layout: Layout) -> dict[str, Calibration]:
+    """Mean coverage and correlation over the cases, by task."""
+    table = pd.read_csv(layout.report("evaluate") / "calibration.csv")
+    result = {}
+    for (profile, factor), group in table.groupby(["profile", "factor"]):
+        correlation = None if group["correlation"].isna().any() else float(group["correlation"].mean())
+        result[task_name(str(profile), int(str(factor)))] = Calibration(float(group["coverage_90"].mean()), correlation)
+    return result
+
+
+def decision(layout: Layout) -> Decision:
+    """What promote decided."""
+    record = read_json(layout.report("promote") / "decision.json")
+    return Decision(record["promoted"], tuple(Finding(**finding) for finding in record["findings"]))
+
+
+def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
+    """Versions, parameters and hashes; nothing that differs between two runs of the same state on one machine.
+
+    The commit is not among them: it would change the page without a change of the result. `git log dvc.lock` has it.
+    """
+    return {
+        "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "hashes": {
+            "model": file_hash(layout.train / "model.safetensors"),
+            "volumes": file_hash(layout.ingest / "manifest.json"),
+            "thick scans": file_hash(layout.thicken / "manifest.json"),
+        },
+        "params": {f"{section}": str(values) for section, values in params.model_dump().items()},
+        "device": {"machine": f"{platform.system()} {platform.machine()}", "torch threads": str(params.base.threads)},
+    }

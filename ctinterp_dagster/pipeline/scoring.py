@@ -1,0 +1,99 @@
+"""Every method on one thin volume that was thickened: what `ctinterp evaluate` and the evaluate stage share."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psutil
+import torch
+from torch import Tensor
+
+from ctinterp_dagster.evaluation.metrics import Scores, Truth, score
+from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.volume import Volume
+
+Restore = Callable[[Tensor, ThickeningOperator], Tensor]
+
+
+class ResourceMeter:
+    """Wall time and peak resident memory of a block, sampled every 20 ms."""
+
+    def __init__(self) -> None:
+        """Prepare; nothing is measured yet."""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._peak_bytes = 0
+        self.seconds = 0.0
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while not self._done.wait(0.02):
+            self._peak_bytes = max(self._peak_bytes, process.memory_info().rss)
+
+    def __enter__(self) -> Self:
+        self._peak_bytes = psutil.Process().memory_info().rss
+        self._start = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self._done.set()
+        self._thread.join()
+
+    @property
+    def peak_mib(self) -> float:
+        """Peak resident set size in MiB."""
+        return self._peak_bytes / 2**20
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One method on one case."""
+
+    method: str
+    scores: Scores
+    seconds: float
+    peak_rss_mib: float
+
+
+def score_methods(
+    thin: Volume, thick: Volume, *, factor: int, profile: Profile, methods: tuple[str, ...], model: Restore | None
+) -> Iterator[Scored]:
+    """Restore a thick scan with every method, one after the other, and score the results against the truth.
+
+    Args:
+        thin: the truth.
+        thick: what `interpolate.thicken` made of it.
+        factor: thin slices a thick one.
+        profile: slice profile of the thick scan.
+        methods: names of the table's rows.
+        model: restores with the learned model; None where `model` is not among the methods.
+    """
+    operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
+    truth = Truth.of(thin.hu[: thick.depth * factor], factor=factor)
+    thick_hu = torch.from_numpy(thick.hu)
+    aspect = thin.spacing_mm[0] / ((thin.spacing_mm[1] + thin.spacing_mm[2]) / 2)
+    for method in methods:
+        with ResourceMeter() as meter:
+            estimate = restore(method, thick_hu, operator, aspect, model)
+        residual_hu = float((operator.forward(estimate) - thick_hu).abs().mean())
+        scores = score(estimate.numpy(), truth, residual_hu=residual_hu)
+        yield Scored(method, scores, meter.seconds, meter.peak_mib)
+
+
+def restore(
+    method: str, thick_hu: Tensor, operator: ThickeningOperator, aspect: float, model: Restore | None
+) -> Tensor:
+    """The thin estimate, (z, y, x) in HU, of one method."""
+    if method == "model":
+        assert model is not None
+        return model(thick_hu, operator)
+    return METHODS[method](thick_hu, operator, aspect)

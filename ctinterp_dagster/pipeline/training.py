@@ -1,0 +1,78 @@
+"""What the two training stages share: settings, resumable runs, and curves as DVC plots."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from ctinterp_dagster.params import Base, Optimisation
+from ctinterp_dagster.records import write_csv
+from ctinterp_dagster.training.loop import LoopSettings, StepRecord
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY = 20  # steps a line
+
+
+def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
+    """The loop's settings from a stage's parameters."""
+    return LoopSettings(
+        steps=section.steps,
+        batch_size=section.batch_size,
+        accumulation=section.accumulation,
+        learning_rate=section.learning_rate,
+        warmup_steps=section.warmup_steps,
+        clip_norm=section.clip_norm,
+        ema_decay=section.ema_decay,
+        mixed_precision=section.mixed_precision,
+        checkpoint_every=section.checkpoint_every,
+        validate_every=section.validate_every,
+        seed=base.seed,
+        device=base.device,
+    )
+
+
+@contextmanager
+def resumable(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the checkpoint file of this very run in a folder that outlives interruptions.
+
+    Checkpoints of other recipes are removed; this one's too, once the block has ended well.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / f"resume-{key}.pt"
+    for other in folder.glob("resume-*.pt"):
+        if other != path:
+            other.unlink()
+    if path.exists():
+        logger.info("resuming checkpoint=%s", path.name)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def step_logger(steps: int) -> Callable[[StepRecord], None]:
+    """A callback that logs a line every 20 steps, at validations and at the end."""
+
+    def log(record: StepRecord) -> None:
+        if record.step % LOG_EVERY == 0 or record.step == steps or record.val_loss is not None:
+            val = "" if record.val_loss is None else f" val_loss={record.val_loss:.5f}"
+            logger.info("step=%d/%d loss=%.5f%s", record.step, steps, record.loss, val)
+
+    return log
+
+
+def write_curve(path: Path, history: Sequence[StepRecord]) -> None:
+    """Write the history as CSV: one row a step; `val_loss` is empty between validations."""
+    rows = [{k: "" if v is None else v for k, v in asdict(record).items()} for record in history]
+    write_csv(path, rows, [field.name for field in fields(StepRecord)])
+
+
+def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
+    """The metrics of a training: mean loss of its last tenth, and the last validation loss where there is one."""
+    tail = [record.loss for record in history[-max(1, len(history) // 10) :]]
+    validated = [record.val_loss for record in history if record.val_loss is not None]
+    return {"loss": sum(tail) / len(tail), **({"val_loss": validated[-1]} if validated else {})}

@@ -1,0 +1,175 @@
+"""Files that are whole or absent, in bytes that a second run repeats."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctinterp_dagster.errors import EvaluationError, MissingInputError
+
+PACKAGE = Path(__file__).parent
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path` in one step, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _canonical(value: Any, where: str) -> Any:
+    """Round floats to 9 significant digits and refuse numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(k): _canonical(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise EvaluationError(f"{where.lstrip('.')} is {value}: a record holds real numbers only")
+        return float(f"{value:.9g}")
+    return value
+
+
+def write_json(path: Path, record: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON: sorted keys, 9 significant digits, finite numbers only.
+
+    Raises:
+        EvaluationError: a number is NaN or infinite; the file is not written.
+    """
+    text = json.dumps(_canonical(record, ""), indent=2, sort_keys=True, ensure_ascii=False)
+    with whole_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        MissingInputError: the file is not there.
+    """
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing: run the stage that writes it (`dvc repro`)")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write rows as CSV with a header, floats with 9 significant digits, Unix line ends."""
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, columns, lineterminator="\n", extrasaction="raise")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a CSV with a header as a list of rows.
+
+    Raises:
+        MissingInputError: the file is not there.
+    """
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing: run the stage that writes it (`dvc repro`)")
+    with path.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents in sorted order."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def code_version(*rooms: str) -> str:
+    """A hash of the package's source files in the named rooms (`scan`, `physics`, `records.py`, ...)."""
+    digest = hashlib.sha256()
+    for room in sorted(rooms):
+        path = PACKAGE / room
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _hash_or_none(path: Path) -> str | None:
+    return file_hash(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """A stage's folder in which each case is made once and reused while nothing that it depends on has changed.
+
+    A case is keyed by a hash of the recipe (parameters and code version) and of its input files. `manifest.json`
+    remembers the key and the hash of each output; a case whose outputs do not match is made again.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+
+    def make(
+        self, case: str, inputs: Sequence[Path], outputs: Sequence[str], action: Callable[[list[Path]], None]
+    ) -> bool:
+        """Run `action` on the temporary paths of the outputs unless they are there already; True when it ran.
+
+        Args:
+            case: the case's id.
+            inputs: files whose content the outputs depend on.
+            outputs: names of the output files, relative to the folder.
+            action: writes every path that it is handed, in the order of `outputs`.
+        """
+        manifest = self._manifest()
+        key = hashlib.sha256(
+            json.dumps([self.recipe, [file_hash(p) for p in inputs]], sort_keys=True).encode()
+        ).hexdigest()
+        known = manifest.get(case, {})
+        paths = [self.folder / name for name in outputs]
+        if known.get("key") == key and known["outputs"] == {n: _hash_or_none(self.folder / n) for n in outputs}:
+            return False
+        scratch = self.folder / f".partial-{os.getpid()}"
+        try:
+            partial = [scratch / name for name in outputs]
+            for path in partial:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            action(partial)
+            for source, target in zip(partial, paths, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        manifest[case] = {"key": key, "outputs": {n: file_hash(self.folder / n) for n in sorted(outputs)}}
+        write_json(self.folder / "manifest.json", manifest)
+        return True
+
+    def keep_only(self, cases: Iterable[str]) -> None:
+        """Remove every case that is not named, and every file that belongs to no case."""
+        kept = set(cases)
+        manifest = {case: entry for case, entry in self._manifest().items() if case in kept}
+        write_json(self.folder / "manifest.json", manifest)
+        owned = {self.folder / name for entry in manifest.values() for name in entry["outputs"]}
+        for path in sorted(self.folder.rglob("*"), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+            elif path.is_file() and path not in owned and path.name != "manifest.json":
+                path.unlink()
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self.folder / "manifest.json"
+        return dict(read_json(path)) if path.exists() else {}

@@ -1,0 +1,7 @@
+"""Scans in and out of files. The coordinate systems of DICOM, NIfTI and ITK meet here and nowhere else."""
+
+from ctinterp_dagster.scan.io.files import write_volume
+from ctinterp_dagster.scan.io.find import find_scans, read_scan
+from ctinterp_dagster.scan.io.source import Found, Scan
+
+__all__ = ["Found", "Scan", "find_scans", "read_scan", "write_volume"]

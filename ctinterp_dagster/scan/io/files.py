@@ -1,0 +1,185 @@
+"""Volume files: NIfTI with nibabel; MetaImage and NRRD with SimpleITK."""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from ctinterp_dagster.errors import GeometryError, IntensityError, NotCtError, TooFewSlicesError, UnreadableScanError
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+WRITABLE_SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".nrrd")
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+UNITS_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1e3, "micron": 1e-3}
+# A file whose voxels are this much longer along one axis than along both others was cut into slices along it.
+COARSE_AXIS = 1.5
+
+Array = npt.NDArray[np.float64]
+
+
+def _slice_axis(spacing_xyz_mm: Array, direction: Array) -> int:
+    """The through-plane axis of a file that does not name it: the one much coarser than both others, else head-feet."""
+    coarse = int(np.argmax(spacing_xyz_mm))
+    others = np.delete(spacing_xyz_mm, coarse)
+    if spacing_xyz_mm[coarse] >= COARSE_AXIS * others.max():
+        return coarse
+    return int(np.argmax(np.abs(direction[2])))
+
+
+def _placed(values_xyz: FloatArray, steps_mm: Array, origin_mm: Array) -> Volume:
+    """A volume from file axes, the slice axis brought to z; no axis is flipped.
+
+    Args:
+        values_xyz: values in the file's axis order.
+        steps_mm: (3, 3), columns are the LPS steps from voxel to voxel along the file's axes.
+        origin_mm: LPS position of the first voxel.
+    """
+    spacing = np.linalg.norm(steps_mm, axis=0)
+    if not np.isfinite(steps_mm).all() or not np.isfinite(origin_mm).all() or spacing.min() <= 0:
+        raise GeometryError(
+            f"voxel steps {steps_mm.tolist()} and origin {origin_mm.tolist()} mm do not place the file in space: "
+            "expected finite numbers and positive spacing"
+        )
+    direction = steps_mm / spacing
+    axis = _slice_axis(spacing, direction)
+    order = [k for k in range(3) if k != axis] + [axis]
+    z, y, x = (float(spacing[k]) for k in reversed(order))
+    return Volume(
+        hu=np.ascontiguousarray(values_xyz.transpose(order[::-1]), dtype=np.float32),
+        spacing_mm=(z, y, x),
+        origin_mm=(float(origin_mm[0]), float(origin_mm[1]), float(origin_mm[2])),
+        direction=np.ascontiguousarray(direction[:, order]),
+    )
+
+
+def _refuse_shape(shape: tuple[int, ...]) -> None:
+    """Refuse what is not one volume; axes of length 1 beyond the third are allowed."""
+    if len(shape) < 3:
+        raise TooFewSlicesError(f"the file holds an image of shape {shape}: expected a volume of three axes")
+    if any(n != 1 for n in shape[3:]):
+        raise NotCtError(f"the file holds {shape[3:]} volumes of {shape[:3]}: expected one; split the file")
+
+
+def read_nifti(file: Path) -> Volume:
+    """Read a NIfTI file, its scaling (scl_slope, scl_inter) applied.
+
+    The sform is used where its code is set, else the qform. A file with neither is refused: its axes, and so left and
+    right, would be a guess.
+
+    Raises:
+        UnreadableScanError: truncated, corrupt, or not numbers.
+        GeometryError: no sform or qform code, or an affine with shear.
+        NotCtError: several volumes in the file.
+        TooFewSlicesError: an image of two axes.
+
+    Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3.
+    """
+    try:
+        image = nib.load(file)
+        if image.get_data_dtype().kind not in "iuf":
+            raise UnreadableScanError(f"values are of type {image.get_data_dtype()}: expected real numbers")
+        _refuse_shape(image.shape)
+        unit = UNITS_MM[image.header.get_xyzt_units()[0]]
+        values = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except (
+        ImageFileError,
+        HeaderDataError,
+        EOFError,
+        KeyError,
+        OSError,
+        OverflowError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnreadableScanError(f"no readable NIfTI file: {reason}; make it again") from error
+    header = image.header
+    if not (header["sform_code"] > 0 or header["qform_code"] > 0):
+        raise GeometryError("sform_code and qform_code are 0: expected one to be set, or left and right are unknown")
+    affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3] * unit
+    return _placed(values.reshape(image.shape[:3]), affine[:, :3], affine[:, 3])
+
+
+def read_itk(file: Path) -> Volume:
+    """Read a MetaImage or NRRD file.
+
+    Raises:
+        UnreadableScanError: truncated or corrupt.
+        GeometryError: a NRRD file without a space, whose axes would be a guess.
+        NotCtError: several volumes, or several numbers a voxel.
+        TooFewSlicesError: an image of two axes.
+    """
+    try:
+        image = SimpleITK.ReadImage(str(file))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UnreadableScanError(f"no readable {file.suffix} file: {reason}; make it again") from error
+    _refuse_shape(image.GetSize())
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise NotCtError(f"the file holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel: expected one (HU)")
+    if file.suffix.lower() in (".nrrd", ".nhdr") and not image.HasMetaDataKey("NRRD_space"):
+        raise GeometryError("the NRRD header names no `space`: expected one, or left and right are unknown")
+    n = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (n, n))[:3, :3]
+    array = SimpleITK.GetArrayFromImage(image).astype(np.float32)
+    values = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
+    return _placed(values, direction * np.array(image.GetSpacing()[:3]), np.array(image.GetOrigin()[:3]))
+
+
+def _stored(hu: FloatArray) -> npt.NDArray[np.int16] | FloatArray:
+    """int16 where that loses nothing, else float32."""
+    if not np.isfinite(hu).all():
+        raise IntensityError("a volume to write holds NaN or infinity: expected finite HU")
+    whole = hu.min() >= -32768 and hu.max() <= 32767 and bool((hu == np.rint(hu)).all())
+    return hu.astype(np.int16) if whole else hu.astype(np.float32)
+
+
+def _nifti_bytes(volume: Volume) -> bytes:
+    affine = np.eye(4)
+    affine[:3, :3] = RAS_TO_LPS @ volume.direction * np.array(volume.spacing_mm[::-1])
+    affine[:3, 3] = RAS_TO_LPS @ np.array(volume.origin_mm)
+    image = nib.Nifti1Image(_stored(volume.hu).transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    payload: bytes = image.to_bytes()
+    return payload
+
+
+def _write_itk(volume: Volume, path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(_stored(volume.hu))
+    image.SetSpacing(volume.spacing_mm[::-1])
+    image.SetOrigin(volume.origin_mm)
+    image.SetDirection(volume.direction.ravel().tolist())
+    SimpleITK.WriteImage(image, str(path), useCompression=False)
+
+
+def write_volume(volume: Volume, path: Path) -> None:
+    """Write a volume as `.nii`, `.nii.gz`, `.mha` or `.nrrd`; the same volume gives the same bytes.
+
+    Values are int16 if all are whole numbers in its range, else float32. A NIfTI file carries its place in space in
+    both the sform and the qform, with code 1 (scanner). The file is not written in one step: see `whole_file`.
+
+    Raises:
+        UnreadableScanError: the suffix is not one of the four.
+        IntensityError: a value is not finite.
+    """
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        path.write_bytes(gzip.compress(_nifti_bytes(volume), compresslevel=6, mtime=0))
+    elif name.endswith(".nii"):
+        path.write_bytes(_nifti_bytes(volume))
+    elif name.endswith((".mha", ".nrrd")):
+        _write_itk(volume, path)
+    else:
+        raise UnreadableScanError(
+            f"cannot write {path.name}: expected a name that ends in {', '.join(WRITABLE_SUFFIXES)}"
+        )

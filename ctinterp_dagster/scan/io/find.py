@@ -1,0 +1,190 @@
+"""Which scans a path holds, and reading one of them."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from ctinterp_dagster.errors import MissingInputError, MixedSeriesError, ScanError, UnreadableScanError
+from ctinterp_dagster.scan.io.archive import ARCHIVE_SUFFIXES, unpacked
+from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
+from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
+from ctinterp_dagster.scan.io.source import Found, Kind, Scan
+
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+
+
+def _looks_like_dicom(file: Path) -> bool:
+    """DICM after a preamble of 128 bytes, or, in old files without one, an element of group 0008 at the start."""
+    with file.open("rb") as handle:
+        head = handle.read(132)
+    return head[128:] == b"DICM" or head[:2] == b"\x08\x00"
+
+
+def _kind(file: Path) -> Literal["dicom", "nifti", "itk", "zip", "archive", "other"]:
+    name = file.name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
+        return "nifti"
+    if name.endswith(ITK_SUFFIXES):
+        return "itk"
+    if name.endswith(".zip"):
+        return "zip"
+    if file.suffix.lower() in ARCHIVE_SUFFIXES:
+        return "archive"
+    return "dicom" if name.endswith(DICOM_SUFFIXES) or _looks_like_dicom(file) else "other"
+
+
+def _visible_files(folder: Path) -> Iterable[Path]:
+    """Every file below a folder in sorted order, without hidden ones and what macOS adds to archives."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(p.startswith(".") or p == "__MACOSX" for p in parts):
+            yield path
+
+
+def _located(name: str, error: ScanError) -> ScanError:
+    return type(error)(f"{name}: {error}")
+
+
+def _unreadable(name: str, files: Sequence[Path], error: ScanError) -> Found:
+    return Found(name, "unreadable", tuple(files), refusal=_located(name, error))
+
+
+def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
+    folder = Path(os.path.commonpath([f.file.parent for f in files])).relative_to(root).as_posix()
+    return "" if folder == "." else f"{folder}/"
+
+
+def _series(name: str, files: Sequence[DicomFile]) -> Found:
+    try:
+        check_series(files)
+    except ScanError as error:
+        return Found(name, "dicom", tuple(f.file for f in files), refusal=_located(name, error))
+    return Found(name, "dicom", tuple(f.file for f in files))
+
+
+def _dicom_scans(files: Sequence[Path], root: Path) -> list[Found]:
+    """One entry a series, wherever its files lie; companions without slices only where their folder has no series."""
+    found = []
+    by_series: dict[str, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        try:
+            header = read_header(file)
+        except ScanError as error:
+            found.append(_unreadable(file.relative_to(root).as_posix(), [file], error))
+        else:
+            if header.sop_class != DICOMDIR_CLASS:
+                by_series[header.series].append(header)
+    groups = [by_series[uid] for uid in sorted(by_series)]
+    folders = {f.file.parent for group in groups for f in group if not f.is_companion}
+    names: dict[str, int] = defaultdict(int)
+    for group in groups:
+        if all(f.is_companion and f.file.parent in folders for f in group):
+            continue
+        name = f"{_common_folder(group, root)}series-{group[0].number:04d}"
+        names[name] += 1
+        found.append(_series(name if names[name] == 1 else f"{name}-{names[name]}", group))
+    return found
+
+
+def _zip_scans(archive: Path, name: str) -> list[Found]:
+    try:
+        with unpacked(archive) as folder:
+            found = _folder_scans(list(_visible_files(folder)), folder)
+            if not found:
+                raise UnreadableScanError("the archive holds no scan: expected DICOM, NIfTI, MetaImage or NRRD")
+            return [
+                replace(
+                    f,
+                    name=f"{name}/{f.name}",
+                    files=tuple(file.relative_to(folder) for file in f.files),
+                    archive=archive,
+                    refusal=_located(name, f.refusal) if f.refusal else None,
+                )
+                for f in found
+            ]
+    except ScanError as error:
+        return [_unreadable(name, [archive], error)]
+
+
+def _folder_scans(files: Sequence[Path], root: Path) -> list[Found]:
+    found = []
+    kinds = {file: _kind(file) for file in files}
+    for file, kind in kinds.items():
+        name = file.relative_to(root).as_posix()
+        if kind in {"nifti", "itk"}:
+            found.append(Found(name, kind, (file,)))
+        elif kind == "zip":
+            found.extend(_zip_scans(file, name))
+        elif kind == "archive":
+            error = UnreadableScanError(f"{file.suffix} archives are not read: unpack it, or make it a zip")
+            found.append(_unreadable(name, [file], error))
+    found.extend(_dicom_scans([f for f, kind in kinds.items() if kind == "dicom"], root))
+    return sorted(found, key=lambda f: f.name)
+
+
+def find_scans(path: Path) -> list[Found]:
+    """List the scans that a path holds, sorted by name, reading headers only.
+
+    A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
+    A DICOM series is one scan even if its files are spread over folders. Files that are no scans (text, viewers) are
+    passed over; localizers, dose sheets and reports too, unless nothing else is in their folder.
+
+    Raises:
+        MissingInputError: there is nothing at the path.
+    """
+    if path.is_dir():
+        return _folder_scans(list(_visible_files(path)), path)
+    if not path.is_file():
+        raise MissingInputError(f"{path} does not exist: expected a scan file or a folder of scans")
+    found = _folder_scans([path], path.parent)
+    error = UnreadableScanError("no known format: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
+    return found or [_unreadable(path.name, [path], error)]
+
+
+def _choose(path: Path, series: str | None) -> Found:
+    found = find_scans(path)
+    if not found:
+        raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
+    if series is None and len(found) == 1:
+        return found[0]
+    chosen = [f for f in found if f.name == series]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(f"{f.name!r}" + (f" (refused: {f.refusal.reason})" if f.refusal else "") for f in found)
+    asked = "none was chosen" if series is None else f"none is named {series!r}"
+    raise MixedSeriesError(f"{path.name} holds {len(found)} scan(s) and {asked}: choose one of {names}")
+
+
+def _read(kind: Kind, files: Sequence[Path]) -> Scan:
+    if kind == "dicom":
+        return read_series(files)
+    volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
+    return Scan(volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=kind, burned_in_annotation=False)
+
+
+def read_scan(source: Found | Path, series: str | None = None) -> Scan:
+    """Read one scan.
+
+    Args:
+        source: what `find_scans` found, or a path that holds one scan.
+        series: the name of the scan, where the path holds several.
+
+    Raises:
+        MissingInputError: the path does not exist or holds no scan.
+        MixedSeriesError: the path holds several scans and `series` names none of them.
+        ScanError: the scan is refused; the subclass is the reason.
+    """
+    found = source if isinstance(source, Found) else _choose(source, series)
+    if found.refusal is not None:
+        raise found.refusal
+    try:
+        if found.archive is None:
+            return _read(found.kind, found.files)
+        with unpacked(found.archive) as folder:
+            return _read(found.kind, [folder / file for file in found.files])
+    except ScanError as error:
+        raise _located(found.name, error) from error

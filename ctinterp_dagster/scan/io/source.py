@@ -1,0 +1,55 @@
+"""What a path holds, and what reading it gives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ctinterp_dagster.errors import ScanError
+from ctinterp_dagster.scan.volume import Volume
+
+Kind = Literal["dicom", "nifti", "itk", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One scan that a path holds, not yet read.
+
+    Attributes:
+        name: the scan's place below the searched path, with forward slashes; `series-<SeriesNumber>` ends the name
+            of a DICOM series. It depends on nothing but names and headers.
+        kind: which reader reads it.
+        files: its files in sorted order; relative to the archive's top if the scan lies in an archive.
+        archive: the zip file that holds it.
+        refusal: why it will not be read, where the headers already tell.
+    """
+
+    name: str
+    kind: Kind
+    files: tuple[Path, ...]
+    archive: Path | None = None
+    refusal: ScanError | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan that was read.
+
+    Attributes:
+        volume: the values in HU and their place in space; axial unless `check_volume` says otherwise.
+        patient: PatientID (0010,0020); empty for formats that do not carry it. Identifies a person: it must not
+            reach an output.
+        thickness_mm: SliceThickness (0018,0050), the width of the slice profile, which is not the slice spacing;
+            None where it is absent or differs between slices.
+        kernel: ConvolutionKernel (0018,1210); empty where absent.
+        modality: Modality (0008,0060), "CT" for formats that do not carry it.
+        kind: the format that it was read from.
+        burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
+    """
+
+    volume: Volume
+    patient: str
+    thickness_mm: float | None
+    kernel: str
+    modality: str
+    kind: Kind
+    burned_in_annotation: bool

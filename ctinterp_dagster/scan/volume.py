@@ -1,0 +1,75 @@
+"""The one representation of a CT scan that every other room works on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ctinterp_dagster.errors import GeometryError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT volume with its place in space.
+
+    Attributes:
+        hu: (z, y, x) float32, Hounsfield units. z is the slice axis.
+        spacing_mm: distance of voxel centres along (z, y, x), positive.
+        origin_mm: patient coordinates (LPS, as DICOM has them) of the centre of voxel (0, 0, 0).
+        direction: (3, 3); columns are the unit vectors in LPS of the array's x, y and z axes, in this order,
+            which is the order of SimpleITK's direction matrix.
+
+    Source: DICOM PS3.3 C.7.6.2 (image plane: position, orientation, pixel spacing).
+    """
+
+    hu: FloatArray
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be placed in space.
+
+        Raises:
+            GeometryError: the array is not three-dimensional, or spacing or direction are not those of a grid.
+        """
+        if self.hu.ndim != 3:
+            raise GeometryError(f"a volume has 3 axes (z, y, x), got shape {self.hu.shape}")
+        if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
+            raise GeometryError(f"voxel spacing must be positive, got {self.spacing_mm} mm (z, y, x)")
+        if not np.allclose(self.direction.T @ self.direction, np.eye(3), atol=1e-3):
+            raise GeometryError(f"the axes of a volume must be orthonormal, got {self.direction.round(4).tolist()}")
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return int(self.hu.shape[0])
+
+    def point_mm(self, index_zyx: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+        """Patient coordinates (LPS, mm) of a voxel index, which may be fractional."""
+        xyz = np.array(index_zyx[::-1], dtype=np.float64) * np.array(self.spacing_mm[::-1], dtype=np.float64)
+        return np.asarray(self.origin_mm, dtype=np.float64) + self.direction @ xyz
+
+    def with_hu(self, hu: FloatArray) -> "Volume":
+        """The same place in space with other values of the same shape."""
+        if hu.shape != self.hu.shape:
+            raise GeometryError(f"expected values of shape {self.hu.shape}, got {hu.shape}")
+        return replace(self, hu=hu)
+
+    def with_slices(self, hu: FloatArray, first_index: float, spacing_z_mm: float) -> "Volume":
+        """The same in-plane grid with other slices.
+
+        Args:
+            hu: (z', y, x) values on the new slices.
+            first_index: where the first new slice's centre lies, in slice indices of this volume (may be fractional).
+            spacing_z_mm: distance of the new slices' centres.
+        """
+        origin = self.point_mm((first_index, 0.0, 0.0))
+        return Volume(
+            hu,
+            (spacing_z_mm, *self.spacing_mm[1:]),
+            (float(origin[0]), float(origin[1]), float(origin[2])),
+            self.direction,
+        )

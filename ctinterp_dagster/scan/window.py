@@ -1,0 +1,69 @@
+"""Named ranges of HU."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+
+class _Array(Protocol):
+    """What NumPy arrays and torch tensors share, as far as windows need it."""
+
+    def clip(self, low: float, high: float, /) -> Any: ...
+    def __add__(self, other: float, /) -> Any: ...
+    def __mul__(self, other: float, /) -> Any: ...
+
+
+Values = TypeVar("Values", bound=_Array)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A range of HU and the affine map that takes it to [0, 1]. Works on NumPy arrays and torch tensors alike.
+
+    Attributes:
+        name: how tables call it.
+        low_hu: maps to 0.
+        high_hu: maps to 1.
+    """
+
+    name: str
+    low_hu: float
+    high_hu: float
+
+    @property
+    def width_hu(self) -> float:
+        """The data range of metrics in this window."""
+        return self.high_hu - self.low_hu
+
+    def clip(self, hu: Values) -> Values:
+        """HU limited to the window."""
+        clipped: Values = hu.clip(self.low_hu, self.high_hu)
+        return clipped
+
+    def to_unit(self, hu: Values) -> Values:
+        """HU to units of the window; nothing is clipped, so that `from_unit` inverts it."""
+        unit: Values = (hu + -self.low_hu) * (1.0 / self.width_hu)
+        return unit
+
+    def from_unit(self, unit: Values) -> Values:
+        """Units of the window to HU; nothing is clipped."""
+        hu: Values = unit * self.width_hu + self.low_hu
+        return hu
+
+
+MAISI = Window("maisi", -1000.0, 1000.0)
+"""What NVIDIA's MAISI autoencoder was trained on. Source: Guo et al., 2024, arXiv 2409.11169."""
+
+RPLHR = Window("rplhr", -1024.0, 2048.0)
+"""The range in which papers on RPLHR-CT give PSNR. Source: Yu et al., 2022, arXiv 2206.06253."""
+
+SOFT_TISSUE = Window("soft_tissue", -160.0, 240.0)
+"""Organs: level 40, width 400."""
+
+LUNG = Window("lung", -1350.0, 150.0)
+"""For display: level -600, width 1500."""
+
+BONE = Window("bone", -500.0, 1300.0)
+"""For display: level 400, width 1800."""
+
+STORED = Window("stored", -1024.0, 3071.0)
+"""12 bits, the range of a CT without extended scale: below is padding outside of the field, above is metal."""

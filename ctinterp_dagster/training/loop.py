@@ -1,0 +1,304 @@
+"""The training loop, the same for the autoencoder and the denoiser; Accelerate spreads it over devices and machines."""
+
+import hashlib
+import math
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from ctinterp_dagster.errors import CheckpointError, TrainingError
+from ctinterp_dagster.model.ema import Ema
+from ctinterp_dagster.records import whole_file
+
+Batch = tuple[Tensor, ...]
+
+
+class Batches(Protocol):
+    """Where training batches come from."""
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """One batch on the CPU, all of its chance from the generator."""
+
+    def fingerprint(self) -> str:
+        """A hash of the data, by which a checkpoint knows its own run."""
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to optimise.
+
+    Attributes:
+        steps: optimizer steps in all.
+        batch_size: samples a process draws at once.
+        accumulation: batches summed before a step.
+        learning_rate: peak of the schedule.
+        warmup_steps: steps of linear rise before the cosine descent to 0.
+        clip_norm: largest norm of the gradient.
+        ema_decay: decay of the running mean of the weights.
+        mixed_precision: no, bf16, or fp16 (GPU only).
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations.
+        seed: of all chance; batch i depends on (seed, i) only.
+        device: auto, cpu, cuda or mps.
+    """
+
+    steps: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    warmup_steps: int
+    clip_norm: float
+    ema_decay: float
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    checkpoint_every: int
+    validate_every: int
+    seed: int
+    device: Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One row of the history.
+
+    Attributes:
+        step: optimizer steps done, from 1.
+        loss: mean over the step's batches and all processes.
+        learning_rate: that the step used.
+        grad_norm: before clipping.
+        val_loss: of the averaged weights on the validation batches, None between validations.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    val_loss: float | None
+
+
+def run_loop(
+    objective: nn.Module,
+    batches: Batches,
+    settings: LoopSettings,
+    *,
+    validation: Sequence[Batch] = (),
+    checkpoint: Path | None = None,
+    on_step: Callable[[StepRecord], None] = lambda _: None,
+) -> list[StepRecord]:
+    """Train a module whose `forward(*batch)` is its loss, in place; it ends with the averaged weights.
+
+    A run that was stopped, and is called again with the same arguments, ends with the same weights to the bit as one
+    that was not. Two processes draw what one process with twice the accumulation draws.
+
+    Args:
+        objective: module with scalar output.
+        batches: where batches come from.
+        settings: how to optimise.
+        validation: fixed batches.
+        checkpoint: file to resume from, if it exists, and to write; None to do neither. The caller removes it when
+            the result is safe.
+        on_step: told of every step, in the main process.
+
+    Returns:
+        The history, a record a step, from the first step even after a resume.
+
+    Raises:
+        TrainingError: the device cannot do what is asked, the checkpoint is of another run, or a loss is not finite.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    accelerator = _accelerator(settings)
+    with _repeatable(objective):
+        optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+        parallel, optimizer = accelerator.prepare(objective, optimizer)
+        state = _State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay))
+        identity = _identity(objective, batches, settings, accelerator.num_processes)
+        history = state.load(checkpoint, identity) if checkpoint and checkpoint.exists() else []
+        objective.train()
+        for step in range(len(history), settings.steps):
+            record = _take_step(
+                accelerator, parallel, optimizer, _draws(batches, step, accelerator, settings), step, settings
+            )
+            state.ema.update(objective)
+            last = step + 1 == settings.steps
+            if validation and (last or (step + 1) % settings.validate_every == 0):
+                record = replace(record, val_loss=_validate(accelerator, state, validation))
+            history.append(record)
+            if checkpoint and accelerator.is_main_process and (last or (step + 1) % settings.checkpoint_every == 0):
+                state.save(checkpoint, identity, history)
+            if accelerator.is_main_process:
+                on_step(record)
+        accelerator.wait_for_everyone()
+        state.ema.copy_to(objective)
+        accelerator.unwrap_model(parallel, keep_fp32_wrapper=False)
+    return history
+
+
+def learning_rate_at(step: int, settings: LoopSettings) -> float:
+    """Linear warm-up, then half a cosine down to 0 after the last step.
+
+    Source: Loshchilov and Hutter 2017 (SGDR), eq. 5, without restarts; warm-up as Goyal et al. 2017, section 2.2.
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def seeded(*keys: int) -> torch.Generator:
+    """A CPU generator for a tuple of keys; different tuples give unrelated streams.
+
+    Source: NumPy's SeedSequence (O'Neill 2015).
+    """
+    return torch.Generator().manual_seed(
+        int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    )
+
+
+def _accelerator(settings: LoopSettings) -> Accelerator:
+    cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.accelerator.is_available())
+    AcceleratorState._reset_state()  # noqa: SLF001 (or a process could train in one precision only)
+    if settings.mixed_precision == "fp16" and cpu:
+        raise TrainingError("mixed_precision fp16 needs a GPU, the device is cpu: use bf16 or no")
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.accumulation,
+    )
+    if settings.device not in ("auto", accelerator.device.type):
+        raise TrainingError(f"device {settings.device} is not there, found {accelerator.device.type}: use auto or cpu")
+    return accelerator
+
+
+@contextmanager
+def _repeatable(objective: nn.Module) -> Iterator[None]:
+    """Let torch use algorithms that repeat their bits, or stop; on a GPU warn where there is none."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(mode=True, warn_only=torch.cuda.is_available())
+    convolutions = [module for module in objective.modules() if isinstance(module, nn.Conv3d)]
+    guards = [module.register_forward_hook(_refuse_depth_two) for module in convolutions]
+    try:
+        yield
+    finally:
+        for guard in guards:
+            guard.remove()
+        torch.use_deterministic_algorithms(mode=before[0], warn_only=before[1])
+
+
+def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Stop where torch's bf16 convolutions on a CPU give weight gradients of uninitialised memory.
+
+    Measured with torch 2.13 on x86: kernel 3, padding 1, depth 2 in and out; NaN in half of all trials, and never at
+    another depth, kernel, or in float32.
+    """
+    padded = isinstance(module, nn.Conv3d) and module.padding[0] != 0
+    if padded and output.dtype == torch.bfloat16 and output.device.type == "cpu" and inputs[0].shape[2] == 2:
+        raise TrainingError(
+            "a convolution on 2 slices would get wrong gradients in bf16 on a CPU: choose patch_zyx so that halving its "
+            "z at each level never leaves 2 (12, 16 or more), or mixed_precision no"
+        )
+
+
+def _draws(batches: Batches, step: int, accelerator: Accelerator, settings: LoopSettings) -> Iterator[Batch]:
+    """This process's batches of one step, on its device."""
+    for part in range(settings.accumulation):
+        index = (step * settings.accumulation + part) * accelerator.num_processes + accelerator.process_index
+        yield tuple(tensor.to(accelerator.device) for tensor in batches.draw(seeded(settings.seed, index)))
+
+
+def _take_step(
+    accelerator: Accelerator,
+    parallel: nn.Module,
+    optimizer: Any,
+    draws: Iterator[Batch],
+    step: int,
+    settings: LoopSettings,
+) -> StepRecord:
+    rate = learning_rate_at(step, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    losses, norm = [], torch.tensor(0.0)
+    for batch in draws:
+        with accelerator.accumulate(parallel):
+            loss = parallel(*batch)
+            losses.append(loss.detach().float())
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(parallel.parameters(), settings.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+    mean = float(accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+    grad_norm = float(norm)
+    if not math.isfinite(mean) or not (math.isfinite(grad_norm) or accelerator.optimizer_step_was_skipped):
+        raise TrainingError(
+            f"training diverged at step {step + 1}: loss {mean}, gradient norm {grad_norm}, expected finite numbers: "
+            "lower learning_rate or clip_norm, or use mixed_precision no"
+        )
+    return StepRecord(step + 1, mean, rate, grad_norm, None)
+
+
+@torch.no_grad()
+def _validate(accelerator: Accelerator, state: "_State", validation: Sequence[Batch]) -> float:
+    """Mean loss of the averaged weights; every process computes all of it, so that all agree without talking."""
+    with state.ema.swapped_in(state.objective):
+        losses = [state.objective(*(tensor.to(accelerator.device) for tensor in batch)) for batch in validation]
+    return float(torch.stack(losses).double().mean())
+
+
+@dataclass(frozen=True)
+class _State:
+    """Everything that changes during a run."""
+
+    accelerator: Accelerator
+    objective: nn.Module
+    optimizer: Any
+    ema: Ema
+
+    def save(self, path: Path, identity: str, history: Sequence[StepRecord]) -> None:
+        scaler = self.accelerator.scaler
+        record = {
+            "identity": identity,
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "history": [asdict(row) for row in history],
+        }
+        with whole_file(path) as partial, partial.open("wb") as handle:
+            torch.save(record, handle)
+
+    def load(self, path: Path, identity: str) -> list[StepRecord]:
+        record = _read(path)
+        if record.get("identity") != identity:
+            raise TrainingError(
+                f"{path.name} is the checkpoint of another run (other data, settings, network or number of processes): "
+                "remove it to start afresh"
+            )
+        self.objective.load_state_dict(record["objective"])
+        self.optimizer.load_state_dict(record["optimizer"])
+        self.ema.load_state_dict(record["ema"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(record["scaler"])
+        return [StepRecord(**row) for row in record["history"]]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        record = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(
+            f"{path.name} is not a training checkpoint ({type(error).__name__}): remove it to start afresh"
+        ) from error
+    return record if isinstance(record, Mapping) else {}
+
+
+def _identity(objective: nn.Module, batches: Batches, settings: LoopSettings, processes: int) -> str:
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in objective.state_dict().items()]
+    return hashlib.sha256(repr((settings, processes, shapes, batches.fingerprint())).encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""What every kind of random patch is made with."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def integer(below: int, generator: torch.Generator) -> int:
+    """A random integer in [0, below)."""
+    return int(torch.randint(below, (), generator=generator))
+
+
+def window(size: Sequence[int], patch: Sequence[int], generator: torch.Generator) -> list[slice]:
+    """A random window of a patch's size inside a grid."""
+    firsts = [integer(n - p + 1, generator) for n, p in zip(size, patch, strict=True)]
+    return [slice(first, first + p) for first, p in zip(firsts, patch, strict=True)]
+
+
+def at_least(tensor: Tensor, size_zyx: Sequence[int]) -> Tensor:
+    """A (channel, z, y, x) tensor of at least this size: the far end of a shorter axis is replicated."""
+    z, y, x = (max(0, wanted - n) for wanted, n in zip(size_zyx, tensor.shape[1:], strict=True))
+    return functional.pad(tensor, (0, x, 0, y, 0, z), mode="replicate")
+
+
+def tensors_hash(settings: str, tensors: Sequence[Tensor]) -> str:
+    """SHA-256 of settings and of tensors with their shapes."""
+    digest = hashlib.sha256(settings.encode())
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ctinterp_dagster.cli.preset import PRESETS, override
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
+from ctinterp_dagster.params import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _own_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTINTERP_KEY_FILE", str(tmp_path_factory.mktemp("key") / "key"))
+
+
+def smoke_params(root: Path, **changes: dict[str, object]) -> Params:
+    """The smoke preset, written into `root`/params.yaml."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    override(values, yaml.safe_load((PRESETS / "smoke.yaml").read_text()))
+    override(values, changes)
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    return load_params(root / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> LatentDiffusion:
+    """A narrow model with random weights that does add something to the interpolation."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        autoencoder_channels=(4, 8, 8),
+        norm_groups=4,
+        latent_channels=4,
+        denoiser_channels=(8, 8, 16),
+        denoiser_blocks=1,
+        prediction="v",
+        target="residual",
+        conditioning="encoded_interpolation",
+        scale_factor=1.3,
+        target_scale=2.0,
+    )
+    model = LatentDiffusion(config).eval()
+    torch.nn.init.normal_(model.denoiser.leave.weight, std=0.05)
+    return model
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    return Layout(tmp_path)

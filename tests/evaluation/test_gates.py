@@ -1,0 +1,88 @@
+from dataclasses import replace
+
+import pytest
+
+from ctinterp_dagster.evaluation.gates import Decision, Metrics, Rules, TaskMetrics, count_shared_patients, decide
+
+RULES = Rules(max_residual_hu=0.5, baseline_margin_db=0.1, champion_margin_db=0.05, require_baseline=True)
+TASK = TaskMetrics(psnr_db=30.0, residual_hu=0.02, baseline="tv_projected", baseline_psnr_db=29.0)
+GOOD = Metrics(model_hash="a" * 64, test_set_hash="t" * 64, tasks={"box x5": TASK}, shared_patients=0)
+CHAMPION = replace(GOOD, model_hash="c" * 64)
+
+
+def challenger(**changes: float) -> Metrics:
+    return replace(GOOD, tasks={"box x5": replace(TASK, **changes)})
+
+
+def failed(decision: Decision) -> list[str]:
+    return [finding.rule for finding in decision.findings if finding.verdict == "fail"]
+
+
+def test_the_first_good_model_is_promoted() -> None:
+    decision = decide(GOOD, None, RULES)
+    assert decision.promoted
+    assert "note: there is no champion yet" in decision.reasons
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({"residual_hu": 0.5}, ["residual"]),
+        ({"baseline_psnr_db": 29.95}, ["baseline"]),
+        ({"psnr_db": 29.9}, ["champion"]),
+        ({"psnr_db": float("nan")}, ["finite", "champion"]),
+        ({"residual_hu": float("inf")}, ["finite"]),
+        ({"psnr_db": 28.0, "residual_hu": 2.0}, ["residual", "baseline", "champion"]),
+    ],
+)
+def test_each_rule_refuses_on_its_own(changes: dict[str, float], rules: list[str]) -> None:
+    decision = decide(challenger(**changes), CHAMPION, RULES)
+    assert not decision.promoted
+    assert failed(decision) == rules
+
+
+def test_a_slightly_worse_challenger_within_the_margin_is_promoted() -> None:
+    assert decide(challenger(psnr_db=29.96), CHAMPION, RULES).promoted
+
+
+def test_a_baseline_that_is_not_required_is_noted() -> None:
+    rules = replace(RULES, require_baseline=False)
+    decision = decide(challenger(baseline_psnr_db=31.0), CHAMPION, rules)
+    assert decision.promoted
+    assert any(reason.startswith("note: box x5") and "not better" in reason for reason in decision.reasons)
+
+
+def test_a_patient_in_two_splits_refuses() -> None:
+    splits = {"train": ["p1", "p2"], "val": ["p3"], "test": ["p2", "p3", "p4"]}
+    assert count_shared_patients(splits) == 2
+    assert count_shared_patients({"train": ["p1"], "test": ["p2"]}) == 0
+    assert failed(decide(replace(GOOD, shared_patients=2), None, RULES)) == ["splits"]
+
+
+def test_another_test_set_refuses() -> None:
+    decision = decide(replace(GOOD, test_set_hash="u" * 64), CHAMPION, RULES)
+    assert failed(decision) == ["champion"]
+    assert "evaluate the champion on the same test set" in decision.reasons[-1]
+
+
+def test_other_tasks_than_the_champions_refuse() -> None:
+    assert failed(decide(GOOD, replace(CHAMPION, tasks={"box x4": TASK}), RULES)) == ["champion"]
+
+
+def test_a_model_that_was_not_measured_is_refused() -> None:
+    assert failed(decide(replace(GOOD, tasks={}), None, RULES)) == ["tasks"]
+
+
+def test_one_bad_task_outweighs_a_good_one() -> None:
+    tasks = {"box x5": TASK, "gaussian x5": replace(TASK, residual_hu=0.7)}
+    assert failed(decide(replace(GOOD, tasks=tasks), None, RULES)) == ["residual"]
+
+
+def test_the_champion_itself_is_kept_and_said_to_be() -> None:
+    decision = decide(challenger(residual_hu=9.0), GOOD, RULES)
+    assert not decision.promoted
+    assert decision.reasons == ("note: the challenger is the champion (aaaaaaaaaaaa): it is kept",)
+
+
+def test_the_same_input_gives_the_same_decision() -> None:
+    assert decide(GOOD, CHAMPION, RULES) == decide(GOOD, CHAMPION, RULES)

@@ -1,0 +1,207 @@
+"""Slab by slab gives the whole-volume result, in the memory that was allowed."""
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model import slabs
+from ctinterp_dagster.model.autoencoder import Doubling, LocalConv, MaisiAutoencoder
+from ctinterp_dagster.model.slabs import GIB, Budget, Field, SlabPlan, in_slabs
+
+TOLERANCE = 1e-5
+SIZE_ZYX = (22, 33, 40)
+
+
+class Forced(Budget):
+    """A budget with slabs of a given thickness, that stores everything or nothing."""
+
+    def __init__(self, rows: int, *, store: bool) -> None:
+        super().__init__(1e9)
+        self.rows, self.store = rows, store
+
+    def may_store(self, candidate: Field) -> bool:
+        return self.store
+
+    def start_pass(self, target: Field) -> None:
+        self.plan = SlabPlan(min(self.rows, target.depth), target.depth)
+        target.slab_bytes(self.plan)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.fixture(scope="module")
+def model() -> MaisiAutoencoder:
+    torch.manual_seed(0)
+    model = MaisiAutoencoder((8, 16, 16), 4, 4).eval().requires_grad_(requires_grad=False)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def volume() -> Tensor:
+    # A gradient along z: the statistics of a slab are far from those of the volume.
+    noise = torch.rand(1, 1, *SIZE_ZYX, generator=torch.Generator().manual_seed(1))
+    return noise * torch.linspace(0, 1, SIZE_ZYX[0])[:, None, None]
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 24])
+def test_every_slab_thickness_gives_the_whole_volume_result(
+    model: MaisiAutoencoder, volume: Tensor, rows: int, store: bool
+) -> None:
+    x = torch.nn.functional.pad(volume, (0, 0, 0, 3, 0, 2))
+    assert relative_error(in_slabs(model.encoder, x, Forced(rows, store=store)), model.encoder(x)) < TOLERANCE
+    z = model.encode(volume).mean
+    assert relative_error(in_slabs(model.decoder, z, Forced(rows, store=store)), model.decoder(z)) < TOLERANCE
+
+
+@pytest.mark.parametrize("memory_gib", [0.005, 0.01, 1.0])
+def test_bounded_memory_changes_neither_the_latent_nor_the_volume(
+    model: MaisiAutoencoder, volume: Tensor, memory_gib: float
+) -> None:
+    expected = model.encode(volume)
+    actual = model.encode(volume, memory_gib=memory_gib)
+    assert relative_error(actual.mean, expected.mean) < TOLERANCE
+    assert relative_error(actual.log_variance, expected.log_variance) < TOLERANCE
+    decoded = model.decode(expected.mean, SIZE_ZYX, memory_gib=memory_gib)
+    assert decoded.shape == volume.shape
+    assert relative_error(decoded, model.decode(expected.mean, SIZE_ZYX)) < TOLERANCE
+
+
+def test_two_volumes_of_a_batch_do_not_share_statistics(model: MaisiAutoencoder, volume: Tensor) -> None:
+    both = model.encode(torch.cat([volume, 0.3 * volume]), memory_gib=0.01).mean
+    assert relative_error(both[:1], model.encode(volume).mean) < TOLERANCE
+    assert relative_error(both[1:], model.encode(0.3 * volume).mean) < TOLERANCE
+
+
+def test_statistics_of_a_slab_instead_of_the_volume_would_be_noticed(
+    model: MaisiAutoencoder, volume: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = slabs._statistics
+
+    def of_the_first_rows(source: Field, groups: int) -> tuple[Tensor, Tensor]:
+        exact(source, groups)
+        first = source.read(0, 4).double().flatten(2)
+        return first.mean(-1), first.var(-1, correction=0)
+
+    monkeypatch.setattr(slabs, "_statistics", of_the_first_rows)
+    assert relative_error(model.encode(volume, memory_gib=1.0).mean, torch.zeros(())) != 0
+    monkeypatch.undo()
+    whole = model.encode(volume).mean
+    monkeypatch.setattr(slabs, "_statistics", of_the_first_rows)
+    assert relative_error(model.encode(volume, memory_gib=1.0).mean, whole) > 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["conv", "strided", "mixing", "doubling"]),
+    st.integers(1, 8).map(lambda n: 2 * n),
+    st.data(),
+)
+def test_any_rows_of_any_local_layer_are_those_of_the_whole(kind: str, depth: int, data: st.DataObject) -> None:
+    torch.manual_seed(0)
+    layer = {
+        "conv": LocalConv(3, 5),
+        "strided": LocalConv(3, 5, stride=2),
+        "mixing": LocalConv(3, 5, kernel=1),
+        "doubling": Doubling(),
+    }[kind]
+    x = torch.rand(1, 3, depth, 6, 8)
+    with torch.no_grad():
+        whole = layer(x)
+        assert tuple(whole.shape) == layer.output_shape(tuple(x.shape))
+        start = data.draw(st.integers(0, whole.shape[2] - 1))
+        stop = data.draw(st.integers(start + 1, whole.shape[2]))
+        first, last = layer.source_rows(start, stop)
+        rows = layer.rows(x[:, :, max(first, 0) : min(last, depth)], start, stop, depth)
+    assert rows.shape == whole[:, :, start:stop].shape
+    assert torch.allclose(rows, whole[:, :, start:stop], atol=1e-6)
+
+
+class PeakMemory(TorchDispatchMode):
+    """Bytes of all tensors that are alive at the same time, as torch's operators make them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.device.type == "cpu":
+            self.alive[result.untyped_storage()] = result.untyped_storage().nbytes()
+            self.peak = max(self.peak, sum(self.alive.values()))
+        return result
+
+
+@pytest.mark.parametrize("memory_gib", [0.004, 0.006, 0.012])
+def test_the_memory_that_tensors_take_stays_below_the_bound_and_the_prediction(
+    model: MaisiAutoencoder, volume: Tensor, memory_gib: float
+) -> None:
+    predicted = model.predicted_peaks_gib(SIZE_ZYX, memory_gib)
+    latent = model.encode(volume).mean
+    for stage, peak_gib in zip((model.encode, model.decode), predicted, strict=True):
+        gc.collect()
+        with PeakMemory() as memory:
+            stage(volume if stage == model.encode else latent, memory_gib=memory_gib)
+        assert memory.peak / GIB <= peak_gib <= memory_gib
+        assert memory.peak / GIB > 0.3 * peak_gib
+
+
+def test_less_memory_is_less_than_the_whole_takes(model: MaisiAutoencoder, volume: Tensor) -> None:
+    peaks = []
+    for memory_gib in (None, 0.004):
+        with PeakMemory() as memory, torch.no_grad():
+            model.encode(volume, memory_gib=memory_gib)
+        peaks.append(memory.peak)
+    assert peaks[1] < peaks[0] / 1.5
+
+
+def test_a_hospital_scan_fits_in_eight_gibibytes_at_full_width() -> None:
+    with torch.device("meta"):
+        full = MaisiAutoencoder()
+    encode, decode = full.predicted_peaks_gib((256, 512, 512), 8.0)
+    assert 2.0 < encode <= 8.0
+    assert 2.0 < decode <= 8.0
+
+
+@pytest.mark.parametrize("memory_gib", [0.0001, 0.0, -1.0, float("nan")])
+def test_too_little_memory_is_refused_before_anything_is_computed(
+    model: MaisiAutoencoder, volume: Tensor, memory_gib: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalConv, "rows", lambda *_: pytest.fail("computed"))
+    with pytest.raises(ParamsError, match=r"memory_gib=\S+ is too small: one row of a layer .* needs \S+ GiB"):
+        model.encode(volume, memory_gib=memory_gib)
+
+
+def test_the_input_is_left_as_it_was(model: MaisiAutoencoder, volume: Tensor) -> None:
+    before = volume.clone()
+    model.encode(volume, memory_gib=0.01)
+    assert torch.equal(volume, before)
+
+
+def test_no_row_is_computed_twice_in_one_pass(model: MaisiAutoencoder, volume: Tensor) -> None:
+    computed: list[int] = []
+    layer = LocalConv(1, 4)
+    plain = layer.rows
+
+    def counted(x: Tensor, start: int, stop: int, depth: int) -> Tensor:
+        computed.extend(range(start, stop))
+        return plain(x, start, stop, depth)
+
+    layer.rows = counted  # type: ignore[method-assign]
+    second = LocalConv(4, 4)
+    in_slabs(lambda x: second(layer(x)), volume, Forced(3, store=False))
+    assert computed == list(range(volume.shape[2]))

@@ -1,0 +1,129 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.denoiser import Denoiser
+from ctinterp_dagster.model.diffusion import alpha, sigma
+from ctinterp_dagster.model.sampler import denoise_tiled, sample
+
+MEAN, STD = 1.5, 0.5
+
+
+def exact_denoiser(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """E[x0 | x_t] for x0 ~ N(MEAN, STD^2): the Gaussian posterior mean."""
+    a, s = (f(t).reshape(-1, *[1] * (noisy.ndim - 1)) for f in (alpha, sigma))
+    return MEAN + a * STD**2 / (a**2 * STD**2 + s**2) * (noisy - a * MEAN)
+
+
+def moments(steps: int, eta: float) -> tuple[float, float]:
+    drawn = sample(exact_denoiser, (10_000,), steps=steps, seeds=[0], eta=eta)
+    return float(drawn.mean()), float(drawn.std())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_samples_of_an_exact_gaussian_denoiser_have_its_moments(eta):
+    mean, std = moments(100, eta)
+    assert mean == pytest.approx(MEAN, abs=0.02)
+    assert std == pytest.approx(STD, abs=0.02)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_more_steps_come_nearer_to_the_exact_spread(eta):
+    errors = [abs(moments(steps, eta)[1] - STD) for steps in (2, 8, 64)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_one_step_gives_the_posterior_mean_whatever_the_noise():
+    drawn = sample(exact_denoiser, (4, 5), steps=1, seeds=[1, 2, 3], eta=0.0)
+    assert_close(drawn, torch.full((3, 4, 5), MEAN))
+
+
+def test_ddim_turns_the_noise_by_the_angle_between_two_times():
+    """Two steps by hand: with x0 known, DDIM moves along the arc from x_1 to x_(1/2) (Song 2021, eq. 12)."""
+    seen = []
+
+    def known(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append((noisy, float(t[0])))
+        return torch.full_like(noisy, 2.0)
+
+    sample(known, (6,), steps=2, seeds=[5])
+    noise = torch.randn(6, generator=torch.Generator().manual_seed(5))[None]
+    assert [t for _, t in seen] == [1.0, 0.5]
+    assert_close(seen[0][0], noise)
+    assert_close(seen[1][0], math.sqrt(0.5) * 2.0 + math.sqrt(0.5) * noise)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_samples_do_not_depend_on_their_neighbours_in_the_batch(eta):
+    together = sample(exact_denoiser, (3, 4), steps=7, seeds=[10, 11, 12], eta=eta)
+    alone = [sample(exact_denoiser, (3, 4), steps=7, seeds=[seed], eta=eta)[0] for seed in (10, 11, 12)]
+    assert torch.equal(together, torch.stack(alone))
+
+
+def test_seeds_repeat_their_samples_and_differ_from_each_other():
+    first, second = (sample(exact_denoiser, (9,), steps=5, seeds=[3, 4], eta=1.0) for _ in range(2))
+    assert torch.equal(first, second)
+    assert (first[0] - first[1]).abs().min() > 1e-4
+
+
+def test_consistency_is_applied_to_every_estimate():
+    estimates = []
+
+    def clamp(x0: torch.Tensor) -> torch.Tensor:
+        estimates.append(x0)
+        return x0.clamp(max=1.0)
+
+    drawn = sample(exact_denoiser, (100,), steps=6, seeds=[0], eta=1.0, consistency=clamp)
+    assert len(estimates) == 6
+    assert max(float(x0.max()) for x0 in estimates) > 1.0
+    assert float(drawn.max()) <= 1.0
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"seeds": []}, {"eta": 1.5}])
+def test_impossible_sampling_parameters_are_refused(bad):
+    with pytest.raises(ParamsError, match="steps >= 1, at least one seed and eta in"):
+        sample(exact_denoiser, (2,), **{"steps": 1, "seeds": [0], "eta": 0.0} | bad)
+
+
+@pytest.fixture
+def random_denoiser() -> Denoiser:
+    torch.manual_seed(1)
+    denoiser = Denoiser(2, 2, channels=(4, 8, 8), blocks=1)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return denoiser.requires_grad_(requires_grad=False)
+
+
+@pytest.mark.parametrize("memory_gib", [0.1, 0.005, 0.004])
+def test_tiles_answer_what_the_whole_answers(random_denoiser, memory_gib):
+    size = (5, 70, 50)
+    noisy, condition = torch.randn(2, 1, 2, *size, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.7])
+    whole = denoise_tiled(random_denoiser, noisy, condition, t)
+    tiled = denoise_tiled(random_denoiser, noisy, condition, t, memory_gib=memory_gib)
+    assert float((tiled - whole).norm() / whole.norm()) < 1e-5
+    assert float((tiled - whole).abs().max() / whole.std()) < 1e-4
+
+
+def test_a_smaller_budget_makes_smaller_windows(random_denoiser, monkeypatch):
+    widths = {}
+    noisy = torch.zeros(1, 2, 5, 70, 50)
+    forward = random_denoiser.forward
+    for memory_gib in (0.1, 0.004):
+        seen = []
+        monkeypatch.setattr(
+            random_denoiser, "forward", lambda n, c, t, seen=seen: (seen.append(n.shape), forward(n, c, t))[1]
+        )
+        denoise_tiled(random_denoiser, noisy, noisy, torch.ones(1), memory_gib=memory_gib)
+        widths[memory_gib] = max(math.prod(shape[2:]) for shape in seen)
+    assert widths[0.1] == 5 * 70 * 50
+    assert widths[0.004] < widths[0.1]
+
+
+def test_a_budget_that_no_tile_fits_is_refused(random_denoiser):
+    noisy = torch.zeros(1, 2, 5, 70, 50)
+    with pytest.raises(ParamsError, match="for its smallest tile, got memory_gib=0.0001: raise it"):
+        denoise_tiled(random_denoiser, noisy, noisy, torch.ones(1), memory_gib=0.0001)

@@ -1,0 +1,161 @@
+"""A toy DVC project: four stages, one of them twice by foreach, with parameters, a tracked source, metrics and a plot."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Set
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from ctinterp_dagster.orchestration.dvc import DvcProject
+
+DVC_YAML = """
+stages:
+  prepare:
+    desc: Doubles every number.
+    cmd: python prepare.py
+    deps: [prepare.py, data/raw.csv]
+    params: [prepare.factor]
+    outs: [data/prepared.csv]
+    meta: {dagster: {group: data, kinds: [python], owners: [team:toys], tags: {tier: low}, pool: dvc, retries: 1}}
+  fit:
+    foreach: [a, b]
+    do:
+      cmd: python fit.py ${item}
+      deps: [fit.py, data/prepared.csv]
+      params: [fit]
+      outs: ["models/${item}.json"]
+      meta: {dagster: {group: models}}
+  score:
+    cmd: python score.py
+    deps: [score.py, models/a.json, models/b.json]
+    metrics: [scores/metrics.json: {cache: false}]
+    plots: [scores/curve.png: {cache: false}]
+"""
+
+SCRIPTS = {
+    "prepare.py": """
+import pathlib, yaml
+factor = yaml.safe_load(open("params.yaml"))["prepare"]["factor"]
+rows = [float(x) * factor for x in pathlib.Path("data/raw.csv").read_text().split()]
+pathlib.Path("data/prepared.csv").write_text("\\n".join(map(str, rows)))
+""",
+    "fit.py": """
+import json, pathlib, sys, yaml
+params = yaml.safe_load(open("params.yaml"))["fit"]
+if params["rate"] <= 0:
+    sys.exit(f"ValueError: fit.rate is {params['rate']}, expected a positive number in params.yaml")
+rows = [float(x) for x in pathlib.Path("data/prepared.csv").read_text().split()]
+pathlib.Path("models").mkdir(exist_ok=True)
+pathlib.Path(f"models/{sys.argv[1]}.json").write_text(json.dumps({"mean": sum(rows) * params["rate"]}))
+""",
+    "score.py": """
+import base64, json, pathlib
+means = {n: json.load(open(f"models/{n}.json"))["mean"] for n in "ab"}
+pathlib.Path("scores").mkdir(exist_ok=True)
+pathlib.Path("scores/metrics.json").write_text(json.dumps({"mean": means, "tiny": 1e-05, "done": True}))
+png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+pathlib.Path("scores/curve.png").write_bytes(base64.b64decode(png))
+""",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`python` in a stage is the Python of the tests; DVC and Git leave the machine's own settings alone."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(home / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(home / "global"),
+        "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+        "GIT_AUTHOR_NAME": "toy",
+        "GIT_AUTHOR_EMAIL": "toy@example.org",
+        "GIT_COMMITTER_NAME": "toy",
+        "GIT_COMMITTER_EMAIL": "toy@example.org",
+    }
+    os.environ.pop("DAGSTER_HOME", None)
+
+
+def _shell(root: Path, *command: str) -> str:
+    words = [sys.executable, "-m", *command] if command[0] in {"dvc", "dagster"} else list(command)
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def fresh_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy project, never run."""
+    root = tmp_path_factory.mktemp("template") / "toy"
+    (root / "data").mkdir(parents=True)
+    _shell(root, "git", "init", "-q")
+    _shell(root, "dvc", "init", "-q")
+    (root / "params.yaml").write_text("prepare: {factor: 2}\nfit: {rate: 0.5, tolerance: 0.00001}\n")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "data" / "raw.csv").write_text("1\n2\n3\n")
+    for name, text in SCRIPTS.items():
+        (root / name).write_text(text)
+    _shell(root, "dvc", "add", "-q", "data/raw.csv")
+    _shell(root, "git", "add", "-A")
+    _shell(root, "git", "commit", "-qm", "toy: begin")
+    return root
+
+
+@pytest.fixture(scope="session")
+def run_template(fresh_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy project after `dvc repro`."""
+    root = tmp_path_factory.mktemp("run") / "toy"
+    shutil.copytree(fresh_template, root)
+    _shell(root, "dvc", "repro", "-q")
+    _shell(root, "git", "add", "-A")
+    _shell(root, "git", "commit", "-qm", "toy: run")
+    return root
+
+
+@pytest.fixture
+def fresh(fresh_template: Path, tmp_path: Path) -> DvcProject:
+    """A copy of the toy project, never run."""
+    shutil.copytree(fresh_template, tmp_path / "toy")
+    return DvcProject.at(tmp_path / "toy")
+
+
+@pytest.fixture
+def toy(run_template: Path, tmp_path: Path) -> DvcProject:
+    """A copy of the toy project after `dvc repro`."""
+    shutil.copytree(run_template, tmp_path / "toy")
+    return DvcProject.at(tmp_path / "toy")
+
+
+@pytest.fixture
+def shell() -> Callable[..., str]:
+    """Runs a command in a folder, asserts that it succeeds, and returns its output; `dvc` is that of this Python."""
+    return _shell
+
+
+@pytest.fixture
+def edit() -> Callable[[DvcProject, str, str, str], None]:
+    """Replaces a text in a file of the project."""
+
+    def replace(project: DvcProject, file: str, old: str, new: str) -> None:
+        text = (project.root / file).read_text()
+        assert old in text
+        (project.root / file).write_text(text.replace(old, new))
+
+    return replace
+
+
+@pytest.fixture
+def dvc_changed() -> Callable[[DvcProject], Set[str]]:
+    """The stages that `dvc status` lists."""
+
+    def status(project: DvcProject) -> Set[str]:
+        with Repo(str(project.root)) as repo:
+            listed = {target.rsplit("dvc.yaml:", maxsplit=1)[-1] for target in repo.status()}
+        return {target for target in listed if not target.endswith(".dvc")}
+
+    return status

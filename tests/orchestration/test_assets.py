@@ -1,0 +1,250 @@
+"""Assets of the toy project: what Dagster shows, and that it agrees with DVC."""
+
+import shutil
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
+
+from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, DvcTranslator, build_dvc_assets
+from ctinterp_dagster.orchestration.dvc.sensor import lock_events
+
+KEYS = {
+    "prepare": dg.AssetKey("prepare"),
+    "fit@a": dg.AssetKey(["fit", "a"]),
+    "fit@b": dg.AssetKey(["fit", "b"]),
+    "score": dg.AssetKey("score"),
+}
+
+
+def specs(project: DvcProject, translator: DvcTranslator | None = None) -> dict[dg.AssetKey, dg.AssetSpec]:
+    assets = build_dvc_assets(project, translator)
+    return {spec.key: spec for asset in assets for spec in (asset.specs if hasattr(asset, "specs") else [asset])}
+
+
+def materialize(
+    project: DvcProject, instance: dg.DagsterInstance, *targets: str, raises: bool = True, **tags: str
+) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        build_dvc_assets(project),
+        instance=instance,
+        resources={"dvc": DvcCliResource(project_dir=str(project.root))},
+        selection=[KEYS[target] for target in targets] or None,
+        raise_on_error=raises,
+        tags=tags,
+    )
+
+
+def asset_graph(project: DvcProject):
+    resources = {"dvc": DvcCliResource(project_dir=str(project.root))}
+    return dg.Definitions(assets=build_dvc_assets(project), resources=resources).resolve_asset_graph()
+
+
+def stale(project: DvcProject, instance: dg.DagsterInstance) -> set[str]:
+    """The stages that Dagster calls stale or missing after a reload."""
+    graph = asset_graph(project)
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    return {target for target, key in KEYS.items() if resolver.get_status(key) != StaleStatus.FRESH}
+
+
+def tick(project: DvcProject, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:
+    """What the sensor records, recorded."""
+    events = lock_events(project.stages(), project, DvcTranslator(), instance)
+    for event in events:
+        instance.report_runless_asset_event(event)
+    return events
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def test_keys_groups_kinds_owners_and_dependencies_come_from_dvc_yaml(toy):
+    by_key = specs(toy)
+    assert set(by_key) == {*KEYS.values(), dg.AssetKey(["data", "raw.csv"])}
+    prepare = by_key[KEYS["prepare"]]
+    assert prepare.group_name == "data"
+    assert prepare.kinds == {"dvc", "python"}
+    assert prepare.owners == ["team:toys"]
+    assert prepare.tags["tier"] == "low"
+    assert prepare.description == "Doubles every number."
+    assert {dep.asset_key for dep in prepare.deps} == {dg.AssetKey(["data", "raw.csv"])}
+    assert {dep.asset_key for dep in by_key[KEYS["score"]].deps} == {KEYS["fit@a"], KEYS["fit@b"]}
+
+
+def test_pool_and_retries_come_from_dvc_yaml(toy):
+    ops = {asset.op.name: asset.op for asset in build_dvc_assets(toy) if isinstance(asset, dg.AssetsDefinition)}
+    assert ops["dvc__prepare"].pool == "dvc"
+    assert ops["dvc__prepare"].retry_policy == dg.RetryPolicy(max_retries=1)
+    assert ops["dvc__fit_a"].pool is None
+
+
+def test_a_translator_can_be_subclassed(toy):
+    class Upper(DvcTranslator):
+        def get_asset_key(self, stage):
+            return super().get_asset_key(stage).with_prefix("toys")
+
+    by_key = specs(toy, Upper())
+    assert dg.AssetKey(["toys", "fit", "a"]) in by_key
+    assert {dep.asset_key for dep in by_key[dg.AssetKey(["toys", "fit", "a"])].deps} == {
+        dg.AssetKey(["toys", "prepare"])
+    }
+
+
+def test_materializing_all_makes_what_dvc_repro_makes(fresh, run_template, instance, dvc_changed, shell):
+    result = materialize(fresh, instance)
+    assert (fresh.root / "dvc.lock").read_bytes() == (run_template / "dvc.lock").read_bytes()
+    assert dvc_changed(fresh) == set()
+    assert stale(fresh, instance) == set()
+    assert "Running stage" not in shell(fresh.root, "dvc", "repro")
+    metadata = result.asset_materializations_for_node("dvc__score")[0].metadata
+    assert metadata["metrics/mean.a"].value == 6.0
+    assert metadata["metrics/tiny"].value == 1e-05
+    assert "metrics/done" not in metadata
+    assert metadata["plot/scores/curve.png"].value.startswith("![curve](data:image/png;base64,iVBOR")
+    assert metadata["dvc/ran"].value is True
+    assert metadata["dvc/duration_s"].value > 0
+    assert tick(fresh, instance) == []
+
+
+def test_a_stage_that_did_not_change_is_skipped_and_a_forced_one_runs(toy, instance):
+    skipped = materialize(toy, instance, "prepare")
+    assert skipped.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is False
+    forced = materialize(toy, instance, "prepare", **{"dvc/force": "true"})
+    assert forced.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is True
+
+
+def test_a_parameter_makes_stale_what_dvc_calls_changed_and_one_step_at_a_time(toy, instance, edit, dvc_changed):
+    tick(toy, instance)
+    assert stale(toy, instance) == dvc_changed(toy) == set()
+    edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
+    assert stale(toy, instance) == dvc_changed(toy) == {"fit@a", "fit@b"}
+    tick(toy, instance)
+    assert stale(toy, instance) == {"fit@a", "fit@b"}
+    materialize(toy, instance, "fit@a")
+    assert stale(toy, instance) == dvc_changed(toy) == {"fit@b", "score"}
+    materialize(toy, instance, "fit@b", "score")
+    assert stale(toy, instance) == dvc_changed(toy) == set()
+
+
+def test_dvc_repro_outside_is_recorded_by_the_sensor(toy, instance, edit, dvc_changed, shell):
+    tick(toy, instance)
+    edit(toy, "data/raw.csv", "3", "5")
+    tick(toy, instance)
+    assert stale(toy, instance) == dvc_changed(toy) == {"prepare"}
+    shell(toy.root, "dvc", "repro", "-q", "fit@a")
+    recorded = tick(toy, instance)
+    assert {event.asset_key for event in recorded} == {KEYS["prepare"], KEYS["fit@a"]}
+    assert stale(toy, instance) == dvc_changed(toy) == {"fit@b", "score"}
+    assert tick(toy, instance) == []
+
+
+def test_git_checkout_with_dvc_checkout_leaves_nothing_stale(toy, instance, edit, dvc_changed, shell):
+    edit(toy, "params.yaml", "factor: 2", "factor: 3")
+    shell(toy.root, "dvc", "repro", "-q")
+    tick(toy, instance)
+    shell(toy.root, "git", "checkout", "-q", ".")
+    shell(toy.root, "dvc", "checkout", "-q")
+    assert len(tick(toy, instance)) == 4
+    assert stale(toy, instance) == dvc_changed(toy) == set()
+
+
+AGREE = {
+    "an output": ("data/prepared.csv", "6", "7"),
+    "a metric": ("scores/metrics.json", "mean", "median"),
+    "a float written otherwise": ("params.yaml", "factor: 2", "factor: 2.0"),
+    "a new dependency": ("dvc.yaml", "deps: [score.py,", "deps: [data/prepared.csv, score.py,"),
+    "a removed dependency": ("dvc.yaml", "deps: [score.py, models/a.json,", "deps: [score.py,"),
+    "a frozen stage's source": ("data/raw.csv", "3", "4"),
+}
+
+
+@pytest.mark.parametrize("what", AGREE)
+def test_dagster_and_dvc_agree_on_what_is_stale_after_an_edit_of(what, toy, instance, edit, dvc_changed):
+    tick(toy, instance)
+    if "frozen" in what:
+        edit(toy, "dvc.yaml", "cmd: python prepare.py", "frozen: true\n    cmd: python prepare.py")
+    edit(toy, *AGREE[what])
+    tick(toy, instance)
+    assert stale(toy, instance) == dvc_changed(toy)
+
+
+def test_a_failing_stage_shows_its_own_message(toy, instance, edit):
+    edit(toy, "params.yaml", "rate: 0.5", "rate: -1")
+    result = materialize(toy, instance, "fit@a", raises=False)
+    failure = result.failure_data_for_node("dvc__fit_a").user_failure_data
+    assert failure.description.splitlines()[0] == (
+        "fit@a failed: ValueError: fit.rate is -1, expected a positive number in params.yaml"
+    )
+    assert "failed to reproduce 'fit@a'" in failure.description
+    assert failure.metadata["dvc/exit_code"].value != 0
+
+
+def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy, instance):
+    (toy.root / "fit.py").unlink()
+    result = materialize(toy, instance, "fit@a", raises=False)
+    failure = result.failure_data_for_node("dvc__fit_a").user_failure_data
+    assert failure.description.startswith("fit@a failed: ERROR: failed to reproduce 'fit@a': ")
+    assert "fit.py" in failure.description.splitlines()[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*currently in preview")
+def test_what_the_stage_reports_through_pipes_is_in_the_materialization(toy, instance, edit):
+    edit(toy, "dvc.yaml", "meta: {dagster: {group: models}}", "meta: {dagster: {group: models, pipes: true}}")
+    edit(
+        toy,
+        "fit.py",
+        "import json",
+        "import dagster_pipes\n"
+        "with dagster_pipes.open_dagster_pipes() as pipes:\n"
+        "    pipes.report_asset_materialization(metadata={'epochs': 3})\n"
+        "import json",
+    )
+    result = materialize(toy, instance, "fit@a")
+    assert result.asset_materializations_for_node("dvc__fit_a")[0].metadata["epochs"].value == 3
+
+
+def test_dvc_exp_run_with_a_parameter_works_beside_dagster(toy, shell):
+    shell(toy.root, "dvc", "exp", "run", "-q", "-S", "fit.rate=0.125", "fit@a")
+    assert "rate: 0.125" in (toy.root / "params.yaml").read_text()
+    assert '"mean": 1.5' in (toy.root / "models" / "a.json").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.*currently in beta")
+@pytest.mark.parametrize(
+    ("selection", "expected"), [("+key:score", set(KEYS)), ("+score", set(KEYS)), ("group:models", {"fit@a", "fit@b"})]
+)
+def test_a_selection_string_parses(selection, expected, toy):
+    graph = asset_graph(toy)
+    selected = dg.AssetSelection.from_string(selection).resolve(graph)
+    assert selected & set(KEYS.values()) == {KEYS[target] for target in expected}
+
+
+def test_definitions_of_a_folder_load_without_torch_and_name_the_jobs(toy, edit):
+    edit(toy, "dvc.yaml", "  score:", "  promote:")
+    code = (
+        "import sys, ctinterp_dagster.definitions as d\n"
+        "repository = d.defs.get_repository_def()\n"
+        "print(sorted(job.name for job in repository.get_all_jobs() if not job.name.startswith('__')))\n"
+        "print(sorted(d.defs.resolve_job_def('retrain').asset_layer.selected_asset_keys))\n"
+        "print([name for name in ('torch', 'monai', 'SimpleITK') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=toy.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    jobs, selected, loaded = done.stdout.splitlines()
+    assert jobs == "['repro_all', 'retrain']"
+    assert selected.count("AssetKey") == 4
+    assert loaded == "[]"
+
+
+def test_a_project_can_be_copied_while_the_versions_stay(toy, tmp_path):
+    shutil.copytree(toy.root, tmp_path / "elsewhere")
+    other = DvcProject.at(tmp_path / "elsewhere").stages()
+    assert {target: stage.code_version for target, stage in toy.stages().items()} == {
+        target: stage.code_version for target, stage in other.items()
+    }

@@ -1,0 +1,115 @@
+"""The resolved project as DVC sees it."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectError
+
+
+def test_foreach_is_resolved_and_stages_come_sorted(toy):
+    assert list(toy.stages()) == ["fit@a", "fit@b", "prepare", "score"]
+
+
+def test_a_stage_knows_who_makes_what_it_reads(toy):
+    stages = toy.stages()
+    assert stages["score"].makers == ("fit@a", "fit@b")
+    assert stages["fit@a"].makers == ("prepare",)
+    assert stages["prepare"].makers == ()
+    assert [source.path for source in stages["prepare"].sources] == ["data/raw.csv"]
+
+
+def test_a_stage_that_never_ran_has_no_versions(fresh):
+    stage = fresh.stages()["prepare"]
+    assert (stage.lock, stage.data_version, stage.locked_code_version) == (None, None, None)
+    assert stage.changed
+
+
+def test_code_versions_are_those_of_the_lock_after_a_run(toy):
+    for stage in toy.stages().values():
+        assert stage.code_version == stage.locked_code_version
+        assert not stage.changed
+
+
+EDITS = {
+    "a parameter": ("params.yaml", "rate: 0.5", "rate: 0.25"),
+    "a small float": ("params.yaml", "0.00001", "0.00002"),
+    "a float written otherwise": ("params.yaml", "factor: 2", "factor: 2.0"),
+    "a comment in the parameters": ("params.yaml", "fit:", "# nothing\nfit:"),
+    "a command": ("dvc.yaml", "cmd: python score.py", "cmd: python  score.py"),
+    "a description": ("dvc.yaml", "Doubles", "Multiplies"),
+    "a code dependency": ("fit.py", "import json", "import json  # the same"),
+    "a new dependency": ("dvc.yaml", "deps: [score.py,", "deps: [fit.py, score.py,"),
+    "a removed dependency": ("dvc.yaml", "deps: [score.py, models/a.json,", "deps: [score.py,"),
+    "a removed parameter": ("dvc.yaml", "params: [fit]", "params: [fit.rate]"),
+    "a new output": ("dvc.yaml", "outs: [data/prepared.csv]", "outs: [data/prepared.csv, data/raw2.csv]"),
+    "a source": ("data/raw.csv", "3", "4"),
+    "an output": ("data/prepared.csv", "6", "7"),
+    "a metric": ("scores/metrics.json", "mean", "median"),
+    "a frozen stage": ("dvc.yaml", "cmd: python prepare.py", "frozen: true\n    cmd: python prepare.py"),
+    "a stage that always runs": ("dvc.yaml", "cmd: python score.py", "always_changed: true\n    cmd: python score.py"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_changed_is_what_dvc_status_says_after_an_edit_of(what, toy, edit, dvc_changed):
+    edit(toy, *EDITS[what])
+    assert {stage.target for stage in toy.stages().values() if stage.changed} == dvc_changed(toy)
+
+
+def test_changed_is_what_dvc_status_says_after_a_file_was_removed(toy, dvc_changed):
+    for file in ("models/a.json", "fit.py", "data/raw.csv"):
+        (toy.root / file).unlink()
+    assert {stage.target for stage in toy.stages().values() if stage.changed} == dvc_changed(toy)
+
+
+def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy):
+    (toy.root / "extra").mkdir()
+    (toy.root / "extra" / "dvc.yaml").write_text(
+        "vars: [{name: plus}]\n"
+        "stages:\n"
+        "  sum:\n"
+        "    wdir: ..\n"
+        "    matrix: {kind: [x, y], size: [0.1]}\n"
+        "    cmd: echo ${name}-${item.kind} > extra/${item.kind}.txt\n"
+        "    deps: [scores/metrics.json]\n"
+        "    outs: ['extra/${item.kind}.txt']\n"
+    )
+    stage = toy.stages()["extra/dvc.yaml:sum@x-0.1"]
+    assert stage.command == "echo plus-x > extra/x.txt"
+    assert stage.makers == ("score",)
+    assert [out.path for out in stage.outputs] == ["extra/x.txt"]
+
+
+def test_a_dependency_named_in_sources_is_data_and_not_code(toy, edit):
+    edit(toy, "dvc.yaml", "group: data,", "group: data, sources: [prepare.py],")
+    assert {source.path for source in toy.stages()["prepare"].sources} == {"data/raw.csv", "prepare.py"}
+
+
+def test_a_lock_that_is_half_written_is_read_again(toy):
+    lock = toy.root / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text("")
+
+    def finish() -> None:
+        time.sleep(0.3)
+        lock.write_text(whole)
+
+    writer = threading.Thread(target=finish)
+    writer.start()
+    stages = toy.stages()
+    writer.join()
+    assert not any(stage.changed for stage in stages.values())
+
+
+def test_a_broken_dvc_yaml_is_refused_with_the_reason(toy):
+    (toy.root / "dvc.yaml").write_text("stages: {train: {cmd: [}}\n")
+    with pytest.raises(DvcProjectError, match=r"cannot be read: .*dvc\.yaml"):
+        toy.stages()
+
+
+def test_a_folder_outside_any_project_is_refused(tmp_path: Path):
+    with pytest.raises(DvcProjectError, match=r"no DVC project at .*: run `dvc init`"):
+        DvcProject.at(tmp_path)

@@ -1,0 +1,161 @@
+"""Stages as processes: ended with the run, waiting for each other, never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dvc.repo import Repo
+
+from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, build_dvc_assets, resource
+
+GUARD = Path(resource.__file__).with_name("guard.py")
+
+# A stage of three processes, the last of which does not listen to SIGTERM.
+STUBBORN = """
+import os, pathlib, signal, subprocess, sys, time
+if len(sys.argv) > 1:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path("pid").write_text(str(os.getpid()))
+    time.sleep(60)
+subprocess.run([sys.executable, __file__, "child"])
+"""
+
+DRIVER = """
+import pathlib, sys, dagster as dg
+from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, build_dvc_assets
+project = DvcProject.at(pathlib.Path.cwd())
+dg.materialize(
+    build_dvc_assets(project),
+    resources={"dvc": DvcCliResource(project_dir=str(project.root), grace_s=0.5)},
+    selection=[dg.AssetKey("prepare")],
+)
+"""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def pid_in(file: Path) -> int:
+    wait_for(lambda: file.exists() and file.read_text())
+    return int(file.read_text())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def test_the_guard_passes_on_the_exit_code_and_the_output():
+    done = subprocess.run(
+        [sys.executable, GUARD, "1", sys.executable, "-c", "print('said'); raise SystemExit(7)"],
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, "said\n", "")
+
+
+def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path):
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    guard = subprocess.Popen(
+        [sys.executable, GUARD, "0.5", sys.executable, "stubborn.py"], cwd=tmp_path, stdin=subprocess.PIPE
+    )
+    grandchild = pid_in(tmp_path / "pid")
+    assert alive(grandchild)
+    guard.stdin.close()
+    assert guard.wait(10) == 128 + signal.SIGTERM
+    wait_for(lambda: not alive(grandchild), 5)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_ending_the_run_ends_the_stage_and_leaves_the_project_usable(end, toy, shell):
+    (toy.root / "prepare.py").write_text(STUBBORN)
+    environment = os.environ | {"PYTHONPATH": str(Path(resource.__file__).parents[3])}
+    run = subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        cwd=toy.root,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    stage = pid_in(toy.root / "pid")
+    run.send_signal(end)
+    run.wait(20)
+    wait_for(lambda: not alive(stage), 10)
+    shell(toy.root, "git", "checkout", "-q", "prepare.py")
+    shell(toy.root, "dvc", "repro", "-q")
+    with Repo(str(toy.root)) as repo:
+        assert repo.status() == {}
+
+
+def test_a_stage_that_another_dvc_uses_waits_and_says_who_uses_it(toy, edit, monkeypatch, capfd):
+    monkeypatch.setattr(resource, "_BUSY_WAIT_S", 0.2)
+    edit(
+        toy, "prepare.py", "import pathlib", "import time; open('started', 'w').close(); time.sleep(4); import pathlib"
+    )
+    other = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "prepare"], cwd=toy.root)
+    wait_for((toy.root / "started").exists)
+    result = dg.materialize(
+        build_dvc_assets(toy),
+        resources={"dvc": DvcCliResource(project_dir=str(toy.root))},
+        selection=[dg.AssetKey("prepare")],
+    )
+    assert other.wait() == 0
+    assert result.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is False
+    assert f"prepare waits: its files are in use by (PID {other.pid}): " in capfd.readouterr().err
+
+
+def test_a_stage_that_stays_in_use_fails_with_the_name_of_its_user(toy, edit):
+    edit(
+        toy, "prepare.py", "import pathlib", "import time; open('started', 'w').close(); time.sleep(60); import pathlib"
+    )
+    other = subprocess.Popen(
+        [sys.executable, GUARD, "0", sys.executable, "-m", "dvc", "repro", "-q", "prepare"],
+        cwd=toy.root,
+        stdin=subprocess.PIPE,
+    )
+    wait_for((toy.root / "started").exists)
+    result = dg.materialize(
+        build_dvc_assets(toy),
+        resources={"dvc": DvcCliResource(project_dir=str(toy.root), busy_timeout_s=0)},
+        selection=[dg.AssetKey("prepare")],
+        raise_on_error=False,
+    )
+    other.stdin.close()
+    other.wait(10)
+    failure = result.failure_data_for_node("dvc__prepare").user_failure_data
+    assert failure.description.startswith("prepare did not run: for 0 s its files were in use by (PID ")
+
+
+def test_every_line_of_a_stage_is_a_log_event(toy, edit, capfd):
+    edit(toy, "prepare.py", "import pathlib", "print('step=1 loss=0.5')\nimport pathlib")
+    dg.materialize(
+        build_dvc_assets(toy),
+        resources={"dvc": DvcCliResource(project_dir=str(toy.root))},
+        selection=[dg.AssetKey("prepare")],
+    )
+    assert "dvc__prepare - step=1 loss=0.5" in capfd.readouterr().err
+
+
+def test_a_stage_runs_with_the_python_that_runs_dagster(toy, edit, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p))
+    edit(toy, "prepare.py", "import pathlib", "import sys; open('python', 'w').write(sys.prefix)\nimport pathlib")
+    dg.materialize(
+        build_dvc_assets(DvcProject.at(toy.root)),
+        resources={"dvc": DvcCliResource(project_dir=str(toy.root))},
+        selection=[dg.AssetKey("prepare")],
+    )
+    assert (toy.root / "python").read_text() == sys.prefix

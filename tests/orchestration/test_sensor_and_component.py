@@ -1,0 +1,97 @@
+"""The sensor, the YAML component and the command line, each as Dagster loads it."""
+
+import subprocess
+import sys
+import textwrap
+
+import dagster as dg
+import pytest
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+
+from ctinterp_dagster.orchestration.automation import build_weekly_retrain
+from ctinterp_dagster.orchestration.dvc import DvcProjectComponent, build_dvc_sensor
+
+
+def test_the_sensor_records_a_run_outside_once_and_keeps_what_it_saw(toy):
+    with dg.DagsterInstance.ephemeral() as instance:
+        sensor = build_dvc_sensor(toy)
+        first = sensor(dg.build_sensor_context(instance=instance))
+        assert [event.asset_key.to_user_string() for event in first.asset_events] == [
+            "data/raw.csv",
+            "fit/a",
+            "fit/b",
+            "prepare",
+            "score",
+        ]
+        for event in first.asset_events:
+            instance.report_runless_asset_event(event)
+        second = sensor(dg.build_sensor_context(instance=instance, cursor=first.cursor))
+        assert second.asset_events == []
+        assert second.cursor == first.cursor
+
+
+def test_the_sensor_sees_a_change_of_the_definitions_in_its_cursor(toy, edit):
+    with dg.DagsterInstance.ephemeral() as instance:
+        sensor = build_dvc_sensor(toy)
+        before = sensor(dg.build_sensor_context(instance=instance)).cursor
+        edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
+        assert sensor(dg.build_sensor_context(instance=instance)).cursor != before
+
+
+def test_the_weekly_retraining_skips_when_dvc_status_is_clean_and_names_what_changed(toy, edit):
+    schedule = build_weekly_retrain(toy)
+    skip = schedule(dg.build_schedule_context())
+    assert skip.skip_message == "nothing changed since the last run: `dvc status` is clean"
+    edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
+    assert schedule(dg.build_schedule_context()).tags["dvc/changed"] == "fit@a,fit@b"
+
+
+@pytest.mark.filterwarnings("ignore:.*currently in preview")
+def test_the_component_is_configured_in_yaml(toy):
+    attributes = {
+        "project_dir": str(toy.root),
+        "sensor_interval_s": 60,
+        "translation": {
+            "key": "toys/{{ spec.key.path[-1] }}",
+            "group_name": "toys",
+            "tags": {"of": "{{ stage.folder }}x"},
+        },
+    }
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            component_cls=DvcProjectComponent, defs_yaml_contents={"type": KIND, "attributes": attributes}
+        )
+        assert yaml.safe_load((path / "defs.yaml").read_text())["attributes"] == attributes
+        with sandbox.load_component_and_build_defs(defs_path=path) as (component, defs):
+            assert isinstance(component, DvcProjectComponent)
+            graph = defs.resolve_asset_graph()
+            score = graph.get(dg.AssetKey(["toys", "score"]))
+            assert score.parent_keys == {dg.AssetKey(["toys", "a"]), dg.AssetKey(["toys", "b"])}
+            assert score.group_name == "toys"
+            assert score.tags["of"] == "x"
+            assert defs.get_sensor_def("dvc_project").minimum_interval_seconds == 60
+
+
+KIND = "ctinterp_dagster.orchestration.dvc.DvcProjectComponent"
+
+
+@pytest.mark.parametrize(("selection", "count"), [("+score", 4), ("+key:score", 4), ('group:"models"', 2)])
+def test_the_command_line_takes_a_selection(selection, count, toy, tmp_path):
+    (tmp_path / "toy_definitions.py").write_text(
+        textwrap.dedent(
+            """
+            import pathlib, dagster as dg
+            from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, build_dvc_assets
+            project = DvcProject.at(pathlib.Path.cwd())
+            resources = {"dvc": DvcCliResource(project_dir=str(project.root))}
+            defs = dg.Definitions(assets=build_dvc_assets(project), resources=resources)
+            """
+        )
+    )
+    command = ["asset", "list", "--select", selection, "-f", str(tmp_path / "toy_definitions.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", *command], cwd=toy.root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.strip()]) == count

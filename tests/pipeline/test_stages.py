@@ -1,0 +1,171 @@
+"""Every stage on tiny phantoms, files in and files out."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctinterp_dagster.errors import MissingInputError, TooFewSlicesError
+from ctinterp_dagster.interpolate import load_checkpoint
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Params
+from ctinterp_dagster.pipeline import (
+    autoencoder,
+    encode,
+    evaluate,
+    generate,
+    ingest,
+    promote,
+    report,
+    thicken,
+    train,
+)
+from ctinterp_dagster.records import file_hash
+from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.phantom import phantom
+from tests.conftest import smoke_params
+
+STAGES = [ingest, thicken, autoencoder, encode, train, generate, evaluate, promote, report]
+
+
+def run_all(layout: Layout, params: Params) -> None:
+    for stage in STAGES:
+        stage.run(params, layout)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Params, Layout]]:
+    layout = Layout(tmp_path_factory.mktemp("smoke"))
+    layout.raw.mkdir(parents=True)
+    params = smoke_params(layout.root)
+    run_all(layout, params)
+    yield params, layout
+
+
+def outputs(layout: Layout) -> dict[str, str]:
+    return {p.relative_to(layout.root).as_posix(): file_hash(p) for p in layout.root.rglob("*") if p.is_file()}
+
+
+def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params, Layout]) -> None:
+    params, layout = done
+    rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
+    assert {(r["profile"], r["method"]) for r in rows} == {
+        (p, m) for p in params.thicken.profiles for m in params.evaluate.methods
+    }
+    assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "cubic_projected"))
+    page = (layout.report("report") / "index.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    champion = json.loads((layout.promote / "champion.json").read_text())
+    assert load_checkpoint(layout.promote / champion["weights"], "cpu").model.config.scale_factor > 0
+
+
+def test_a_second_run_changes_no_byte(done: tuple[Params, Layout]) -> None:
+    params, layout = done
+    before = outputs(layout)
+    run_all(layout, params)
+    assert outputs(layout) == before
+
+
+def test_a_run_elsewhere_gives_the_same_bytes(done: tuple[Params, Layout], layout: Layout) -> None:
+    _, first = done
+    run_all(layout, smoke_params(layout.root))
+    assert outputs(layout) == outputs(first)
+
+
+def test_a_changed_factor_makes_the_thick_scans_again(done: tuple[Params, Layout], layout: Layout) -> None:
+    params = smoke_params(layout.root, thicken={"factor": 4})
+    ingest.run(params, layout)
+    assert thicken.run(params, layout)["made"] == 10
+    assert thicken.run(params, layout)["made"] == 0
+    thick = read_scan(layout.thicken / "box" / "phantom-01.nii").volume
+    assert (thick.hu.shape[0], thick.spacing_mm[0]) == (10, 4.0)
+
+
+def test_a_bad_scan_is_quarantined_and_the_others_go_on(layout: Layout) -> None:
+    for number in range(3):
+        made = phantom(number, shape_zyx=(24, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0)
+        write_volume(made, layout.raw / f"scan{number}.nii.gz")
+    whole = (layout.raw / "scan1.nii.gz").read_bytes()
+    (layout.raw / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    thick = phantom(9, shape_zyx=(24, 48, 48), spacing_mm=(5.0, 2.5, 2.5), noise_hu=10.0)
+    write_volume(thick, layout.raw / "thick.nii.gz")
+    (layout.raw / "scans.csv").write_text("file,patient,split\nscan0.nii.gz,anna,test\nscan1.nii.gz,bert,train\n")
+    result = ingest.run(smoke_params(layout.root), layout)
+    assert (result["cases"], result["quarantined"]) == (3, 2)
+    cases = list(csv.DictReader((layout.ingest / "cases.csv").open()))
+    assert [(c["case"], c["patient"]) for c in cases] == [("scan0", "anna"), ("scan1", "bert"), ("scan2", "scan2")]
+    assert (cases[0]["split"], cases[1]["split"]) == ("test", "train")
+    reasons = {r["scan"]: r["reason"] for r in csv.DictReader((layout.ingest / "quarantine.csv").open())}
+    assert reasons == {"cut.nii.gz": "unreadable", "thick.nii.gz": "too_thick"}
+    kept = read_scan(layout.ingest / "volumes" / "scan1.nii").volume
+    given = read_scan(layout.raw / "scan1.nii.gz").volume
+    np.testing.assert_array_equal(kept.hu, given.hu)
+    np.testing.assert_allclose(kept.point_mm((23, 47, 47)), given.point_mm((23, 47, 47)), atol=1e-3)
+    (layout.raw / "scan2.nii.gz").unlink()
+    assert ingest.run(smoke_params(layout.root), layout)["cases"] == 2
+    assert not (layout.ingest / "volumes" / "scan2.nii").exists()
+
+
+def test_when_no_scan_is_fit_the_first_reason_is_the_error(layout: Layout) -> None:
+    write_volume(phantom(1, shape_zyx=(8, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0), layout.raw / "a.nii")
+    with pytest.raises(TooFewSlicesError, match="8 slices"):
+        ingest.run(smoke_params(layout.root), layout)
+
+
+def test_an_empty_project_without_phantoms_says_what_to_do(layout: Layout) -> None:
+    with pytest.raises(MissingInputError, match="ctinterp scans add"):
+        ingest.run(smoke_params(layout.root, ingest={"phantom": {"patients": 0}}), layout)
+
+
+def test_a_checkpoint_that_is_not_there_is_never_replaced_by_chance(done: tuple[Params, Layout]) -> None:
+    _, layout = done
+    params = smoke_params(layout.root, autoencoder={"checkpoint": "nowhere.pt"})
+    with pytest.raises(MissingInputError, match=r"docs/maisi\.md"):
+        autoencoder.run(params, layout)
+    smoke_params(layout.root)
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
+    done: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, layout = done
+    expected = (layout.train / "model.safetensors").read_bytes()
+
+    def stop_at_four(record: object) -> None:
+        if record.step == 4:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "step_logger", lambda _: stop_at_four)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, layout)
+    assert len(list(layout.train.glob("resume-*.pt"))) == 1
+    train.run(params, layout)
+    assert (layout.train / "model.safetensors").read_bytes() == expected
+    assert not list(layout.train.glob("resume-*.pt"))
+
+
+def test_a_champion_survives_a_promotion_that_is_interrupted(
+    done: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, layout = done
+    pointer = (layout.promote / "champion.json").read_bytes()
+    weights = layout.promote / json.loads(pointer)["weights"]
+    record = json.loads(pointer)
+    record["metrics"]["model_hash"] = "0" * 64  # another champion, so that the challenger is judged anew
+    (layout.promote / "champion.json").write_text(json.dumps(record))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promote, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote.run(params, layout)
+    assert json.loads((layout.promote / "champion.json").read_text()) == record
+    assert weights.exists()
+    (layout.promote / "champion.json").write_bytes(pointer)

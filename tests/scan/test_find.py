@@ -1,0 +1,220 @@
+"""What a path holds, and archives that are not to be trusted."""
+
+import stat
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctinterp_dagster.errors import (
+    MissingInputError,
+    MixedSeriesError,
+    NotCtError,
+    SliceSpacingError,
+    UnreadableScanError,
+)
+from ctinterp_dagster.scan.io import Found, archive, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.volume import Volume
+
+Series = Callable[..., Path]
+
+
+def _zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    return path
+
+
+def _zipped_folder(path: Path, folder: Path) -> Path:
+    return _zipped(path, {f"export/{f.name}": f.read_bytes() for f in sorted(folder.iterdir())})
+
+
+def _refusal(path: Path) -> str:
+    (found,) = find_scans(path)
+    assert isinstance(found.refusal, UnreadableScanError)
+    with pytest.raises(UnreadableScanError, match=found.name):
+        read_scan(path)
+    return str(found.refusal)
+
+
+def test_a_nested_folder_lists_every_scan_by_name(series: Series, oblique: Volume, tmp_path: Path) -> None:
+    series(name="raw/b/deep")
+    series(name="raw/a", SeriesInstanceUID="1.2.5", SeriesNumber=7)
+    raw = tmp_path / "raw"
+    write_volume(oblique, raw / "c.nii.gz")
+    write_volume(oblique, raw / "a" / "d.mha")
+    _zipped_folder(raw / "e.zip", series(name="packed", SeriesInstanceUID="1.2.6"))
+    (raw / ".gitignore").write_text("*\n")
+    (raw / "scans.csv").write_text("name,patient\n")
+    found = find_scans(raw)
+    assert [(f.name, f.kind, len(f.files)) for f in found] == [
+        ("a/d.mha", "itk", 1),
+        ("a/series-0007", "dicom", 6),
+        ("b/deep/series-0004", "dicom", 6),
+        ("c.nii.gz", "nifti", 1),
+        ("e.zip/export/series-0004", "dicom", 6),
+    ]
+    assert all(f.refusal is None for f in found)
+    assert [read_scan(f).volume.depth for f in found] == [5, 6, 6, 5, 6]
+
+
+def test_two_series_in_one_folder_are_two_scans(series: Series) -> None:
+    folder = series(n=5)
+    for file in list(folder.iterdir()):
+        file.rename(folder / f"first-{file.name}")
+    series(n=7, SeriesInstanceUID="1.2.9", PatientID="p2")
+    assert [(f.name, len(f.files)) for f in find_scans(folder)] == [("series-0004", 5), ("series-0004-2", 7)]
+    assert read_scan(folder, "series-0004-2").patient == "p2"
+    with pytest.raises(
+        MixedSeriesError, match=r"holds 2 scan.* none was chosen: choose one of 'series-0004', 'series-0004-2'"
+    ):
+        read_scan(folder)
+    with pytest.raises(MixedSeriesError, match="none is named 'series-0009'"):
+        read_scan(folder, "series-0009")
+
+
+def test_a_series_spread_over_folders_is_one_scan(series: Series) -> None:
+    folder = series()
+    (folder / "more").mkdir()
+    (folder / "002.dcm").rename(folder / "more" / "002.dcm")
+    assert [(f.name, len(f.files)) for f in find_scans(folder)] == [("series-0004", 6)]
+    assert read_scan(folder).volume.hu[:, 0, 0].tolist() == [100.0 * k - 1024 for k in range(6)]
+
+
+def test_a_refusal_is_known_before_the_pixels_are_read(series: Series) -> None:
+    series(name="raw/good")
+    folder = series(name="raw/bad", SeriesInstanceUID="1.2.5", SeriesNumber=5)
+    (folder / "003.dcm").unlink()
+    series(name="raw/scout", n=1, SeriesInstanceUID="1.2.8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    reasons = {f.name: type(f.refusal) for f in find_scans(folder.parent)}
+    assert reasons == {
+        "bad/series-0005": SliceSpacingError,
+        "good/series-0004": type(None),
+        "scout/series-0004": NotCtError,
+    }
+
+
+def test_a_refused_scan_among_others_is_named_with_its_reason(series: Series) -> None:
+    series(name="raw/good")
+    (series(name="raw/bad", SeriesInstanceUID="1.2.5") / "003.dcm").unlink()
+    with pytest.raises(MixedSeriesError, match=r"'bad/series-0004' \(refused: slice_spacing\), 'good/series-0004'"):
+        read_scan(series(name="raw/good").parent)
+
+
+def test_identifiers_do_not_reach_names_and_messages(series: Series) -> None:
+    folder = series(PatientID="SECRET", SeriesInstanceUID="9.8.7.6", Modality="PT")
+    (found,) = find_scans(folder)
+    assert "SECRET" not in f"{found.name} {found.refusal}"
+    assert "9.8.7.6" not in f"{found.name} {found.refusal}"
+
+
+def test_nothing_at_a_path_is_a_missing_input(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="nowhere does not exist"):
+        find_scans(tmp_path / "nowhere")
+    with pytest.raises(MissingInputError, match="holds no scan"):
+        read_scan(tmp_path)
+
+
+def test_a_file_of_no_known_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    assert _refusal(tmp_path / "notes.txt").startswith("notes.txt: no known format")
+    assert find_scans(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["scan.7z", "scan.tar.gz", "scan.rar"])
+def test_other_archives_are_refused_and_not_passed_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"whatever")
+    assert "archives are not read: unpack it" in _refusal(tmp_path)
+
+
+def test_a_scan_in_a_zip_is_read_and_nothing_is_left_behind(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    folder = series()
+    scan = read_scan(_zipped_folder(tmp_path / "s.zip", folder))
+    np.testing.assert_array_equal(scan.volume.hu, read_scan(folder).volume.hu)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../up.dcm", "/root.dcm", "a/../../up.dcm", "C:/up.dcm", "a\\..\\up.dcm"])
+def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, name: str) -> None:
+    assert "outside of the archive" in _refusal(_zipped(tmp_path / "s.zip", {name: b"x"}))
+
+
+def test_links_in_an_archive_are_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.dcm")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as opened:
+        opened.writestr(link, "/etc/hostname")
+    assert "symbolic link" in _refusal(tmp_path / "s.zip")
+
+
+@pytest.mark.parametrize("name", ["inner.zip", "inner.tar.gz", "INNER.7Z"])
+def test_archives_in_an_archive_are_refused(tmp_path: Path, name: str) -> None:
+    assert "an archive inside the archive" in _refusal(_zipped(tmp_path / "s.zip", {name: b"x"}))
+
+
+def test_a_compressed_nifti_is_not_taken_for_an_archive(oblique: Volume, tmp_path: Path) -> None:
+    write_volume(oblique, tmp_path / "v.nii.gz")
+    path = _zipped(tmp_path / "s.zip", {"v.nii.gz": (tmp_path / "v.nii.gz").read_bytes()})
+    np.testing.assert_array_equal(read_scan(path).volume.hu, oblique.hu)
+
+
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+    path = _zipped(tmp_path / "s.zip", {"a.dcm": b"x" * 50})
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    raw[6] |= 1
+    path.write_bytes(raw)
+    assert "is encrypted" in _refusal(path)
+
+
+def test_a_bomb_is_refused_by_its_ratio(tmp_path: Path) -> None:
+    assert "would grow from" in _refusal(_zipped(tmp_path / "s.zip", {"a.dcm": bytes(5_000_000)}))
+
+
+def test_too_large_an_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_BYTES", 100)
+    assert "would grow from" in _refusal(_zipped(tmp_path / "s.zip", {"a.dcm": b"0123456789" * 20}))
+
+
+def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILES", 3)
+    assert "holds 4 files, expected at most 3" in _refusal(_zipped(tmp_path / "s.zip", dict.fromkeys("abcd", b"x")))
+
+
+def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
+    path = _zipped(tmp_path / "s.zip", {"a.dcm": bytes(range(256)) * 40})
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"PK\x01\x02") + 24
+    raw[at : at + 4] = (100).to_bytes(4, "little")
+    path.write_bytes(raw)
+    assert "cannot be unpacked" in _refusal(path)
+
+
+@pytest.mark.parametrize("cut", [10, 100])
+def test_a_truncated_archive_is_refused(series: Series, tmp_path: Path, cut: int) -> None:
+    path = _zipped_folder(tmp_path / "s.zip", series())
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert "cannot be unpacked" in _refusal(path)
+
+
+def test_an_archive_without_scans_is_refused(tmp_path: Path) -> None:
+    assert "holds no scan" in _refusal(_zipped(tmp_path / "s.zip", {"readme.txt": b"x"}))
+
+
+def test_a_refusal_in_an_archive_names_archive_and_scan(series: Series, tmp_path: Path) -> None:
+    path = _zipped_folder(tmp_path / "s.zip", series(Modality="MR"))
+    (found,) = find_scans(path)
+    assert isinstance(found, Found)
+    assert str(found.refusal).startswith("s.zip: series-0004") or str(found.refusal).startswith(
+        "s.zip: export/series-0004"
+    )
+    assert isinstance(found.refusal, NotCtError)

@@ -1,0 +1,136 @@
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctinterp_dagster.cli.main import main
+from ctinterp_dagster.interpolate import thicken
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
+from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.phantom import phantom
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """The exit code of `ctinterp WORDS`."""
+    monkeypatch.setattr("sys.argv", ["ctinterp", *map(str, words)])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_model: LatentDiffusion) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    tiny_model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    thin = phantom(3, shape_zyx=(40, 40, 44), spacing_mm=(1.0, 2.9, 2.8), noise_hu=10.0)
+    write_volume(thin, folder / "thin.nii.gz")
+    write_volume(thicken(thin, 5, "box"), folder / "thick.nii.gz")
+    return folder
+
+
+def test_interpolate_writes_a_thin_volume_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, std, record = tmp_path / "thin.nii.gz", tmp_path / "std.nii.gz", tmp_path / "r.json"
+    code = run(
+        monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", output, "--model", model, "--spacing", 1, "--std", std,
+        "--json", record, "--steps", 2, "--samples", 2,
+    )  # fmt: skip
+    assert (code, capsys.readouterr().err) == (0, "")
+    made, truth = nib.load(output), nib.load(scans / "thin.nii.gz")
+    assert made.shape == truth.shape
+    np.testing.assert_allclose(made.affine, truth.affine, atol=1e-3)
+    assert (int(made.header["sform_code"]), int(made.header["qform_code"])) == (1, 1)
+    thick = read_scan(scans / "thick.nii.gz").volume
+    np.testing.assert_allclose(thicken(read_scan(output).volume, 5, "box").hu, thick.hu, atol=0.5)
+    assert read_scan(std).volume.hu.min() >= 0
+    assert json.loads(record.read_text())["residual_hu"] < 0.5
+
+
+def test_evaluate_writes_the_records_of_every_method(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "scores.json"
+    words = ["--model", model, "--methods", "linear,cubic,cubic_projected,model", "--samples", 1, "--json", record]
+    assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", *words) == 0
+    rows = json.loads(record.read_text())
+    assert [row["method"] for row in rows] == ["linear", "cubic", "cubic_projected", "model"]
+    assert list(sorted(rows[0])) == sorted(
+        "case method factor profile psnr_db psnr_rplhr_db psnr_soft_db ssim ssim_3d mae_hu residual_hu noise_floor_db "
+        "seconds peak_rss_mib".split()
+    )
+    assert rows[0]["case"] == "thin"
+    assert rows[2]["residual_hu"] < 0.05 < rows[0]["residual_hu"]
+    assert rows[1]["psnr_db"] > rows[0]["psnr_db"] > 20
+    assert "cubic_projected" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["interpolate", "none.nii.gz", "-o", "out.nii.gz"], 1, "error: none.nii.gz does not exist"),
+        (["interpolate", "a.nii", "-o", "out.jpg"], 1, "error: out.jpg has no known ending"),
+        (["interpolate", "a.nii", "-o", "nowhere/out.nii"], 1, "error: the folder nowhere does not exist"),
+        (["interpolate", "a.nii", "-o", "o.nii", "--spacing", "1", "--factor", "5"], 2, "--spacing or --factor, not both"),
+        (["interpolate", "a.nii"], 2, "Missing option '-o'"),
+        (["evaluate", "a.nii", "--methods", "magic"], 2, "'magic' is not one of"),
+        (["evaluate"], 2, "Missing argument 'THIN...'"),
+        (["dance"], 2, "No such command 'dance'"),
+        (["preset", "cpu"], 1, "error: params.yaml is missing"),
+        (["scans", "add", "a.nii"], 1, "error: params.yaml is not here"),
+        (["scans", "check", "nothing"], 1, "error: nothing does not exist"),
+    ],
+)
+def test_mistakes_get_one_line_and_the_right_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *words) == code
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_a_thin_scan_is_not_taken_for_a_thick_one(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "interpolate", scans / "thin.nii.gz", "-o", tmp_path / "o.nii") == 1
+    assert "must be finer than the scan's 1 mm" in capsys.readouterr().err
+
+
+def test_scans_are_added_with_the_split_of_the_table_beside_them(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, project = tmp_path / "source", tmp_path / "project"
+    source.mkdir()
+    (project / "data" / "raw").mkdir(parents=True)
+    (project / "params.yaml").write_text("")
+    (source / "a.nii.gz").write_bytes((scans / "thin.nii.gz").read_bytes())
+    (source / "index.jsonl").write_text('{"file": "a.nii.gz", "patient": "anna", "use": "test"}\n')
+    monkeypatch.chdir(project)
+    for _ in range(2):
+        assert run(monkeypatch, "scans", "add", source / "a.nii.gz") == 0
+    assert "a.nii.gz is in data/raw already" in capsys.readouterr().out
+    assert (project / "data" / "raw" / "scans.csv").read_text() == "file,patient,split\na.nii.gz,anna,test\n"
+    assert sorted(p.name for p in (project / "data" / "raw").iterdir()) == ["a.nii.gz", "scans.csv"]
+
+
+def test_check_says_what_a_scan_is(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "scans", "check", scans / "thick.nii.gz", "--json") == 0
+    verdict = json.loads(capsys.readouterr().out)[0]
+    assert (verdict["verdict"], verdict["shape_zyx"], verdict["spacing_mm"]) == ("fit", [8, 40, 44], [5.0, 2.9, 2.8])
+    (tmp_path / "bad.nii.gz").write_bytes((scans / "thick.nii.gz").read_bytes()[:500])
+    assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 1
+    assert "unreadable" in capsys.readouterr().out

@@ -1,0 +1,128 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
+from ctinterp_dagster.interpolate import Interpolator, Settings, gather_evidence, load_checkpoint, operator_for, thicken
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
+from ctinterp_dagster.physics.interpolators import cubic_projected
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.volume import Volume
+
+QUICK = Settings(steps=2, samples=2, memory_gib=1.0)
+
+
+@pytest.fixture(scope="module")
+def thin() -> Volume:
+    return phantom(7, shape_zyx=(40, 32, 36), spacing_mm=(1.0, 10.0, 9.0), noise_hu=10.0)
+
+
+@pytest.fixture(scope="module")
+def thick(thin: Volume) -> Volume:
+    return thicken(thin, 5, "box")
+
+
+def test_thick_slices_are_means_centred_on_their_groups(thin: Volume, thick: Volume) -> None:
+    assert thick.hu.shape == (8, 32, 36)
+    np.testing.assert_allclose(thick.hu[3], thin.hu[15:20].mean(0), atol=0.01)
+    np.testing.assert_allclose(thick.point_mm((3, 0, 0)), thin.point_mm((17, 0, 0)), atol=1e-9)
+
+
+@pytest.mark.parametrize("profile", ["box", "gaussian"])
+def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, tiny_model: LatentDiffusion, profile: str) -> None:
+    thick = thicken(thin, 5, profile)  # type: ignore[arg-type]
+    operator = ThickeningOperator.from_factor(40, 5, profile)  # type: ignore[arg-type]
+    result = Interpolator(tiny_model, "cpu")(thick, operator, QUICK)
+    np.testing.assert_allclose(thicken(result.thin, 5, profile).hu, thick.hu, atol=0.1)  # type: ignore[arg-type]
+    assert result.residual_hu < 0.05
+
+
+def test_the_estimate_lies_where_the_thin_scan_lay(thin: Volume, thick: Volume, tiny_model: LatentDiffusion) -> None:
+    result = Interpolator(tiny_model, "cpu")(thick, operator_for(8, 5.0, 5.0, 1.0, "box"), QUICK)
+    assert result.thin.spacing_mm == pytest.approx(thin.spacing_mm)
+    np.testing.assert_allclose(result.thin.point_mm((39, 31, 35)), thin.point_mm((39, 31, 35)), atol=1e-6)
+
+
+def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, tiny_model: LatentDiffusion) -> None:
+    result = Interpolator(tiny_model, "cpu")(thick, operator_for(8, 5.0, 5.0, 1.6, "box"), QUICK)
+    assert result.thin.hu.shape == (25, 32, 36)
+    first = result.thin.point_mm((-0.5, 0, 0))
+    np.testing.assert_allclose(first, thick.point_mm((-0.5, 0, 0)), atol=1e-6)
+    assert result.residual_hu < 0.05
+
+
+def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model: LatentDiffusion) -> None:
+    silent = LatentDiffusion(tiny_model.config)
+    silent.load_state_dict(tiny_model.state_dict())
+    torch.nn.init.zeros_(silent.denoiser.leave.weight)
+    operator = ThickeningOperator.from_factor(40, 5, "box")
+    mean, std = Interpolator(silent, "cpu").restore(torch.from_numpy(thick.hu), operator, replace(QUICK, steps=1))
+    expected = cubic_projected(torch.from_numpy(thick.hu), operator)
+    torch.testing.assert_close(mean, expected, atol=0.05, rtol=0)
+    assert float(std.max()) < 0.05
+
+
+def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, tiny_model: LatentDiffusion) -> None:
+    interpolator = Interpolator(tiny_model, "cpu")
+    operator = ThickeningOperator.from_factor(40, 5, "box")
+    first, again, other = (interpolator(thick, operator, replace(QUICK, seed=seed)) for seed in (1, 1, 5))
+    assert first.thin.hu.tobytes() == again.thin.hu.tobytes()
+    assert not np.array_equal(first.thin.hu, other.thin.hu)
+    assert first.std.hu.mean() > 0
+
+
+def test_memory_changes_nothing(thick: Volume, tiny_model: LatentDiffusion) -> None:
+    interpolator = Interpolator(tiny_model, "cpu")
+    operator = ThickeningOperator.from_factor(40, 5, "box")
+    whole, tiled = (interpolator(thick, operator, replace(QUICK, memory_gib=gib)) for gib in (4.0, 0.004))
+    np.testing.assert_allclose(whole.thin.hu, tiled.thin.hu, atol=0.05)
+
+
+@pytest.mark.parametrize(("depth", "target"), [(8, 40), (10, 50)])
+def test_the_guides_call_samples_at_any_depth(depth: int, target: int, tiny_model: LatentDiffusion) -> None:
+    thick_hu = torch.randn(depth, 16, 20, generator=torch.Generator().manual_seed(0)) * 100
+    interpolator = Interpolator(tiny_model, "cpu")
+    thin_hu = interpolator.generate(thick_hu, sampler="ddim", num_inference_steps=2, target_depth=target)
+    assert thin_hu.shape == (target, 16, 20)
+
+
+def test_a_resized_thick_latent_is_aligned_with_the_thin_one() -> None:
+    def encode(unit: torch.Tensor) -> torch.Tensor:  # a latent that says where along z it lies
+        return torch.nn.functional.avg_pool3d(unit, 4)
+
+    ramp = torch.linspace(-400, 400, 80)[:, None, None].expand(80, 8, 8).contiguous()
+    operator = ThickeningOperator.from_factor(80, 5, "box")
+    evidence = gather_evidence(operator.forward(ramp), operator, encode, "interpolated_latent")
+    inner = slice(4, 16)
+    torch.testing.assert_close(evidence.condition[:, :, inner], evidence.base[:, :, inner], atol=2e-3, rtol=0)
+
+
+def test_a_target_that_is_not_finer_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"must be finer than the scan's 5 mm, got 5 mm"):
+        operator_for(8, 5.0, 5.0, 5.0, "box")
+
+
+def test_a_model_file_round_trips(tmp_path: Path, tiny_model: LatentDiffusion) -> None:
+    tiny_model.save(tmp_path / "m.safetensors")
+    loaded = LatentDiffusion.load(tmp_path / "m.safetensors")
+    assert loaded.config == tiny_model.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), tiny_model.state_dict().values(), strict=True))
+    again = tmp_path / "again.safetensors"
+    loaded.save(again)
+    assert again.read_bytes() == (tmp_path / "m.safetensors").read_bytes()
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path, tiny_model: LatentDiffusion) -> None:
+    tiny_model.save(tmp_path / "m.safetensors")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04cos\nsystem\n.")
+    with pytest.raises(MissingInputError, match=r"none\.safetensors is missing"):
+        load_checkpoint(tmp_path / "none.safetensors")
+    for name in ("half", "pickle"):
+        with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+            load_checkpoint(tmp_path / f"{name}.safetensors")

@@ -1,0 +1,65 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ctinterp_dagster.cli.preset import PRESETS, override
+from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.params import Params, load_params
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "params.yaml").read_text()
+
+
+def leaves(tree: object, path: str = "") -> dict[str, object]:
+    if isinstance(tree, dict):
+        return {k: v for key, sub in tree.items() for k, v in leaves(sub, f"{path}.{key}".lstrip(".")).items()}
+    return {path: tree}
+
+
+def test_the_committed_parameters_are_valid() -> None:
+    assert load_params(ROOT / "params.yaml").base.seed == yaml.safe_load(TEXT)["base"]["seed"]
+
+
+def test_every_leaf_has_a_comment() -> None:
+    lines = [line for line in TEXT.splitlines() if re.match(r"\s+\w+:", line)]
+    assert [line for line in lines if "#" not in line] == []
+
+
+def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace("  seed:", "  sede: 1\n  seed:"))
+    with pytest.raises(ParamsError, match=r"base\.sede: Extra inputs are not permitted"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_an_impossible_value_is_refused_with_the_value(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace("factor: 5", "factor: 1"))
+    with pytest.raises(ParamsError, match=r"thicken\.factor: .*greater than or equal to 2, got 1"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"run from the project's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("a: [")
+    with pytest.raises(ParamsError, match=r"params\.yaml is not YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_preset_is_valid_and_sets_the_same_keys(path: Path) -> None:
+    values = yaml.safe_load(path.read_text())
+    params = yaml.safe_load(TEXT)
+    override(params, values)
+    Params.model_validate(params)
+    assert set(leaves(values)) == set(leaves(yaml.safe_load((PRESETS / "demo.yaml").read_text())))
+
+
+def test_the_committed_parameters_are_the_demo_preset() -> None:
+    committed = leaves(yaml.safe_load(TEXT))
+    demo = leaves(yaml.safe_load((PRESETS / "demo.yaml").read_text()))
+    assert {key: committed[key] for key in demo} == demo

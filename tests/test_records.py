@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.errors import EvaluationError, MissingInputError
+from ctinterp_dagster.records import CaseFolder, file_hash, read_csv, read_json, whole_file, write_csv, write_json
+
+
+def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def stopped() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_json_has_sorted_keys_and_nine_digits(tmp_path: Path) -> None:
+    write_json(tmp_path / "r.json", {"b": 1 / 3, "a": [1, None]})
+    assert (tmp_path / "r.json").read_text() == '{\n  "a": [\n    1,\n    null\n  ],\n  "b": 0.333333333\n}\n'
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_record_with_a_number_that_is_not_finite_is_not_written(tmp_path: Path, number: float) -> None:
+    with pytest.raises(EvaluationError, match=r"a\.b\[0\] is (nan|inf): a record holds real numbers only"):
+        write_json(tmp_path / "r.json", {"a": {"b": [number]}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_csv_round_trips(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", [{"case": "a", "x": 0.1 + 0.2}], ["case", "x"])
+    assert read_csv(tmp_path / "t.csv") == [{"case": "a", "x": "0.3"}]
+
+
+def test_a_missing_record_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="dvc repro"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(MissingInputError, match="dvc repro"):
+        read_csv(tmp_path / "none.csv")
+
+
+def test_the_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").write_text("1")
+    first = file_hash(tmp_path / "d")
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
+    assert file_hash(tmp_path / "d") != first
+
+
+class Counter:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, paths: list[Path]) -> None:
+        self.calls += 1
+        for path in paths:
+            path.write_text("made")
+
+
+def test_a_case_is_made_once_and_again_when_anything_it_depends_on_changes(tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("1")
+    action = Counter()
+    folder = CaseFolder(tmp_path / "out", {"factor": 5})
+    assert folder.make("a", [source], ["x/a.txt"], action)
+    assert not folder.make("a", [source], ["x/a.txt"], action)
+    assert CaseFolder(tmp_path / "out", {"factor": 4}).make("a", [source], ["x/a.txt"], action)
+    source.write_text("2")
+    assert CaseFolder(tmp_path / "out", {"factor": 4}).make("a", [source], ["x/a.txt"], action)
+    (tmp_path / "out" / "x" / "a.txt").write_text("corrupt")
+    assert CaseFolder(tmp_path / "out", {"factor": 4}).make("a", [source], ["x/a.txt"], action)
+    assert action.calls == 4
+    assert (tmp_path / "out" / "x" / "a.txt").read_text() == "made"
+
+
+def test_cases_that_are_gone_leave_no_files(tmp_path: Path) -> None:
+    folder = CaseFolder(tmp_path / "out", {})
+    for case in ("a", "b"):
+        folder.make(case, [], [f"{case}/v.txt"], Counter())
+    (tmp_path / "out" / "stray").write_text("")
+    folder.keep_only(["b"])
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
+        "out/b/v.txt",
+        "out/manifest.json",
+    ]
+    assert list(json.loads((tmp_path / "out" / "manifest.json").read_text())) == ["b"]
+
+
+def test_a_case_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(paths: list[Path]) -> None:
+        paths[0].write_text("half")
+        raise OSError("disk full")
+
+    folder = CaseFolder(tmp_path / "out", {})
+    with pytest.raises(OSError, match="disk full"):
+        folder.make("a", [], ["a.txt"], fail)
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
