@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slow lint dagster reproduce clean
+.PHONY: help setup demo test test-slow lint dagster clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -18,7 +18,8 @@ setup: .venv/installed ## make .venv with everything
 	touch $@
 
 demo: setup ## the whole pipeline on the built-in phantom cohort
-	@ctinterp demo
+	@dvc repro
+	@ctinterp summary
 
 test: setup lint ## all checks, default tests
 	pytest

@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def encode(self) -> Path:
-        """`<profile>/<case>.safetensors`: latents; `statistics.json`: their scale."""
+        """`<case>.safetensors`: latents; `statistics.json`: their scale."""
         return self.root / "data" / "encode"
 
     @property

@@ -51,12 +51,10 @@ def group() -> None:
 def main() -> None:
     """Run the command line: exit 0, 1 for an error of ours in one line, 2 for wrong usage."""
     try:
-        group.main(standalone_mode=False)
+        sys.exit(group.main(standalone_mode=False))
     except click.UsageError as error:
         error.show()
         sys.exit(2)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)

@@ -168,9 +168,9 @@ class Field:
             yield self._origin.compute(first, min(first + piece, stop))
 
     def fresh(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) for a reader that reads each row once and may write to them: nothing is kept."""
+        """Rows [start, stop) for a reader that reads each row once: nothing is kept."""
         if isinstance(self._origin, Tensor):
-            return self._origin[:, :, start:stop].clone()
+            return self._origin[:, :, start:stop]
         return self._origin.compute(start, stop)
 
     def scratch_bytes(self, rows: int, plan: SlabPlan, *, keep: bool = True) -> int:
@@ -232,7 +232,7 @@ class Field:
 
     def normalised(self, norm: nn.GroupNorm, *, silu: bool) -> "Field":
         """The field after a group norm with the statistics of the whole volume and, if asked, a SiLU."""
-        mean, variance = _statistics(self, norm.num_groups)
+        mean, variance = _statistics(self, norm)
         return self._derived(_Normalised(self, norm, mean, variance, silu=silu))
 
     def __add__(self, other: "Field") -> "Field":
@@ -275,13 +275,14 @@ class _Sum:
         self.shape = main.shape
 
     def compute(self, start: int, stop: int) -> Tensor:
-        # The main branch first: it reads further ahead, so the source still holds the rows that the skip wants.
-        total = self.main.fresh(start, stop)
-        return total.add_(self.skip.read(start, stop))
+        # The skip first: the main branch reads further ahead, and its source then forgets these rows.
+        total = self.skip.read(start, stop).clone()
+        return total.add_(self.main.fresh(start, stop))
 
     def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
+        copy = rows * self.main.row_bytes
         main = self.main.scratch_bytes(rows, plan, keep=False)
-        return max(main, self.skip.scratch_bytes(rows, plan) + rows * self.main.row_bytes)
+        return copy + max(main, self.skip.scratch_bytes(rows, plan))
 
 
 class _Normalised:
@@ -304,12 +305,12 @@ class _Normalised:
         return max(self.source.scratch_bytes(rows, plan), rows * self.source.row_bytes)
 
 
-def _statistics(source: Field, groups: int) -> tuple[Tensor, Tensor]:
+def _statistics(source: Field, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
     """Mean and variance of each group over the whole volume, spread over its channels: (batch, channel), float64."""
     batch, channels, depth, height, width = source.shape
-    sums = torch.zeros(2, batch, channels, dtype=torch.float64)
+    groups = norm.num_groups
+    sums = torch.zeros(2, batch, channels, dtype=torch.float64, device=norm.weight.device)
     for slab in source.sweep():
-        sums = sums.to(slab.device)
         for c, channel in enumerate(slab.unbind(1)):
             exact = channel.double().flatten(1)
             sums[0, :, c] += exact.sum(1)

@@ -1,6 +1,8 @@
 """Weights from files that others wrote: read without running them, and refused unless they fit."""
 
 import pickle
+import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ NAMES_SHOWN = 3
 # What torch's reader raises on files that are truncated, of another format, or that would run code.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError,
-    AssertionError, OverflowError,
+    AssertionError, OverflowError, struct.error,
 )  # fmt: skip
 
 
@@ -100,7 +102,9 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool) -> LoadStatisti
 def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on pickle protocols: what cannot be read is an error below
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unwrapped(content: Any) -> Mapping[Any, Any]:

@@ -12,8 +12,8 @@ repro_all = dg.define_asset_job(
 
 retrain = dg.define_asset_job(
     "retrain",
-    dg.AssetSelection.assets("promote").upstream(),
-    description="From the scans to the decision on the champion: every stage that it depends on.",
+    dg.AssetSelection.assets("report").upstream(),
+    description="From the scans to the decision on the champion and its report.",
 )
 
 

@@ -26,9 +26,9 @@ class Case:
         """Where thicken put the synthetic thick scan."""
         return layout.thicken / profile / f"{self.case}.nii"
 
-    def latents(self, layout: Layout, profile: str) -> Path:
+    def latents(self, layout: Layout) -> Path:
         """Where encode put the latents."""
-        return layout.encode / profile / f"{self.case}.safetensors"
+        return layout.encode / f"{self.case}.safetensors"
 
     def estimate(self, layout: Layout, profile: str) -> Path:
         """Where generate put the posterior mean."""

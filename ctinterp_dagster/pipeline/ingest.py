@@ -17,6 +17,7 @@ from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.split import Split, assert_no_leak, split_of
+from ctinterp_dagster.scan.window import STORED
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,10 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
 def ingest_scans(
     found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder
 ) -> tuple[list[Case], list[tuple[str, ScanError]]]:
-    """Read, check and write every scan; the refused ones with their reasons."""
+    """Read, check and write every scan; the refused ones with their reasons.
+
+    Values are clipped to the 12-bit range of CT: below it is padding outside of the field, above it metal.
+    """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
     given = {row["file"]: (row["patient"], row["split"]) for row in table}
     key = load_key()
@@ -95,7 +99,7 @@ def ingest_scans(
         def make(paths: list[Path], scan: Found = scan, name: str = name) -> None:
             read = read_thin(scan, section)
             patient = pseudonym(read.patient, key) if read.patient else name
-            write_volume(read.volume, paths[0])
+            write_volume(read.volume.with_hu(STORED.clip(read.volume.hu)), paths[0])
             write_json(paths[1], {"patient": patient, "thickness_mm": read.thickness_mm, "kernel": read.kernel})
 
         try:

@@ -75,9 +75,11 @@ def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layo
     for case in read_cases(layout):
         if case.split != split:
             continue
+        latents = load_file(case.latents(layout))
         for profile in params.thicken.profiles:
-            latents = load_file(case.latents(layout, profile))
-            target = latents["thin"] - latents["base"] if config.target == "residual" else latents["thin"]
-            scaled = target * config.scale_factor * config.target_scale
-            pairs.append(LatentPair(latents["condition"] * config.scale_factor, scaled))
+            base, condition = latents[f"{profile}/base"], latents[f"{profile}/condition"]
+            target = latents["thin"] - base if config.target == "residual" else latents["thin"]
+            pairs.append(
+                LatentPair(condition * config.scale_factor, target * config.scale_factor * config.target_scale)
+            )
     return pairs

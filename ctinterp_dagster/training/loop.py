@@ -198,11 +198,12 @@ def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     Measured with torch 2.13 on x86: kernel 3, padding 1, depth 2 in and out; NaN in half of all trials, and never at
     another depth, kernel, or in float32.
     """
-    padded = isinstance(module, nn.Conv3d) and module.padding[0] != 0
-    if padded and output.dtype == torch.bfloat16 and output.device.type == "cpu" and inputs[0].shape[2] == 2:
+    wide = isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3
+    unsafe = output.dtype == torch.bfloat16 and output.device.type == "cpu"
+    if wide and unsafe and inputs[0].shape[2] == output.shape[2] == 2:
         raise TrainingError(
-            "a convolution on 2 slices would get wrong gradients in bf16 on a CPU: choose patch_zyx so that halving its "
-            "z at each level never leaves 2 (12, 16 or more), or mixed_precision no"
+            "a convolution on 2 slices would get wrong gradients in bf16 on a CPU: choose patch_zyx so that halving "
+            "its z at each level never leaves 2 (12, 16 or more), or mixed_precision no"
         )
 
 

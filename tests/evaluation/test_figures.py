@@ -56,6 +56,16 @@ def test_z_runs_up_in_the_coronal_plane() -> None:
     assert column[-10] < 10
 
 
+def test_a_millimetre_is_as_long_along_z_as_in_the_plane() -> None:
+    truth = np.full((12, 24, 24), 240, np.float32)
+    png = views({"model": truth}, truth, spacing_mm=(4.0, 1.0, 1.0), look=LOOK)
+    white = np.asarray(Image.open(io.BytesIO(png)).convert("L")) > 245
+    left, right = np.flatnonzero(np.diff(white[150].astype(int)))[:2]  # the edges of the first panel
+    height = (white[:, left + 40 : right - 40].mean(axis=1) > 0.9).sum()
+    # a panel of 24 mm and two of 48 mm, each 24 mm wide
+    assert height / (right - left) == pytest.approx(5, rel=0.01)
+
+
 def test_views_refuse_other_shapes_and_points_outside() -> None:
     estimates, truth = volumes()
     with pytest.raises(EvaluationError, match="estimates of the truth's shape"):

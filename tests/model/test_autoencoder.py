@@ -48,12 +48,18 @@ def pair(request: pytest.FixtureRequest) -> tuple[MaisiAutoencoder, AutoencoderK
 
 
 @pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tensors this small cost more to share out than to compute, above all on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
 
 
-def ct_like(size: tuple[int, int, int] = (16, 24, 32)) -> Tensor:
+def ct_like(size: tuple[int, int, int] = (12, 16, 24)) -> Tensor:
     """Air around an ellipsoid of soft tissue with a bone and noise, in unit range."""
     z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
     radius = z**2 + 1.4 * y**2 + x**2
@@ -63,7 +69,7 @@ def ct_like(size: tuple[int, int, int] = (16, 24, 32)) -> Tensor:
 
 
 INPUTS = {
-    "noise": torch.rand(1, 1, 16, 24, 32, generator=torch.Generator().manual_seed(2)),
+    "noise": torch.rand(1, 1, 8, 24, 16, generator=torch.Generator().manual_seed(2)),
     "ct": ct_like(),
     "air": torch.zeros(1, 1, 16, 16, 16),
     "tissue": torch.full((1, 1, 8, 16, 16), 0.5),
@@ -99,14 +105,14 @@ def test_sizes_that_are_not_multiples_of_four_are_padded_with_air_at_the_far_end
     pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi],
 ) -> None:
     mine, theirs = pair
-    x = ct_like((13, 18, 23))
-    padded = torch.zeros(1, 1, 16, 20, 24)
-    padded[:, :, :13, :18, :23] = x
+    x = ct_like((9, 14, 19))
+    padded = torch.zeros(1, 1, 12, 16, 20)
+    padded[:, :, :9, :14, :19] = x
     mean, _ = theirs.encode(padded)
     assert relative_error(mine.encode(x).mean, mean) < TOLERANCE
-    decoded = mine.decode(mean, (13, 18, 23))
+    decoded = mine.decode(mean, (9, 14, 19))
     assert decoded.shape == x.shape
-    assert relative_error(decoded, theirs.decode(mean)[:, :, :13, :18, :23]) < TOLERANCE
+    assert relative_error(decoded, theirs.decode(mean)[:, :, :9, :14, :19]) < TOLERANCE
 
 
 def test_gradients_are_those_of_monai(pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi]) -> None:

@@ -1,13 +1,14 @@
 """Slab by slab gives the whole-volume result, in the memory that was allowed."""
 
 import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -17,7 +18,7 @@ from ctinterp_dagster.model.autoencoder import Doubling, LocalConv, MaisiAutoenc
 from ctinterp_dagster.model.slabs import GIB, Budget, Field, SlabPlan, in_slabs
 
 TOLERANCE = 1e-5
-SIZE_ZYX = (22, 33, 40)
+SIZE_ZYX = (22, 15, 16)
 
 
 class Forced(Budget):
@@ -27,7 +28,7 @@ class Forced(Budget):
         super().__init__(1e9)
         self.rows, self.store = rows, store
 
-    def may_store(self, candidate: Field) -> bool:
+    def may_store(self, candidate: Field) -> bool:  # noqa: ARG002 (the budget's method)
         return self.store
 
     def start_pass(self, target: Field) -> None:
@@ -37,6 +38,12 @@ class Forced(Budget):
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tensors this small cost more to share out than to compute, above all on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +64,17 @@ def volume() -> Tensor:
 
 
 @pytest.mark.parametrize("store", [True, False])
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 24])
+@pytest.mark.parametrize("rows", [1, 3, 8, 24])
 def test_every_slab_thickness_gives_the_whole_volume_result(
-    model: MaisiAutoencoder, volume: Tensor, rows: int, store: bool
+    model: MaisiAutoencoder, volume: Tensor, rows: int, *, store: bool
 ) -> None:
-    x = torch.nn.functional.pad(volume, (0, 0, 0, 3, 0, 2))
+    x = torch.nn.functional.pad(volume, (0, 0, 0, 1, 0, 2))
     assert relative_error(in_slabs(model.encoder, x, Forced(rows, store=store)), model.encoder(x)) < TOLERANCE
     z = model.encode(volume).mean
     assert relative_error(in_slabs(model.decoder, z, Forced(rows, store=store)), model.decoder(z)) < TOLERANCE
 
 
-@pytest.mark.parametrize("memory_gib", [0.005, 0.01, 1.0])
+@pytest.mark.parametrize("memory_gib", [0.002, 0.004, 1.0])
 def test_bounded_memory_changes_neither_the_latent_nor_the_volume(
     model: MaisiAutoencoder, volume: Tensor, memory_gib: float
 ) -> None:
@@ -81,7 +88,7 @@ def test_bounded_memory_changes_neither_the_latent_nor_the_volume(
 
 
 def test_two_volumes_of_a_batch_do_not_share_statistics(model: MaisiAutoencoder, volume: Tensor) -> None:
-    both = model.encode(torch.cat([volume, 0.3 * volume]), memory_gib=0.01).mean
+    both = model.encode(torch.cat([volume, 0.3 * volume]), memory_gib=0.004).mean
     assert relative_error(both[:1], model.encode(volume).mean) < TOLERANCE
     assert relative_error(both[1:], model.encode(0.3 * volume).mean) < TOLERANCE
 
@@ -89,17 +96,15 @@ def test_two_volumes_of_a_batch_do_not_share_statistics(model: MaisiAutoencoder,
 def test_statistics_of_a_slab_instead_of_the_volume_would_be_noticed(
     model: MaisiAutoencoder, volume: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = slabs._statistics
+    exact, whole = slabs._statistics, model.encode(volume).mean
 
-    def of_the_first_rows(source: Field, groups: int) -> tuple[Tensor, Tensor]:
-        exact(source, groups)
+    def of_the_first_rows(source: Field, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+        whole_volume = exact(source, norm)
+        if source._budget.dry:
+            return whole_volume
         first = source.read(0, 4).double().flatten(2)
         return first.mean(-1), first.var(-1, correction=0)
 
-    monkeypatch.setattr(slabs, "_statistics", of_the_first_rows)
-    assert relative_error(model.encode(volume, memory_gib=1.0).mean, torch.zeros(())) != 0
-    monkeypatch.undo()
-    whole = model.encode(volume).mean
     monkeypatch.setattr(slabs, "_statistics", of_the_first_rows)
     assert relative_error(model.encode(volume, memory_gib=1.0).mean, whole) > 0.05
 
@@ -135,18 +140,27 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.alive: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self.peak = 0
+        self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.alive = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.device.type == "cpu":
-            self.alive[result.untyped_storage()] = result.untyped_storage().nbytes()
-            self.peak = max(self.peak, sum(self.alive.values()))
+            self.add(result.untyped_storage())
         return result
 
+    def add(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self.known:
+            self.known[storage] = True
+            self.alive += storage.nbytes()
+            self.peak = max(self.peak, self.alive)
+            weakref.finalize(storage, self.drop, storage.nbytes())
 
-@pytest.mark.parametrize("memory_gib", [0.004, 0.006, 0.012])
+    def drop(self, size: int) -> None:
+        self.alive -= size
+
+
+@pytest.mark.parametrize("memory_gib", [0.002, 0.003, 0.006])
 def test_the_memory_that_tensors_take_stays_below_the_bound_and_the_prediction(
     model: MaisiAutoencoder, volume: Tensor, memory_gib: float
 ) -> None:
@@ -160,13 +174,15 @@ def test_the_memory_that_tensors_take_stays_below_the_bound_and_the_prediction(
         assert memory.peak / GIB > 0.3 * peak_gib
 
 
-def test_less_memory_is_less_than_the_whole_takes(model: MaisiAutoencoder, volume: Tensor) -> None:
+def test_a_deep_volume_takes_no_more_memory_than_was_allowed_where_the_whole_would(model: MaisiAutoencoder) -> None:
+    deep = torch.rand(1, 1, 200, 16, 16, generator=torch.Generator().manual_seed(4))
     peaks = []
-    for memory_gib in (None, 0.004):
-        with PeakMemory() as memory, torch.no_grad():
-            model.encode(volume, memory_gib=memory_gib)
-        peaks.append(memory.peak)
-    assert peaks[1] < peaks[0] / 1.5
+    for memory_gib in (None, 0.002):
+        with PeakMemory() as memory:
+            model.encode(deep, memory_gib=memory_gib)
+        peaks.append(memory.peak / GIB)
+    assert peaks[1] < 0.002
+    assert peaks[0] > 2 * peaks[1]
 
 
 def test_a_hospital_scan_fits_in_eight_gibibytes_at_full_width() -> None:
@@ -188,8 +204,27 @@ def test_too_little_memory_is_refused_before_anything_is_computed(
 
 def test_the_input_is_left_as_it_was(model: MaisiAutoencoder, volume: Tensor) -> None:
     before = volume.clone()
-    model.encode(volume, memory_gib=0.01)
+    model.encode(volume, memory_gib=0.004)
     assert torch.equal(volume, before)
+
+
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_every_layer_computes_its_rows_in_order_and_once_in_each_pass(
+    model: MaisiAutoencoder, network: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last: dict[LocalConv, int] = {}
+    plain = LocalConv.rows
+
+    def watched(layer: LocalConv, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
+        assert start in (0, last.get(layer, 0)), "rows were computed again, or skipped"
+        last[layer] = stop
+        return plain(layer, x, start, stop, depth)
+
+    monkeypatch.setattr(LocalConv, "rows", watched)
+    size = (1, 1, 24, 16, 16) if network == "encoder" else (1, 4, 6, 4, 4)
+    in_slabs(getattr(model, network), torch.rand(size), Forced(rows, store=False))
+    assert len(last) == sum(isinstance(module, LocalConv) for module in getattr(model, network).modules())
 
 
 def test_no_row_is_computed_twice_in_one_pass(model: MaisiAutoencoder, volume: Tensor) -> None:

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from torch import nn
 from torch.testing import assert_close
 
@@ -14,7 +13,7 @@ def module(value: float) -> nn.Linear:
     return linear
 
 
-def test_the_mean_follows_the_warm_up_by_hand():
+def test_the_mean_follows_the_warm_up_by_hand() -> None:
     linear = module(0.0)
     ema = Ema(linear, decay=0.15)
     expected = 0.0
@@ -25,7 +24,7 @@ def test_the_mean_follows_the_warm_up_by_hand():
         assert float(ema.weights["bias"]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_long_run_reaches_the_full_decay():
+def test_a_long_run_reaches_the_full_decay() -> None:
     linear = module(0.0)
     ema = Ema(linear, decay=0.5)
     for _ in range(50):
@@ -35,19 +34,26 @@ def test_a_long_run_reaches_the_full_decay():
     assert float(ema.weights["bias"]) == 0.5
 
 
-def test_weights_are_swapped_in_and_come_back_even_after_an_error():
+def test_weights_are_swapped_in_and_come_back_even_after_an_error() -> None:
     linear = module(1.0)
     ema = Ema(linear, decay=0.9)
     nn.init.constant_(linear.bias, 5.0)
-    with pytest.raises(KeyError, match="inside"), ema.swapped_in(linear):
-        assert linear.bias.item() == 1.0
-        raise KeyError("inside")
+    seen = []
+
+    def fail_inside() -> None:
+        with ema.swapped_in(linear):
+            seen.append(linear.bias.item())
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fail_inside()
+    assert seen == [1.0]
     assert linear.bias.item() == 5.0
     ema.copy_to(linear)
     assert linear.bias.item() == 1.0
 
 
-def test_a_saved_mean_continues_as_if_it_had_not_been_saved():
+def test_a_saved_mean_continues_as_if_it_had_not_been_saved() -> None:
     linear = module(0.0)
     ema = Ema(linear, decay=0.99)
     ema.update(module(1.0))
@@ -59,7 +65,7 @@ def test_a_saved_mean_continues_as_if_it_had_not_been_saved():
     assert_close(other.weights["bias"], ema.weights["bias"], rtol=0, atol=0)
 
 
-def test_the_mean_of_another_network_is_refused():
+def test_the_mean_of_another_network_is_refused() -> None:
     ema = Ema(module(0.0), decay=0.9)
     with pytest.raises(CheckpointError, match="those of another network"):
         ema.load_state_dict(Ema(nn.Conv1d(1, 1, 1, bias=False), decay=0.9).state_dict())

@@ -12,6 +12,12 @@ from ctinterp_dagster.model.sampler import denoise_tiled, sample
 MEAN, STD = 1.5, 0.5
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Networks this small spend their time waiting for the second thread."""
+    torch.set_num_threads(1)
+
+
 def exact_denoiser(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """E[x0 | x_t] for x0 ~ N(MEAN, STD^2): the Gaussian posterior mean."""
     a, s = (f(t).reshape(-1, *[1] * (noisy.ndim - 1)) for f in (alpha, sigma))
@@ -24,24 +30,24 @@ def moments(steps: int, eta: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_samples_of_an_exact_gaussian_denoiser_have_its_moments(eta):
+def test_samples_of_an_exact_gaussian_denoiser_have_its_moments(eta: float) -> None:
     mean, std = moments(100, eta)
     assert mean == pytest.approx(MEAN, abs=0.02)
     assert std == pytest.approx(STD, abs=0.02)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_more_steps_come_nearer_to_the_exact_spread(eta):
+def test_more_steps_come_nearer_to_the_exact_spread(eta: float) -> None:
     errors = [abs(moments(steps, eta)[1] - STD) for steps in (2, 8, 64)]
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
-def test_one_step_gives_the_posterior_mean_whatever_the_noise():
+def test_one_step_gives_the_posterior_mean_whatever_the_noise() -> None:
     drawn = sample(exact_denoiser, (4, 5), steps=1, seeds=[1, 2, 3], eta=0.0)
     assert_close(drawn, torch.full((3, 4, 5), MEAN))
 
 
-def test_ddim_turns_the_noise_by_the_angle_between_two_times():
+def test_ddim_turns_the_noise_by_the_angle_between_two_times() -> None:
     """Two steps by hand: with x0 known, DDIM moves along the arc from x_1 to x_(1/2) (Song 2021, eq. 12)."""
     seen = []
 
@@ -57,19 +63,19 @@ def test_ddim_turns_the_noise_by_the_angle_between_two_times():
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_samples_do_not_depend_on_their_neighbours_in_the_batch(eta):
+def test_samples_do_not_depend_on_their_neighbours_in_the_batch(eta: float) -> None:
     together = sample(exact_denoiser, (3, 4), steps=7, seeds=[10, 11, 12], eta=eta)
     alone = [sample(exact_denoiser, (3, 4), steps=7, seeds=[seed], eta=eta)[0] for seed in (10, 11, 12)]
     assert torch.equal(together, torch.stack(alone))
 
 
-def test_seeds_repeat_their_samples_and_differ_from_each_other():
+def test_seeds_repeat_their_samples_and_differ_from_each_other() -> None:
     first, second = (sample(exact_denoiser, (9,), steps=5, seeds=[3, 4], eta=1.0) for _ in range(2))
     assert torch.equal(first, second)
     assert (first[0] - first[1]).abs().min() > 1e-4
 
 
-def test_consistency_is_applied_to_every_estimate():
+def test_consistency_is_applied_to_every_estimate() -> None:
     estimates = []
 
     def clamp(x0: torch.Tensor) -> torch.Tensor:
@@ -83,7 +89,7 @@ def test_consistency_is_applied_to_every_estimate():
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"seeds": []}, {"eta": 1.5}])
-def test_impossible_sampling_parameters_are_refused(bad):
+def test_impossible_sampling_parameters_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ParamsError, match="steps >= 1, at least one seed and eta in"):
         sample(exact_denoiser, (2,), **{"steps": 1, "seeds": [0], "eta": 0.0} | bad)
 
@@ -98,7 +104,7 @@ def random_denoiser() -> Denoiser:
 
 
 @pytest.mark.parametrize("memory_gib", [0.1, 0.005, 0.004])
-def test_tiles_answer_what_the_whole_answers(random_denoiser, memory_gib):
+def test_tiles_answer_what_the_whole_answers(random_denoiser: Denoiser, memory_gib: float) -> None:
     size = (5, 70, 50)
     noisy, condition = torch.randn(2, 1, 2, *size, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.7])
@@ -108,7 +114,7 @@ def test_tiles_answer_what_the_whole_answers(random_denoiser, memory_gib):
     assert float((tiled - whole).abs().max() / whole.std()) < 1e-4
 
 
-def test_a_smaller_budget_makes_smaller_windows(random_denoiser, monkeypatch):
+def test_a_smaller_budget_makes_smaller_windows(random_denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     widths = {}
     noisy = torch.zeros(1, 2, 5, 70, 50)
     forward = random_denoiser.forward
@@ -123,7 +129,7 @@ def test_a_smaller_budget_makes_smaller_windows(random_denoiser, monkeypatch):
     assert widths[0.004] < widths[0.1]
 
 
-def test_a_budget_that_no_tile_fits_is_refused(random_denoiser):
+def test_a_budget_that_no_tile_fits_is_refused(random_denoiser: Denoiser) -> None:
     noisy = torch.zeros(1, 2, 5, 70, 50)
-    with pytest.raises(ParamsError, match="for its smallest tile, got memory_gib=0.0001: raise it"):
+    with pytest.raises(ParamsError, match=r"for its smallest tile, got memory_gib=0\.0001: raise it"):
         denoise_tiled(random_denoiser, noisy, noisy, torch.ones(1), memory_gib=0.0001)

@@ -1,10 +1,10 @@
-"""A toy DVC project: four stages, one of them twice by foreach, with parameters, a tracked source, metrics and a plot."""
+"""A toy DVC project: three stages, one of them twice by foreach, with parameters, a tracked source and a plot."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,10 +150,10 @@ def edit() -> Callable[[DvcProject, str, str, str], None]:
 
 
 @pytest.fixture
-def dvc_changed() -> Callable[[DvcProject], Set[str]]:
+def dvc_changed() -> Callable[[DvcProject], set[str]]:
     """The stages that `dvc status` lists."""
 
-    def status(project: DvcProject) -> Set[str]:
+    def status(project: DvcProject) -> set[str]:
         with Repo(str(project.root)) as repo:
             listed = {target.rsplit("dvc.yaml:", maxsplit=1)[-1] for target in repo.status()}
         return {target for target in listed if not target.endswith(".dvc")}

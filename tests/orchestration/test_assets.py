@@ -3,14 +3,22 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, DvcTranslator, build_dvc_assets
+from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, DvcStage, DvcTranslator, build_dvc_assets
 from ctinterp_dagster.orchestration.dvc.sensor import lock_events
+
+Edit = Callable[[DvcProject, str, str, str], None]
+Shell = Callable[..., str]
+Status = Callable[[DvcProject], set[str]]
 
 KEYS = {
     "prepare": dg.AssetKey("prepare"),
@@ -38,7 +46,7 @@ def materialize(
     )
 
 
-def asset_graph(project: DvcProject):
+def asset_graph(project: DvcProject) -> BaseAssetGraph[Any]:
     resources = {"dvc": DvcCliResource(project_dir=str(project.root))}
     return dg.Definitions(assets=build_dvc_assets(project), resources=resources).resolve_asset_graph()
 
@@ -59,12 +67,12 @@ def tick(project: DvcProject, instance: dg.DagsterInstance) -> list[dg.AssetMate
 
 
 @pytest.fixture
-def instance():
+def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
 
 
-def test_keys_groups_kinds_owners_and_dependencies_come_from_dvc_yaml(toy):
+def test_keys_groups_kinds_owners_and_dependencies_come_from_dvc_yaml(toy: DvcProject) -> None:
     by_key = specs(toy)
     assert set(by_key) == {*KEYS.values(), dg.AssetKey(["data", "raw.csv"])}
     prepare = by_key[KEYS["prepare"]]
@@ -77,16 +85,15 @@ def test_keys_groups_kinds_owners_and_dependencies_come_from_dvc_yaml(toy):
     assert {dep.asset_key for dep in by_key[KEYS["score"]].deps} == {KEYS["fit@a"], KEYS["fit@b"]}
 
 
-def test_pool_and_retries_come_from_dvc_yaml(toy):
+def test_the_pool_comes_from_dvc_yaml(toy: DvcProject) -> None:
     ops = {asset.op.name: asset.op for asset in build_dvc_assets(toy) if isinstance(asset, dg.AssetsDefinition)}
     assert ops["dvc__prepare"].pool == "dvc"
-    assert ops["dvc__prepare"].retry_policy == dg.RetryPolicy(max_retries=1)
     assert ops["dvc__fit_a"].pool is None
 
 
-def test_a_translator_can_be_subclassed(toy):
+def test_a_translator_can_be_subclassed(toy: DvcProject) -> None:
     class Upper(DvcTranslator):
-        def get_asset_key(self, stage):
+        def get_asset_key(self, stage: DvcStage) -> dg.AssetKey:
             return super().get_asset_key(stage).with_prefix("toys")
 
     by_key = specs(toy, Upper())
@@ -96,7 +103,9 @@ def test_a_translator_can_be_subclassed(toy):
     }
 
 
-def test_materializing_all_makes_what_dvc_repro_makes(fresh, run_template, instance, dvc_changed, shell):
+def test_materializing_all_makes_what_dvc_repro_makes(
+    fresh: DvcProject, run_template: Path, instance: dg.DagsterInstance, dvc_changed: Status, shell: Shell
+) -> None:
     result = materialize(fresh, instance)
     assert (fresh.root / "dvc.lock").read_bytes() == (run_template / "dvc.lock").read_bytes()
     assert dvc_changed(fresh) == set()
@@ -112,14 +121,18 @@ def test_materializing_all_makes_what_dvc_repro_makes(fresh, run_template, insta
     assert tick(fresh, instance) == []
 
 
-def test_a_stage_that_did_not_change_is_skipped_and_a_forced_one_runs(toy, instance):
+def test_a_stage_that_did_not_change_is_skipped_and_a_forced_one_runs(
+    toy: DvcProject, instance: dg.DagsterInstance
+) -> None:
     skipped = materialize(toy, instance, "prepare")
     assert skipped.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is False
     forced = materialize(toy, instance, "prepare", **{"dvc/force": "true"})
     assert forced.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is True
 
 
-def test_a_parameter_makes_stale_what_dvc_calls_changed_and_one_step_at_a_time(toy, instance, edit, dvc_changed):
+def test_a_parameter_makes_stale_what_dvc_calls_changed_and_one_step_at_a_time(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, dvc_changed: Status
+) -> None:
     tick(toy, instance)
     assert stale(toy, instance) == dvc_changed(toy) == set()
     edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
@@ -132,7 +145,9 @@ def test_a_parameter_makes_stale_what_dvc_calls_changed_and_one_step_at_a_time(t
     assert stale(toy, instance) == dvc_changed(toy) == set()
 
 
-def test_dvc_repro_outside_is_recorded_by_the_sensor(toy, instance, edit, dvc_changed, shell):
+def test_dvc_repro_outside_is_recorded_by_the_sensor(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, dvc_changed: Status, shell: Shell
+) -> None:
     tick(toy, instance)
     edit(toy, "data/raw.csv", "3", "5")
     tick(toy, instance)
@@ -144,7 +159,18 @@ def test_dvc_repro_outside_is_recorded_by_the_sensor(toy, instance, edit, dvc_ch
     assert tick(toy, instance) == []
 
 
-def test_git_checkout_with_dvc_checkout_leaves_nothing_stale(toy, instance, edit, dvc_changed, shell):
+def test_a_new_instance_learns_what_is_stale_from_dvc_lock(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, dvc_changed: Status, shell: Shell
+) -> None:
+    edit(toy, "params.yaml", "factor: 2", "factor: 3")
+    shell(toy.root, "dvc", "repro", "-q", "prepare")
+    tick(toy, instance)
+    assert stale(toy, instance) == dvc_changed(toy) == {"fit@a", "fit@b"}
+
+
+def test_git_checkout_with_dvc_checkout_leaves_nothing_stale(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, dvc_changed: Status, shell: Shell
+) -> None:
     edit(toy, "params.yaml", "factor: 2", "factor: 3")
     shell(toy.root, "dvc", "repro", "-q")
     tick(toy, instance)
@@ -165,7 +191,9 @@ AGREE = {
 
 
 @pytest.mark.parametrize("what", AGREE)
-def test_dagster_and_dvc_agree_on_what_is_stale_after_an_edit_of(what, toy, instance, edit, dvc_changed):
+def test_dagster_and_dvc_agree_on_what_is_stale_after_an_edit_of(
+    what: str, toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, dvc_changed: Status
+) -> None:
     tick(toy, instance)
     if "frozen" in what:
         edit(toy, "dvc.yaml", "cmd: python prepare.py", "frozen: true\n    cmd: python prepare.py")
@@ -174,7 +202,7 @@ def test_dagster_and_dvc_agree_on_what_is_stale_after_an_edit_of(what, toy, inst
     assert stale(toy, instance) == dvc_changed(toy)
 
 
-def test_a_failing_stage_shows_its_own_message(toy, instance, edit):
+def test_a_failing_stage_shows_its_own_message(toy: DvcProject, instance: dg.DagsterInstance, edit: Edit) -> None:
     edit(toy, "params.yaml", "rate: 0.5", "rate: -1")
     result = materialize(toy, instance, "fit@a", raises=False)
     failure = result.failure_data_for_node("dvc__fit_a").user_failure_data
@@ -185,7 +213,18 @@ def test_a_failing_stage_shows_its_own_message(toy, instance, edit):
     assert failure.metadata["dvc/exit_code"].value != 0
 
 
-def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy, instance):
+@pytest.mark.slow
+def test_a_stage_with_retries_is_tried_again_and_no_more_than_that(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit
+) -> None:
+    edit(toy, "prepare.py", "import pathlib", "open('tries', 'a').write('.')\n1 / 0")
+    result = materialize(toy, instance, "prepare", raises=False)
+    failure = result.failure_data_for_node("dvc__prepare").user_failure_data
+    assert failure.description.startswith("prepare failed: ZeroDivisionError: division by zero")
+    assert (toy.root / "tries").read_text() == ".."
+
+
+def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy: DvcProject, instance: dg.DagsterInstance) -> None:
     (toy.root / "fit.py").unlink()
     result = materialize(toy, instance, "fit@a", raises=False)
     failure = result.failure_data_for_node("dvc__fit_a").user_failure_data
@@ -194,7 +233,9 @@ def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy, instance):
 
 
 @pytest.mark.filterwarnings("ignore:.*currently in preview")
-def test_what_the_stage_reports_through_pipes_is_in_the_materialization(toy, instance, edit):
+def test_what_the_stage_reports_through_pipes_is_in_the_materialization(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit
+) -> None:
     edit(toy, "dvc.yaml", "meta: {dagster: {group: models}}", "meta: {dagster: {group: models, pipes: true}}")
     edit(
         toy,
@@ -209,7 +250,7 @@ def test_what_the_stage_reports_through_pipes_is_in_the_materialization(toy, ins
     assert result.asset_materializations_for_node("dvc__fit_a")[0].metadata["epochs"].value == 3
 
 
-def test_dvc_exp_run_with_a_parameter_works_beside_dagster(toy, shell):
+def test_dvc_exp_run_with_a_parameter_works_beside_dagster(toy: DvcProject, shell: Shell) -> None:
     shell(toy.root, "dvc", "exp", "run", "-q", "-S", "fit.rate=0.125", "fit@a")
     assert "rate: 0.125" in (toy.root / "params.yaml").read_text()
     assert '"mean": 1.5' in (toy.root / "models" / "a.json").read_text()
@@ -217,16 +258,17 @@ def test_dvc_exp_run_with_a_parameter_works_beside_dagster(toy, shell):
 
 @pytest.mark.filterwarnings("ignore:.*currently in beta")
 @pytest.mark.parametrize(
-    ("selection", "expected"), [("+key:score", set(KEYS)), ("+score", set(KEYS)), ("group:models", {"fit@a", "fit@b"})]
+    ("selection", "expected"),
+    [("+key:score", set(KEYS)), ("+score", {"fit@a", "fit@b", "score"}), ("group:models", {"fit@a", "fit@b"})],
 )
-def test_a_selection_string_parses(selection, expected, toy):
+def test_a_selection_string_parses(selection: str, expected: set[str], toy: DvcProject) -> None:
     graph = asset_graph(toy)
     selected = dg.AssetSelection.from_string(selection).resolve(graph)
     assert selected & set(KEYS.values()) == {KEYS[target] for target in expected}
 
 
-def test_definitions_of_a_folder_load_without_torch_and_name_the_jobs(toy, edit):
-    edit(toy, "dvc.yaml", "  score:", "  promote:")
+def test_definitions_of_a_folder_load_without_torch_and_name_the_jobs(toy: DvcProject, edit: Edit) -> None:
+    edit(toy, "dvc.yaml", "  score:", "  report:")
     code = (
         "import sys, ctinterp_dagster.definitions as d\n"
         "repository = d.defs.get_repository_def()\n"
@@ -242,7 +284,7 @@ def test_definitions_of_a_folder_load_without_torch_and_name_the_jobs(toy, edit)
     assert loaded == "[]"
 
 
-def test_a_project_can_be_copied_while_the_versions_stay(toy, tmp_path):
+def test_a_project_can_be_copied_while_the_versions_stay(toy: DvcProject, tmp_path: Path) -> None:
     shutil.copytree(toy.root, tmp_path / "elsewhere")
     other = DvcProject.at(tmp_path / "elsewhere").stages()
     assert {target: stage.code_version for target, stage in toy.stages().items()} == {

@@ -1,19 +1,22 @@
 """The resolved project as DVC sees it."""
 
-import threading
-import time
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectError
+from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectError, DvcStage, project
+
+Edit = Callable[[DvcProject, str, str, str], None]
+Status = Callable[[DvcProject], set[str]]
 
 
-def test_foreach_is_resolved_and_stages_come_sorted(toy):
+def test_foreach_is_resolved_and_stages_come_sorted(toy: DvcProject) -> None:
     assert list(toy.stages()) == ["fit@a", "fit@b", "prepare", "score"]
 
 
-def test_a_stage_knows_who_makes_what_it_reads(toy):
+def test_a_stage_knows_who_makes_what_it_reads(toy: DvcProject) -> None:
     stages = toy.stages()
     assert stages["score"].makers == ("fit@a", "fit@b")
     assert stages["fit@a"].makers == ("prepare",)
@@ -21,13 +24,13 @@ def test_a_stage_knows_who_makes_what_it_reads(toy):
     assert [source.path for source in stages["prepare"].sources] == ["data/raw.csv"]
 
 
-def test_a_stage_that_never_ran_has_no_versions(fresh):
+def test_a_stage_that_never_ran_has_no_versions(fresh: DvcProject) -> None:
     stage = fresh.stages()["prepare"]
     assert (stage.lock, stage.data_version, stage.locked_code_version) == (None, None, None)
     assert stage.changed
 
 
-def test_code_versions_are_those_of_the_lock_after_a_run(toy):
+def test_code_versions_are_those_of_the_lock_after_a_run(toy: DvcProject) -> None:
     for stage in toy.stages().values():
         assert stage.code_version == stage.locked_code_version
         assert not stage.changed
@@ -54,18 +57,20 @@ EDITS = {
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_changed_is_what_dvc_status_says_after_an_edit_of(what, toy, edit, dvc_changed):
+def test_changed_is_what_dvc_status_says_after_an_edit_of(
+    what: str, toy: DvcProject, edit: Edit, dvc_changed: Status
+) -> None:
     edit(toy, *EDITS[what])
     assert {stage.target for stage in toy.stages().values() if stage.changed} == dvc_changed(toy)
 
 
-def test_changed_is_what_dvc_status_says_after_a_file_was_removed(toy, dvc_changed):
+def test_changed_is_what_dvc_status_says_after_a_file_was_removed(toy: DvcProject, dvc_changed: Status) -> None:
     for file in ("models/a.json", "fit.py", "data/raw.csv"):
         (toy.root / file).unlink()
     assert {stage.target for stage in toy.stages().values() if stage.changed} == dvc_changed(toy)
 
 
-def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy):
+def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy: DvcProject) -> None:
     (toy.root / "extra").mkdir()
     (toy.root / "extra" / "dvc.yaml").write_text(
         "vars: [{name: plus}]\n"
@@ -83,33 +88,47 @@ def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy):
     assert [out.path for out in stage.outputs] == ["extra/x.txt"]
 
 
-def test_a_dependency_named_in_sources_is_data_and_not_code(toy, edit):
+def test_a_dependency_named_in_sources_is_data_and_not_code(toy: DvcProject, edit: Edit) -> None:
     edit(toy, "dvc.yaml", "group: data,", "group: data, sources: [prepare.py],")
     assert {source.path for source in toy.stages()["prepare"].sources} == {"data/raw.csv", "prepare.py"}
 
 
-def test_a_lock_that_is_half_written_is_read_again(toy):
+def test_an_empty_lock_is_read_again_until_it_is_written(toy: DvcProject, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = toy.root / "dvc.lock"
     whole = lock.read_text()
     lock.write_text("")
-
-    def finish() -> None:
-        time.sleep(0.3)
-        lock.write_text(whole)
-
-    writer = threading.Thread(target=finish)
-    writer.start()
-    stages = toy.stages()
-    writer.join()
-    assert not any(stage.changed for stage in stages.values())
+    os.utime(lock, (0, 0))
+    monkeypatch.setattr(project.time, "sleep", lambda _: lock.write_text(whole))
+    assert not any(stage.changed for stage in toy.stages().values())
 
 
-def test_a_broken_dvc_yaml_is_refused_with_the_reason(toy):
+def test_a_lock_that_is_written_while_it_is_read_is_read_again(
+    toy: DvcProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = toy.root / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text(whole[: whole.index("  score:")])  # readable, and one stage short
+    os.utime(lock, (0, 0))
+    reads = []
+
+    def read(root: Path) -> tuple[DvcStage, ...]:
+        reads.append(project_read(root))
+        lock.write_text(whole) if len(reads) == 1 else os.utime(lock, (0, 0))
+        return reads[-1]
+
+    project_read = project.read_index
+    monkeypatch.setattr(project, "read_index", read)
+    assert not any(stage.changed for stage in toy.stages().values())
+    assert [stage.changed for stage in reads[0]] == [False, False, False, True]
+
+
+def test_a_broken_dvc_yaml_is_refused_with_the_reason(toy: DvcProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "_FIRST_WAIT_S", 0)
     (toy.root / "dvc.yaml").write_text("stages: {train: {cmd: [}}\n")
     with pytest.raises(DvcProjectError, match=r"cannot be read: .*dvc\.yaml"):
         toy.stages()
 
 
-def test_a_folder_outside_any_project_is_refused(tmp_path: Path):
+def test_a_folder_outside_any_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DvcProjectError, match=r"no DVC project at .*: run `dvc init`"):
         DvcProject.at(tmp_path)

@@ -14,6 +14,9 @@ from dvc.repo import Repo
 
 from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, build_dvc_assets, resource
 
+Edit = Callable[[DvcProject, str, str, str], None]
+Shell = Callable[..., str]
+
 GUARD = Path(resource.__file__).with_name("guard.py")
 
 # A stage of three processes, the last of which does not listen to SIGTERM.
@@ -56,18 +59,19 @@ def alive(pid: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
-def test_the_guard_passes_on_the_exit_code_and_the_output():
-    done = subprocess.run(
+def test_the_guard_passes_on_the_exit_code_and_the_output() -> None:
+    guard = subprocess.Popen(
         [sys.executable, GUARD, "1", sys.executable, "-c", "print('said'); raise SystemExit(7)"],
         stdin=subprocess.PIPE,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (7, "said\n", "")
+    assert guard.stdout.read() == "said\n"
+    assert guard.wait() == 7
 
 
-def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path):
+def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     guard = subprocess.Popen(
         [sys.executable, GUARD, "0.5", sys.executable, "stubborn.py"], cwd=tmp_path, stdin=subprocess.PIPE
@@ -79,8 +83,11 @@ def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path):
     wait_for(lambda: not alive(grandchild), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_ending_the_run_ends_the_stage_and_leaves_the_project_usable(end, toy, shell):
+def test_ending_the_run_ends_the_stage_and_leaves_the_project_usable(
+    end: signal.Signals, toy: DvcProject, shell: Shell
+) -> None:
     (toy.root / "prepare.py").write_text(STUBBORN)
     environment = os.environ | {"PYTHONPATH": str(Path(resource.__file__).parents[3])}
     run = subprocess.Popen(
@@ -93,15 +100,19 @@ def test_ending_the_run_ends_the_stage_and_leaves_the_project_usable(end, toy, s
     )
     stage = pid_in(toy.root / "pid")
     run.send_signal(end)
-    run.wait(20)
-    wait_for(lambda: not alive(stage), 10)
+    run.wait(60)
+    assert run.returncode != 0
+    wait_for(lambda: not alive(stage))
     shell(toy.root, "git", "checkout", "-q", "prepare.py")
     shell(toy.root, "dvc", "repro", "-q")
     with Repo(str(toy.root)) as repo:
         assert repo.status() == {}
 
 
-def test_a_stage_that_another_dvc_uses_waits_and_says_who_uses_it(toy, edit, monkeypatch, capfd):
+@pytest.mark.slow
+def test_a_stage_that_another_dvc_uses_waits_and_says_who_uses_it(
+    toy: DvcProject, edit: Edit, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(resource, "_BUSY_WAIT_S", 0.2)
     edit(
         toy, "prepare.py", "import pathlib", "import time; open('started', 'w').close(); time.sleep(4); import pathlib"
@@ -118,7 +129,8 @@ def test_a_stage_that_another_dvc_uses_waits_and_says_who_uses_it(toy, edit, mon
     assert f"prepare waits: its files are in use by (PID {other.pid}): " in capfd.readouterr().err
 
 
-def test_a_stage_that_stays_in_use_fails_with_the_name_of_its_user(toy, edit):
+@pytest.mark.slow
+def test_a_stage_that_stays_in_use_fails_with_the_name_of_its_user(toy: DvcProject, edit: Edit) -> None:
     edit(
         toy, "prepare.py", "import pathlib", "import time; open('started', 'w').close(); time.sleep(60); import pathlib"
     )
@@ -140,7 +152,7 @@ def test_a_stage_that_stays_in_use_fails_with_the_name_of_its_user(toy, edit):
     assert failure.description.startswith("prepare did not run: for 0 s its files were in use by (PID ")
 
 
-def test_every_line_of_a_stage_is_a_log_event(toy, edit, capfd):
+def test_every_line_of_a_stage_is_a_log_event(toy: DvcProject, edit: Edit, capfd: pytest.CaptureFixture[str]) -> None:
     edit(toy, "prepare.py", "import pathlib", "print('step=1 loss=0.5')\nimport pathlib")
     dg.materialize(
         build_dvc_assets(toy),
@@ -150,7 +162,9 @@ def test_every_line_of_a_stage_is_a_log_event(toy, edit, capfd):
     assert "dvc__prepare - step=1 loss=0.5" in capfd.readouterr().err
 
 
-def test_a_stage_runs_with_the_python_that_runs_dagster(toy, edit, monkeypatch):
+def test_a_stage_runs_with_the_python_that_runs_dagster(
+    toy: DvcProject, edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p))
     edit(toy, "prepare.py", "import pathlib", "import sys; open('python', 'w').write(sys.prefix)\nimport pathlib")
     dg.materialize(

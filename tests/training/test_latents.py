@@ -17,7 +17,7 @@ def patches(*pairs: LatentPair, flips: tuple[int, ...] = (), share: float = 0.0,
     return LatentPatches(pairs, PatchSettings((2, 3, 4), flips, share), batch_size)
 
 
-def test_a_batch_depends_on_its_seed_only():
+def test_a_batch_depends_on_its_seed_only() -> None:
     source = patches(coordinates(5, 6, 7), flips=(0, 1, 2))
     first, again, other = (source.draw(seeded(0, index)) for index in (4, 4, 5))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -25,7 +25,7 @@ def test_a_batch_depends_on_its_seed_only():
     assert not torch.equal(first[2], other[2])
 
 
-def test_condition_and_target_are_cut_and_mirrored_together():
+def test_condition_and_target_are_cut_and_mirrored_together() -> None:
     condition, target, noise, t = patches(coordinates(5, 6, 7, offset=100.0), flips=(0, 1, 2)).draw(seeded(0))
     assert condition.shape == target.shape == noise.shape == (16, 3, 2, 3, 4)
     assert t.shape == (16,)
@@ -33,7 +33,7 @@ def test_condition_and_target_are_cut_and_mirrored_together():
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_only_the_chosen_axis_is_mirrored_and_half_of_the_time(axis):
+def test_only_the_chosen_axis_is_mirrored_and_half_of_the_time(axis: int) -> None:
     condition = patches(coordinates(5, 6, 7), flips=(axis,), batch_size=200).draw(seeded(1))[0]
     for other in range(3):
         steps = condition[:, other].diff(dim=other + 1).flatten(1)[:, 0]
@@ -41,32 +41,32 @@ def test_only_the_chosen_axis_is_mirrored_and_half_of_the_time(axis):
         assert mirrored == 0.0 if other != axis else 0.35 < mirrored < 0.65
 
 
-def test_every_case_and_every_place_is_reached():
+def test_every_case_and_every_place_is_reached() -> None:
     condition = patches(coordinates(3, 3, 4), coordinates(2, 4, 4), batch_size=200).draw(seeded(0))[0]
     corners = {tuple(corner) for corner in condition[:, :, 0, 0, 0].int().tolist()}
     assert corners == {(0, 0, 0), (1, 0, 0), (0, 1, 0)}
 
 
-def test_a_short_case_is_replicated_at_its_far_end():
+def test_a_short_case_is_replicated_at_its_far_end() -> None:
     condition = patches(coordinates(1, 3, 4)).draw(seeded(0))[0]
     assert condition.shape == (16, 3, 2, 3, 4)
     assert torch.equal(condition[:, :, 0], condition[:, :, 1])
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0.0, 0.0), (0.5, 0.4, 0.6), (1.0, 1.0, 1.0)])
-def test_the_share_of_one_step_samples_is_at_pure_noise(share, low, high):
+def test_the_share_of_one_step_samples_is_at_pure_noise(share: float, low: float, high: float) -> None:
     t = patches(coordinates(2, 3, 4), share=share, batch_size=500).draw(seeded(0))[3]
     assert low <= float((t == 1.0).float().mean()) <= high
 
 
-def test_validation_batches_are_fixed_and_span_time():
+def test_validation_batches_are_fixed_and_span_time() -> None:
     source = patches(coordinates(5, 6, 7), batch_size=4)
     first, again = source.fixed(2, seed=3), source.fixed(2, seed=3)
     assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
     assert_close(torch.cat([batch[3] for batch in first]), torch.arange(1, 9) / 8)
 
 
-def test_the_fingerprint_tells_data_and_patches_apart():
+def test_the_fingerprint_tells_data_and_patches_apart() -> None:
     same = {patches(coordinates(3, 3, 4)).fingerprint() for _ in range(2)}
     others = {
         patches(coordinates(3, 3, 4, offset=1.0)).fingerprint(),
@@ -77,17 +77,17 @@ def test_the_fingerprint_tells_data_and_patches_apart():
     assert len(same | others) == 4
 
 
-def test_latents_on_different_grids_are_refused():
+def test_latents_on_different_grids_are_refused() -> None:
     with pytest.raises(TrainingError, match=r"on one grid, got \(4, 2, 3, 4\) and \(4, 2, 3, 5\)"):
         LatentPair(torch.zeros(4, 2, 3, 4), torch.zeros(4, 2, 3, 5))
 
 
-def test_no_case_is_refused():
+def test_no_case_is_refused() -> None:
     with pytest.raises(TrainingError, match="no case to train on: check the splits"):
         patches()
 
 
 @pytest.mark.parametrize("bad", [((0, 1, 1), (), 0.0), ((1, 1, 1), (3,), 0.0), ((1, 1, 1), (), 1.1)])
-def test_impossible_patches_are_refused(bad):
+def test_impossible_patches_are_refused(bad: tuple[tuple[int, int, int], tuple[int, ...], float]) -> None:
     with pytest.raises(ParamsError, match="a patch has sizes >= 1"):
         PatchSettings(*bad)

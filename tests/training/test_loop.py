@@ -2,6 +2,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from torch import nn
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import CheckpointError, TrainingError
-from ctinterp_dagster.training.loop import LoopSettings, learning_rate_at, run_loop, seeded
+from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop, seeded
 
 
 class StopHereError(Exception):
     pass
 
 
-def stop_at(step: int):
-    def on_step(record):
+def stop_at(step: int) -> Callable[[StepRecord], None]:
+    def on_step(record: StepRecord) -> None:
         if record.step == step:
             raise StopHereError("stopped on purpose")
 
@@ -51,24 +52,24 @@ class Points:
         return f"points {self.scale}"
 
 
-def settings(**changes) -> LoopSettings:
+def settings(**changes: object) -> LoopSettings:
     return replace(tiny.SETTINGS, **changes)
 
 
-def test_a_run_finds_the_minimum():
+def test_a_run_finds_the_minimum() -> None:
     line = Line()
     history = run_loop(line, Points(), settings(steps=100, learning_rate=0.3, clip_norm=100.0, ema_decay=0.0))
     assert line.slope.item() == pytest.approx(3.0, abs=1e-2)
     assert history[-1].loss < 1e-3 < history[0].loss
 
 
-def test_a_denoiser_learns_more_than_adding_nothing():
-    losses = [row.val_loss for row in tiny.train(steps=60, validate_every=20, ema_decay=0.8)[1] if row.val_loss]
-    assert len(losses) == 3
-    assert losses[-1] < 0.9 * losses[0]
+def test_a_denoiser_learns_more_than_adding_nothing() -> None:
+    untrained = tiny.train(steps=1, learning_rate=0.0)[1][-1].val_loss
+    trained = tiny.train(steps=50, learning_rate=8e-3, validate_every=50, ema_decay=0.8)[1][-1].val_loss
+    assert trained < 0.7 * untrained
 
 
-def test_two_runs_end_with_the_same_bits():
+def test_two_runs_end_with_the_same_bits() -> None:
     (first, rows), (second, again) = tiny.train(), tiny.train()
     assert tiny.weights_hash(first) == tiny.weights_hash(second)
     assert rows == again
@@ -76,7 +77,9 @@ def test_two_runs_end_with_the_same_bits():
 
 @pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"}])
 @pytest.mark.parametrize("stop", [3, 4])
-def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tmp_path, changes, stop):
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
+    tmp_path: Path, changes: dict[str, object], stop: int
+) -> None:
     whole, rows = tiny.train(**changes)
     checkpoint = tmp_path / "resume.pt"
     with pytest.raises(StopHereError, match="stopped on purpose"):
@@ -86,7 +89,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(tmp_path, changes, st
     assert again == rows
 
 
-def test_a_resumed_run_only_repeats_what_came_after_the_checkpoint(tmp_path):
+def test_a_resumed_run_only_repeats_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     steps = []
     with pytest.raises(StopHereError, match="stopped on purpose"):
         tiny.train(tmp_path / "resume.pt", stop_at(5))
@@ -94,44 +97,44 @@ def test_a_resumed_run_only_repeats_what_came_after_the_checkpoint(tmp_path):
     assert steps == [5, 6]
 
 
-def test_a_checkpoint_is_read_without_unpickling_and_leaves_no_partial_file(tmp_path):
+def test_a_checkpoint_is_read_without_unpickling_and_leaves_no_partial_file(tmp_path: Path) -> None:
     tiny.train(tmp_path / "resume.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["resume.pt"]
     assert set(torch.load(tmp_path / "resume.pt", weights_only=True)) >= {"objective", "optimizer", "ema", "history"}
 
 
 @pytest.mark.parametrize("changes", [{"seed": 8}, {"learning_rate": 1e-3}, {"steps": 7}])
-def test_the_checkpoint_of_other_settings_is_refused(tmp_path, changes):
+def test_the_checkpoint_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     tiny.train(tmp_path / "resume.pt")
     with pytest.raises(TrainingError, match=r"resume.pt is the checkpoint of another run .* remove it to start afresh"):
         tiny.train(tmp_path / "resume.pt", **changes)
 
 
-def test_the_checkpoint_of_other_data_is_refused(tmp_path):
+def test_the_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
     run_loop(Line(), Points(), settings(), checkpoint=tmp_path / "resume.pt")
     with pytest.raises(TrainingError, match="checkpoint of another run"):
         run_loop(Line(), Points(scale=2.0), settings(), checkpoint=tmp_path / "resume.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
-def test_a_damaged_checkpoint_is_refused(tmp_path, content):
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "resume.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match="resume.pt is not a training checkpoint"):
+    with pytest.raises(CheckpointError, match=r"resume\.pt is not a training checkpoint"):
         tiny.train(tmp_path / "resume.pt")
 
 
-def test_a_truncated_checkpoint_is_refused(tmp_path):
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     tiny.train(tmp_path / "resume.pt")
     content = (tmp_path / "resume.pt").read_bytes()
     (tmp_path / "resume.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(CheckpointError, match="resume.pt is not a training checkpoint"):
+    with pytest.raises(CheckpointError, match=r"resume\.pt is not a training checkpoint"):
         tiny.train(tmp_path / "resume.pt")
 
 
-def test_a_pickle_in_the_place_of_a_checkpoint_is_not_run(tmp_path):
+def test_a_pickle_in_the_place_of_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     torch.save(Payload(trap), tmp_path / "resume.pt")
-    with pytest.raises(CheckpointError, match="resume.pt is not a training checkpoint"):
+    with pytest.raises(CheckpointError, match=r"resume\.pt is not a training checkpoint"):
         tiny.train(tmp_path / "resume.pt")
     assert not trap.exists()
 
@@ -140,23 +143,23 @@ class Payload:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, ...]:
         return (os.mkdir, (str(self.path),))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run():
-    with pytest.raises(TrainingError, match="diverged at step 1: loss inf, .* lower learning_rate"):
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    with pytest.raises(TrainingError, match=r"diverged at step 1: loss inf, .* lower learning_rate"):
         run_loop(Line(), Points(scale=1e30), settings())
 
 
-def test_the_gradient_is_clipped_and_its_norm_recorded_before_clipping():
+def test_the_gradient_is_clipped_and_its_norm_recorded_before_clipping() -> None:
     line = Line(start=1000.0)
     row = run_loop(line, Points(), settings(steps=1, clip_norm=1e-12, warmup_steps=0, ema_decay=0.0))[0]
     assert row.grad_norm > 100
     assert abs(line.slope.item() - 1000.0) < 0.1  # weight decay alone, and not Adam's full step of a scaled gradient
 
 
-def test_accumulated_batches_make_the_gradient_of_their_mean():
+def test_accumulated_batches_make_the_gradient_of_their_mean() -> None:
     points = Points()
     row = run_loop(Line(), points, settings(steps=1, accumulation=3))[0]
     assert len(points.drawn) == 3
@@ -164,7 +167,7 @@ def test_accumulated_batches_make_the_gradient_of_their_mean():
     assert row.grad_norm == pytest.approx(float(torch.stack(points.drawn).square().mean() * 6.0), rel=1e-6)
 
 
-def test_validation_sees_the_averaged_weights():
+def test_validation_sees_the_averaged_weights() -> None:
     batch = (torch.ones(4),)
     line = Line()
     rows = run_loop(line, Points(), settings(steps=3, validate_every=2, learning_rate=0.1), validation=[batch])
@@ -172,7 +175,7 @@ def test_validation_sees_the_averaged_weights():
     assert rows[-1].val_loss == pytest.approx(float((line.slope.detach() - 3.0) ** 2), rel=1e-6)
 
 
-def test_the_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
+def test_the_learning_rate_rises_linearly_and_falls_as_half_a_cosine() -> None:
     plan = settings(steps=12, warmup_steps=2, learning_rate=1.0)
     rates = [learning_rate_at(step, plan) for step in range(12)]
     assert rates[:3] == [0.5, 1.0, 1.0]
@@ -180,28 +183,28 @@ def test_the_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
     assert rates[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.9)))
 
 
-def test_seeded_streams_differ_in_every_key_and_repeat():
+def test_seeded_streams_differ_in_every_key_and_repeat() -> None:
     draws = {keys: torch.rand(1, generator=seeded(*keys)).item() for keys in ((0, 0), (0, 1), (1, 0), (1, 1))}
     assert len(set(draws.values())) == 4
     assert torch.rand(1, generator=seeded(1, 0)).item() == draws[(1, 0)]
 
 
-def test_fp16_without_a_gpu_is_refused():
+def test_fp16_without_a_gpu_is_refused() -> None:
     with pytest.raises(TrainingError, match="mixed_precision fp16 needs a GPU, the device is cpu: use bf16 or no"):
         tiny.train(mixed_precision="fp16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_device_is_refused():
+def test_a_missing_device_is_refused() -> None:
     with pytest.raises(TrainingError, match="device cuda is not there, found cpu"):
         tiny.train(device="cuda")
 
 
-def test_one_process_may_train_in_one_precision_after_another():
+def test_one_process_may_train_in_one_precision_after_another() -> None:
     assert tiny.weights_hash(tiny.train()[0]) != tiny.weights_hash(tiny.train(mixed_precision="bf16")[0])
 
 
-def test_bf16_on_a_patch_that_halves_to_two_slices_is_refused():
+def test_bf16_on_a_patch_that_halves_to_two_slices_is_refused() -> None:
     class Deep(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -215,14 +218,14 @@ def test_bf16_on_a_patch_that_halves_to_two_slices_is_refused():
     run_loop(Deep(), Points(), settings(steps=1))
 
 
-def test_determinism_flags_are_put_back():
+def test_determinism_flags_are_put_back() -> None:
     before = torch.are_deterministic_algorithms_enabled()
     tiny.train(steps=1)
     assert torch.are_deterministic_algorithms_enabled() == before
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path):
+def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     run = subprocess.run(
         [*command, tiny.__file__, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def cases(count: int, seed: int) -> list[LatentPair]:
     return [LatentPair(c, 0.5 * c + 0.1 * torch.randn(c.shape, generator=generator)) for c in conditions]
 
 
-def train(checkpoint: Path | None = None, on_step=lambda _: None, **changes) -> tuple[Denoiser, list[StepRecord]]:
+def train(
+    checkpoint: Path | None = None, on_step: Callable[[StepRecord], None] = lambda _: None, **changes: object
+) -> tuple[Denoiser, list[StepRecord]]:
     torch.manual_seed(0)
     denoiser = Denoiser(2, 2, channels=(4, 8), blocks=1)
     history = train_denoiser(

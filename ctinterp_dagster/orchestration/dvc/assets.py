@@ -41,16 +41,21 @@ def _stage_asset(
 ) -> dg.AssetsDefinition:
     """The asset that runs one stage."""
     key = translator.get_asset_key(stage)
-    retries = stage.settings.get("retries")
+    retries = stage.settings.get("retries", 0)
 
     @dg.multi_asset(
         name="dvc__" + re.sub(r"\W", "_", stage.target),
         specs=[translator.get_asset_spec(stage, stages)],
         pool=stage.settings.get("pool"),
-        retry_policy=dg.RetryPolicy(max_retries=retries) if retries else None,
     )
     def materialize(context: dg.AssetExecutionContext, dvc: DvcCliResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        run = dvc.repro(context, stage, force=context.run.tags.get(FORCE_TAG) == "true")
+        try:
+            run = dvc.repro(context, stage, force=context.run.tags.get(FORCE_TAG) == "true")
+        except dg.Failure as failure:
+            # Not a RetryPolicy: Dagster would apply it to a terminated run too, and start the stage again.
+            if context.op_execution_context.retry_number < retries:
+                raise dg.RetryRequested(max_retries=retries) from failure
+            raise
         after = project.stages()
         for event in source_events(after, translator, context.instance):
             context.instance.report_runless_asset_event(event)

@@ -60,7 +60,7 @@ class DvcProject:
 
     def _locks_written_since(self, stages: tuple[DvcStage, ...], start: float) -> bool:
         locks = [self.root / folder / "dvc.lock" for folder in sorted({stage.folder for stage in stages})]
-        return any(lock.stat().st_mtime >= start or lock.stat().st_size == 0 for lock in locks if lock.exists())
+        return any(lock.stat().st_mtime >= start for lock in locks if lock.exists())
 
 
 def _reason(error: Exception) -> str:

@@ -7,8 +7,6 @@ import dagster as dg
 
 from ctinterp_dagster.orchestration.dvc.stage import DvcStage
 
-_MAX_KINDS = 3  # Dagster refuses more
-
 
 class DvcTranslator:
     """Turns stages and sources into asset specs; each method can be overridden alone."""
@@ -30,8 +28,8 @@ class DvcTranslator:
         return stage.settings.get("group")
 
     def get_kinds(self, stage: DvcStage) -> set[str]:
-        """`dvc` and the first two of `meta.dagster.kinds`: Dagster shows three."""
-        return set(["dvc", *stage.settings.get("kinds", [])][:_MAX_KINDS])
+        """`dvc` and `meta.dagster.kinds`."""
+        return {"dvc", *stage.settings.get("kinds", [])}
 
     def get_owners(self, stage: DvcStage) -> list[str]:
         """`meta.dagster.owners`."""

@@ -34,7 +34,8 @@ NOT_HU_TYPES = {"PERFUSION", "RCBF", "RCBV", "MTT", "TTP", "MIP", "MAX_IP", "MIN
 HU_TYPES = {"HU", "US", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT", "HOUNSFIELD"}
 # What pydicom and the conversion of its values raise on bytes that are not what they should be.
 BROKEN = (
-    BytesLengthException, InvalidDicomError, EOFError, OSError, AttributeError, KeyError, NotImplementedError, OverflowError, TypeError,
+    BytesLengthException, InvalidDicomError, EOFError, OSError, AttributeError, KeyError, NotImplementedError,
+    OverflowError, TypeError,
     ValueError, struct.error, zlib.error,
 )  # fmt: skip
 TAGS = [

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from torch.testing import assert_close
+
+from ctinterp_dagster.errors import ParamsError, TrainingError
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, train_autoencoder
+from ctinterp_dagster.training.loop import StepRecord, seeded
+
+SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
+
+
+def network() -> MaisiAutoencoder:
+    torch.manual_seed(0)
+    return MaisiAutoencoder(channels=(4, 4, 8), latent_channels=2, norm_groups=2)
+
+
+def balls(count: int, seed: int) -> list[torch.Tensor]:
+    """Bright balls in air, unit range."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.stack(torch.meshgrid(*[torch.arange(20.0)] * 3, indexing="ij"))
+    centres = torch.randint(6, 14, (count, 3, 1, 1, 1), generator=generator)
+    return [((grid - centre).square().sum(0) < 30.0).float() * 0.6 for centre in centres]
+
+
+def train(**changes: object) -> tuple[MaisiAutoencoder, list[StepRecord]]:
+    autoencoder = network()
+    settings = replace(SETTINGS, **changes)
+    rows = train_autoencoder(
+        autoencoder, balls(2, seed=1), balls(1, seed=2), crop_zyx=(12, 16, 16), kl_weight=1e-7, settings=settings
+    )
+    return autoencoder, rows
+
+
+@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
+def test_the_validation_loss_falls(mixed_precision: str) -> None:
+    untrained = train(steps=1, learning_rate=0.0, mixed_precision=mixed_precision)[1][-1].val_loss
+    trained = train(steps=30, learning_rate=5e-3, ema_decay=0.5, mixed_precision=mixed_precision)[1][-1].val_loss
+    assert trained < 0.8 * untrained
+
+
+def test_two_trainings_end_with_the_same_bits() -> None:
+    assert tiny.weights_hash(train()[0]) == tiny.weights_hash(train()[0])
+
+
+def test_the_loss_is_l1_of_values_and_differences_and_the_divergence_by_hand() -> None:
+    objective = ReconstructionObjective(network(), kl_weight=0.01)
+    crop, noise = VolumeCrops(balls(1, seed=0), (8, 12, 16), 2, 2).draw(seeded(0))
+    posterior = objective.autoencoder.encode(crop)
+    latent = posterior.mean + posterior.log_variance.mul(0.5).exp() * noise
+    error = objective.autoencoder.decode(latent) - crop
+    gradients = (
+        (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
+        + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+        + (error[..., 1:] - error[..., :-1]).abs().mean()
+    )
+    standard = torch.distributions.Normal(0.0, 1.0)
+    drawn = torch.distributions.Normal(posterior.mean, posterior.log_variance.mul(0.5).exp())
+    divergence = torch.distributions.kl_divergence(drawn, standard).sum() / 2
+    assert_close(objective(crop, noise), error.abs().mean() + gradients + 0.01 * divergence)
+
+
+def test_crops_depend_on_their_seed_and_lie_in_the_volume_mirrored_or_not() -> None:
+    ramp = torch.arange(8.0)[:, None, None] + torch.zeros(8, 9, 10)
+    source = VolumeCrops([ramp], (4, 4, 8), 50, latent_channels=3)
+    crop, noise = source.draw(seeded(0))
+    assert crop.shape == (50, 1, 4, 4, 8)
+    assert noise.shape == (50, 3, 1, 1, 2)
+    assert torch.equal(crop, source.draw(seeded(0))[0])
+    assert set(crop.diff(dim=2).unique().tolist()) == {-1.0, 1.0}
+    assert set(crop.unique().tolist()) == set(range(8))
+
+
+def test_a_volume_smaller_than_the_crop_is_replicated_at_its_far_end() -> None:
+    crop = VolumeCrops([torch.rand(3, 8, 8)], (4, 8, 8), 1, latent_channels=1).draw(seeded(0))[0][0, 0]
+    assert torch.equal(crop[3], crop[2]) or torch.equal(crop[0], crop[1])
+
+
+def test_the_fingerprint_tells_volumes_apart() -> None:
+    volumes = balls(2, seed=0)
+    prints = [VolumeCrops(chosen, (4, 4, 4), 1, 1).fingerprint() for chosen in (volumes, volumes, volumes[:1])]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_no_volume_is_refused() -> None:
+    with pytest.raises(TrainingError, match="no volume to train on: check the splits"):
+        VolumeCrops([], (4, 4, 4), 1, 1)
+
+
+def test_a_crop_that_four_does_not_divide_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"patch_zyx must be multiples of 4, got \(4, 4, 6\)"):
+        VolumeCrops(balls(1, seed=0), (4, 4, 6), 1, 1)
+
+
+def test_bf16_on_a_crop_whose_latent_has_two_slices_is_refused() -> None:
+    settings = replace(SETTINGS, mixed_precision="bf16")
+    with pytest.raises(TrainingError, match="on 2 slices would get wrong gradients in bf16"):
+        train_autoencoder(network(), balls(1, seed=0), [], crop_zyx=(8, 16, 16), kl_weight=0.0, settings=settings)
