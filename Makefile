@@ -35,7 +35,7 @@ lint: setup ## ruff, mypy, import-linter, codespell
 	codespell
 
 dagster: setup ## the web UI at http://127.0.0.1:3000
-	DAGSTER_HOME=$(CURDIR)/deploy/local dagster dev -h 127.0.0.1
+	dagster dev -h 127.0.0.1
 
 clean: ## remove what the pipeline made (not data/raw)
 	rm -rf data/ingest data/thicken data/autoencoder data/encode data/train data/generate

@@ -123,7 +123,7 @@ class Interpolator:
     """A loaded model that turns thick volumes into thin ones."""
 
     def __init__(self, model: LatentDiffusion, device: str = "auto") -> None:
-        """Move a model to a device (`auto`, `cpu`, `cuda`, `mps`)."""
+        """Move a model to a device (`auto`, `cpu`, `cuda`)."""
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
 

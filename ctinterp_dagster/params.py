@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Triple = Annotated[tuple[Count, Count, Count], Field()]
 Profile = Literal["box", "gaussian", "triangle"]
-Method = Literal["nearest", "linear", "cubic", "cubic_projected", "tv_projected", "registration_projected", "model"]
+Baseline = Literal["nearest", "linear", "cubic", "cubic_projected", "tv_projected", "registration_projected"]
 Precision = Literal["no", "bf16", "fp16"]
 
 
@@ -31,7 +31,7 @@ class Base(Section):
 
     seed: Annotated[int, Field(ge=0)]
     threads: Count
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Literal["auto", "cpu", "cuda"]
 
 
 class Phantom(Section):
@@ -69,6 +69,7 @@ class Thicken(Section):
 class Optimisation(Section):
     """What the two trainings have in common."""
 
+    launcher: str
     steps: Count
     batch_size: Count
     accumulation: Count
@@ -123,7 +124,7 @@ class Generate(Section):
 class Evaluate(Section):
     """Scoring."""
 
-    methods: Annotated[tuple[Method, ...], Field(min_length=1)]
+    baselines: Annotated[tuple[Baseline, ...], Field(min_length=1)]
 
 
 class Report(Section):

@@ -7,7 +7,7 @@ import torch
 
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolate import Interpolator, Settings, gather_evidence, load_checkpoint, operator_for, thicken
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.phantom import phantom
@@ -33,7 +33,9 @@ def test_thick_slices_are_means_centred_on_their_groups(thin: Volume, thick: Vol
 
 
 @pytest.mark.parametrize("profile", ["box", "gaussian"])
-def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, tiny_model: LatentDiffusion, profile: str) -> None:
+def test_the_estimate_thickened_again_is_the_measurement(
+    thin: Volume, tiny_model: LatentDiffusion, profile: str
+) -> None:
     thick = thicken(thin, 5, profile)  # type: ignore[arg-type]
     operator = ThickeningOperator.from_factor(40, 5, profile)  # type: ignore[arg-type]
     result = Interpolator(tiny_model, "cpu")(thick, operator, QUICK)
@@ -110,7 +112,9 @@ def test_a_model_file_round_trips(tmp_path: Path, tiny_model: LatentDiffusion) -
     tiny_model.save(tmp_path / "m.safetensors")
     loaded = LatentDiffusion.load(tmp_path / "m.safetensors")
     assert loaded.config == tiny_model.config
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), tiny_model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), tiny_model.state_dict().values(), strict=True)
+    )
     again = tmp_path / "again.safetensors"
     loaded.save(again)
     assert again.read_bytes() == (tmp_path / "m.safetensors").read_bytes()
@@ -126,3 +130,11 @@ def test_what_is_no_model_is_refused(tmp_path: Path, tiny_model: LatentDiffusion
     for name in ("half", "pickle"):
         with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
             load_checkpoint(tmp_path / f"{name}.safetensors")
+
+
+def test_a_gpu_that_is_not_there_is_an_error_that_says_so() -> None:
+    if torch.cuda.is_available():
+        assert pick_device("cuda").type == "cuda"
+        return
+    with pytest.raises(ParamsError, match="device cuda is not there: use cpu or auto"):
+        pick_device("cuda")

@@ -15,12 +15,13 @@ from torch import Tensor
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
 from ctinterp_dagster.interpolate import RELEASED, Interpolator, Settings, load_checkpoint, thicken
-from ctinterp_dagster.params import Method, Profile
+from ctinterp_dagster.params import Baseline, Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.io import read_scan
 
+METHODS = (*get_args(Baseline), "model")
 FIELDS = (
     "psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "residual_hu", "noise_floor_db",
 )  # fmt: skip
@@ -30,8 +31,8 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
     """Split a,b,c and refuse unknown names."""
     names = tuple(value.split(","))
     for name in names:
-        if name not in get_args(Method):
-            raise click.BadParameter(f"{name!r} is not one of {', '.join(get_args(Method))}")
+        if name not in METHODS:
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(METHODS)}")
     return names
 
 
@@ -40,10 +41,10 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 @click.option("--factor", type=click.IntRange(min=2), default=5, show_default=True, help="thin slices a thick one")
 @click.option("--profile", type=click.Choice(get_args(Profile)), default="box", show_default=True)
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
-@click.option("--methods", callback=parse_methods, default=",".join(get_args(Method)), help="which, with commas [all]")
+@click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
 @click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="network evaluations a sample")
 @click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="samples that are averaged")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the records as JSON")
 def command(

@@ -29,7 +29,7 @@ THIN_MM = 1.0
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)
 @click.option("--std", "std_path", type=click.Path(path_type=Path), help="NIfTI for the standard deviation in HU")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
 @click.option("--series", help="SeriesInstanceUID, where a folder holds several series")
 @click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")

@@ -50,7 +50,7 @@ class Column:
 
 COLUMNS = (
     Column("psnr_db", "PSNR", "dB, [-1000, 1000]", 2, 1),
-    Column("psnr_all_db", "PSNR", "the same, all slices", 2, 1),
+    Column("psnr_all_db", "PSNR", "with end slices", 2, 1),
     Column("psnr_rplhr_db", "PSNR", "dB, [-1024, 2048]", 2, 1),
     Column("psnr_soft_db", "PSNR", "dB, [-160, 240]", 2, 1),
     Column("ssim", "SSIM", "axial", 4, 1),

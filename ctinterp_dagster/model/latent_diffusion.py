@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ctinterp_dagster.errors import CheckpointError, MissingInputError
+from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
@@ -117,9 +117,14 @@ class LatentDiffusion(nn.Module):
         drawn = drawn / self.config.target_scale
         return base + drawn if self.config.target == "residual" else drawn
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file: tensors and, as metadata, the configuration."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write one safetensors file: tensors and, as metadata, the configuration.
+
+        Args:
+            path: the file.
+            dtype: how the numbers are stored; float16 halves the file, and `load` gives float32 again.
+        """
+        tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in self.state_dict().items()}
         with whole_file(path) as partial:
             save_file(tensors, partial, metadata={"ctinterp": json.dumps(asdict(self.config), sort_keys=True)})
 
@@ -153,9 +158,11 @@ class LatentDiffusion(nn.Module):
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then MPS, then the CPU; other names are torch's."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ParamsError: CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ParamsError("device cuda is not there: use cpu or auto, or install a torch that was built for your GPU")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

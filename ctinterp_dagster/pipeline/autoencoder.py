@@ -1,7 +1,6 @@
 """Which latent space? A MAISI checkpoint if there is one, else one of the same family from the training volumes."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,13 +13,19 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.training import final_losses, loop_settings, resumable, step_logger, write_curve
-from ctinterp_dagster.records import code_version, file_hash, write_json
+from ctinterp_dagster.pipeline.training import (
+    final_losses,
+    is_main_process,
+    loop_settings,
+    resumable,
+    watched,
+    write_curve,
+)
+from ctinterp_dagster.records import code_version, file_hash, whole_file, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.autoencoder import train_autoencoder
-
-logger = logging.getLogger(__name__)
+from ctinterp_dagster.training.loop import StepRecord
 
 
 def build(section: Autoencoder) -> MaisiAutoencoder:
@@ -37,51 +42,63 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         MissingInputError: the checkpoint that the parameters name is not there.
         CheckpointError: it is not one of MAISI's autoencoder.
     """
-    section = params.autoencoder
-    reports = layout.report("autoencoder")
     torch.manual_seed(params.base.seed)
-    autoencoder = build(section)
-    if section.checkpoint:
-        path = Path(section.checkpoint)
-        if not path.exists():
-            raise MissingInputError(
-                f"autoencoder.checkpoint {path} is not there: download NVIDIA's MAISI autoencoder.pt (docs/maisi.md), "
-                "or set it to an empty string to train one"
-            )
-        statistics = autoencoder.load_pretrained_weights(path)
-        metrics: dict[str, float] = {"tensors_loaded": statistics.loaded}
-        write_curve(reports / "curve.csv", [])
-        save(autoencoder, layout)
-    else:
-        recipe = {
-            "section": section.model_dump(),
-            "base": params.base.model_dump(),
-            "code": code_version("model", "training", "pipeline/autoencoder.py"),
-            "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
+    autoencoder = build(params.autoencoder)
+    if params.autoencoder.checkpoint:
+        metrics: dict[str, float] = {
+            "tensors_loaded": load_pretrained(autoencoder, Path(params.autoencoder.checkpoint))
         }
-        with resumable(layout.autoencoder, recipe) as checkpoint:
-            history = train_autoencoder(
-                autoencoder,
-                unit_volumes(layout, "train"),
-                unit_volumes(layout, "val"),
-                crop_zyx=section.patch_zyx,
-                kl_weight=section.kl_weight,
-                settings=loop_settings(section, params.base),
-                checkpoint=checkpoint,
-                on_step=step_logger(section.steps),
-            )
-            save(autoencoder, layout)
+        write_results(autoencoder, [], metrics, layout)
+        return metrics
+    return train(autoencoder, params, layout)
+
+
+def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
+    """Load a checkpoint and return how many tensors it filled."""
+    if not path.exists():
+        raise MissingInputError(
+            f"autoencoder.checkpoint {path} is not there: download NVIDIA's MAISI autoencoder (docs/maisi.md), or set "
+            "it to an empty string to train one"
+        )
+    return autoencoder.load_pretrained_weights(path).loaded
+
+
+def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, float]:
+    """Train from scratch on the thin training volumes; an interrupted training goes on where it was."""
+    section = params.autoencoder
+    recipe = {
+        "section": section.model_dump(),
+        "base": params.base.model_dump(),
+        "code": code_version("model", "training", "pipeline/autoencoder.py"),
+        "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
+    }
+    with resumable(layout.autoencoder, recipe) as checkpoint, watched("autoencoder", section.steps) as on_step:
+        history = train_autoencoder(
+            autoencoder,
+            unit_volumes(layout, "train"),
+            unit_volumes(layout, "val"),
+            crop_zyx=section.patch_zyx,
+            kl_weight=section.kl_weight,
+            settings=loop_settings(section, params.base),
+            checkpoint=checkpoint,
+            on_step=on_step,
+        )
         metrics = final_losses(history)
-        write_curve(reports / "curve.csv", history)
-    write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in autoencoder.parameters())})
+        if is_main_process():
+            write_results(autoencoder, history, metrics, layout)
     return metrics
 
 
-def save(autoencoder: MaisiAutoencoder, layout: Layout) -> None:
-    """Write the weights under MAISI's names."""
-    layout.autoencoder.mkdir(parents=True, exist_ok=True)
+def write_results(
+    autoencoder: MaisiAutoencoder, history: Sequence[StepRecord], metrics: Mapping[str, float], layout: Layout
+) -> None:
+    """Write the weights under MAISI's names, the curve and the metrics."""
+    reports = layout.report("autoencoder")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in autoencoder.state_dict().items()}
-    save_file(tensors, layout.autoencoder / "autoencoder.safetensors")
+    with whole_file(layout.autoencoder / "autoencoder.safetensors") as partial:
+        save_file(tensors, partial)
+    write_curve(reports / "curve.csv", history)
+    write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in autoencoder.parameters())})
 
 
 def unit_volumes(layout: Layout, split: Split) -> list[Tensor]:

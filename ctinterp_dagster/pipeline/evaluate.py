@@ -26,7 +26,7 @@ SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `reports/evaluate`: `per_case.csv`, `position.csv`, `calibration.csv` and `metrics.json`."""
-    factor, methods, reports = params.thicken.factor, params.evaluate.methods, layout.report("evaluate")
+    factor, reports = params.thicken.factor, layout.report("evaluate")
     rows: list[dict[str, Any]] = []
     positions: list[dict[str, Any]] = []
     spreads: list[dict[str, Any]] = []
@@ -46,9 +46,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             spreads.append({**labels, **calibration(case, thin, profile, params, layout)})
     for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
         write_csv(reports / f"{name}.csv", table, list(table[0]))
-    metrics = summary(pd.DataFrame(rows), methods, params.base.seed)
+    metrics = summary(pd.DataFrame(rows), params.base.seed)
     write_json(reports / "metrics.json", metrics)
-    return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items() if "gain_db" in values}
+    return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items()}
 
 
 def score_case(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> Iterator[Scored]:
@@ -62,7 +62,7 @@ def score_case(case: Case, thin: Volume, profile: Profile, params: Params, layou
         read_scan(case.thick(layout, profile)).volume,
         factor=params.thicken.factor,
         profile=profile,
-        methods=params.evaluate.methods,
+        methods=(*params.evaluate.baselines, "model"),
         model=generated,
     )
 
@@ -76,16 +76,15 @@ def calibration(case: Case, thin: Volume, profile: Profile, params: Params, layo
     return {"coverage_90": result.coverage_90, "correlation": correlation}
 
 
-def summary(rows: pd.DataFrame, methods: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Means over the cases by profile and method, and the model's gain over the best other method in dB."""
+def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """By profile: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
     metrics: dict[str, Any] = {}
     for profile, group in rows.groupby("profile", sort=False):
-        values: dict[str, Any] = {method: {} for method in methods}
-        for name in SUMMARISED:
-            for method, interval in summarise(group, name, seed=seed).items():
-                values[method][name] = interval.mean
-        if "model" in methods and len(methods) > 1:
-            best = best_baseline(group, "psnr_db", method="model", higher_is_better=True, seed=seed)
-            values["gain_db"] = best.interval.mean
-        metrics[str(profile)] = values
+        means = {name: summarise(group, name, seed=seed) for name in SUMMARISED}
+        best = best_baseline(group, "psnr_db", method="model", higher_is_better=True, seed=seed)
+        metrics[str(profile)] = {
+            **{name: intervals["model"].mean for name, intervals in means.items()},
+            "gain_db": best.interval.mean,
+            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name != "model"},
+        }
     return metrics

@@ -10,7 +10,14 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.training import final_losses, loop_settings, resumable, step_logger, write_curve
+from ctinterp_dagster.pipeline.training import (
+    final_losses,
+    is_main_process,
+    loop_settings,
+    resumable,
+    watched,
+    write_curve,
+)
 from ctinterp_dagster.records import code_version, file_hash, read_json, write_json
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.denoiser import train_denoiser
@@ -31,7 +38,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         "code": code_version("model", "training", "pipeline/train.py"),
         "data": file_hash(layout.encode / "manifest.json") + file_hash(layout.ingest / "cases.csv"),
     }
-    with resumable(layout.train, recipe) as checkpoint:
+    with resumable(layout.train, recipe) as checkpoint, watched("denoiser", section.steps) as on_step:
         history = train_denoiser(
             model.denoiser,
             latent_pairs("train", model.config, params, layout),
@@ -40,13 +47,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             patch=PatchSettings(section.patch_zyx, section.flip_axes, section.one_step_share),
             settings=loop_settings(section, params.base),
             checkpoint=checkpoint,
-            on_step=step_logger(section.steps),
+            on_step=on_step,
         )
-        model.save(layout.train / "model.safetensors")
-    metrics = final_losses(history)
-    write_curve(reports / "curve.csv", history)
-    parameters = sum(p.numel() for p in model.denoiser.parameters())
-    write_json(reports / "metrics.json", {**metrics, "parameters": parameters})
+        metrics = final_losses(history)
+        if is_main_process():
+            model.save(layout.train / "model.safetensors")
+            write_curve(reports / "curve.csv", history)
+            parameters = sum(p.numel() for p in model.denoiser.parameters())
+            write_json(reports / "metrics.json", {**metrics, "parameters": parameters})
     return metrics
 
 

@@ -9,9 +9,13 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from rich.console import Console
+
 from ctinterp_dagster.params import Base, Optimisation
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord
+from ctinterp_dagster.training.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -42,27 +46,40 @@ def resumable(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
 
     Checkpoints of other recipes are removed; this one's too, once the block has ended well.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"resume-{key}.pt"
-    for other in folder.glob("resume-*.pt"):
-        if other != path:
-            other.unlink()
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        for other in folder.glob("resume-*.pt"):
+            if other != path:
+                other.unlink()
     if path.exists():
         logger.info("resuming checkpoint=%s", path.name)
     yield path
-    path.unlink(missing_ok=True)
+    if is_main_process():
+        path.unlink(missing_ok=True)
 
 
-def step_logger(steps: int) -> Callable[[StepRecord], None]:
-    """A callback that logs a line every 20 steps, at validations and at the end."""
+@contextmanager
+def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
+    """Yield the callback of a training: a bar on a terminal; elsewhere a line every 20 steps and at validations."""
 
     def log(record: StepRecord) -> None:
         if record.step % LOG_EVERY == 0 or record.step == steps or record.val_loss is not None:
             val = "" if record.val_loss is None else f" val_loss={record.val_loss:.5f}"
             logger.info("step=%d/%d loss=%.5f%s", record.step, steps, record.loss, val)
 
-    return log
+    console = Console()
+    if not console.is_terminal:
+        yield log
+        return
+    with progress_bar(label, steps, console) as move:
+        yield move
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the results: the only one, or the first of those that a launcher started."""
+    return bool(PartialState().is_main_process)
 
 
 def write_curve(path: Path, history: Sequence[StepRecord]) -> None:

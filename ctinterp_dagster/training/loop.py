@@ -48,7 +48,7 @@ class LoopSettings:
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
         seed: of all chance; batch i depends on (seed, i) only.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu or cuda.
     """
 
     steps: int
@@ -62,7 +62,7 @@ class LoopSettings:
     checkpoint_every: int
     validate_every: int
     seed: int
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
