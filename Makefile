@@ -28,6 +28,7 @@ test-slow: setup ## the long tests too
 	pytest -m "slow or not slow"
 
 lint: setup ## ruff, mypy, import-linter, codespell
+	pre-commit validate-config
 	ruff check .
 	ruff format --check .
 	mypy
