@@ -44,13 +44,27 @@ class Layout:
         return self.root / "data" / "encode"
 
     @property
+    def expect(self) -> Path:
+        """`expectation.safetensors`: the regression that the null-space diffusion starts from."""
+        return self.root / "data" / "expect"
+
+    @property
+    def expectation(self) -> Path:
+        """The weights of the regression."""
+        return self.expect / "expectation.safetensors"
+
+    @property
     def train(self) -> Path:
-        """`model.safetensors`: autoencoder and denoiser in one file."""
+        """`<model>/model.safetensors`: everything that a model needs in one file."""
         return self.root / "data" / "train"
+
+    def trained(self, model: str) -> Path:
+        """The file of a model: `nullspace`, which is the one that is judged and released, or `maisi`."""
+        return self.train / model / "model.safetensors"
 
     @property
     def generate(self) -> Path:
-        """`<profile>/<case>.nii` and `<profile>/<case>.std.nii`: estimates and their standard deviations."""
+        """`<model>/<profile>/<case>.nii` and `.std.nii`: estimates and their standard deviations."""
         return self.root / "data" / "generate"
 
     @property

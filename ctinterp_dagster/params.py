@@ -67,9 +67,8 @@ class Thicken(Section):
 
 
 class Optimisation(Section):
-    """What the two trainings have in common."""
+    """What the trainings have in common."""
 
-    launcher: str
     steps: Count
     batch_size: Count
     accumulation: Count
@@ -85,6 +84,7 @@ class Optimisation(Section):
 class Autoencoder(Optimisation):
     """The latent space: a checkpoint, or a training from scratch."""
 
+    launcher: str
     checkpoint: str
     channels: Triple
     norm_groups: Count
@@ -100,8 +100,28 @@ class Encode(Section):
     memory_gib: Positive
 
 
-class Train(Optimisation):
-    """Latent diffusion."""
+class Expect(Optimisation):
+    """Regression in the null space."""
+
+    launcher: str
+    channels: Triple
+    blocks: Count
+    slab_zyx: Triple
+    vary: bool
+    noise_hu: Annotated[float, Field(ge=0)]
+
+
+class NullSpaceTraining(Optimisation):
+    """Diffusion in the null space."""
+
+    channels: Triple
+    blocks: Count
+    prediction: Literal["v", "x0"]
+    slab_zyx: Triple
+
+
+class MaisiTraining(Optimisation):
+    """Diffusion in the latent space of the autoencoder."""
 
     channels: Triple
     blocks: Count
@@ -110,6 +130,14 @@ class Train(Optimisation):
     patch_zyx: Triple
     flip_axes: tuple[Literal[0, 1, 2], ...]
     one_step_share: Annotated[float, Field(ge=0, le=1)]
+
+
+class Train(Section):
+    """The two diffusions."""
+
+    launcher: str
+    nullspace: NullSpaceTraining
+    maisi: MaisiTraining
 
 
 class Generate(Section):
@@ -150,6 +178,7 @@ class Params(Section):
     thicken: Thicken
     autoencoder: Autoencoder
     encode: Encode
+    expect: Expect
     train: Train
     generate: Generate
     evaluate: Evaluate

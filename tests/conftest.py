@@ -7,7 +7,9 @@ import yaml
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
+from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params, load_params
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES
 
 ROOT = Path(__file__).parent.parent
 
@@ -50,6 +52,26 @@ def tiny_model() -> LatentDiffusion:
     model = LatentDiffusion(config).eval()
     torch.nn.init.normal_(model.denoiser.leave.weight, std=0.05)
     return model
+
+
+@pytest.fixture(scope="session")
+def tiny_nullspace() -> NullSpaceDiffusion:
+    """The same in the null space."""
+    torch.manual_seed(0)
+    widths = (8, 8, 8)
+    expectation = ExpectationConfig(FEATURES, MODES, widths, 1, widths)
+    model = NullSpaceDiffusion(NullSpaceConfig(expectation, widths, 1, "v")).eval()
+    for network in (model.expectation.mean, model.expectation.spread, model.denoiser):
+        torch.nn.init.normal_(network.leave.weight, std=0.05)
+    return model
+
+
+@pytest.fixture(params=["nullspace", "latent"])
+def any_model(
+    request: pytest.FixtureRequest, tiny_model: LatentDiffusion, tiny_nullspace: NullSpaceDiffusion
+) -> LatentDiffusion | NullSpaceDiffusion:
+    """Each kind of model in turn."""
+    return {"nullspace": tiny_nullspace, "latent": tiny_model}[request.param]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from ctinterp_dagster.cli.evaluate import FIELDS
 from ctinterp_dagster.cli.main import main
-from ctinterp_dagster.interpolate import thicken
+from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
@@ -60,7 +60,7 @@ def test_evaluate_writes_the_records_of_every_method(
     monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = tmp_path / "scores.json"
-    words = ["--model", model, "--methods", "linear,cubic,cubic_projected,model", "--samples", 1, "--json", record]
+    words = ["--model", model, "--methods", "linear,cubic,cubic_projected,model", "--json", record]
     assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", *words) == 0
     rows = json.loads(record.read_text())
     assert [row["method"] for row in rows] == ["linear", "cubic", "cubic_projected", "model"]

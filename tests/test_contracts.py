@@ -12,7 +12,7 @@ from ctinterp_dagster.params import Params
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-WORDS = ["ingest", "thicken", "autoencoder", "encode", "train", "generate", "evaluate", "promote", "report"]
+WORDS = ["ingest", "thicken", "autoencoder", "encode", "expect", "train", "generate", "evaluate", "promote", "report"]
 
 
 def imported_files(module: Path, seen: set[Path]) -> set[Path]:

@@ -1,7 +1,6 @@
 """Held-out thin scans, thickened, restored with every method, and scored."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,13 +9,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import Tensor
 
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
-from ctinterp_dagster.interpolate import RELEASED, Interpolator, Settings, load_checkpoint, thicken
+from ctinterp_dagster.interpolation import RELEASED, load_checkpoint, thicken
 from ctinterp_dagster.params import Baseline, Profile
-from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -42,10 +39,8 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 @click.option("--profile", type=click.Choice(get_args(Profile)), default="box", show_default=True)
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
 @click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
-@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="network evaluations a sample")
-@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="samples that are averaged")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the records as JSON")
 def command(
     *,
@@ -54,10 +49,8 @@ def command(
     profile: Profile,
     model_path: Path,
     methods: tuple[str, ...],
-    steps: int,
-    samples: int,
     device: str,
-    seed: int,
+    memory_gib: float,
     json_path: Path | None,
 ) -> None:
     """Score every method on THIN volumes that the model has not seen.
@@ -67,8 +60,8 @@ def command(
     """
     if json_path and not json_path.absolute().parent.is_dir():
         raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
-    settings = Settings(steps=steps, samples=samples, seed=seed)
-    model = restore_with(load_checkpoint(model_path, device), settings) if "model" in methods else None
+    model = load_checkpoint(model_path, device) if "model" in methods else None
+    baselines = tuple(name for name in methods if name != "model")
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("scoring", total=len(thin) * len(methods))
@@ -76,7 +69,10 @@ def command(
             progress.update(task, description=path.name)
             truth = read_scan(path).volume
             thick = thicken(truth, factor, profile)
-            for scored in score_methods(truth, thick, factor=factor, profile=profile, methods=methods, model=model):
+            models = {"model": model.means(thick.spacing_mm, memory_gib)} if model else {}
+            for scored in score_methods(
+                truth, thick, factor=factor, profile=profile, baselines=baselines, models=models
+            ):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
                 labels = {"case": case_name(path), "method": scored.method, "factor": factor, "profile": profile}
                 records.append({**labels, **fields_of(scored.scores), **costs})
@@ -84,11 +80,6 @@ def command(
     if json_path:
         write_json(json_path, records)
     show(records)
-
-
-def restore_with(interpolator: Interpolator, settings: Settings) -> Callable[[Tensor, ThickeningOperator], Tensor]:
-    """The model as a method of the table: the posterior mean."""
-    return lambda thick_hu, operator: interpolator.restore(thick_hu, operator, settings)[0]
 
 
 def case_name(path: Path) -> str:

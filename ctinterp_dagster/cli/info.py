@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 import torch
 
-from ctinterp_dagster.interpolate import RELEASED
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
+from ctinterp_dagster.interpolation import RELEASED, load_checkpoint
+from ctinterp_dagster.model.latent_diffusion import pick_device
 from ctinterp_dagster.records import file_hash
 
 PACKAGES = ("ctinterp", "torch", "numpy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc", "dagster")
@@ -28,7 +28,7 @@ def command() -> None:
     for package in PACKAGES:
         click.echo(f"{package:13} {installed(package)}")
     click.echo(f"device        {pick_device('auto')} ({torch.get_num_threads()} CPU threads)")
-    model = LatentDiffusion.load(RELEASED)
+    model = load_checkpoint().model
     parameters = sum(p.numel() for p in model.parameters())
     click.echo(f"model         released, {parameters:,} parameters, sha256 {file_hash(RELEASED)[:16]}")
     click.echo("              research use only, not a medical device")

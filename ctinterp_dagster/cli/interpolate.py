@@ -8,26 +8,30 @@ import click
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
-from ctinterp_dagster.interpolate import RELEASED, Settings, load_checkpoint, operator_for
+from ctinterp_dagster.interpolation import RELEASED, Settings, load_checkpoint, operator_for, thin_volume
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 THIN_MM = 1.0
 
 
-@click.command(epilog="Example: ctinterp interpolate series/ -o thin.nii.gz --spacing 1 --samples 8 --std std.nii.gz")
+@click.command(epilog="Example: ctinterp interpolate series/ -o thin.nii.gz --spacing 1 --std std.nii.gz")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="thin NIfTI to write")
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
 @click.option("--factor", type=click.IntRange(min=2), help="thin slices a thick one; instead of --spacing")
 @click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
               help="slice profile of the scan: box (cautious) or gaussian (what helical scanners show)")  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=1), default=4, show_default=True, help="network evaluations a sample")
-@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="samples that are averaged")
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True,
+              help="network evaluations a sample; 1 draws no samples")  # fmt: skip
+@click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True,
+              help="samples for --std and --draws; the mean needs none")  # fmt: skip
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)
-@click.option("--std", "std_path", type=click.Path(path_type=Path), help="NIfTI for the standard deviation in HU")
+@click.option("--std", "std_path", type=click.Path(path_type=Path), help="file for the standard deviation in HU")
+@click.option("--draws", "draws_path", type=click.Path(path_type=Path), help="folder for the samples, one file each")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
@@ -45,6 +49,7 @@ def command(
     samples: int,
     sampler: str,
     std_path: Path | None,
+    draws_path: Path | None,
     model_path: Path,
     device: str,
     seed: int,
@@ -55,10 +60,14 @@ def command(
     """Turn a thick-slice CT into a thin-slice one.
 
     INPUT is a NIfTI, MHA or NRRD file, or a folder of DICOM. The thin volume covers the extent of the thick one, in the
-    same place in space, and gives the measured slices when it is averaged again. Without --model the released one is
-    used. Research use only, not a medical device.
+    same place in space, and gives the measured slices when it is averaged again. It is the posterior mean: what is
+    to be expected, smoother than a real thin scan. --draws writes samples, as sharp and noisy as a real one, and --std
+    how far they spread. Without --model the released one is used. Research use only, not a medical device.
     """
-    check_arguments(output, spacing_mm, factor, std_path, samples)
+    check_arguments(spacing_mm, factor, [output, *filter(None, [std_path])])
+    drawn = samples if (std_path or draws_path) and steps > 1 else 0
+    if (std_path or draws_path) and not drawn:
+        raise click.UsageError("--std and --draws need samples, which need --steps of 2 or more")
     start = time.perf_counter()
     scan = read_scan(source, series=series)
     thick = scan.volume
@@ -66,12 +75,19 @@ def command(
     target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
     operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile)  # type: ignore[arg-type]
     interpolator = load_checkpoint(model_path, device)
-    settings = Settings(sampler, steps, samples, seed, memory_gib)  # type: ignore[arg-type]
+    settings = Settings(sampler, steps, drawn, seed, memory_gib)  # type: ignore[arg-type]
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        task = progress.add_task("sampling", total=samples)
-        result = interpolator(thick, operator, settings, lambda done: progress.update(task, completed=done))
+        task = progress.add_task("interpolating", total=drawn or None)
+
+        def keep(index: int, sample: Tensor) -> None:
+            if draws_path:
+                draws_path.mkdir(exist_ok=True)
+                write_volume(thin_volume(thick, operator, sample), draws_path / f"sample-{index:02d}.nii.gz")
+            progress.update(task, completed=index + 1)
+
+        result = interpolator(thick, operator, settings, keep)
     write_volume(result.thin, output)
-    if std_path:
+    if std_path and result.std:
         write_volume(result.std, std_path)
     record = {
         "input_slices": thick.depth,
@@ -82,7 +98,7 @@ def command(
         "profile": profile,
         "sampler": sampler,
         "steps": steps,
-        "samples": samples,
+        "samples": drawn,
         "seed": seed,
         "device": str(interpolator.device),
         "threads": torch.get_num_threads(),
@@ -96,9 +112,7 @@ def command(
     )
 
 
-def check_arguments(
-    output: Path, spacing_mm: float | None, factor: int | None, std_path: Path | None, samples: int
-) -> None:
+def check_arguments(spacing_mm: float | None, factor: int | None, files: list[Path]) -> None:
     """Refuse before the work what could not be written after it.
 
     Raises:
@@ -108,11 +122,7 @@ def check_arguments(
     """
     if spacing_mm and factor:
         raise click.UsageError("give --spacing or --factor, not both")
-    if std_path and samples < 2:
-        raise click.UsageError("--std needs at least 2 --samples")
-    for path in (output, std_path):
-        if path is None:
-            continue
+    for path in files:
         if not path.name.lower().endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
             raise ParamsError(f"{path.name} has no known ending: expected .nii.gz, .nii, .mha or .nrrd")
         if not path.absolute().parent.is_dir():

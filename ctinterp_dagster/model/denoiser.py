@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.tiles import Reach
 
 _TIME_FEATURES = 64
+LIVE_TENSORS = 14
+"""Tensors of the finest level's width that a forward pass holds at its peak; 9 to 13 measured in float32 on a CPU."""
 
 
 def pixel_norm(x: Tensor) -> Tensor:
@@ -34,7 +37,7 @@ def time_features(t: Tensor) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
-def _silence(module: nn.Module) -> None:
+def silence(module: nn.Module) -> None:
     """Set all weights to zero, so that a residual branch starts as the identity and a network by adding nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -53,7 +56,7 @@ class Block(nn.Module):
         self.film = nn.Linear(time_channels, 2 * channels)
         self.wide = nn.Conv3d(channels, channels, 3, padding=1)
         self.narrow = nn.Conv3d(channels, channels, 1)
-        _silence(self.narrow)
+        silence(self.narrow)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(b, channels, z, y, x) and (b, time_channels) -> (b, channels, z, y, x)."""
@@ -104,7 +107,7 @@ class Denoiser(nn.Module):
             )
         time = 4 * channels[0]
         self.multiple = 2 ** (len(channels) - 1)
-        self.halo = _halo(len(channels), blocks)
+        self.reach = Reach((_halo(len(channels), blocks),) * 3, (self.multiple,) * 3, 4 * channels[0] * LIVE_TENSORS)
         self.time = nn.Sequential(nn.Linear(_TIME_FEATURES, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
         self.enter = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
         pairs = list(itertools.pairwise(channels))
@@ -114,7 +117,7 @@ class Denoiser(nn.Module):
         self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairs)
         self.decode = nn.ModuleList(Level(width, time, blocks) for width in channels[:-1])
         self.leave = nn.Conv3d(channels[0], latent_channels, 3, padding=1)
-        _silence(self.leave)
+        silence(self.leave)
 
     def forward(self, noisy: Tensor, condition: Tensor, t: Tensor) -> Tensor:
         """Predict x0, epsilon or v, as trained.

@@ -1,23 +1,20 @@
 """The whole model: an autoencoder, a denoiser in its latent space, and what ties them together."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
-from ctinterp_dagster.model.sampler import denoise_tiled, sample
-from ctinterp_dagster.records import whole_file
+from ctinterp_dagster.model.files import ModelFile, save_model
+from ctinterp_dagster.model.sampler import sample
+from ctinterp_dagster.model.tiles import tiled
 
 Target = Literal["residual", "latent"]
 Conditioning = Literal["encoded_interpolation", "interpolated_latent"]
@@ -59,6 +56,8 @@ class LatentDiffusion(nn.Module):
 
     The latents that go in and out are scaled by `scale_factor`, shape (batch, latent channel, z/4, y/4, x/4).
     """
+
+    kind = "latent_diffusion"
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the model with random weights."""
@@ -107,10 +106,11 @@ class LatentDiffusion(nn.Module):
         Returns:
             (len(seeds), channel, z, y, x), scaled latents.
         """
+        channels, reach = self.config.latent_channels, self.denoiser.reach
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
-            shown = condition.expand(noisy.shape[0], -1, -1, -1, -1)
-            output = denoise_tiled(self.denoiser, noisy, shown, t, memory_gib=memory_gib)
+            x = torch.cat([noisy, condition.expand(noisy.shape[0], -1, -1, -1, -1)], dim=1)
+            output = tiled(lambda part: self.denoiser(*part.split(channels, 1), t), x, channels, reach, memory_gib)
             return to_x0(output, noisy, t, self.config.prediction)
 
         drawn = sample(predict_x0, tuple(base.shape[1:]), steps=steps, seeds=seeds, eta=eta, device=base.device)
@@ -118,42 +118,18 @@ class LatentDiffusion(nn.Module):
         return base + drawn if self.config.target == "residual" else drawn
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write one safetensors file: tensors and, as metadata, the configuration.
-
-        Args:
-            path: the file.
-            dtype: how the numbers are stored; float16 halves the file, and `load` gives float32 again.
-        """
-        tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in self.state_dict().items()}
-        with whole_file(path) as partial:
-            save_file(tensors, partial, metadata={"ctinterp": json.dumps(asdict(self.config), sort_keys=True)})
+        """Write one safetensors file; see `files.save_model`."""
+        save_model(self, self.kind, self.config, path, dtype)
 
     @classmethod
-    def load(cls, path: Path) -> "LatentDiffusion":
-        """Read what `save` wrote.
+    def of(cls, file: ModelFile) -> "LatentDiffusion":
+        """Build the model of a file.
 
         Raises:
-            MissingInputError: the file is not there.
-            CheckpointError: it is not a ctinterp model, or is truncated.
+            CheckpointError: the file does not fit.
         """
-        if not path.exists():
-            raise MissingInputError(f"{path} is missing: train a model (`dvc repro`) or leave out --model")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-        if "ctinterp" not in metadata:
-            raise CheckpointError(f"{path} has no ctinterp configuration: expected a model written by the train stage")
-        try:
-            model = cls(TypeAdapter(ModelConfig).validate_json(metadata["ctinterp"]))
-        except ValidationError as error:
-            wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-            raise CheckpointError(f"{path} has a configuration of another version: {wrong}") from error
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-        if missing or unexpected:
-            raise CheckpointError(f"{path} lacks {sorted(missing)[:3]} and has unknown {sorted(unexpected)[:3]}")
+        model = cls(file.config_as(ModelConfig))
+        file.fill(model)
         return model.eval()
 
 

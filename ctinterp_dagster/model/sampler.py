@@ -1,18 +1,13 @@
-"""From noise to data: DDIM and DDPM on one page, and the denoiser applied tile by tile."""
+"""From noise to data: DDIM and DDPM on one page."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import alpha, sigma
-
-_LIVE_TENSORS = 14
-"""Tensors of the finest level's width that a forward pass holds at its peak; 9 to 13 measured in float32 on a CPU."""
 
 
 @torch.inference_mode()
@@ -71,58 +66,3 @@ def sample(
         if fresh > 0:
             x = x + fresh * noise()
     raise AssertionError("the last time is 0")
-
-
-@torch.inference_mode()
-def denoise_tiled(
-    denoiser: Denoiser, noisy: Tensor, condition: Tensor, t: Tensor, *, memory_gib: float | None = None
-) -> Tensor:
-    """Apply the denoiser in tiles that fit the memory; the answer is that of the whole, up to rounding.
-
-    Each tile sees `denoiser.halo` voxels around it, all that its answer depends on, and begins on the grid of the
-    coarsest level, so there is no seam and nothing to blend.
-
-    Args:
-        denoiser: the network.
-        noisy: (b, latent_channels, z, y, x).
-        condition: (b, condition_channels, z, y, x).
-        t: (b,) times in [0, 1].
-        memory_gib: bound of the network's working memory; None takes the whole at once.
-
-    Returns:
-        (b, latent_channels, z, y, x).
-
-    Raises:
-        ParamsError: not even the smallest tile fits.
-    """
-    size = noisy.shape[2:]
-    tile = list(size) if memory_gib is None else _tile_that_fits(denoiser, noisy.shape, memory_gib)
-    answer = torch.empty_like(noisy)
-    for corner in itertools.product(*(range(0, n, step) for n, step in zip(size, tile, strict=True))):
-        first = [max(0, n - denoiser.halo) for n in corner]
-        seen = [slice(a, n + step + denoiser.halo) for a, n, step in zip(first, corner, tile, strict=True)]
-        kept = [slice(n - a, n - a + step) for a, n, step in zip(first, corner, tile, strict=True)]
-        core = [slice(n, n + step) for n, step in zip(corner, tile, strict=True)]
-        window = (slice(None), slice(None), *seen)
-        part = denoiser(noisy[window], condition[window], t)
-        answer[:, :, core[0], core[1], core[2]] = part[:, :, kept[0], kept[1], kept[2]]
-    return answer
-
-
-def _tile_that_fits(denoiser: Denoiser, shape: Sequence[int], memory_gib: float) -> list[int]:
-    """Halve the axis with the longest tile, on the network's grid, until a tile with its halo fits."""
-    batch, size = shape[0], shape[2:]
-    bytes_per_voxel = 4 * batch * denoiser.enter.out_channels * _LIVE_TENSORS
-    grid = denoiser.multiple
-    tile = [math.ceil(n / grid) * grid for n in size]
-    while True:
-        seen = [min(step + 2 * denoiser.halo, math.ceil(n / grid) * grid) for step, n in zip(tile, size, strict=True)]
-        needed_gib = math.prod(seen) * bytes_per_voxel / 2**30
-        if needed_gib <= memory_gib:
-            return tile
-        longest = tile.index(max(tile))
-        if tile[longest] == grid:
-            raise ParamsError(
-                f"the denoiser needs {needed_gib:.2g} GiB for its smallest tile, got memory_gib={memory_gib}: raise it"
-            )
-        tile[longest] = math.ceil(tile[longest] / 2 / grid) * grid

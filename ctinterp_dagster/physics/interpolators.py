@@ -16,7 +16,7 @@ from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 FloatArray = npt.NDArray[np.float64]
 
 
-def _spline_weights(n_thick: int, positions: FloatArray, order: int) -> FloatArray:
+def spline_weights(n_thick: int, positions: FloatArray, order: int) -> FloatArray:
     """Weights (positions, n_thick) of an interpolating B-spline: its response to a 1 in each thick slice in turn."""
     if n_thick == 1:
         return np.ones((len(positions), 1))
@@ -42,7 +42,7 @@ def nearest(thick: Tensor, positions: FloatArray) -> Tensor:
 
 def linear(thick: Tensor, positions: FloatArray) -> Tensor:
     """Linear interpolation between neighbouring thick slices; shapes as in `nearest`."""
-    return apply_along_z(_spline_weights(thick.shape[-3], positions, order=1), thick)
+    return apply_along_z(spline_weights(thick.shape[-3], positions, order=1), thick)
 
 
 def cubic(thick: Tensor, positions: FloatArray) -> Tensor:
@@ -50,7 +50,7 @@ def cubic(thick: Tensor, positions: FloatArray) -> Tensor:
 
     Source: Unser 1999, Splines: a perfect fit for signal and image processing, IEEE Signal Process. Mag. 16(6).
     """
-    return apply_along_z(_spline_weights(thick.shape[-3], positions, order=3), thick)
+    return apply_along_z(spline_weights(thick.shape[-3], positions, order=3), thick)
 
 
 def cubic_projected(thick: Tensor, operator: ThickeningOperator) -> Tensor:

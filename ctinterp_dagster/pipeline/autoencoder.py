@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.interpolate import to_unit
+from ctinterp_dagster.interpolation.latent import to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params

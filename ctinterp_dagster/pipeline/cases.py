@@ -4,10 +4,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
 
+import pandas as pd
+
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.split import Split
+
+ROWS = {"maisi": "maisi", "model": "nullspace"}
+"""Rows of the table of methods and the models that they show; `model` is the one that is judged and released."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,18 @@ class Case:
         """Where encode put the latents."""
         return layout.encode / f"{self.case}.safetensors"
 
-    def estimate(self, layout: Layout, profile: str) -> Path:
-        """Where generate put the posterior mean."""
-        return layout.generate / profile / f"{self.case}.nii"
+    def estimate(self, layout: Layout, model: str, profile: str) -> Path:
+        """Where generate put a model's posterior mean."""
+        return layout.generate / model / profile / f"{self.case}.nii"
 
-    def deviation(self, layout: Layout, profile: str) -> Path:
-        """Where generate put the posterior standard deviation."""
-        return layout.generate / profile / f"{self.case}.std.nii"
+    def deviation(self, layout: Layout, model: str, profile: str) -> Path:
+        """Where generate put a model's posterior standard deviation."""
+        return layout.generate / model / profile / f"{self.case}.std.nii"
+
+
+def without_others(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per-case rows without those of models that are shown but not judged: the model and the classical methods."""
+    return rows[~rows["method"].isin([row for row in ROWS if row != "model"])]
 
 
 def write_cases(path: Path, cases: list[Case]) -> None:

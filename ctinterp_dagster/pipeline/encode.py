@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctinterp_dagster.interpolate import gather_evidence, to_unit
+from ctinterp_dagster.interpolation.latent import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
@@ -39,7 +39,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         "encode": section.model_dump(),
         "base": params.base.model_dump(),
         "thicken": params.thicken.model_dump(),
-        "code": code_version("scan", "physics", "model", "interpolate.py", "pipeline/encode.py"),
+        "code": code_version("scan", "physics", "model", "interpolation", "pipeline/encode.py"),
     }
     folder = CaseFolder(layout.encode, recipe)
     cases = [case for case in read_cases(layout) if case.split != "test"]

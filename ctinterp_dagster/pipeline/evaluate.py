@@ -6,15 +6,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
 from ctinterp_dagster.evaluation.statistics import best_baseline, calibrate, summarise
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, Profile
-from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.cases import Case, read_cases
-from ctinterp_dagster.pipeline.scoring import Scored, score_methods
+from ctinterp_dagster.pipeline.cases import ROWS, Case, read_cases, without_others
+from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_methods
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import Volume
@@ -52,25 +50,25 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def score_case(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> Iterator[Scored]:
-    """Every method on one case; the model's estimate is the one that generate wrote."""
+    """Every method on one case; the models' estimates are those that generate wrote."""
 
-    def generated(_thick_hu: Tensor, _operator: ThickeningOperator) -> Tensor:
-        return torch.from_numpy(read_scan(case.estimate(layout, profile)).volume.hu)
+    def generated(model: str) -> Restore:
+        return lambda _thick_hu, _operator: torch.from_numpy(read_scan(case.estimate(layout, model, profile)).volume.hu)
 
     return score_methods(
         thin,
         read_scan(case.thick(layout, profile)).volume,
         factor=params.thicken.factor,
         profile=profile,
-        methods=(*params.evaluate.baselines, "model"),
-        model=generated,
+        baselines=params.evaluate.baselines,
+        models={row: generated(model) for row, model in ROWS.items()},
     )
 
 
 def calibration(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> dict[str, float | str]:
     """Whether the samples' spread says how wrong the estimate is."""
-    estimate = read_scan(case.estimate(layout, profile)).volume.hu
-    std = read_scan(case.deviation(layout, profile)).volume.hu
+    estimate = read_scan(case.estimate(layout, "nullspace", profile)).volume.hu
+    std = read_scan(case.deviation(layout, "nullspace", profile)).volume.hu
     result = calibrate(estimate, std, Truth.of(thin.hu[: estimate.shape[0]], factor=params.thicken.factor))
     correlation = "" if result.correlation is None else result.correlation
     return {"coverage_90": result.coverage_90, "correlation": correlation}
@@ -81,10 +79,10 @@ def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for profile, group in rows.groupby("profile", sort=False):
         means = {name: summarise(group, name, seed=seed) for name in SUMMARISED}
-        best = best_baseline(group, "psnr_db", method="model", higher_is_better=True, seed=seed)
+        best = best_baseline(without_others(group), "psnr_db", method="model", higher_is_better=True, seed=seed)
         metrics[str(profile)] = {
             **{name: intervals["model"].mean for name, intervals in means.items()},
             "gain_db": best.interval.mean,
-            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name != "model"},
+            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in ROWS},
         }
     return metrics

@@ -13,10 +13,10 @@ import pandas as pd
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
 from ctinterp_dagster.evaluation.page import task_name
 from ctinterp_dagster.evaluation.statistics import best_baseline
-from ctinterp_dagster.interpolate import Settings, load_checkpoint
+from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.cases import read_cases, without_others
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -61,7 +61,8 @@ def measured(params: Params, layout: Layout) -> Metrics:
     tasks = {}
     for profile, group in rows.groupby("profile"):
         own = group[group["method"] == "model"]
-        best = best_baseline(group, "psnr_db", method="model", higher_is_better=True, seed=params.base.seed)
+        rivals = without_others(group)
+        best = best_baseline(rivals, "psnr_db", method="model", higher_is_better=True, seed=params.base.seed)
         mean = float(own["psnr_db"].mean())
         tasks[task_name(str(profile), params.thicken.factor)] = TaskMetrics(
             mean, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean
@@ -70,7 +71,7 @@ def measured(params: Params, layout: Layout) -> Metrics:
     for case in read_cases(layout):
         splits.setdefault(case.split, set()).add(case.patient)
     return Metrics(
-        model_hash=file_hash(layout.train / "model.safetensors"),
+        model_hash=file_hash(layout.trained("nullspace")),
         test_set_hash=hash_of_test_set(layout),
         tasks=tasks,
         shared_patients=count_shared_patients(splits),
@@ -92,20 +93,20 @@ def frozen(record: Mapping[str, Any]) -> Metrics:
 def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Layout) -> Metrics:
     """The champion measured on the present test set, which is not the one that it was promoted on."""
     logger.info("the test set has changed since the champion was promoted: scoring the champion on it")
-    section, factor = params.generate, params.thicken.factor
-    settings = Settings(section.sampler, section.steps, section.samples, params.base.seed, section.memory_gib)
+    factor = params.thicken.factor
     model = load_checkpoint(layout.promote / f"{champion.model_hash}.safetensors", params.base.device)
     tasks = {}
     for profile in params.thicken.profiles:
         scores = []
         for case in read_cases(layout, "test"):
+            thick = read_scan(case.thick(layout, profile)).volume
             scored = score_methods(
                 read_scan(case.thin(layout)).volume,
-                read_scan(case.thick(layout, profile)).volume,
+                thick,
                 factor=factor,
                 profile=profile,
-                methods=("model",),
-                model=lambda thick_hu, operator: model.restore(thick_hu, operator, settings)[0],
+                baselines=(),
+                models={"model": model.means(thick.spacing_mm, params.generate.memory_gib)},
             )
             scores += [one.scores for one in scored]
         name = task_name(profile, factor)
@@ -121,7 +122,7 @@ def crown(layout: Layout, challenger: Metrics, decision: Mapping[str, Any]) -> N
     """Put the weights in place, then move the pointer; weights that it no longer names are removed."""
     name = f"{challenger.model_hash}.safetensors"
     with whole_file(layout.promote / name) as partial:
-        shutil.copyfile(layout.train / "model.safetensors", partial)
+        shutil.copyfile(layout.trained("nullspace"), partial)
     write_json(layout.promote / "champion.json", {"weights": name, "metrics": asdict(challenger), "decision": decision})
     for other in layout.promote.glob("*.safetensors"):
         if other.name != name:

@@ -24,6 +24,12 @@ from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
 
 PACKAGES = ("ctinterp", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc")
+CURVES = {
+    "expectation": "expect/curve.csv",
+    "denoiser": "train/nullspace.csv",
+    "latent denoiser": "train/maisi.csv",
+    "autoencoder": "autoencoder/curve.csv",
+}
 REGION_MM = 160.0
 LUNG_HU = (-950.0, -600.0)
 LUNG_SHARE = 0.05  # of the volume: with less lung than that a case is shown in the bone window
@@ -58,7 +64,7 @@ def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
     estimates = {
         "thick": METHODS["nearest"](thick, operator, 1.0).numpy(),
         "cubic": METHODS["cubic"](thick, operator, 1.0).numpy(),
-        "ours": read_scan(case.estimate(layout, profile)).volume.hu,
+        "ours": read_scan(case.estimate(layout, "nullspace", profile)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
@@ -96,8 +102,8 @@ def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:
 def curves(layout: Layout) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     """The training curves that are not empty: smoothed loss, and validation loss where there is one."""
     losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    for stage, name in (("train", "denoiser"), ("autoencoder", "autoencoder")):
-        table = pd.read_csv(layout.report(stage) / "curve.csv")
+    for name, file in CURVES.items():
+        table = pd.read_csv(layout.root / "reports" / file)
         if table.empty:
             continue
         losses[name] = (table["step"].tolist(), table["loss"].ewm(span=20).mean().tolist())
@@ -131,7 +137,7 @@ def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
     return {
         "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hashes": {
-            "model": file_hash(layout.train / "model.safetensors"),
+            "model": file_hash(layout.trained("nullspace")),
             "volumes": file_hash(layout.ingest / "manifest.json"),
             "thick scans": file_hash(layout.thicken / "manifest.json"),
         },

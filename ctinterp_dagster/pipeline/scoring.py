@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -65,7 +65,13 @@ class Scored:
 
 
 def score_methods(
-    thin: Volume, thick: Volume, *, factor: int, profile: Profile, methods: tuple[str, ...], model: Restore | None
+    thin: Volume,
+    thick: Volume,
+    *,
+    factor: int,
+    profile: Profile,
+    baselines: tuple[str, ...],
+    models: Mapping[str, Restore],
 ) -> Iterator[Scored]:
     """Restore a thick scan with every method, one after the other, and score the results against the truth.
 
@@ -74,26 +80,17 @@ def score_methods(
         thick: what `interpolate.thicken` made of it.
         factor: thin slices a thick one.
         profile: slice profile of the thick scan.
-        methods: names of the table's rows.
-        model: restores with the learned model; None where `model` is not among the methods.
+        baselines: names of classical methods.
+        models: restore with what was learned, by the name of the table's row.
     """
     operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
     truth = Truth.of(thin.hu[: thick.depth * factor], factor=factor)
     thick_hu = torch.from_numpy(thick.hu)
     aspect = thin.spacing_mm[0] / ((thin.spacing_mm[1] + thin.spacing_mm[2]) / 2)
-    for method in methods:
+    classical = {name: lambda y, a, method=METHODS[name]: method(y, a, aspect) for name in baselines}
+    for method, restore in {**classical, **models}.items():
         with ResourceMeter() as meter:
-            estimate = restore(method, thick_hu, operator, aspect, model)
+            estimate = restore(thick_hu, operator)
         residual_hu = float((operator.forward(estimate) - thick_hu).abs().mean())
         scores = score(estimate.numpy(), truth, residual_hu=residual_hu)
         yield Scored(method, scores, meter.seconds, meter.peak_mib)
-
-
-def restore(
-    method: str, thick_hu: Tensor, operator: ThickeningOperator, aspect: float, model: Restore | None
-) -> Tensor:
-    """The thin estimate, (z, y, x) in HU, of one method."""
-    if method == "model":
-        assert model is not None
-        return model(thick_hu, operator)
-    return METHODS[method](thick_hu, operator, aspect)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctinterp_dagster.interpolate import thicken
+from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, Profile
 from ctinterp_dagster.pipeline.cases import Case, read_cases
@@ -22,7 +22,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     section = params.thicken
     recipe = {
         "factor": section.factor,
-        "code": code_version("physics", "scan", "interpolate.py", "pipeline/thicken.py"),
+        "code": code_version("physics", "scan", "interpolation", "pipeline/thicken.py"),
     }
     folder = CaseFolder(layout.thicken, recipe)
     made = 0

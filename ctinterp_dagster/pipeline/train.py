@@ -1,20 +1,24 @@
-"""Which denoiser? Latent diffusion on the encoded cases."""
+"""Which denoiser? Diffusion in the null space, and in the latent space of the autoencoder."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
+from ctinterp_dagster.model.nullspace import Expectation, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     is_main_process,
     loop_settings,
+    recipe_key,
     resumable,
+    thin_volumes,
     watched,
     write_curve,
 )
@@ -22,23 +26,87 @@ from ctinterp_dagster.records import code_version, file_hash, read_json, write_j
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.denoiser import train_denoiser
 from ctinterp_dagster.training.latents import LatentPair, PatchSettings
+from ctinterp_dagster.training.loop import StepRecord, run_loop
+from ctinterp_dagster.training.nullspace import NoisySlabs, NullSpaceObjective
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_SLABS = 16
+Model = NullSpaceDiffusion | LatentDiffusion
+
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/train/model.safetensors` (autoencoder and denoiser), its metrics and its curve."""
-    section, reports = params.train, layout.report("train")
+    """Write `data/train/<model>/model.safetensors`, `reports/train/<model>.csv` and `metrics.json`.
+
+    A model whose parameters, code and data are those of the file that is there is not trained again.
+    """
+    metrics: dict[str, float] = {}
+    trainings: dict[str, Callable[[Params, Layout, Mapping[str, Any]], Mapping[str, float]]] = {
+        "nullspace": train_nullspace,
+        "maisi": train_maisi,
+    }
+    for name, training in trainings.items():
+        recipe = recipe_of(name, params, layout)
+        done = layout.trained(name).with_name("trained.json")
+        if not (done.exists() and read_json(done)["key"] == recipe_key(recipe)):
+            numbers = training(params, layout, recipe)
+            if is_main_process():
+                write_json(done, {"key": recipe_key(recipe), "metrics": dict(numbers)})
+        metrics |= {f"{name}_{key}": value for key, value in read_json(done)["metrics"].items()}
+    if is_main_process():
+        write_json(layout.report("train") / "metrics.json", metrics)
+    return metrics
+
+
+def recipe_of(name: str, params: Params, layout: Layout) -> dict[str, Any]:
+    """Everything that a model depends on."""
+    source = {"nullspace": layout.expectation, "maisi": layout.encode / "manifest.json"}[name]
+    return {
+        "section": params.train.model_dump()[name],
+        "base": params.base.model_dump(),
+        "code": code_version("model", "physics", "training", "pipeline/train.py"),
+        "data": [file_hash(path) for path in (layout.ingest / "cases.csv", layout.ingest / "manifest.json", source)],
+    }
+
+
+def train_nullspace(params: Params, layout: Layout, recipe: Mapping[str, Any]) -> dict[str, float]:
+    """The diffusion around what `expect` found."""
+    section = params.train.nullspace
+    expectation = Expectation.load(layout.expectation)
+    torch.manual_seed(params.base.seed)
+    config = NullSpaceConfig(expectation.config, section.channels, section.blocks, section.prediction)
+    model = NullSpaceDiffusion(config)
+    model.expectation = expectation
+    slab = SlabSettings(section.slab_zyx, params.expect.vary, params.expect.noise_hu)
+
+    def noisy(volumes: Sequence[ThinVolume]) -> NoisySlabs:
+        return NoisySlabs(ThickSlabs(volumes, slab, section.batch_size), expectation.config.modes)
+
+    unseen = thin_volumes(layout, "val")
+    count = max(1, VALIDATION_SLABS // section.batch_size)
+    with (
+        resumable(layout.trained("nullspace").parent, recipe) as checkpoint,
+        watched("nullspace", section.steps) as on_step,
+    ):
+        history = run_loop(
+            NullSpaceObjective(model),
+            noisy(thin_volumes(layout, "train")),
+            loop_settings(section, params.base),
+            validation=noisy(unseen).fixed(count, params.base.seed) if unseen else (),
+            checkpoint=checkpoint,
+            on_step=on_step,
+        )
+        return results(model, "nullspace", history, layout)
+
+
+def train_maisi(params: Params, layout: Layout, recipe: Mapping[str, Any]) -> dict[str, float]:
+    """The diffusion of the latents that `encode` wrote."""
+    section = params.train.maisi
     torch.manual_seed(params.base.seed)
     model = LatentDiffusion(configuration(params, layout))
     model.autoencoder.load_pretrained_weights(layout.autoencoder / "autoencoder.safetensors")
-    recipe = {
-        "section": section.model_dump(),
-        "base": params.base.model_dump(),
-        "code": code_version("model", "training", "pipeline/train.py"),
-        "data": file_hash(layout.encode / "manifest.json") + file_hash(layout.ingest / "cases.csv"),
-    }
-    with resumable(layout.train, recipe) as checkpoint, watched("denoiser", section.steps) as on_step:
+    with resumable(layout.trained("maisi").parent, recipe) as checkpoint, watched("maisi", section.steps) as on_step:
         history = train_denoiser(
             model.denoiser,
             latent_pairs("train", model.config, params, layout),
@@ -49,28 +117,31 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             checkpoint=checkpoint,
             on_step=on_step,
         )
-        metrics = final_losses(history)
-        if is_main_process():
-            model.save(layout.train / "model.safetensors")
-            write_curve(reports / "curve.csv", history)
-            parameters = sum(p.numel() for p in model.denoiser.parameters())
-            write_json(reports / "metrics.json", {**metrics, "parameters": parameters})
-    return metrics
+        return results(model, "maisi", history, layout)
+
+
+def results(model: Model, name: str, history: Sequence[StepRecord], layout: Layout) -> dict[str, float]:
+    """Write the weights and the curve; the numbers of the training."""
+    if is_main_process():
+        model.save(layout.trained(name))
+        write_curve(layout.report("train") / f"{name}.csv", history)
+    return {**final_losses(history), "parameters": sum(p.numel() for p in model.denoiser.parameters())}
 
 
 def configuration(params: Params, layout: Layout) -> ModelConfig:
-    """The model's configuration, with the scales that encode measured."""
+    """The latent model's configuration, with the scales that encode measured."""
     statistics = read_json(layout.encode / "statistics.json")
     scale = 1 / statistics["latent_std"]
-    spread = {"residual": statistics["residual_std"], "latent": statistics["latent_std"]}[params.train.target]
+    section = params.train.maisi
+    spread = {"residual": statistics["residual_std"], "latent": statistics["latent_std"]}[section.target]
     return ModelConfig(
         autoencoder_channels=params.autoencoder.channels,
         norm_groups=params.autoencoder.norm_groups,
         latent_channels=params.autoencoder.latent_channels,
-        denoiser_channels=params.train.channels,
-        denoiser_blocks=params.train.blocks,
-        prediction=params.train.prediction,
-        target=params.train.target,
+        denoiser_channels=section.channels,
+        denoiser_blocks=section.blocks,
+        prediction=section.prediction,
+        target=section.target,
         conditioning=params.encode.conditioning,
         scale_factor=scale,
         target_scale=1 / (spread * scale),

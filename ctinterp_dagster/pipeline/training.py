@@ -9,13 +9,19 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from rich.console import Console
 
+from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Optimisation
+from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.records import write_csv
+from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord
 from ctinterp_dagster.training.progress import progress_bar
+from ctinterp_dagster.training.slabs import ThinVolume
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +46,18 @@ def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
     )
 
 
+def recipe_key(recipe: Mapping[str, Any]) -> str:
+    """What identifies a training: 16 digits of the hash of everything that it depends on."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @contextmanager
 def resumable(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the checkpoint file of this very run in a folder that outlives interruptions.
 
     Checkpoints of other recipes are removed; this one's too, once the block has ended well.
     """
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"resume-{key}.pt"
+    path = folder / f"resume-{recipe_key(recipe)}.pt"
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         for other in folder.glob("resume-*.pt"):
@@ -93,3 +103,13 @@ def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
     tail = [record.loss for record in history[-max(1, len(history) // 10) :]]
     validated = [record.val_loss for record in history if record.val_loss is not None]
     return {"loss": sum(tail) / len(tail), **({"val_loss": validated[-1]} if validated else {})}
+
+
+def thin_volumes(layout: Layout, split: Split) -> list[ThinVolume]:
+    """The thin volumes of a split; empty if no case is in it."""
+    volumes = []
+    for case in read_cases(layout):
+        if case.split == split:
+            thin = read_scan(case.thin(layout)).volume
+            volumes.append(ThinVolume(torch.from_numpy(thin.hu).round().to(torch.int16), thin.spacing_mm))
+    return volumes

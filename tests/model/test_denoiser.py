@@ -35,18 +35,18 @@ def test_any_size_goes_in_and_comes_out(small: Denoiser, size: tuple[int, int, i
 
 
 def test_padding_at_the_far_end_does_not_reach_what_is_far_from_it(small: Denoiser) -> None:
-    noisy, condition, t = inputs(4, 8, small.halo + 5)
+    noisy, condition, t = inputs(4, 8, small.reach.halo[2] + 5)
     longer = [torch.nn.functional.pad(x, (0, 8)) for x in (noisy, condition)]
     assert_close(small(*longer, t)[..., :1], small(noisy, condition, t)[..., :1], rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_beyond_the_halo_is_seen_and_something_near_its_edge_is(small: Denoiser) -> None:
-    size = 2 * small.halo + 8
+    size = 2 * small.reach.halo[2] + 8
     noisy, condition, t = inputs(4, 4, size)
     noisy.requires_grad_()
     small(noisy, condition, t)[..., size // 2].square().sum().backward()
     seen = noisy.grad.abs().amax(dim=(0, 1, 2, 3)).nonzero().flatten() - size // 2
-    assert small.halo - 2 * small.multiple <= int(seen.abs().max()) <= small.halo
+    assert small.reach.halo[2] - 2 * small.multiple <= int(seen.abs().max()) <= small.reach.halo[2]
 
 
 def test_samples_of_a_batch_do_not_see_each_other(small: Denoiser) -> None:

@@ -5,9 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import alpha, sigma
-from ctinterp_dagster.model.sampler import denoise_tiled, sample
+from ctinterp_dagster.model.sampler import sample
 
 MEAN, STD = 1.5, 0.5
 
@@ -92,44 +91,3 @@ def test_consistency_is_applied_to_every_estimate() -> None:
 def test_impossible_sampling_parameters_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ParamsError, match="steps >= 1, at least one seed and eta in"):
         sample(exact_denoiser, (2,), **{"steps": 1, "seeds": [0], "eta": 0.0} | bad)
-
-
-@pytest.fixture
-def random_denoiser() -> Denoiser:
-    torch.manual_seed(1)
-    denoiser = Denoiser(2, 2, channels=(4, 8, 8), blocks=1)
-    for parameter in denoiser.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return denoiser.requires_grad_(requires_grad=False)
-
-
-@pytest.mark.parametrize("memory_gib", [0.1, 0.005, 0.004])
-def test_tiles_answer_what_the_whole_answers(random_denoiser: Denoiser, memory_gib: float) -> None:
-    size = (5, 70, 50)
-    noisy, condition = torch.randn(2, 1, 2, *size, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([0.7])
-    whole = denoise_tiled(random_denoiser, noisy, condition, t)
-    tiled = denoise_tiled(random_denoiser, noisy, condition, t, memory_gib=memory_gib)
-    assert float((tiled - whole).norm() / whole.norm()) < 1e-5
-    assert float((tiled - whole).abs().max() / whole.std()) < 1e-4
-
-
-def test_a_smaller_budget_makes_smaller_windows(random_denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    widths = {}
-    noisy = torch.zeros(1, 2, 5, 70, 50)
-    forward = random_denoiser.forward
-    for memory_gib in (0.1, 0.004):
-        seen = []
-        monkeypatch.setattr(
-            random_denoiser, "forward", lambda n, c, t, seen=seen: (seen.append(n.shape), forward(n, c, t))[1]
-        )
-        denoise_tiled(random_denoiser, noisy, noisy, torch.ones(1), memory_gib=memory_gib)
-        widths[memory_gib] = max(math.prod(shape[2:]) for shape in seen)
-    assert widths[0.1] == 5 * 70 * 50
-    assert widths[0.004] < widths[0.1]
-
-
-def test_a_budget_that_no_tile_fits_is_refused(random_denoiser: Denoiser) -> None:
-    noisy = torch.zeros(1, 2, 5, 70, 50)
-    with pytest.raises(ParamsError, match=r"for its smallest tile, got memory_gib=0\.0001: raise it"):
-        denoise_tiled(random_denoiser, noisy, noisy, torch.ones(1), memory_gib=0.0001)

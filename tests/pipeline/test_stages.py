@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from ctinterp_dagster.errors import MissingInputError, TooFewSlicesError
-from ctinterp_dagster.interpolate import load_checkpoint
+from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import (
     autoencoder,
     encode,
     evaluate,
+    expect,
     generate,
     ingest,
     promote,
@@ -27,7 +28,7 @@ from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import smoke_params
 
-STAGES = [ingest, thicken, autoencoder, encode, train, generate, evaluate, promote, report]
+STAGES = [ingest, thicken, autoencoder, encode, expect, train, generate, evaluate, promote, report]
 
 
 def run_all(layout: Layout, params: Params) -> None:
@@ -52,14 +53,14 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     params, layout = done
     rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
     assert {(r["profile"], r["method"]) for r in rows} == {
-        (p, m) for p in params.thicken.profiles for m in (*params.evaluate.baselines, "model")
+        (p, m) for p in params.thicken.profiles for m in (*params.evaluate.baselines, "maisi", "model")
     }
-    assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "cubic_projected"))
+    assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "maisi", "cubic_projected"))
     page = (layout.report("report") / "index.html").read_text()
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
     champion = json.loads((layout.promote / "champion.json").read_text())
-    assert load_checkpoint(layout.promote / champion["weights"], "cpu").model.config.scale_factor > 0
+    assert load_checkpoint(layout.promote / champion["weights"], "cpu").model.kind == "nullspace_diffusion"
 
 
 def test_a_second_run_changes_no_byte(done: tuple[Params, Layout]) -> None:
@@ -132,20 +133,20 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     done: tuple[Params, Layout], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params, layout = done
-    expected = (layout.train / "model.safetensors").read_bytes()
+    expected = layout.expectation.read_bytes()
 
     def stop_at_four(record: object) -> None:
         if record.step == 4:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "watched", lambda *_: nullcontext(stop_at_four))
+        patch.setattr(expect, "watched", lambda *_: nullcontext(stop_at_four))
         with pytest.raises(KeyboardInterrupt):
-            train.run(params, layout)
-    assert len(list(layout.train.glob("resume-*.pt"))) == 1
-    train.run(params, layout)
-    assert (layout.train / "model.safetensors").read_bytes() == expected
-    assert not list(layout.train.glob("resume-*.pt"))
+            expect.run(params, layout)
+    assert len(list(layout.expect.glob("resume-*.pt"))) == 1
+    expect.run(params, layout)
+    assert layout.expectation.read_bytes() == expected
+    assert not list(layout.expect.glob("resume-*.pt"))
 
 
 def test_a_champion_survives_a_promotion_that_is_interrupted(

@@ -1,0 +1,22 @@
+"""Thick volume in, thin volume out."""
+
+from ctinterp_dagster.interpolation.grid import operator_for, thicken
+from ctinterp_dagster.interpolation.interpolator import (
+    RELEASED,
+    Interpolation,
+    Interpolator,
+    load_checkpoint,
+    thin_volume,
+)
+from ctinterp_dagster.interpolation.settings import Settings
+
+__all__ = [
+    "RELEASED",
+    "Interpolation",
+    "Interpolator",
+    "Settings",
+    "load_checkpoint",
+    "operator_for",
+    "thicken",
+    "thin_volume",
+]

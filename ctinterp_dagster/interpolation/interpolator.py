@@ -1,0 +1,163 @@
+"""Thick volume in, thin volume out: what the command line, the API and the generate stage share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ctinterp_dagster.errors import CheckpointError
+from ctinterp_dagster.interpolation.grid import operator_for
+from ctinterp_dagster.interpolation.latent import LatentRestorer
+from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
+from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
+from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.volume import Volume
+
+RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"
+UNKNOWN_MM = (5.0, 0.7, 0.7)  # what a network is told of thick slices whose spacing nobody gave
+
+Model = NullSpaceDiffusion | LatentDiffusion
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """A thin estimate.
+
+    Attributes:
+        thin: the posterior mean on the thin grid, HU.
+        std: the standard deviation over the samples on the same grid, HU; None without samples.
+        residual_hu: mean |A x_hat - y|.
+    """
+
+    thin: Volume
+    std: Volume | None
+    residual_hu: float
+
+
+def nothing(_index: int, _sample: Tensor) -> None:
+    """What happens to samples that nobody asked for."""
+
+
+class Interpolator:
+    """A loaded model that turns thick volumes into thin ones."""
+
+    def __init__(self, model: Model, device: str = "auto") -> None:
+        """Move a model to a device (`auto`, `cpu`, `cuda`)."""
+        self.device = pick_device(device)
+        self.model = model.to(self.device).eval()
+
+    @torch.inference_mode()
+    def restore(
+        self,
+        thick_hu: Tensor,
+        operator: ThickeningOperator,
+        spacing_mm: Spacing,
+        settings: Settings,
+        on_sample: Callable[[int, Tensor], None] = nothing,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Posterior mean and standard deviation of the thin volume, both (z, y, x) in HU on the CPU.
+
+        The mean is the model's one-step estimate; samples tell how far from it the truth may lie.
+
+        Args:
+            thick_hu: (k, y, x) float32.
+            operator: relates the thin grid to the thick one.
+            spacing_mm: of the thick volume, (z, y, x).
+            settings: how to sample; without samples there is no standard deviation.
+            on_sample: told the index and the volume (z, y, x) of every sample.
+        """
+        thick_hu = thick_hu.to(self.device)
+        restorer = (
+            NullSpaceRestorer(self.model, thick_hu, operator, spacing_mm, settings)
+            if isinstance(self.model, NullSpaceDiffusion)
+            else LatentRestorer(self.model, thick_hu, operator, settings)
+        )
+        mean = restorer.mean()
+        squares = torch.zeros_like(mean)
+        for index, drawn in enumerate(restorer.draws()):
+            squares += (drawn - mean).square()
+            on_sample(index, drawn)
+        return mean.cpu(), (squares / settings.samples).sqrt().cpu() if settings.samples else None
+
+    def __call__(
+        self,
+        thick: Volume,
+        operator: ThickeningOperator,
+        settings: Settings,
+        on_sample: Callable[[int, Tensor], None] = nothing,
+    ) -> Interpolation:
+        """A thick volume to a thin one, in its place in space."""
+        thick_hu = torch.from_numpy(thick.hu)
+        mean, std = self.restore(thick_hu, operator, thick.spacing_mm, settings, on_sample)
+        thin = thin_volume(thick, operator, mean)
+        residual = float((operator.forward(mean) - thick_hu).abs().mean())
+        return Interpolation(thin, None if std is None else thin.with_hu(std.numpy()), residual)
+
+    def means(self, spacing_mm: Spacing, memory_gib: float) -> Callable[[Tensor, ThickeningOperator], Tensor]:
+        """The posterior mean as a function of thick slices (k, y, x) of this spacing and the operator."""
+        settings = Settings(memory_gib=memory_gib)
+        return lambda thick_hu, operator: self.restore(thick_hu, operator, spacing_mm, settings)[0]
+
+    def generate(
+        self,
+        thick_hu: Tensor,
+        *,
+        sampler: Literal["ddim", "ddpm"] = "ddim",
+        num_inference_steps: int = 50,
+        target_depth: int,
+        profile: Profile = "box",
+        seed: int = 0,
+        spacing_mm: Spacing = UNKNOWN_MM,
+    ) -> Tensor:
+        """One sample at any depth, e.g. (50, 512, 512) to (250, 512, 512), in HU; one step gives the mean.
+
+        Args:
+            thick_hu: (k, y, x) float32 HU.
+            sampler: ddim or ddpm.
+            num_inference_steps: network evaluations.
+            target_depth: thin slices, more than k.
+            profile: slice profile of the thick scan, whose slices touch.
+            seed: of the sample.
+            spacing_mm: of the thick volume, (z, y, x).
+
+        Raises:
+            ParamsError: `target_depth` is less than the thick depth.
+        """
+        operator = operator_for(thick_hu.shape[0], 1.0, 1.0, thick_hu.shape[0] / target_depth, profile)
+        if num_inference_steps == 1:
+            return self.restore(thick_hu, operator, spacing_mm, Settings(seed=seed))[0]
+        kept: list[Tensor] = []
+        settings = Settings(sampler=sampler, steps=num_inference_steps, samples=1, seed=seed)
+        self.restore(thick_hu, operator, spacing_mm, settings, lambda _, sample: kept.append(sample.cpu()))
+        return kept[0]
+
+
+def thin_volume(thick: Volume, operator: ThickeningOperator, hu: Tensor) -> Volume:
+    """Values on the operator's thin grid, in the place of the thick volume."""
+    positions = operator.thin_positions
+    spacing_mm = float(positions[1] - positions[0]) * thick.spacing_mm[0]
+    return thick.with_slices(hu.cpu().numpy(), float(positions[0]), spacing_mm)
+
+
+def load_checkpoint(path: Path = RELEASED, device: str = "auto") -> Interpolator:
+    """Load a model file, the released one by default.
+
+    Raises:
+        MissingInputError: the file is not there.
+        CheckpointError: it is not a ctinterp model.
+    """
+    file = read_model(path)
+    kinds: dict[str, type[NullSpaceDiffusion | LatentDiffusion]] = {
+        kind.kind: kind for kind in (NullSpaceDiffusion, LatentDiffusion)
+    }
+    if file.kind not in kinds:
+        raise CheckpointError(f"{path} holds a {file.kind}: expected {' or '.join(kinds)}")
+    return Interpolator(kinds[file.kind].of(file), device)

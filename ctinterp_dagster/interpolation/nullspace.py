@@ -1,0 +1,51 @@
+"""Restoring with a null-space diffusion: what it adds to up(y) thickens to nothing, whatever the networks say."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from ctinterp_dagster.interpolation.settings import ETA, Settings
+from ctinterp_dagster.model.nullspace import UNIT_HU, NullSpaceDiffusion
+from ctinterp_dagster.physics.nullspace import NullSpace
+from ctinterp_dagster.physics.operator import ThickeningOperator
+
+
+class NullSpaceRestorer:
+    """Draws thin volumes with a null-space diffusion."""
+
+    def __init__(
+        self,
+        model: NullSpaceDiffusion,
+        thick_hu: Tensor,
+        operator: ThickeningOperator,
+        spacing_mm: tuple[float, float, float],
+        settings: Settings,
+    ) -> None:
+        """Show the networks what was measured; all on the model's device."""
+        self.model, self.settings = model, settings
+        self.space = NullSpace(operator)
+        self.base_hu = self.space.base(thick_hu)
+        self.features = self.space.features(thick_hu)[None]
+        self.geometry = self.space.geometry(spacing_mm)[None].to(thick_hu.device)
+        self.expected = model.expectation.expect(self.features, self.geometry, settings.memory_gib)
+
+    def mean(self) -> Tensor:
+        """The expected thin volume, (z, y, x) HU."""
+        return self._volume(self.expected[0])
+
+    def draws(self) -> Iterator[Tensor]:
+        """Samples of the posterior, (z, y, x) HU, one after the other."""
+        for index in range(self.settings.samples):
+            drawn = self.model.draw(
+                self.features,
+                self.geometry,
+                self.expected,
+                steps=self.settings.steps,
+                seed=self.settings.seed + index,
+                eta=ETA[self.settings.sampler],
+                memory_gib=self.settings.memory_gib,
+            )
+            yield self._volume(drawn)
+
+    def _volume(self, coefficients: Tensor) -> Tensor:
+        return self.base_hu + self.space.expand(coefficients[0] * UNIT_HU)

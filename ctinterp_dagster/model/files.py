@@ -1,0 +1,100 @@
+"""One safetensors file a model: its tensors and, as metadata, its kind and configuration."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ctinterp_dagster.errors import CheckpointError, MissingInputError
+from ctinterp_dagster.records import whole_file
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file holds.
+
+    Attributes:
+        path: the file.
+        kind: of model, such as `latent_diffusion`.
+        config: as it was written, to be checked.
+        tensors: by name, float32 on the CPU.
+    """
+
+    path: Path
+    kind: str
+    config: Any
+    tensors: dict[str, Tensor]
+
+    def config_as(self, kind: type[Config]) -> Config:
+        """The configuration, checked.
+
+        Raises:
+            CheckpointError: it is one of another version.
+        """
+        try:
+            return TypeAdapter(kind).validate_python(self.config)
+        except ValidationError as error:
+            wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            raise CheckpointError(f"{self.path} has a configuration of another version: {wrong}") from error
+
+    def fill(self, module: nn.Module) -> None:
+        """Set the tensors of a module that was built from the configuration.
+
+        Raises:
+            CheckpointError: names or shapes differ, or a number is not finite.
+        """
+        own = module.state_dict()
+        wrong = sorted(own.keys() ^ self.tensors.keys())
+        wrong += [n for n in own if n in self.tensors and own[n].shape != self.tensors[n].shape]
+        wrong += [n for n, tensor in self.tensors.items() if not tensor.isfinite().all()]
+        if wrong:
+            raise CheckpointError(
+                f"{self.path} does not fit its own configuration: {len(wrong)} tensors are missing, unknown, "
+                f"misshapen or not finite ({', '.join(wrong[:3])}): train it again"
+            )
+        module.load_state_dict(self.tensors)
+
+
+def save_model(module: nn.Module, kind: str, config: Any, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a model.
+
+    Args:
+        module: its tensors are stored.
+        kind: of model; `read_model` gives it back.
+        config: a dataclass, all that is needed to rebuild the module.
+        path: the file.
+        dtype: how the numbers are stored; float16 halves the file, and reading gives float32 again.
+    """
+    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in module.state_dict().items()}
+    metadata = json.dumps({"kind": kind, "config": asdict(config)}, sort_keys=True)
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={"ctinterp": metadata})  # one key: the file's order of keys is random
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read what `save_model` wrote.
+
+    Raises:
+        MissingInputError: the file is not there.
+        CheckpointError: it is not a ctinterp model, or is truncated.
+    """
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing: train a model (`dvc repro`) or leave out --model")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    about = json.loads(metadata.get("ctinterp", "{}"))
+    if about.keys() != {"kind", "config"}:
+        raise CheckpointError(f"{path} has no ctinterp configuration: expected a model that a stage wrote")
+    return ModelFile(path, about["kind"], about["config"], tensors)

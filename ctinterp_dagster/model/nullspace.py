@@ -1,0 +1,206 @@
+"""Null-space diffusion: the expected coefficients of each thick voxel, and a diffusion around them.
+
+c = m + s e: a network tells the expected coefficients m and how far they spread, s; a diffusion model draws e, which is
+near unit variance everywhere, so that a quiet liver and a sharp rib are the same task to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ctinterp_dagster.model.denoiser import time_features
+from ctinterp_dagster.model.diffusion import Prediction, to_x0
+from ctinterp_dagster.model.files import ModelFile, read_model, save_model
+from ctinterp_dagster.model.sampler import sample
+from ctinterp_dagster.model.slice_unet import GEOMETRY, SliceUNet
+from ctinterp_dagster.model.tiles import tiled
+
+UNIT_HU = 100.0
+"""The unit of coefficients inside the networks."""
+
+TIMES = 64  # features of the time
+FARTHEST = 6.0  # spreads from the mean: the rare coefficients beyond are taken for that
+
+
+@dataclass(frozen=True)
+class ExpectationConfig:
+    """All that is needed to rebuild an `Expectation` from its tensors.
+
+    Attributes:
+        features: channels of what it is shown.
+        modes: coefficients a thick voxel.
+        channels: width of each level of the network of the mean.
+        blocks: residual blocks a level.
+        spread_channels: width of each level of the network of the spread.
+    """
+
+    features: int
+    modes: int
+    channels: tuple[int, ...]
+    blocks: int
+    spread_channels: tuple[int, ...]
+
+
+class Expectation(nn.Module):
+    """The expected coefficients of each thick voxel, and the logarithm of how far they spread around them.
+
+    Source: mean and spread by networks of their own, Nix and Weigend 1994.
+    """
+
+    def __init__(self, config: ExpectationConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, GEOMETRY)
+        self.spread = SliceUNet(config.features + config.modes, config.modes, config.spread_channels, 1, GEOMETRY)
+
+    def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the spread, both (b, modes, z, y, x), in units of 100 HU.
+
+        No gradient of the spread reaches the mean.
+
+        Args:
+            features: (b, features, z, y, x).
+            geometry: (b, 3), see `training.slabs.geometry`.
+        """
+        mean = self.mean(features, geometry)
+        return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
+
+    @torch.inference_mode()
+    def expect(self, features: Tensor, geometry: Tensor, memory_gib: float | None) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, in bounded memory."""
+        modes = self.config.modes
+        mean = tiled(lambda part: self.mean(part, geometry), features, modes, self.mean.reach, memory_gib)
+        shown = torch.cat([features, mean], dim=1)
+        return mean, tiled(lambda part: self.spread(part, geometry), shown, modes, self.spread.reach, memory_gib)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        save_model(self, "expectation", self.config, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Expectation":
+        """Read what `save` wrote.
+
+        Raises:
+            MissingInputError: the file is not there.
+            CheckpointError: it is not such a model, or is truncated.
+        """
+        file = read_model(path)
+        network = cls(file.config_as(ExpectationConfig))
+        file.fill(network)
+        return network.eval()
+
+
+@dataclass(frozen=True)
+class NullSpaceConfig:
+    """All that is needed to rebuild a `NullSpaceDiffusion` from its tensors.
+
+    Attributes:
+        expectation: of the networks of mean and spread.
+        channels: width of each level of the denoiser.
+        blocks: residual blocks a level of the denoiser.
+        prediction: what the denoiser predicts.
+    """
+
+    expectation: ExpectationConfig
+    channels: tuple[int, ...]
+    blocks: int
+    prediction: Prediction
+
+
+class NullSpaceDiffusion(nn.Module):
+    """The whole model: expectation, and a denoiser of what is left, e = (c - m) / s.
+
+    Source: a diffusion of the residual of a regression, Mardani et al. 2023 (CorrDiff), section 3.
+    """
+
+    kind = "nullspace_diffusion"
+
+    def __init__(self, config: NullSpaceConfig) -> None:
+        super().__init__()
+        self.config = config
+        modes = config.expectation.modes
+        self.expectation = Expectation(config.expectation)
+        self.denoiser = SliceUNet(
+            config.expectation.features + 3 * modes, modes, config.channels, config.blocks, GEOMETRY + TIMES
+        )
+
+    def denoise(self, noisy: Tensor, shown: Tensor, geometry: Tensor, t: Tensor) -> Tensor:
+        """What the denoiser predicts of e.
+
+        Args:
+            noisy: (b, modes, z, y, x) e at time t.
+            shown: (b, features + 2 modes, z, y, x), as `shown` makes it.
+            geometry: (b, 3).
+            t: (b,) in [0, 1].
+        """
+        return self.denoiser(torch.cat([noisy, shown], dim=1), torch.cat([geometry, time_features(t)], dim=1))
+
+    def draw(
+        self,
+        features: Tensor,
+        geometry: Tensor,
+        expected: tuple[Tensor, Tensor],
+        *,
+        steps: int,
+        seed: int,
+        eta: float,
+        memory_gib: float | None,
+    ) -> Tensor:
+        """One sample of the coefficients, (1, modes, z, y, x) in units of 100 HU.
+
+        Args:
+            features: (1, features, z, y, x).
+            geometry: (1, 3).
+            expected: mean and log spread of these features.
+            steps: network evaluations.
+            seed: of the sample.
+            eta: 0 for DDIM, 1 for DDPM.
+            memory_gib: bound of the networks' working memory.
+        """
+        mean, log_spread = expected
+        fixed = shown(features, mean, log_spread)
+        modes = self.config.expectation.modes
+
+        def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
+            told = torch.cat([geometry, time_features(t)], dim=1)
+            x = torch.cat([noisy, fixed], dim=1)
+            output = tiled(lambda part: self.denoiser(part, told), x, modes, self.denoiser.reach, memory_gib)
+            return to_x0(output, noisy, t, self.config.prediction)
+
+        size = (modes, *features.shape[2:])
+        drawn = sample(predict_x0, size, steps=steps, seeds=[seed], eta=eta, device=features.device)
+        return mean + log_spread.exp() * drawn
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write one safetensors file; see `files.save_model`."""
+        save_model(self, self.kind, self.config, path, dtype)
+
+    @classmethod
+    def of(cls, file: ModelFile) -> "NullSpaceDiffusion":
+        """Build the model of a file.
+
+        Raises:
+            CheckpointError: the file does not fit.
+        """
+        model = cls(file.config_as(NullSpaceConfig))
+        file.fill(model)
+        return model.eval()
+
+
+def shown(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
+    """What the denoiser sees beside the noisy coefficients."""
+    return torch.cat([features, mean, log_spread], dim=1)
+
+
+def standardised(coefficients: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
+    """E = (c - m) / s, limited to 6 spreads; all in units of 100 HU."""
+    return ((coefficients - mean) / log_spread.exp()).clamp(-FARTHEST, FARTHEST)
+
+
+def narrower(channels: Sequence[int]) -> tuple[int, ...]:
+    """Widths of the network of the spread, which has an easier task than that of the mean: a quarter, 16 at least."""
+    return tuple(max(16, width // 4) for width in channels)

@@ -1,0 +1,59 @@
+"""Which thin volume is to be expected? A regression in the null space, the mean that the diffusion starts from."""
+
+from collections.abc import Mapping
+
+import torch
+
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, narrower
+from ctinterp_dagster.params import Params
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES
+from ctinterp_dagster.pipeline.training import (
+    final_losses,
+    is_main_process,
+    loop_settings,
+    resumable,
+    thin_volumes,
+    watched,
+    write_curve,
+)
+from ctinterp_dagster.records import code_version, file_hash, write_json
+from ctinterp_dagster.training.loop import run_loop
+from ctinterp_dagster.training.nullspace import ExpectationObjective
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
+
+VALIDATION_SLABS = 16
+
+
+def run(params: Params, layout: Layout) -> Mapping[str, float]:
+    """Write `data/expect/expectation.safetensors`, its metrics and its curve."""
+    section, reports = params.expect, layout.report("expect")
+    torch.manual_seed(params.base.seed)
+    channels = section.channels
+    network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels)))
+    recipe = {
+        "section": section.model_dump(),
+        "base": params.base.model_dump(),
+        "code": code_version("model", "physics", "training", "pipeline/expect.py"),
+        "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
+    }
+    slab = SlabSettings(section.slab_zyx, section.vary, section.noise_hu)
+    train = ThickSlabs(thin_volumes(layout, "train"), slab, section.batch_size)
+    unseen = thin_volumes(layout, "val")
+    count = max(1, VALIDATION_SLABS // section.batch_size)
+    with resumable(layout.expect, recipe) as checkpoint, watched("expectation", section.steps) as on_step:
+        history = run_loop(
+            ExpectationObjective(network),
+            train,
+            loop_settings(section, params.base),
+            validation=ThickSlabs(unseen, slab, section.batch_size).fixed(count, params.base.seed) if unseen else (),
+            checkpoint=checkpoint,
+            on_step=on_step,
+        )
+        metrics = final_losses(history)
+        if is_main_process():
+            network.save(layout.expectation)
+            write_curve(reports / "curve.csv", history)
+            parameters = sum(p.numel() for p in network.parameters())
+            write_json(reports / "metrics.json", {**metrics, "parameters": parameters})
+    return metrics

@@ -1,0 +1,112 @@
+"""Training of the null-space model: first what to expect, then the diffusion around it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctinterp_dagster.model.diffusion import add_noise, training_target
+from ctinterp_dagster.model.nullspace import UNIT_HU, Expectation, NullSpaceDiffusion, shown, standardised
+from ctinterp_dagster.training.loop import Batch, seeded
+from ctinterp_dagster.training.slabs import ThickSlabs
+
+HEADLINE = (-1.0, 1.0)  # windows that are reported, in units of 1000 HU
+SOFT = (-0.16, 0.24)
+SCALE = UNIT_HU / 1000
+HEADLINE_WEIGHT, SOFT_WEIGHT, ABSOLUTE_WEIGHT, SPREAD_WEIGHT = 30.0, 90.0, 0.2, 0.01
+
+
+class ExpectationObjective(nn.Module):
+    """Mean square error in the windows that are reported, a little L1, and the likelihood of the spread.
+
+    Errors count a voxel of the thin volume, clipped to the window as in evaluation; the soft-tissue window, whose mean
+    square error is a fifth, weighs three times as much.
+
+    Source: the spread by Gaussian negative log likelihood around a mean that it does not move, Nix and
+        Weigend 1994, eq. 4.
+    """
+
+    def __init__(self, network: Expectation) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, basis: Tensor, analysis: Tensor
+    ) -> Tensor:
+        """The loss of a batch, as `ThickSlabs.draw` gives it."""
+        mean, log_spread = (part.float() for part in self.network(features, geometry))
+        with torch.autocast(features.device.type, enabled=False):
+            estimate = base + SCALE * (basis @ mean.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
+            real = basis.abs().sum(dim=2) > 0  # thin slices that exist
+            share = real.numel() / real.sum()
+            headline = (estimate.clamp(*HEADLINE) - truth.clamp(*HEADLINE)).square().mean()
+            soft = (estimate.clamp(*SOFT) - truth.clamp(*SOFT)).square().mean()
+            absolute = (estimate - truth).abs().mean()
+            true, known = true_coefficients(base, truth, analysis, mean.shape[1])
+            z = (true - mean.detach()) / log_spread.exp()
+            likelihood = ((log_spread + 0.5 * z.square()) * known).sum() / known.expand_as(z).sum()
+            fit = HEADLINE_WEIGHT * headline + SOFT_WEIGHT * soft + ABSOLUTE_WEIGHT * absolute
+            return share * fit + SPREAD_WEIGHT * likelihood
+
+
+def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> tuple[Tensor, Tensor]:
+    """What the networks should say, (b, modes, z, y, x) in units of 100 HU, and where there is one."""
+    flat = analysis @ (truth - base).flatten(2) / SCALE
+    coefficients = flat.unflatten(1, (modes, -1)).unflatten(3, base.shape[2:])
+    known = (analysis.abs().sum(dim=2) > 0).unflatten(1, (modes, -1))[..., None, None]
+    return coefficients, known.to(flat.dtype)
+
+
+class NullSpaceObjective(nn.Module):
+    """Mean square error of what the denoiser predicts of the standardised coefficients; the expectation stays as it is.
+
+    Source: Ho et al. 2020, eq. 14; weights over time as in `diffusion.training_target`.
+    """
+
+    def __init__(self, model: NullSpaceDiffusion) -> None:
+        super().__init__()
+        self.denoiser = model.denoiser
+        self._model = [model]  # in a list: its expectation is not this module's to train
+
+    def forward(
+        self,
+        features: Tensor,
+        geometry: Tensor,
+        base: Tensor,
+        truth: Tensor,
+        _basis: Tensor,
+        analysis: Tensor,
+        noise: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        """The loss of a batch, as `NoisySlabs.draw` gives it."""
+        model = self._model[0].to(features.device)
+        with torch.no_grad():
+            mean, log_spread = (part.float() for part in model.expectation(features, geometry))
+            with torch.autocast(features.device.type, enabled=False):
+                true, known = true_coefficients(base, truth, analysis, mean.shape[1])
+                e = standardised(true, mean, log_spread) * known
+        output = model.denoise(add_noise(e, noise, t), shown(features, mean, log_spread), geometry, t)
+        target = training_target(e, noise, t, model.config.prediction)
+        loss = functional.mse_loss(output.float(), target, reduction="none") * known
+        return loss.sum() / known.expand_as(loss).sum()
+
+
+class NoisySlabs:
+    """What `ThickSlabs` draws, with noise (b, modes, z, y, x) and times (b,)."""
+
+    def __init__(self, slabs: ThickSlabs, modes: int) -> None:
+        self.slabs, self.modes = slabs, modes
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """One batch; t is uniform in [0, 1]."""
+        slab = self.slabs.draw(generator)
+        noise = torch.randn(slab[0].shape[0], self.modes, *slab[0].shape[2:], generator=generator)
+        return *slab, noise, torch.rand(slab[0].shape[0], generator=generator)
+
+    def fixed(self, count: int, seed: int) -> list[Batch]:
+        """Batches that are always the same, for validation."""
+        return [self.draw(seeded(seed, index)) for index in range(count)]
+
+    def fingerprint(self) -> str:
+        """A hash of the data."""
+        return self.slabs.fingerprint()

@@ -1,0 +1,141 @@
+"""Random slabs of thin volumes, thickened on the fly: what the null-space networks learn from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctinterp_dagster.errors import ParamsError, TrainingError
+from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.nullspace import NullSpace
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.training.loop import Batch, seeded
+from ctinterp_dagster.training.patches import integer, tensors_hash, window
+
+FACTORS = (5, 5, 5, 5, 2, 3, 4, 5)  # each equally likely: factor 5 is the headline
+PROFILES: tuple[Profile, ...] = ("box", "box", "gaussian", "triangle")
+WIDTHS = (1.0, 1.0, 1.0, 0.8, 0.9, 1.1, 1.2)  # slice thickness over slice distance
+LARGEST = max(FACTORS)
+
+
+@dataclass(frozen=True)
+class ThinVolume:
+    """A training volume.
+
+    Attributes:
+        hu: (z, y, x) int16 HU.
+        spacing_mm: (z, y, x).
+    """
+
+    hu: Tensor
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class SlabSettings:
+    """What a training slab is.
+
+    Attributes:
+        zyx: size in thick slices and pixels.
+        vary: False thickens by factor 5 with the box profile only, True by factors 2 to 5 and several profiles.
+        noise_hu: largest standard deviation of noise that is added to a third of the slabs before thickening.
+    """
+
+    zyx: tuple[int, int, int]
+    vary: bool
+    noise_hu: float
+
+
+@cache
+def space(n_thick: int, factor: int, profile: Profile, width: float) -> NullSpace:
+    """The null space of a short slab; `width` is the slice thickness over the slice distance."""
+    return NullSpace(
+        ThickeningOperator.from_geometry(
+            n_thick=n_thick,
+            thick_spacing_mm=factor,
+            thick_thickness_mm=factor * width,
+            n_thin=n_thick * factor,
+            thin_spacing_mm=1.0,
+            thin_thickness_mm=1.0,
+            first_thin_offset_mm=-(factor - 1) / 2,
+            profile=profile,
+        )
+    )
+
+
+class ThickSlabs:
+    """Random slabs as (features, geometry, base, truth, basis, analysis).
+
+    Base and truth are (b, 5 z, y, x) in units of 1000 HU, with zeros beyond the thin slices of smaller factors; basis
+    is (b, 5 z, MODES z) and analysis (b, MODES z, 5 z), zero there too.
+    """
+
+    def __init__(self, volumes: Sequence[ThinVolume], slab: SlabSettings, batch_size: int) -> None:
+        """Hold the volumes; each is drawn equally often.
+
+        Raises:
+            TrainingError: there are no volumes.
+            ParamsError: a volume is smaller than a slab.
+        """
+        if not volumes:
+            raise TrainingError("there is no volume to train on: check the splits in cases.csv")
+        needed = (slab.zyx[0] * LARGEST, *slab.zyx[1:])
+        for volume in volumes:
+            if any(n < least for n, least in zip(volume.hu.shape, needed, strict=True)):
+                raise ParamsError(
+                    f"a volume of {tuple(volume.hu.shape)} is smaller than a slab of {needed} thin voxels: "
+                    "lower slab_zyx"
+                )
+        self.volumes, self.slab, self.batch_size = volumes, slab, batch_size
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """One batch."""
+        return tuple(
+            torch.stack(parts) for parts in zip(*(self._one(generator) for _ in range(self.batch_size)), strict=True)
+        )
+
+    def fixed(self, count: int, seed: int) -> list[Batch]:
+        """Batches that are always the same, for validation."""
+        return [self.draw(seeded(seed, index)) for index in range(count)]
+
+    def fingerprint(self) -> str:
+        """A hash of the settings and of every volume."""
+        return tensors_hash(repr((self.slab, [v.spacing_mm for v in self.volumes])), [v.hu for v in self.volumes])
+
+    def _one(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        volume = self.volumes[integer(len(self.volumes), generator)]
+        depth, height, width = self.slab.zyx
+        factor, profile, thickness = 5, PROFILES[0], 1.0
+        if self.slab.vary:
+            factor = FACTORS[integer(len(FACTORS), generator)]
+            profile = PROFILES[integer(len(PROFILES), generator)]
+            thickness = WIDTHS[integer(len(WIDTHS), generator)]
+        z, y, x = window(volume.hu.shape, (depth * factor, height, width), generator)
+        thin = volume.hu[z, y, x].float()
+        thin = thin.flip([axis for axis in range(3) if integer(2, generator)])
+        thin = thin.transpose(1, 2) if height == width and integer(2, generator) else thin
+        if self.slab.noise_hu and integer(3, generator) == 0:
+            thin = thin + self._noise(thin.shape, generator)
+        here = space(depth, factor, profile, thickness)
+        thick = here.operator.forward(thin)
+        told = here.geometry((volume.spacing_mm[0] * factor, *volume.spacing_mm[1:]))
+        padding = (LARGEST - factor) * depth
+        basis, analysis = (torch.from_numpy(m).float() for m in (here.basis, here.analysis))
+        return (
+            here.features(thick),
+            told,
+            functional.pad(here.base(thick) / 1000, (0, 0, 0, 0, 0, padding)),
+            functional.pad(thin / 1000, (0, 0, 0, 0, 0, padding)),
+            functional.pad(basis, (0, 0, 0, padding)),
+            functional.pad(analysis, (0, padding)),
+        )
+
+    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Noise that is white along z and, in the plane, white or of a softer kernel."""
+        noise = torch.randn(shape, generator=generator)
+        if integer(2, generator):
+            noise = 1.6 * functional.avg_pool2d(noise[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
+        return noise * float(torch.rand((), generator=generator)) * self.slab.noise_hu

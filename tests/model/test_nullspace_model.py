@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctinterp_dagster.errors import CheckpointError
+from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.nullspace import (
+    Expectation,
+    ExpectationConfig,
+    NullSpaceConfig,
+    NullSpaceDiffusion,
+    standardised,
+)
+
+CONFIG = ExpectationConfig(features=6, modes=2, channels=(8, 8, 8), blocks=1, spread_channels=(8, 8, 8))
+GEOMETRY = torch.tensor([[0.0, 0.1, 1.0]])
+
+
+@pytest.fixture
+def model() -> NullSpaceDiffusion:
+    torch.manual_seed(0)
+    made = NullSpaceDiffusion(NullSpaceConfig(CONFIG, (8, 8, 8), 1, "v")).eval()
+    for network in (made.expectation.mean, made.expectation.spread, made.denoiser):
+        torch.nn.init.normal_(network.leave.weight, std=0.1)
+    return made
+
+
+def test_an_untrained_expectation_expects_nothing_and_a_spread_of_a_unit() -> None:
+    mean, log_spread = Expectation(CONFIG)(torch.randn(1, 6, 4, 12, 14), GEOMETRY)
+    assert mean.shape == log_spread.shape == (1, 2, 4, 12, 14)
+    assert float(mean.detach().abs().max()) == float(log_spread.detach().abs().max()) == 0
+
+
+def test_no_gradient_of_the_spread_reaches_the_mean(model: NullSpaceDiffusion) -> None:
+    _, log_spread = model.expectation(torch.randn(1, 6, 4, 8, 8), GEOMETRY)
+    log_spread.square().sum().backward()
+    assert all(p.grad is None for p in model.expectation.mean.parameters())
+    assert any(p.grad is not None for p in model.expectation.spread.parameters())
+
+
+def test_a_sample_depends_on_its_seed_and_on_nothing_else(model: NullSpaceDiffusion) -> None:
+    features = torch.randn(1, 6, 4, 12, 12, generator=torch.Generator().manual_seed(1))
+    expected = model.expectation.expect(features, GEOMETRY, None)
+    first, again, other = (
+        model.draw(features, GEOMETRY, expected, steps=2, seed=seed, eta=0.0, memory_gib=None) for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    assert first.shape == (1, 2, 4, 12, 12)
+
+
+def test_what_is_left_is_measured_in_spreads_and_limited() -> None:
+    e = standardised(torch.tensor([3.0, 100.0]), torch.tensor([1.0, 1.0]), torch.log(torch.tensor([2.0, 2.0])))
+    torch.testing.assert_close(e, torch.tensor([1.0, 6.0]))
+
+
+def test_a_file_gives_the_model_back(model: NullSpaceDiffusion, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    loaded = NullSpaceDiffusion.of(read_model(path))
+    assert loaded.config == model.config
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+
+
+def test_a_file_with_a_number_that_is_not_finite_is_refused(model: NullSpaceDiffusion, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model.denoiser.leave.bias.data[0] = float("nan")
+    model.save(path)
+    with pytest.raises(CheckpointError, match=r"1 tensors are .*not finite \(denoiser\.leave\.bias\)"):
+        NullSpaceDiffusion.of(read_model(path))

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from ctinterp_dagster.errors import ParamsError, TrainingError
+from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES
+from ctinterp_dagster.training.loop import seeded
+from ctinterp_dagster.training.nullspace import (
+    SCALE,
+    ExpectationObjective,
+    NoisySlabs,
+    NullSpaceObjective,
+    true_coefficients,
+)
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
+
+SLAB = SlabSettings((3, 16, 16), vary=True, noise_hu=10.0)
+TINY = ExpectationConfig(FEATURES, MODES, (8, 8, 8), 1, (8, 8, 8))
+
+
+def volume(depth: int = 20) -> ThinVolume:
+    hu = torch.randint(-900, 900, (depth, 24, 20), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
+    return ThinVolume(hu, (1.0, 0.7, 0.7))
+
+
+def test_the_true_coefficients_of_every_slab_restore_the_truth() -> None:
+    slabs = ThickSlabs([volume()], SLAB, 2)
+    for index in range(12):
+        _, _, base, truth, basis, analysis = slabs.draw(seeded(1, index))
+        coefficients, _ = true_coefficients(base, truth, analysis, MODES)
+        restored = base + SCALE * (basis @ coefficients.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
+        torch.testing.assert_close(restored, truth, rtol=0, atol=2e-5)
+
+
+def test_a_batch_depends_on_its_generator_only() -> None:
+    slabs = ThickSlabs([volume()], SLAB, 2)
+    first, again, other = (slabs.draw(seeded(seed)) for seed in (5, 5, 6))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[3], other[3])
+
+
+def test_the_right_expectation_costs_less_than_none() -> None:
+    slabs = ThickSlabs([volume()], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 1)
+    batch = slabs.draw(seeded(0))
+    objective = ExpectationObjective(Expectation(TINY))
+    nothing = float(objective(*batch).detach())
+    true, _ = true_coefficients(batch[2], batch[3], batch[5], MODES)
+    objective.network.forward = lambda *_: (true, torch.zeros_like(true))  # type: ignore[method-assign]
+    assert float(objective(*batch)) < 0.01 * nothing
+
+
+def test_the_diffusion_trains_the_denoiser_and_leaves_the_expectation() -> None:
+    torch.manual_seed(0)
+    model = NullSpaceDiffusion(NullSpaceConfig(TINY, (8, 8, 8), 1, "v"))
+    objective = NullSpaceObjective(model)
+    objective(*NoisySlabs(ThickSlabs([volume()], SLAB, 2), MODES).draw(seeded(0))).backward()
+    assert model.denoiser.leave.weight.grad is not None
+    assert all(p.grad is None for p in model.expectation.parameters())
+    assert {name.split(".")[0] for name, _ in objective.named_parameters()} == {"denoiser"}
+
+
+def test_what_cannot_be_trained_on_is_refused() -> None:
+    with pytest.raises(TrainingError, match="no volume to train on"):
+        ThickSlabs([], SLAB, 1)
+    with pytest.raises(ParamsError, match=r"smaller than a slab of \(15, 16, 16\)"):
+        ThickSlabs([volume(14)], SLAB, 1)
