@@ -86,6 +86,7 @@ class Autoencoder(Optimisation):
     """The latent space: a checkpoint, or a training from scratch."""
 
     checkpoint: str
+    finetune: bool
     channels: Triple
     norm_groups: Count
     latent_channels: Count
