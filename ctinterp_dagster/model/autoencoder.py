@@ -4,32 +4,33 @@ Source: Guo et al. 2024, "MAISI: Medical AI for Synthetic Imaging" (arXiv 2409.1
 `AutoencoderKlMaisi`, which is the oracle of the tests. Groups of names such as `.conv.conv` are MONAI's wrappers.
 """
 
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.errors import CheckpointError, ParamsError
 from ctinterp_dagster.model.fast_layers import fast_layer
 from ctinterp_dagster.model.slabs import Budget, Field, Shape, in_slabs, predicted_peak_gib
-from ctinterp_dagster.model.weights import LoadStatistics, load_weights
+from ctinterp_dagster.model.weights import LoadStatistics, load_weights, read_metadata, save_weights
 
 MULTIPLE = 4  # two halvings
 EPSILON = 1e-6
 LEVELS = 3
+ARCHITECTURE = "ctinterp_autoencoder"  # the key of the metadata of a safetensors file
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 Volume = TypeVar("Volume", Tensor, Field)
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """The Gaussian that the encoder makes of a volume.
+class Posterior(NamedTuple):
+    """The Gaussian that the encoder makes of a volume: `mean, log_variance = autoencoder.encode(x)`.
 
     Attributes:
         mean: (batch, latent channel, z/4, y/4, x/4).
@@ -231,6 +232,21 @@ def _decoder(channels: Sequence[int], latent_channels: int, groups: int) -> nn.M
     return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """What the shapes of the tensors do not all say; the defaults are MAISI's.
+
+    Attributes:
+        channels: widths of the three levels.
+        latent_channels: channels of the latent.
+        norm_groups: groups of every group norm.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256)
+    latent_channels: int = 4
+    norm_groups: int = 32
+
+
 class MaisiAutoencoder(nn.Module):
     """A volume in unit range to a latent 4x smaller along each axis, and back.
 
@@ -251,6 +267,7 @@ class MaisiAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         _check_widths(channels, latent_channels, norm_groups)
+        self.architecture = Architecture(tuple(channels), latent_channels, norm_groups)
         self.latent_channels = latent_channels
         self.encoder = _encoder(channels, latent_channels, norm_groups)
         self.decoder = _decoder(channels, latent_channels, norm_groups)
@@ -334,6 +351,33 @@ class MaisiAutoencoder(nn.Module):
     def load_pretrained_weights(self, path: Path, *, strict: bool = True) -> LoadStatistics:
         """Read weights, MAISI's `autoencoder.pt` or any file with the same names; see `weights.load_weights`."""
         return load_weights(self, path, strict=strict)
+
+    def save(self, path: Path) -> None:
+        """Write safetensors with the published names, and the architecture as metadata for `load_autoencoder`."""
+        save_weights(self, path, {ARCHITECTURE: json.dumps(asdict(self.architecture), sort_keys=True)})
+
+
+def load_autoencoder(path: Path) -> MaisiAutoencoder:
+    """An autoencoder from a file of weights, on the CPU, for inference.
+
+    Args:
+        path: what `MaisiAutoencoder.save` wrote, or any file of MAISI's 130 tensors.
+
+    Raises:
+        MissingInputError: the file is not there.
+        CheckpointError: the file is refused, as by `weights.load_weights`.
+    """
+    recorded = read_metadata(path).get(ARCHITECTURE)
+    try:
+        architecture = Architecture(**json.loads(recorded)) if recorded else Architecture()
+        autoencoder = MaisiAutoencoder(**asdict(architecture))
+    except (ValueError, TypeError, ParamsError) as error:
+        raise CheckpointError(
+            f"{path} says that its architecture is {recorded:.200}: expected widths, latent channels and groups "
+            "as `MaisiAutoencoder.save` writes them"
+        ) from error
+    autoencoder.load_pretrained_weights(path)
+    return autoencoder.eval().requires_grad_(requires_grad=False)
 
 
 def _check_widths(channels: Sequence[int], latent_channels: int, norm_groups: int) -> None:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ctinterp_dagster.errors import MissingInputError
@@ -21,7 +20,7 @@ from ctinterp_dagster.pipeline.training import (
     watched,
     write_curve,
 )
-from ctinterp_dagster.records import code_version, file_hash, whole_file, write_json
+from ctinterp_dagster.records import code_version, file_hash, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.autoencoder import measure_reconstruction, train_autoencoder
@@ -60,8 +59,8 @@ def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
     """Load a checkpoint and return how many tensors it filled."""
     if not path.exists():
         raise MissingInputError(
-            f"autoencoder.checkpoint {path} is not there: download NVIDIA's MAISI autoencoder (docs/maisi.md), or set "
-            "it to an empty string to train one"
+            f"autoencoder.checkpoint {path} is not there: get NVIDIA's MAISI autoencoder and `ctinterp autoencoder "
+            "import` it (docs/maisi.md), or set it to an empty string to train one"
         )
     return autoencoder.load_pretrained_weights(path).loaded
 
@@ -101,9 +100,7 @@ def write_results(
 ) -> None:
     """Write the weights under MAISI's names, the curve and the metrics."""
     reports = layout.report("autoencoder")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in autoencoder.state_dict().items()}
-    with whole_file(layout.autoencoder / "autoencoder.safetensors") as partial:
-        save_file(tensors, partial)
+    autoencoder.save(layout.autoencoder / "autoencoder.safetensors")
     write_curve(reports / "curve.csv", history)
     write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in autoencoder.parameters())})
 

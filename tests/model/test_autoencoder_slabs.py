@@ -29,7 +29,7 @@ class Forced(Budget):
         super().__init__(1e9)
         self.rows, self.store = rows, store
 
-    def may_store(self, candidate: Field) -> bool:  # noqa: ARG002 (the budget's method)
+    def may_store(self, candidate: Field) -> bool:
         return self.store
 
     def start_pass(self, target: Field) -> None:
