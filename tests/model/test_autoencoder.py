@@ -11,6 +11,7 @@ from torch.nn import functional
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model import autoencoder
 from ctinterp_dagster.model.autoencoder import LocalConv, MaisiAutoencoder, Posterior, VolumeNorm
+from ctinterp_dagster.scan.window import MAISI as MAISI_WINDOW
 
 TOLERANCE = 1e-5
 MAISI = (64, 128, 256)
@@ -198,6 +199,16 @@ def test_another_epsilon_breaks_parity_in_air(fresh_pair: tuple[MaisiAutoencoder
         if isinstance(module, VolumeNorm):
             module.eps = 1e-5
     assert encoder_error(fresh_pair, INPUTS["air"]) > 2 * TOLERANCE
+
+
+def test_hu_go_in_as_zero_to_one_and_minus_one_to_one_breaks_parity(
+    fresh_pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi],
+) -> None:
+    hu = MAISI_WINDOW.from_unit(INPUTS["ct"])
+    assert [float(MAISI_WINDOW.to_unit(value)) for value in (-1000.0, 0.0, 1000.0)] == [0.0, 0.5, 1.0]
+    expected = fresh_pair[1].encode(INPUTS["ct"])[0]
+    assert relative_error(fresh_pair[0].encode(MAISI_WINDOW.to_unit(hu)).mean, expected) < TOLERANCE
+    assert relative_error(fresh_pair[0].encode(hu / 1000).mean, expected) > 0.1
 
 
 def test_the_log_variance_is_clamped_as_monai_clamps_it(

@@ -1,10 +1,15 @@
+from pathlib import Path
+
+import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ctinterp_dagster.model.autoencoder import Posterior
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling, residual_ceiling
+from ctinterp_dagster.pipeline.encode import measure
 
 
 class Blind:
@@ -41,3 +46,14 @@ def test_residual_decoding_of_the_true_latent_is_the_truth_or_the_base() -> None
     assert torch.allclose(all_kept, thin, atol=0.05)
     assert torch.allclose(none_kept, cubic_projected(thick, operator), atol=0.05)
     assert float((none_kept - thin).abs().mean()) > 50
+
+
+def test_latents_are_scaled_by_their_own_measured_deviation(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    thin = 3 * torch.randn(4, 10, 10, 10, generator=generator) + 2
+    for k, shift in enumerate((0.0, 1.0)):
+        save_file({"thin": thin + shift, "box/base": 0.5 * thin}, tmp_path / f"{k}.safetensors")
+    measured = measure(sorted(tmp_path.iterdir()), ["box"])
+    both = torch.cat([thin, thin + 1]).double()
+    assert measured["latent_std"] == pytest.approx(float(both.std(correction=0)), rel=1e-6)
+    assert measured["residual_std"] == pytest.approx(float((both - 0.5 * torch.cat([thin, thin])).std(correction=0)))
