@@ -24,6 +24,11 @@ class Layout:
         return self.root / "data" / "raw"
 
     @property
+    def maisi(self) -> Path:
+        """What `ctinterp autoencoder import` writes: `autoencoder.safetensors` and `card.json`."""
+        return self.root / "data" / "maisi"
+
+    @property
     def ingest(self) -> Path:
         """`volumes/<case>.nii`, `cases.csv`, `quarantine.csv`."""
         return self.root / "data" / "ingest"

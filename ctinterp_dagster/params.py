@@ -86,6 +86,7 @@ class Autoencoder(Optimisation):
 
     launcher: str
     checkpoint: str
+    finetune: bool
     channels: Triple
     norm_groups: Count
     latent_channels: Count

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "Score every method on thin scans that the model has not seen.",
     "scans": "Add, list and check scans.",
     "preset": "Write the parameters for real scans (cpu, gpu) or the demo into params.yaml.",
+    "autoencoder": "Verify and import weights of MAISI's autoencoder.",
     "summary": "Print the metrics of the last pipeline run and where its report is.",
     "info": "Show versions, devices and the released model.",
 }

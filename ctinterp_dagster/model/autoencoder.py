@@ -4,31 +4,33 @@ Source: Guo et al. 2024, "MAISI: Medical AI for Synthetic Imaging" (arXiv 2409.1
 `AutoencoderKlMaisi`, which is the oracle of the tests. Groups of names such as `.conv.conv` are MONAI's wrappers.
 """
 
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.errors import CheckpointError, ParamsError
+from ctinterp_dagster.model.fast_layers import fast_layer
 from ctinterp_dagster.model.slabs import Budget, Field, Shape, in_slabs, predicted_peak_gib
-from ctinterp_dagster.model.weights import LoadStatistics, load_weights
+from ctinterp_dagster.model.weights import LoadStatistics, load_weights, read_metadata, save_weights
 
 MULTIPLE = 4  # two halvings
 EPSILON = 1e-6
 LEVELS = 3
+ARCHITECTURE = "ctinterp_autoencoder"  # the key of the metadata of a safetensors file
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 Volume = TypeVar("Volume", Tensor, Field)
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """The Gaussian that the encoder makes of a volume.
+class Posterior(NamedTuple):
+    """The Gaussian that the encoder makes of a volume: `mean, log_variance = autoencoder.encode(x)`.
 
     Attributes:
         mean: (batch, latent channel, z/4, y/4, x/4).
@@ -52,13 +54,15 @@ class LocalConv(nn.Conv3d):
     With stride 2 one zero is padded at the far end of each axis, as MAISI does, not one on both sides.
     """
 
+    kernel_numbers = 0
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel, stride)
 
     def forward(self, x: Volume) -> Volume:
         """Convolve a tensor (batch, channel, z, y, x) or, lazily, a field."""
         if isinstance(x, Field):
-            return x.through(self)
+            return x.through(fast_layer(self) or self)
         return self.rows(x, 0, x.shape[2] // self.stride[0], x.shape[2])
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -85,6 +89,14 @@ class LocalConv(nn.Conv3d):
             return self._convolve(x, [before, reach, reach])
         return self._convolve(functional.pad(x, (0, 0, 0, 0, before, after)), [0, reach, reach])
 
+    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+        """See `LocalLayer`; input and output again, which kernels reorder into the blocks that they want."""
+        batch, _, _, height, width = shape
+        first, last = self.source_rows(0, rows)
+        output = self.output_shape(shape)
+        given = self.in_channels * (last - first) * height * width
+        return batch * (given + self.out_channels * rows * output[3] * output[4])
+
     def _convolve(self, x: Tensor, padding: list[int]) -> Tensor:
         if self._has_onednn(x):
             return torch.mkldnn_convolution(x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups)
@@ -100,7 +112,9 @@ class LocalConv(nn.Conv3d):
 
 
 class Doubling(nn.Module):
-    """Trilinear upsampling by two along each axis, ends of the axes not aligned."""
+    """Trilinear upsampling by two along each axis, ends of the axes not aligned: weights 3/4 and 1/4."""
+
+    kernel_numbers = 0
 
     def forward(self, x: Volume) -> Volume:
         """Double a tensor (batch, channel, z, y, x) or, lazily, a field."""
@@ -115,13 +129,39 @@ class Doubling(nn.Module):
         """See `LocalLayer`; output row j lies at source position (j - 1/2) / 2."""
         return (start - 1) // 2, stop // 2 + 1
 
-    def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:  # noqa: ARG002 (one protocol)
+    def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
         """See `LocalLayer`."""
-        first = 2 * max(self.source_rows(start, stop)[0], 0)
-        # The kernel for this memory format is three times faster on a CPU, the copies there and back included.
-        channels_last = x.contiguous(memory_format=torch.channels_last_3d)
-        doubled = functional.interpolate(channels_last, scale_factor=2.0, mode="trilinear")
-        return doubled[:, :, start - first : stop - first].contiguous()
+        if torch.is_grad_enabled():
+            first = 2 * max(self.source_rows(start, stop)[0], 0)
+            return functional.interpolate(x, scale_factor=2.0, mode="trilinear")[:, :, start - first : stop - first]
+        before = max(self.source_rows(start, stop)[0], 0)
+        batch, channels, _, height, width = x.shape
+        kind = torch.channels_last_3d
+        shape = batch, channels, stop - start, 2 * height, 2 * width
+        doubled = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=kind)
+        for row in range(start, stop):
+            near, far = row // 2, min(max(row // 2 + (1 if row % 2 else -1), 0), depth - 1)
+            plane = torch.lerp(x[:, :, near - before], x[:, :, far - before], 0.25)
+            tall = _doubled_along(plane, 2, plane.new_empty(batch, 2 * height, width, channels).permute(0, 3, 1, 2))
+            _doubled_along(tall, 3, doubled[:, :, row - start])
+        return doubled
+
+    def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one row at a time)
+        """See `LocalLayer`."""
+        batch, channels, _, height, width = shape
+        return 3 * batch * channels * height * width
+
+
+def _doubled_along(x: Tensor, axis: int, out: Tensor) -> Tensor:
+    """Double an axis into `out`: 3/4 of the near voxel and 1/4 of the next; at the ends there is none."""
+    size = x.shape[axis]
+    even, odd = (out[(slice(None),) * axis + (slice(k, None, 2),)] for k in (0, 1))
+    low, high = x.narrow(axis, 0, size - 1), x.narrow(axis, 1, size - 1)
+    torch.lerp(high, low, 0.25, out=even.narrow(axis, 1, size - 1))
+    torch.lerp(low, high, 0.25, out=odd.narrow(axis, 0, size - 1))
+    even.select(axis, 0).copy_(x.select(axis, 0))
+    odd.select(axis, -1).copy_(x.select(axis, -1))
+    return out
 
 
 class VolumeNorm(nn.GroupNorm):
@@ -192,6 +232,21 @@ def _decoder(channels: Sequence[int], latent_channels: int, groups: int) -> nn.M
     return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """What the shapes of the tensors do not all say; the defaults are MAISI's.
+
+    Attributes:
+        channels: widths of the three levels.
+        latent_channels: channels of the latent.
+        norm_groups: groups of every group norm.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256)
+    latent_channels: int = 4
+    norm_groups: int = 32
+
+
 class MaisiAutoencoder(nn.Module):
     """A volume in unit range to a latent 4x smaller along each axis, and back.
 
@@ -212,6 +267,7 @@ class MaisiAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         _check_widths(channels, latent_channels, norm_groups)
+        self.architecture = Architecture(tuple(channels), latent_channels, norm_groups)
         self.latent_channels = latent_channels
         self.encoder = _encoder(channels, latent_channels, norm_groups)
         self.decoder = _decoder(channels, latent_channels, norm_groups)
@@ -236,7 +292,7 @@ class MaisiAutoencoder(nn.Module):
         if x.dim() != 5 or x.shape[1] != 1:
             raise ParamsError(f"a volume of shape {tuple(x.shape)} cannot be encoded: expected (batch, 1, z, y, x)")
         padding = [extent for size in reversed(x.shape[2:]) for extent in (0, -size % MULTIPLE)]
-        h = _run(self.encoder, functional.pad(x, padding), memory_gib)
+        h = self._run(self.encoder, functional.pad(x, padding), memory_gib)
         return Posterior(self.quant_conv_mu(h), self.quant_conv_log_sigma(h).clamp(*LOG_VARIANCE_RANGE))
 
     def decode(
@@ -266,7 +322,7 @@ class MaisiAutoencoder(nn.Module):
                 f"size_zyx={size_zyx} does not fit a latent of {tuple(z.shape[2:])}: "
                 f"expected sizes above {MULTIPLE}(n - 1), up to {MULTIPLE}n"
             )
-        volume = _run(self.decoder, self.post_quant_conv(z), memory_gib)
+        volume = self._run(self.decoder, self.post_quant_conv(z), memory_gib)
         return volume[:, :, :depth, :height, :width]
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Posterior]:
@@ -274,6 +330,11 @@ class MaisiAutoencoder(nn.Module):
         posterior = self.encode(x)
         size_zyx = x.shape[2], x.shape[3], x.shape[4]
         return self.decode(posterior.sample(generator), size_zyx), posterior
+
+    def _run(self, network: nn.Module, x: Tensor, memory_gib: float | None) -> Tensor:
+        if memory_gib is None and (torch.is_grad_enabled() or self.training):
+            return cast("Tensor", network(x))
+        return in_slabs(network, x, Budget(math.inf if memory_gib is None else memory_gib))
 
     def predicted_peaks_gib(self, size_zyx: tuple[int, int, int], memory_gib: float) -> tuple[float, float]:
         """The memory of activations that `encode` and `decode` take for one volume; computes nothing.
@@ -291,9 +352,32 @@ class MaisiAutoencoder(nn.Module):
         """Read weights, MAISI's `autoencoder.pt` or any file with the same names; see `weights.load_weights`."""
         return load_weights(self, path, strict=strict)
 
+    def save(self, path: Path) -> None:
+        """Write safetensors with the published names, and the architecture as metadata for `load_autoencoder`."""
+        save_weights(self, path, {ARCHITECTURE: json.dumps(asdict(self.architecture), sort_keys=True)})
 
-def _run(network: nn.Module, x: Tensor, memory_gib: float | None) -> Tensor:
-    return cast("Tensor", network(x)) if memory_gib is None else in_slabs(network, x, Budget(memory_gib))
+
+def load_autoencoder(path: Path) -> MaisiAutoencoder:
+    """An autoencoder from a file of weights, on the CPU, for inference.
+
+    Args:
+        path: what `MaisiAutoencoder.save` wrote, or any file of MAISI's 130 tensors.
+
+    Raises:
+        MissingInputError: the file is not there.
+        CheckpointError: the file is refused, as by `weights.load_weights`.
+    """
+    recorded = read_metadata(path).get(ARCHITECTURE)
+    try:
+        architecture = Architecture(**json.loads(recorded)) if recorded else Architecture()
+        autoencoder = MaisiAutoencoder(**asdict(architecture))
+    except (ValueError, TypeError, ParamsError) as error:
+        raise CheckpointError(
+            f"{path} says that its architecture is {recorded:.200}: expected widths, latent channels and groups "
+            "as `MaisiAutoencoder.save` writes them"
+        ) from error
+    autoencoder.load_pretrained_weights(path)
+    return autoencoder.eval().requires_grad_(requires_grad=False)
 
 
 def _check_widths(channels: Sequence[int], latent_channels: int, norm_groups: int) -> None:

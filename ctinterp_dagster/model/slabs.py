@@ -11,6 +11,7 @@ A *row* is one z position of all channels and of the whole plane. The memory mod
 computed (`Budget.dry`), so what is predicted is what is done.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,13 +22,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.moments import PART, group_moments, in_parts
 
 GIB = 1 << 30
+RESERVE = 96 << 20
 Shape = tuple[int, int, int, int, int]
 
 
 class LocalLayer(Protocol):
-    """A layer whose output row depends on a few neighbouring rows of its input."""
+    """A layer whose output row depends on a few neighbouring rows of its input.
+
+    Attributes:
+        kernel_numbers: numbers that the layer keeps between calls, beside its weights.
+    """
+
+    kernel_numbers: int
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of the output for an input of `shape`."""
@@ -37,6 +46,9 @@ class LocalLayer(Protocol):
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
         """Output rows [start, stop) from the source rows that exist among `source_rows`; `depth` is the source's."""
+
+    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+        """Numbers that computing output `rows` holds beside its input and output; `shape` is the source's."""
 
 
 class Recipe(Protocol):
@@ -49,7 +61,7 @@ class Recipe(Protocol):
         """Rows [start, stop) as a fresh tensor."""
 
     def scratch_bytes(self, rows: int, plan: "SlabPlan") -> int:
-        """The largest passing memory while `rows` are computed; records in `plan` the rows that sources keep."""
+        """The largest passing memory while `rows` are computed, they included; records in `plan` what is kept."""
 
 
 @dataclass
@@ -60,11 +72,13 @@ class SlabPlan:
         rows: rows of the field that the pass reads, at a time.
         depth: rows of that field.
         held: the rows that each field keeps meanwhile.
+        kernels: bytes that each layer keeps.
     """
 
     rows: int
     depth: int
     held: "dict[Field, int]" = field(default_factory=dict)
+    kernels: dict[LocalLayer, int] = field(default_factory=dict)
 
     def piece(self, depth: int) -> int:
         """Rows of a field of another depth that make the same share of the volume; at least one."""
@@ -85,9 +99,14 @@ class Budget:
 
     memory_gib: float
     dry: bool = False
-    peak_bytes: int = 0
+    peak_bytes: float = 0
     stored: "WeakSet[Field]" = field(default_factory=WeakSet)
     plan: SlabPlan = field(default_factory=lambda: SlabPlan(1, 1))
+
+    @property
+    def reserve_bytes(self) -> float:
+        """For buffers of the matrix libraries and gaps in the heap: up to 80 MiB measured, an eighth where less."""
+        return 0 if math.isinf(self.memory_gib) else min(RESERVE, self.memory_gib * GIB / 8)
 
     def stored_bytes(self) -> int:
         """Bytes of the activations that are held as a whole now."""
@@ -103,14 +122,14 @@ class Budget:
         Raises:
             ParamsError: not even one row fits.
         """
-        room = self.memory_gib * GIB - self.stored_bytes()
+        room = self.memory_gib * GIB - self.stored_bytes() - self.reserve_bytes
         thin, thick = 0, target.depth
         while thin < thick:
             middle = (thin + thick + 1) // 2
             fits = target.slab_bytes(SlabPlan(middle, target.depth)) <= room
             thin, thick = (middle, thick) if fits else (thin, middle - 1)
         self.plan = SlabPlan(max(thin, 1), target.depth)
-        needed = self.stored_bytes() + target.slab_bytes(self.plan)
+        needed = self.stored_bytes() + target.slab_bytes(self.plan) + self.reserve_bytes
         if thin == 0:
             plane = f"{target.shape[3]}x{target.shape[4]} with {target.shape[1]} channels"
             raise ParamsError(
@@ -125,13 +144,14 @@ class Field:
 
     Attributes:
         shape: (batch, channel, z, y, x).
+        element_bytes: of one number.
     """
 
     def __init__(self, origin: "Tensor | Recipe", budget: Budget, element_bytes: int) -> None:
         self.shape: Shape = tuple(origin.shape)  # type: ignore[assignment] # a tensor's shape has no fixed length
         self._origin = origin
         self._budget = budget
-        self._element_bytes = element_bytes
+        self.element_bytes = element_bytes
         self._recent: tuple[int, Tensor] | None = None
         if isinstance(origin, Tensor):
             budget.stored.add(self)
@@ -145,7 +165,7 @@ class Field:
     def row_bytes(self) -> int:
         """Bytes of one row."""
         batch, channels, _, height, width = self.shape
-        return batch * channels * height * width * self._element_bytes
+        return batch * channels * height * width * self.element_bytes
 
     def read(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop): (batch, channel, stop - start, y, x). Not to be written to."""
@@ -157,7 +177,8 @@ class Field:
         last = first + recent.shape[2] if recent is not None else start
         if recent is None or not first <= start < last or stop > last:
             kept = [recent[:, :, start - first :]] if recent is not None and first <= start < last else []
-            recent, first = torch.cat([*kept, *self._pieces(last if kept else start, stop)], dim=2), start
+            rows = [*kept, *self._pieces(last if kept else start, stop)]
+            recent, first = rows[0] if len(rows) == 1 else torch.cat(rows, dim=2), start
             self._recent = first, recent
         return recent[:, :, start - first : stop - first]
 
@@ -168,10 +189,23 @@ class Field:
             yield self._origin.compute(first, min(first + piece, stop))
 
     def fresh(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) for a reader that reads each row once: nothing is kept."""
-        if isinstance(self._origin, Tensor):
-            return self._origin[:, :, start:stop]
+        """Rows [start, stop) for a reader that reads each row once: nothing is kept, the tensor is the reader's."""
+        assert not isinstance(self._origin, Tensor)
         return self._origin.compute(start, stop)
+
+    @property
+    def lends(self) -> bool:
+        """Whether `read` gives a view of rows that are held anyway."""
+        return isinstance(self._origin, Tensor) or self._origin.rolling
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all rows are in memory."""
+        return isinstance(self._origin, Tensor)
+
+    def passing_bytes(self, rows: int) -> int:
+        """Memory of `rows` that were read, beside what the field holds anyway."""
+        return 0 if self.lends else min(rows, self.depth) * self.row_bytes
 
     def scratch_bytes(self, rows: int, plan: SlabPlan, *, keep: bool = True) -> int:
         """The largest passing memory while `rows` are read; records in `plan` the rows that are kept."""
@@ -189,8 +223,8 @@ class Field:
 
     def slab_bytes(self, plan: SlabPlan) -> int:
         """Memory of a pass over this field: the rows kept by it and its sources, and the largest scratch."""
-        scratch = self.scratch_bytes(plan.rows, plan)
-        return scratch + sum(f.row_bytes * rows for f, rows in plan.held.items())
+        scratch = self.scratch_bytes(plan.rows, plan, keep=False) + 2 * min(self.row_bytes * plan.rows, 4 * PART)
+        return scratch + sum(f.row_bytes * rows for f, rows in plan.held.items()) + sum(plan.kernels.values())
 
     def forget(self) -> None:
         """Drop the rows that were kept for the next read."""
@@ -215,9 +249,9 @@ class Field:
         whole = torch.empty(self.shape if self._budget.dry else 0, device="meta")
         rows = self._budget.plan.rows
         for start in range(0, 0 if self._budget.dry else self.depth, rows):
-            slab = self.read(start, min(start + rows, self.depth))
+            slab = self._rows_once(start, min(start + rows, self.depth))
             if store and start == 0:
-                whole = slab.new_empty(self.shape)
+                whole = _empty_like(slab, self.shape)
             if store:
                 whole[:, :, start : start + rows] = slab
             yield slab
@@ -226,20 +260,23 @@ class Field:
         if store:
             self._origin = whole
 
+    def _rows_once(self, start: int, stop: int) -> Tensor:
+        return self.read(start, stop) if self.is_stored else self.fresh(start, stop)
+
     def through(self, layer: LocalLayer) -> "Field":
         """The field that a local layer makes of this one."""
         return self._derived(_Local(self, layer))
 
     def normalised(self, norm: nn.GroupNorm, *, silu: bool) -> "Field":
         """The field after a group norm with the statistics of the whole volume and, if asked, a SiLU."""
-        mean, variance = _statistics(self, norm)
+        mean, variance = group_moments(self.sweep(), norm, self.shape[0])
         return self._derived(_Normalised(self, norm, mean, variance, silu=silu))
 
     def __add__(self, other: "Field") -> "Field":
         return self._derived(_Sum(self, other))
 
     def _derived(self, recipe: Recipe) -> "Field":
-        return Field(recipe, self._budget, self._element_bytes)
+        return Field(recipe, self._budget, self.element_bytes)
 
 
 class _Local:
@@ -256,15 +293,13 @@ class _Local:
     def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
         first, last = self.layer.source_rows(0, rows)
         needed = min(last - first, self.source.depth)
-        # Input and output each twice: convolutions reorder both into the blocked layout of their kernels.
-        own = 2 * (needed + rows * self._growth()) * self.source.row_bytes
-        return max(self.source.scratch_bytes(needed, plan), int(own))
-
-    def _growth(self) -> float:
-        """Numbers in an output row for each in a source row."""
+        element = self.source.element_bytes
+        plan.kernels[self.layer] = self.layer.kernel_numbers * element
         _, channels, _, height, width = self.shape
-        _, source_channels, _, source_height, source_width = self.source.shape
-        return channels * height * width / (source_channels * source_height * source_width)
+        result = self.shape[0] * channels * rows * height * width * element
+        own = self.source.passing_bytes(needed) + result
+        own += self.layer.scratch_numbers(self.source.shape, rows) * element
+        return max(self.source.scratch_bytes(needed, plan), own)
 
 
 class _Sum:
@@ -275,14 +310,18 @@ class _Sum:
         self.shape = main.shape
 
     def compute(self, start: int, stop: int) -> Tensor:
+        if self.skip.is_stored:
+            return self.main.fresh(start, stop).add_(self.skip.read(start, stop))
         # The skip first: the main branch reads further ahead, and its source then forgets these rows.
-        total = self.skip.read(start, stop).clone()
+        skipped = self.skip.read(start, stop)
+        total = skipped.clone() if self.skip.lends else skipped
         return total.add_(self.main.fresh(start, stop))
 
     def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
-        copy = rows * self.main.row_bytes
         main = self.main.scratch_bytes(rows, plan, keep=False)
-        return copy + max(main, self.skip.scratch_bytes(rows, plan))
+        if self.skip.is_stored:
+            return main
+        return max(rows * self.main.row_bytes + main, self.skip.scratch_bytes(rows, plan))
 
 
 class _Normalised:
@@ -297,29 +336,25 @@ class _Normalised:
         self.mean, self.slope, self.offset = (term.to(dtype)[:, :, None, None, None] for term in terms)
 
     def compute(self, start: int, stop: int) -> Tensor:
-        # The mean first: folded into the offset it would cancel badly in constant regions such as air.
-        x = (self.source.read(start, stop) - self.mean).mul_(self.slope).add_(self.offset)
-        return functional.silu(x, inplace=True) if self.silu else x
+        x = self.source.read(start, stop)
+        result = torch.empty_like(x, dtype=torch.promote_types(x.dtype, self.mean.dtype))
+        for part, target in zip(in_parts(x), in_parts(result), strict=True):
+            # The mean first: folded into the offset it would cancel badly in constant regions such as air.
+            torch.sub(part, self.mean, out=target).mul_(self.slope).add_(self.offset)
+            if self.silu:
+                functional.silu(target, inplace=True)
+        return result
 
     def scratch_bytes(self, rows: int, plan: SlabPlan) -> int:
-        return max(self.source.scratch_bytes(rows, plan), rows * self.source.row_bytes)
+        own = self.source.passing_bytes(rows) + rows * self.source.row_bytes
+        return max(self.source.scratch_bytes(rows, plan), own)
 
 
-def _statistics(source: Field, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group over the whole volume, spread over its channels: (batch, channel), float64."""
-    batch, channels, depth, height, width = source.shape
-    groups = norm.num_groups
-    sums = torch.zeros(2, batch, channels, dtype=torch.float64, device=norm.weight.device)
-    for slab in source.sweep():
-        for c, channel in enumerate(slab.unbind(1)):
-            exact = channel.double().flatten(1)
-            sums[0, :, c] += exact.sum(1)
-            sums[1, :, c] += exact.square().sum(1)
-    count = channels // groups * depth * height * width
-    first, second = sums.view(2, batch, groups, -1).sum(-1) / count
-    moments = torch.stack([first, (second - first.square()).clamp(min=0)])
-    mean, variance = moments.repeat_interleave(channels // groups, dim=-1)
-    return mean, variance
+def _empty_like(rows: Tensor, shape: Shape) -> Tensor:
+    """A tensor of another shape with the memory format of these rows."""
+    last = rows.is_contiguous(memory_format=torch.channels_last_3d) and not rows.is_contiguous()
+    kind = torch.channels_last_3d if last else torch.contiguous_format
+    return torch.empty(shape, dtype=rows.dtype, device=rows.device, memory_format=kind)
 
 
 def in_slabs(network: Callable[[Field], Field], x: Tensor, budget: Budget) -> Tensor:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ctinterp_dagster.errors import CheckpointError, MissingInputError
+from ctinterp_dagster.records import whole_file
 
 WRAPPERS = ("unet_state_dict", "autoencoder_state_dict", "model_state_dict", "state_dict", "autoencoder", "model")
 NAMES_SHOWN = 3
@@ -66,6 +67,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         what = f"holds {_listed(others)}, which are not tensors of real numbers" if others else "holds no tensors"
         raise CheckpointError(f"{path} {what}: expected named tensors, or one of {', '.join(WRAPPERS)} around them")
     return dict(content)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty for files of other formats, and for files that cannot be read."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError:
+        return {}
+
+
+def save_weights(module: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write the tensors of a module as safetensors, in one step."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
 
 
 def load_weights(module: nn.Module, path: Path, *, strict: bool) -> LoadStatistics:

@@ -1,14 +1,13 @@
 """Which latent space? A MAISI checkpoint if there is one, else one of the same family from the training volumes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.interpolation.latent import to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
@@ -21,11 +20,13 @@ from ctinterp_dagster.pipeline.training import (
     watched,
     write_curve,
 )
-from ctinterp_dagster.records import code_version, file_hash, whole_file, write_json
+from ctinterp_dagster.records import code_version, file_hash, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
-from ctinterp_dagster.training.autoencoder import train_autoencoder
+from ctinterp_dagster.training.autoencoder import measure_reconstruction, train_autoencoder
 from ctinterp_dagster.training.loop import StepRecord
+
+MEASURING_GIB = 8.0  # memory for the reconstruction of validation volumes, which does not depend on it
 
 
 def build(section: Autoencoder) -> MaisiAutoencoder:
@@ -40,43 +41,46 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     Raises:
         MissingInputError: the checkpoint that the parameters name is not there.
-        CheckpointError: it is not one of MAISI's autoencoder.
+        CheckpointError: it is not one of this architecture and width.
     """
+    section = params.autoencoder
     torch.manual_seed(params.base.seed)
-    autoencoder = build(params.autoencoder)
-    if params.autoencoder.checkpoint:
-        metrics: dict[str, float] = {
-            "tensors_loaded": load_pretrained(autoencoder, Path(params.autoencoder.checkpoint))
-        }
-        write_results(autoencoder, [], metrics, layout)
-        return metrics
-    return train(autoencoder, params, layout)
+    autoencoder = build(section)
+    loaded = {}
+    if section.checkpoint:
+        loaded = {"tensors_loaded": load_pretrained(autoencoder, layout.root / section.checkpoint)}
+    if section.checkpoint and not section.finetune:
+        write_results(autoencoder, [], loaded, layout)
+        return loaded
+    return loaded | train(autoencoder, params, layout)
 
 
 def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
     """Load a checkpoint and return how many tensors it filled."""
     if not path.exists():
         raise MissingInputError(
-            f"autoencoder.checkpoint {path} is not there: download NVIDIA's MAISI autoencoder (docs/maisi.md), or set "
-            "it to an empty string to train one"
+            f"autoencoder.checkpoint {path} is not there: get NVIDIA's MAISI autoencoder and `ctinterp autoencoder "
+            "import` it (docs/maisi.md), or set it to an empty string to train one"
         )
     return autoencoder.load_pretrained_weights(path).loaded
 
 
 def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, float]:
-    """Train from scratch on the thin training volumes; an interrupted training goes on where it was."""
+    """Train on the thin training volumes; an interrupted training goes on where it was."""
     section = params.autoencoder
     recipe = {
         "section": section.model_dump(),
         "base": params.base.model_dump(),
         "code": code_version("model", "training", "pipeline/autoencoder.py"),
+        "start": file_hash(layout.root / section.checkpoint) if section.checkpoint else "",
         "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
     }
+    validation = hu_volumes(layout, "val")
     with resumable(layout.autoencoder, recipe) as checkpoint, watched("autoencoder", section.steps) as on_step:
         history = train_autoencoder(
             autoencoder,
-            unit_volumes(layout, "train"),
-            unit_volumes(layout, "val"),
+            hu_volumes(layout, "train"),
+            validation,
             crop_zyx=section.patch_zyx,
             kl_weight=section.kl_weight,
             settings=loop_settings(section, params.base),
@@ -85,6 +89,8 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
         )
         metrics = final_losses(history)
         if is_main_process():
+            if validation:
+                metrics |= asdict(measure_reconstruction(autoencoder, validation, MEASURING_GIB))
             write_results(autoencoder, history, metrics, layout)
     return metrics
 
@@ -94,14 +100,12 @@ def write_results(
 ) -> None:
     """Write the weights under MAISI's names, the curve and the metrics."""
     reports = layout.report("autoencoder")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in autoencoder.state_dict().items()}
-    with whole_file(layout.autoencoder / "autoencoder.safetensors") as partial:
-        save_file(tensors, partial)
+    autoencoder.save(layout.autoencoder / "autoencoder.safetensors")
     write_curve(reports / "curve.csv", history)
     write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in autoencoder.parameters())})
 
 
-def unit_volumes(layout: Layout, split: Split) -> list[Tensor]:
-    """The thin volumes of a split in MAISI's unit range; empty if no case is in it."""
+def hu_volumes(layout: Layout, split: Split) -> list[Tensor]:
+    """The thin volumes of a split, (z, y, x) int16 HU; empty if no case is in it."""
     cases = [case for case in read_cases(layout) if case.split == split]
-    return [to_unit(torch.from_numpy(read_scan(case.thin(layout)).volume.hu))[0, 0] for case in cases]
+    return [torch.from_numpy(read_scan(case.thin(layout)).volume.hu).round().short() for case in cases]

@@ -14,6 +14,9 @@ from ctinterp_dagster.scan.split import Split
 ROWS = {"maisi": "maisi", "model": "nullspace"}
 """Rows of the table of methods and the models that they show; `model` is the one that is judged and released."""
 
+CEILING = "autoencoder_ceiling"
+"""The row of the truth, encoded and decoded."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -45,8 +48,8 @@ class Case:
 
 
 def without_others(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per-case rows without those of models that are shown but not judged: the model and the classical methods."""
-    return rows[~rows["method"].isin([row for row in ROWS if row != "model"])]
+    """Per-case rows of the model and the classical methods, without those that are shown but no rivals."""
+    return rows[~rows["method"].isin([CEILING, *(row for row in ROWS if row != "model")])]
 
 
 def write_cases(path: Path, cases: list[Case]) -> None:

@@ -6,12 +6,17 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
 from ctinterp_dagster.evaluation.statistics import best_baseline, calibrate, summarise
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.autoencoder import load_autoencoder
+from ctinterp_dagster.model.latent_diffusion import pick_device
 from ctinterp_dagster.params import Params, Profile
-from ctinterp_dagster.pipeline.cases import ROWS, Case, read_cases, without_others
+from ctinterp_dagster.physics.operator import slices_to_keep
+from ctinterp_dagster.pipeline.cases import CEILING, ROWS, Case, read_cases, without_others
+from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_methods
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -25,14 +30,17 @@ SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `reports/evaluate`: `per_case.csv`, `position.csv`, `calibration.csv` and `metrics.json`."""
     factor, reports = params.thicken.factor, layout.report("evaluate")
+    autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     rows: list[dict[str, Any]] = []
     positions: list[dict[str, Any]] = []
     spreads: list[dict[str, Any]] = []
     for case in read_cases(layout, "test"):
         thin = read_scan(case.thin(layout)).volume
+        kept = torch.from_numpy(thin.hu[: slices_to_keep(thin.depth, factor)])
+        ceiling = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
         for profile in params.thicken.profiles:
             labels = {"case": case.case, "factor": factor, "profile": profile}
-            for scored in score_case(case, thin, profile, params, layout):
+            for scored in score_case(case, thin, ceiling, profile, params, layout):
                 rows.append({**labels, "method": scored.method, **scored.scores.row()})
                 by_position = enumerate(scored.scores.mae_by_position_hu)
                 positions += [{**labels, "method": scored.method, "position": i, "mae_hu": v} for i, v in by_position]
@@ -49,7 +57,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items()}
 
 
-def score_case(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> Iterator[Scored]:
+def score_case(
+    case: Case, thin: Volume, ceiling: Tensor, profile: Profile, params: Params, layout: Layout
+) -> Iterator[Scored]:
     """Every method on one case; the models' estimates are those that generate wrote."""
 
     def generated(model: str) -> Restore:
@@ -61,7 +71,7 @@ def score_case(case: Case, thin: Volume, profile: Profile, params: Params, layou
         factor=params.thicken.factor,
         profile=profile,
         baselines=params.evaluate.baselines,
-        models={row: generated(model) for row, model in ROWS.items()},
+        models={CEILING: lambda *_: ceiling, **{row: generated(model) for row, model in ROWS.items()}},
     )
 
 
@@ -83,6 +93,6 @@ def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
         metrics[str(profile)] = {
             **{name: intervals["model"].mean for name, intervals in means.items()},
             "gain_db": best.interval.mean,
-            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in ROWS},
+            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in (CEILING, *ROWS)},
         }
     return metrics

@@ -1,6 +1,8 @@
-"""Training of a narrow autoencoder of the MAISI family from scratch, on crops of volumes."""
+"""Training of an autoencoder of the MAISI family, from scratch or from loaded weights, on crops of volumes."""
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,11 +10,13 @@ from torch import Tensor, nn
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.loop import Batch, LoopSettings, StepRecord, run_loop, seeded
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash, window
 
 _STRIDE = 4  # voxels a latent voxel covers along each axis
 _VALIDATION_CROPS = 8
+_ACTIVE_NATS = 0.01
 
 
 class ReconstructionObjective(nn.Module):
@@ -35,7 +39,7 @@ class ReconstructionObjective(nn.Module):
         latent = mean + (0.5 * log_variance).exp() * noise
         error = self.autoencoder.decode(latent, (crop.shape[2], crop.shape[3], crop.shape[4])).float() - crop
         loss = error.abs().mean() + sum(error.diff(dim=axis).abs().mean() for axis in (2, 3, 4))
-        return loss + self.kl_weight * 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum() / len(crop)
+        return loss + self.kl_weight * _divergence(mean, log_variance).sum() / len(crop)
 
 
 class VolumeCrops:
@@ -44,7 +48,9 @@ class VolumeCrops:
     def __init__(
         self, volumes: Sequence[Tensor], crop_zyx: tuple[int, int, int], batch_size: int, latent_channels: int
     ) -> None:
-        """Hold volumes (z, y, x) in unit range; each is drawn equally often, a short one is replicated at its end.
+        """Hold volumes (z, y, x) in HU, int16 to save memory; each is drawn equally often.
+
+        A short one is replicated at its far end.
 
         Raises:
             TrainingError: there are no volumes.
@@ -72,7 +78,70 @@ class VolumeCrops:
     def _draw_crop(self, generator: torch.Generator) -> Tensor:
         volume = self.volumes[integer(len(self.volumes), generator)]
         z, y, x = window(volume.shape[1:], self.crop_zyx, generator)
-        return volume[:, z, y, x].flip([axis for axis in (1, 2, 3) if integer(2, generator)])
+        crop = volume[:, z, y, x].flip([axis for axis in (1, 2, 3) if integer(2, generator)])
+        return MAISI.to_unit(MAISI.clip(crop.float()))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an autoencoder keeps of volumes: the mean latent decoded, without noise.
+
+    Attributes:
+        psnr_db: in [-1000, 1000] HU, from the mean square error over all voxels.
+        psnr_soft_db: the same in [-160, 240] HU.
+        active_channels: latent channels whose divergence from the prior is above 0.01 nats a latent voxel; fewer than
+            there are means that the posterior has collapsed there.
+        divergence_nats: the divergence a latent voxel, mean over all channels.
+
+    Source: Burda et al. 2016 (arXiv 1509.00519), section 5.2, on units that a latent model leaves idle.
+    """
+
+    psnr_db: float
+    psnr_soft_db: float
+    active_channels: int
+    divergence_nats: float
+
+
+@torch.no_grad()
+def measure_reconstruction(
+    autoencoder: MaisiAutoencoder, volumes: Sequence[Tensor], memory_gib: float
+) -> Reconstruction:
+    """Encode and decode whole volumes (z, y, x) in HU, on the autoencoder's device.
+
+    Raises:
+        TrainingError: there are no volumes.
+    """
+    if not volumes:
+        raise TrainingError("there is no volume to measure the autoencoder on: check the splits in cases.csv")
+    device = next(autoencoder.parameters()).device
+    squares, voxels = {MAISI: 0.0, SOFT_TISSUE: 0.0}, 0
+    divergences = []
+    for volume in volumes:
+        hu = volume.to(device).float()
+        posterior = autoencoder.encode(MAISI.to_unit(MAISI.clip(hu))[None, None], memory_gib)
+        size_zyx = (hu.shape[0], hu.shape[1], hu.shape[2])
+        decoded_hu = MAISI.from_unit(autoencoder.decode(posterior.mean, size_zyx, memory_gib)[0, 0])
+        voxels += hu.numel()
+        for window_hu in squares:
+            error = window_hu.clip(decoded_hu).sub(window_hu.clip(hu))
+            squares[window_hu] += float(error.double().square().sum())
+        divergences.append(_divergence(posterior.mean.float(), posterior.log_variance.float()).mean((0, 2, 3, 4)))
+    by_channel = torch.stack(divergences).mean(0)
+    return Reconstruction(
+        psnr_db=_psnr_db(squares[MAISI] / voxels, MAISI),
+        psnr_soft_db=_psnr_db(squares[SOFT_TISSUE] / voxels, SOFT_TISSUE),
+        active_channels=int((by_channel > _ACTIVE_NATS).sum()),
+        divergence_nats=float(by_channel.mean()),
+    )
+
+
+def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the standard normal, each latent number, nats."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
+
+
+def _psnr_db(mean_square_hu: float, window_hu: Window) -> float:
+    return 10 * math.log10(window_hu.width_hu**2 / mean_square_hu)
 
 
 def train_autoencoder(
@@ -90,7 +159,7 @@ def train_autoencoder(
 
     Args:
         autoencoder: the network.
-        train: volumes (z, y, x) in unit range to learn from.
+        train: volumes (z, y, x) in HU, int16, to learn from.
         validation: other patients' volumes, may be empty; 8 fixed crops of them give `val_loss`.
         crop_zyx: size of a training crop, multiples of 4.
         kl_weight: weight of the KL divergence, summed over a sample's latent (MAISI: 1e-7).

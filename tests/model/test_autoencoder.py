@@ -11,6 +11,7 @@ from torch.nn import functional
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model import autoencoder
 from ctinterp_dagster.model.autoencoder import LocalConv, MaisiAutoencoder, Posterior, VolumeNorm
+from ctinterp_dagster.scan.window import MAISI as MAISI_WINDOW
 
 TOLERANCE = 1e-5
 MAISI = (64, 128, 256)
@@ -146,15 +147,6 @@ def test_a_constant_group_is_normalised_exactly_where_float32_statistics_lose_al
 # Each known way to load all 130 tensors and compute another function.
 
 
-class SiluBeforeTheLastConvolution(nn.Module):
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.silu(self.norm(x))
-
-
 def symmetric_padding(self: LocalConv, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
     reach = self.kernel_size[0] // 2
     return functional.conv3d(x, self.weight, self.bias, self.stride, reach)
@@ -183,7 +175,7 @@ def test_a_silu_before_the_last_convolution_breaks_parity(
     fresh_pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi],
 ) -> None:
     for network in (fresh_pair[0].encoder, fresh_pair[0].decoder):
-        network.blocks[9] = SiluBeforeTheLastConvolution(network.blocks[9])
+        network.blocks[9].silu = True
     assert encoder_error(fresh_pair, INPUTS["ct"]) > 0.1
     assert decoder_error(fresh_pair) > 0.1
 
@@ -207,6 +199,16 @@ def test_another_epsilon_breaks_parity_in_air(fresh_pair: tuple[MaisiAutoencoder
         if isinstance(module, VolumeNorm):
             module.eps = 1e-5
     assert encoder_error(fresh_pair, INPUTS["air"]) > 2 * TOLERANCE
+
+
+def test_hu_go_in_as_zero_to_one_and_minus_one_to_one_breaks_parity(
+    fresh_pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi],
+) -> None:
+    hu = MAISI_WINDOW.from_unit(INPUTS["ct"])
+    assert [float(MAISI_WINDOW.to_unit(value)) for value in (-1000.0, 0.0, 1000.0)] == [0.0, 0.5, 1.0]
+    expected = fresh_pair[1].encode(INPUTS["ct"])[0]
+    assert relative_error(fresh_pair[0].encode(MAISI_WINDOW.to_unit(hu)).mean, expected) < TOLERANCE
+    assert relative_error(fresh_pair[0].encode(hu / 1000).mean, expected) > 0.1
 
 
 def test_the_log_variance_is_clamped_as_monai_clamps_it(

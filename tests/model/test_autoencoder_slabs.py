@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model import slabs
+from ctinterp_dagster.model import autoencoder, slabs
 from ctinterp_dagster.model.autoencoder import Doubling, LocalConv, MaisiAutoencoder
 from ctinterp_dagster.model.slabs import GIB, Budget, Field, SlabPlan, in_slabs
 
@@ -28,7 +29,7 @@ class Forced(Budget):
         super().__init__(1e9)
         self.rows, self.store = rows, store
 
-    def may_store(self, candidate: Field) -> bool:  # noqa: ARG002 (the budget's method)
+    def may_store(self, candidate: Field) -> bool:
         return self.store
 
     def start_pass(self, target: Field) -> None:
@@ -96,16 +97,12 @@ def test_two_volumes_of_a_batch_do_not_share_statistics(model: MaisiAutoencoder,
 def test_statistics_of_a_slab_instead_of_the_volume_would_be_noticed(
     model: MaisiAutoencoder, volume: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact, whole = slabs._statistics, model.encode(volume).mean
+    exact, whole = slabs.group_moments, model.encode(volume).mean
 
-    def of_the_first_rows(source: Field, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-        whole_volume = exact(source, norm)
-        if source._budget.dry:
-            return whole_volume
-        first = source.read(0, 4).double().flatten(2)
-        return first.mean(-1), first.var(-1, correction=0)
+    def of_the_first_rows(rows: Iterable[Tensor], norm: nn.GroupNorm, batch: int) -> tuple[Tensor, Tensor]:
+        return exact((slab[:, :, :4] for slab in rows), norm, batch)
 
-    monkeypatch.setattr(slabs, "_statistics", of_the_first_rows)
+    monkeypatch.setattr(slabs, "group_moments", of_the_first_rows)
     assert relative_error(model.encode(volume, memory_gib=1.0).mean, whole) > 0.05
 
 
@@ -208,6 +205,12 @@ def test_the_input_is_left_as_it_was(model: MaisiAutoencoder, volume: Tensor) ->
     assert torch.equal(volume, before)
 
 
+@pytest.fixture
+def plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autoencoder, "fast_layer", lambda _: None)
+
+
+@pytest.mark.usefixtures("plain_layers")
 @pytest.mark.parametrize("network", ["encoder", "decoder"])
 @pytest.mark.parametrize("rows", [1, 3, 4])
 def test_every_layer_computes_its_rows_in_order_and_once_in_each_pass(
@@ -227,6 +230,7 @@ def test_every_layer_computes_its_rows_in_order_and_once_in_each_pass(
     assert len(last) == sum(isinstance(module, LocalConv) for module in getattr(model, network).modules())
 
 
+@pytest.mark.usefixtures("plain_layers")
 def test_no_row_is_computed_twice_in_one_pass(model: MaisiAutoencoder, volume: Tensor) -> None:
     computed: list[int] = []
     layer = LocalConv(1, 4)

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +55,9 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     params, layout = done
     rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
     assert {(r["profile"], r["method"]) for r in rows} == {
-        (p, m) for p in params.thicken.profiles for m in (*params.evaluate.baselines, "maisi", "model")
+        (p, m)
+        for p in params.thicken.profiles
+        for m in (*params.evaluate.baselines, "autoencoder_ceiling", "maisi", "model")
     }
     assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "maisi", "cubic_projected"))
     page = (layout.report("report") / "index.html").read_text()
@@ -127,6 +131,20 @@ def test_a_checkpoint_that_is_not_there_is_never_replaced_by_chance(done: tuple[
     with pytest.raises(MissingInputError, match=r"docs/maisi\.md"):
         autoencoder.run(params, layout)
     smoke_params(layout.root)
+
+
+def test_a_checkpoint_is_taken_as_it_is_or_tuned(done: tuple[Params, Layout], tmp_path: Path) -> None:
+    _, first = done
+    given = first.autoencoder / "autoencoder.safetensors"
+    other = Layout(tmp_path / "other")
+    shutil.copytree(first.ingest, other.ingest)
+    written = other.autoencoder / "autoencoder.safetensors"
+    taken = autoencoder.run(smoke_params(other.root, autoencoder={"checkpoint": str(given)}), other)
+    assert written.read_bytes() == given.read_bytes()
+    assert taken == {"tensors_loaded": 130}
+    tuned = autoencoder.run(smoke_params(other.root, autoencoder={"checkpoint": str(given), "finetune": True}), other)
+    assert written.read_bytes() != given.read_bytes()
+    assert {"tensors_loaded", "loss", "psnr_db", "psnr_soft_db", "active_channels"} <= set(tuned)
 
 
 def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(

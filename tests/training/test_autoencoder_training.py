@@ -1,3 +1,5 @@
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -6,8 +8,13 @@ import torch
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, train_autoencoder
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, Posterior
+from ctinterp_dagster.training.autoencoder import (
+    ReconstructionObjective,
+    VolumeCrops,
+    measure_reconstruction,
+    train_autoencoder,
+)
 from ctinterp_dagster.training.loop import StepRecord, seeded
 
 SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
@@ -19,11 +26,11 @@ def network() -> MaisiAutoencoder:
 
 
 def balls(count: int, seed: int) -> list[torch.Tensor]:
-    """Bright balls in air, unit range."""
+    """Bright balls in air, HU."""
     generator = torch.Generator().manual_seed(seed)
     grid = torch.stack(torch.meshgrid(*[torch.arange(20.0)] * 3, indexing="ij"))
     centres = torch.randint(6, 14, (count, 3, 1, 1, 1), generator=generator)
-    return [((grid - centre).square().sum(0) < 30.0).float() * 0.6 for centre in centres]
+    return [((grid - centre).square().sum(0) < 30.0).short() * 1200 - 1000 for centre in centres]
 
 
 def train(**changes: object) -> tuple[MaisiAutoencoder, list[StepRecord]]:
@@ -64,18 +71,21 @@ def test_the_loss_is_l1_of_values_and_differences_and_the_divergence_by_hand() -
 
 
 def test_crops_depend_on_their_seed_and_lie_in_the_volume_mirrored_or_not() -> None:
-    ramp = torch.arange(8.0)[:, None, None] + torch.zeros(8, 9, 10)
+    ramp = (200 * torch.arange(8)[:, None, None] - 1000 + torch.zeros(8, 9, 10)).short()
     source = VolumeCrops([ramp], (4, 4, 8), 50, latent_channels=3)
     crop, noise = source.draw(seeded(0))
     assert crop.shape == (50, 1, 4, 4, 8)
     assert noise.shape == (50, 3, 1, 1, 2)
     assert torch.equal(crop, source.draw(seeded(0))[0])
-    assert set(crop.diff(dim=2).unique().tolist()) == {-1.0, 1.0}
-    assert set(crop.unique().tolist()) == set(range(8))
+    steps = crop.mul(10).round().int()
+    assert set(steps.diff(dim=2).unique().tolist()) == {-1, 1}
+    assert set(steps.unique().tolist()) == set(range(8))
 
 
 def test_a_volume_smaller_than_the_crop_is_replicated_at_its_far_end() -> None:
-    crop = VolumeCrops([torch.rand(3, 8, 8)], (4, 8, 8), 1, latent_channels=1).draw(seeded(0))[0][0, 0]
+    crop = VolumeCrops([torch.randint(-1000, 1000, (3, 8, 8)).short()], (4, 8, 8), 1, latent_channels=1).draw(
+        seeded(0)
+    )[0][0, 0]
     assert torch.equal(crop[3], crop[2]) or torch.equal(crop[0], crop[1])
 
 
@@ -83,6 +93,33 @@ def test_the_fingerprint_tells_volumes_apart() -> None:
     volumes = balls(2, seed=0)
     prints = [VolumeCrops(chosen, (4, 4, 4), 1, 1).fingerprint() for chosen in (volumes, volumes, volumes[:1])]
     assert prints[0] == prints[1] != prints[2]
+
+
+class Shifted:
+    """Stands for an autoencoder: decodes 100 HU too much, and its first latent channel knows nothing."""
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return iter([torch.zeros(1)])
+
+    def encode(self, x: torch.Tensor, memory_gib: float) -> Posterior:
+        mean = torch.cat([torch.zeros_like(x), x + 1], dim=1)
+        return Posterior(mean, torch.zeros_like(mean))
+
+    def decode(self, latent: torch.Tensor, size_zyx: tuple[int, int, int], memory_gib: float) -> torch.Tensor:
+        return latent[:, 1:] - 1 + 0.05
+
+
+def test_reconstruction_is_measured_in_windows_of_hu_and_a_collapsed_channel_is_counted_out() -> None:
+    volume = torch.tensor([-1000, -500, 0, 200]).short().expand(2, 3, 4)
+    measured = measure_reconstruction(Shifted(), [volume, volume], 1.0)
+    assert measured.psnr_db == pytest.approx(20 * math.log10(2000 / 100))
+    assert measured.psnr_soft_db == pytest.approx(10 * math.log10(400**2 / ((100**2 + 40**2) / 4)), rel=1e-5)
+    assert measured.active_channels == 1
+
+
+def test_without_volumes_there_is_nothing_to_measure() -> None:
+    with pytest.raises(TrainingError, match="no volume to measure the autoencoder on"):
+        measure_reconstruction(network(), [], 1.0)
 
 
 def test_no_volume_is_refused() -> None:

@@ -1,0 +1,67 @@
+"""Peak memory of encode and decode at MAISI's width, measured against the bound and the prediction; run by hand.
+
+    python benchmarks/autoencoder_memory.py --case encode 64 256 256 2.0 --case decode 64 256 256 2.0
+
+Each case runs in a process of its own. Measured is the growth of the resident set from just before the call (weights
+loaded, kernels warm, input made) to its peak; Linux only.
+"""
+
+import multiprocessing
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.slabs import GIB
+
+
+def resident(field: str) -> float:
+    """VmRSS or VmHWM (its peak) of this process in GiB."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / (GIB >> 10)
+
+
+def measure(stage: str, size_zyx: tuple[int, int, int], memory_gib: float, results: Any) -> None:
+    """Run one case and put (peak GiB, CPU seconds, wall seconds)."""
+    torch.manual_seed(0)
+    model = MaisiAutoencoder().eval()
+    small = torch.rand(1, 1, 16, 16, 16)
+    model.decode(model.encode(small).mean)
+    given = torch.rand(1, 1, *size_zyx) if stage == "encode" else torch.randn(1, 4, *(n // 4 for n in size_zyx))
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present
+    before, cpu, wall = resident("VmRSS"), time.process_time(), time.perf_counter()
+    (model.encode if stage == "encode" else model.decode)(given, memory_gib=memory_gib)
+    results.put((resident("VmHWM") - before, time.process_time() - cpu, time.perf_counter() - wall))
+
+
+@click.command
+@click.option("--case", "cases", type=(click.Choice(["encode", "decode"]), int, int, int, float), multiple=True)
+def main(cases: list[tuple[str, int, int, int, float]]) -> None:
+    """Measure the cases, each STAGE Z Y X MEMORY_GIB, and print a table in Markdown."""
+    with torch.device("meta"):
+        model = MaisiAutoencoder()
+    context = multiprocessing.get_context("spawn")
+    print("| | size | allowed GiB | predicted GiB | measured GiB | measured / predicted | CPU s | wall s |")
+    print("|---|---|---|---|---|---|---|---|")
+    for stage, *size, memory_gib in cases:
+        size_zyx = (size[0], size[1], size[2])
+        predicted = dict(zip(("encode", "decode"), model.predicted_peaks_gib(size_zyx, memory_gib), strict=True))[stage]
+        results = context.Queue()
+        process = context.Process(target=measure, args=(stage, size_zyx, memory_gib, results))
+        process.start()
+        peak, cpu, wall = results.get()
+        process.join()
+        print(
+            f"| {stage} | {'x'.join(map(str, size))} | {memory_gib:g} | {predicted:.3f} | {peak:.3f} "
+            f"| {peak / predicted:.2f} | {cpu:.0f} | {wall:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

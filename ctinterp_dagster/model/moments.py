@@ -1,0 +1,53 @@
+"""Means and variances of volumes that come in pieces, exact wherever the pieces end."""
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+PART = 1 << 18  # numbers that are worked on together where a tensor does not fit in the cache: 1 MiB
+
+
+def in_parts(x: Tensor) -> Iterator[Tensor]:
+    """Views of a tensor, parts of z and y that stay in a CPU's cache; the whole on a GPU."""
+    batch, channels, depth, height, width = x.shape
+    lines = PART // (batch * channels * width) if x.device.type == "cpu" else depth * height
+    deep, high = max(1, lines // height), min(height, max(1, lines))
+    for z, y in product(range(0, depth, deep), range(0, height, high)):
+        yield x[:, :, z : z + deep, y : y + high]
+
+
+def group_moments(slabs: Iterable[Tensor], norm: nn.GroupNorm, batch: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each group over a whole volume, spread over its channels: (batch, channel), float64.
+
+    Each part of a slab gives its own mean and squares about it, which are joined in float64: nothing cancels, even
+    where a channel is constant.
+
+    Args:
+        slabs: (batch, channel, rows, y, x), together the volume.
+        norm: whose groups are meant.
+        batch: volumes in the batch; without slabs, as in a dry run, all moments are 0.
+
+    Source: Chan, Golub and LeVeque 1983, equation 2.1.
+    """
+    channels, groups = norm.num_channels, norm.num_groups
+    mean = torch.zeros(batch, channels, dtype=torch.float64, device=norm.weight.device)
+    squares, count = torch.zeros_like(mean), 0
+    for slab in slabs:
+        for stored in in_parts(slab):
+            part = stored.to(torch.promote_types(stored.dtype, torch.float32))
+            own = part.mean((2, 3, 4), keepdim=True)
+            about = part - own
+            rest = about.mean((2, 3, 4)).double()  # what rounding left of it
+            about_squares = about.square_().sum((2, 3, 4)).double()
+            size = part.shape[2] * part.shape[3] * part.shape[4]
+            step = own[:, :, 0, 0, 0].double() + rest - mean
+            count += size
+            mean += step * (size / count)
+            squares += about_squares - size * rest.square() + step.square() * (size * (count - size) / count)
+    grouped = mean.view(batch, groups, -1)
+    group_mean = grouped.mean(-1, keepdim=True)
+    variance = (squares.view(batch, groups, -1) / max(count, 1) + (grouped - group_mean).square()).mean(-1)
+    each = channels // groups
+    return group_mean[..., 0].repeat_interleave(each, -1), variance.repeat_interleave(each, -1)

@@ -1,0 +1,113 @@
+"""The layers as they run on a CPU give what a plain convolution gives, and take the memory that they say."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctinterp_dagster.model import fast_layers, winograd
+from ctinterp_dagster.model.autoencoder import Doubling, LocalConv, MaisiAutoencoder
+from ctinterp_dagster.model.fast_layers import FromOneChannel, Pointwise, ToOneChannel, Winograd, fast_layer
+
+TOLERANCE = 1e-5
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def exact(convolution: nn.Conv3d, x: Tensor) -> Tensor:
+    bias = convolution.bias.double()
+    return functional.conv3d(x.double(), convolution.weight.double(), bias, padding=convolution.kernel_size[0] // 2)
+
+
+def test_the_transforms_multiply_polynomials() -> None:
+    m = winograd.matrices()
+    tile = torch.rand(6, dtype=torch.float64)
+    kernel = torch.rand(3, dtype=torch.float64)
+    expected = torch.stack([tile[i : i + 3] @ kernel for i in range(4)])
+    assert torch.allclose(m.output @ ((m.kernel @ kernel) * (m.tile @ tile)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch"), [((5, 13, 10), 1), ((1, 3, 3), 2), ((40, 20, 9), 1), ((3, 4, 300), 1), ((2, 1, 1), 3)]
+)
+@torch.no_grad()
+def test_winograd_is_a_convolution_at_any_size(size: tuple[int, int, int], batch: int) -> None:
+    torch.manual_seed(0)
+    convolution, x = LocalConv(8, 7), torch.randn(batch, 8, *size)
+    actual = winograd.convolve(x, winograd.transform_kernel(convolution.weight), convolution.bias, 1, 1)
+    assert relative_error(actual, exact(convolution, x)) < 2e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([Winograd, Pointwise, FromOneChannel, ToOneChannel]), st.integers(1, 7), st.data())
+@torch.no_grad()
+def test_any_rows_of_any_fast_layer_are_those_of_the_whole(
+    kind: type[fast_layers._Fast], depth: int, data: st.DataObject
+) -> None:
+    torch.manual_seed(0)
+    into, out = {FromOneChannel: (1, 5), ToOneChannel: (5, 1)}.get(kind, (3, 5))
+    convolution = LocalConv(into, out, kernel=1 if kind is Pointwise else 3)
+    layer, x = kind(convolution), torch.rand(2, into, depth, 6, 9)
+    whole = exact(convolution, x)
+    assert layer.output_shape(tuple(x.shape)) == tuple(whole.shape)
+    start = data.draw(st.integers(0, depth - 1))
+    stop = data.draw(st.integers(start + 1, depth))
+    first, last = layer.source_rows(start, stop)
+    rows = layer.rows(x[:, :, max(first, 0) : min(last, depth)], start, stop, depth)
+    assert rows.shape == whole[:, :, start:stop].shape
+    assert relative_error(rows, whole[:, :, start:stop]) < 2e-6
+
+
+@torch.no_grad()
+def test_planes_of_many_blocks_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "BATCH", 12)
+    monkeypatch.setattr(winograd, "MAX_ROWS", 2)
+    torch.manual_seed(0)
+    convolution, x = LocalConv(4, 4), torch.randn(1, 4, 5, 21, 34)
+    assert relative_error(Winograd(convolution).rows(x, 0, 5, 5), exact(convolution, x)) < 2e-6
+
+
+@torch.no_grad()
+def test_a_layer_is_chosen_by_its_channels_and_only_for_float32_on_a_cpu() -> None:
+    wide = fast_layers.LEAST_WIDTH
+    assert isinstance(fast_layer(LocalConv(wide, wide)), Winograd)
+    assert isinstance(fast_layer(LocalConv(1, wide)), FromOneChannel)
+    assert isinstance(fast_layer(LocalConv(wide, 1)), ToOneChannel)
+    assert isinstance(fast_layer(LocalConv(4, 8, kernel=1)), Pointwise)
+    for slow in (LocalConv(wide, 4), LocalConv(wide, wide, stride=2), LocalConv(wide, wide).double()):
+        assert fast_layer(slow) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fast_layer(LocalConv(wide, wide)) is None
+
+
+@torch.no_grad()
+def test_doubling_is_torchs_trilinear_interpolation() -> None:
+    x = torch.rand(2, 3, 4, 1, 5)
+    expected = functional.interpolate(x.double(), scale_factor=2.0, mode="trilinear")
+    assert relative_error(Doubling()(x), expected) < 1e-6
+
+
+@pytest.mark.parametrize("memory_gib", [None, 0.012, 0.02])
+@torch.no_grad()
+def test_fast_and_plain_layers_make_the_same_latent_and_volume(
+    memory_gib: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_layers, "LEAST_WIDTH", 8)
+    torch.manual_seed(0)
+    model = MaisiAutoencoder((8, 16, 16), 4, 4).eval()
+    x = torch.rand(1, 1, 24, 20, 28)
+    with monkeypatch.context() as patch:
+        patch.setattr("ctinterp_dagster.model.autoencoder.fast_layer", lambda _: None)
+        latent = model.encode(x).mean
+        volume = model.decode(latent)
+    assert relative_error(model.encode(x, memory_gib=memory_gib).mean, latent) < TOLERANCE
+    assert relative_error(model.decode(latent, memory_gib=memory_gib), volume) < TOLERANCE

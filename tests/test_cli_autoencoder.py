@@ -1,0 +1,161 @@
+"""`ctinterp autoencoder`: what is refused, in one line, and what is imported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ctinterp_dagster.errors import CheckpointError
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.weights import read_metadata
+from ctinterp_dagster.records import file_hash
+from tests.test_cli import run
+
+BIAS = "decoder.blocks.9.bias"
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    """Random tensors with the names and shapes of NVIDIA's file."""
+    torch.manual_seed(0)
+    return dict(MaisiAutoencoder().state_dict())
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_verify_tells_tensors_checksum_dtype_and_moments(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "autoencoder.pt"
+    torch.save({"unet_state_dict": {name: tensor.half() for name, tensor in published.items()}}, path)
+    assert run(monkeypatch, "autoencoder", "verify", path) == 0
+    first, checksum, moments = capsys.readouterr().out.splitlines()
+    assert first == "130/130 tensors, 20,944,897 parameters, float16"
+    assert checksum == f"sha256 {file_hash(path)}"
+    assert moments.startswith("latent of the phantom: mean ")
+
+
+def changed(tensors: dict[str, Tensor], fault: str) -> dict[str, Any]:
+    """The tensors with one fault put in."""
+    content: dict[str, Any] = dict(tensors)
+    if fault == "missing":
+        del content[BIAS]
+    elif fault == "unexpected":
+        content["attention.weight"] = torch.zeros(1)
+    elif fault == "misshapen":
+        content[BIAS] = torch.zeros(65)
+    else:
+        content[BIAS] = torch.full((64,), torch.nan)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing", f"1 missing ({BIAS})"),
+        ("unexpected", "1 unexpected (attention.weight)"),
+        ("misshapen", f"1 with another shape ({BIAS} 65 for 64)"),
+        ("not finite", f"1 not finite ({BIAS})"),
+    ],
+)
+def test_faulty_tensors_are_refused_by_name_and_number_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    published: dict[str, Tensor],
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+    message: str,
+) -> None:
+    save_file(changed(published, fault), tmp_path / "w.safetensors")
+    assert run(monkeypatch, "autoencoder", "verify", tmp_path / "w.safetensors") == 1
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+
+
+def test_truncated_foreign_and_malicious_files_are_refused_in_one_line_and_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(published, tmp_path / "truncated.pt")
+    content = (tmp_path / "truncated.pt").read_bytes()
+    (tmp_path / "truncated.pt").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    torch.save({"state_dict": Malicious(tmp_path / "ran")}, tmp_path / "malicious.pt")
+    for name in ("truncated.pt", "text.pt", "malicious.pt"):
+        assert run(monkeypatch, "autoencoder", "verify", tmp_path / name) == 1
+        shown = capsys.readouterr().err
+        assert f"{name} cannot be read safely as weights" in shown
+        assert shown.count("\n") == 1
+    assert not (tmp_path / "ran").exists()
+    assert run(monkeypatch, "autoencoder", "verify", tmp_path / "none.pt") == 1
+    assert "none.pt is not a file" in capsys.readouterr().err
+
+
+def test_import_writes_safetensors_and_a_card_under_dvc(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tmp_path / "project"
+    (project / "data" / "maisi").mkdir(parents=True)
+    (project / "params.yaml").write_text("")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=project, check=True)
+    torch.save({"state_dict": published}, tmp_path / "autoencoder.pt")
+    monkeypatch.chdir(project)
+    words = ["--source", "a mirror, revision 1", "--licence", "NVIDIA Open Model License"]
+    assert run(monkeypatch, "autoencoder", "import", tmp_path / "autoencoder.pt", *words) == 0
+    assert "under DVC" in capsys.readouterr().out
+    folder = project / "data" / "maisi"
+    weights = load_file(folder / "autoencoder.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in published.items())
+    card = json.loads((folder / "card.json").read_text())
+    assert (card["source"], card["licence"]) == ("a mirror, revision 1", "NVIDIA Open Model License")
+    assert card["source_sha256"] == file_hash(tmp_path / "autoencoder.pt")
+    assert card["sha256"] == file_hash(folder / "autoencoder.safetensors")
+    assert (folder / "autoencoder.safetensors.dvc").exists()
+
+
+def test_import_outside_of_a_project_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "autoencoder", "import", "w.pt", "--source", "s", "--licence", "l") == 1
+    assert "params.yaml is not here" in capsys.readouterr().err
+
+
+def test_a_narrow_autoencoder_loads_with_the_architecture_that_its_file_tells(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    saved = MaisiAutoencoder((8, 16, 16), 4, 4).eval()
+    saved.save(tmp_path / "w.safetensors")
+    loaded = load_autoencoder(tmp_path / "w.safetensors")
+    assert loaded.architecture == saved.architecture
+    x = torch.rand(1, 1, 8, 12, 16)
+    with torch.no_grad():
+        mean, logvar = loaded.encode(x, memory_gib=0.5)
+        assert torch.equal(mean, saved.encode(x, memory_gib=0.5).mean)
+        assert logvar.shape == mean.shape == (1, 4, 2, 3, 4)
+        assert loaded.decode(mean, memory_gib=0.5).shape == x.shape
+
+
+@pytest.mark.parametrize("recorded", ["[]", "{", '{"channels": [8, 8, 9], "latent_channels": 4, "norm_groups": 4}'])
+def test_an_architecture_that_makes_no_sense_is_refused(tmp_path: Path, recorded: str) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"ctinterp_autoencoder": recorded})
+    with pytest.raises(CheckpointError, match="says that its architecture is"):
+        load_autoencoder(path)
+
+
+def test_files_without_metadata_have_none(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    assert read_metadata(tmp_path / "w.safetensors") == read_metadata(tmp_path / "w.pt") == {}
