@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "Score every method on thin scans that the model has not seen.",
     "scans": "Add, list and check scans.",
     "preset": "Write the parameters for real scans (cpu, gpu) or the demo into params.yaml.",
+    "champion": "Show the champion and every challenger; take a champion back.",
     "summary": "Print the metrics of the last pipeline run and where its report is.",
     "info": "Show versions, devices and the released model.",
 }
