@@ -50,7 +50,7 @@ def build_published(root: Path, settings: Publish) -> dg.AssetsDefinition:
 
 
 def commit_to(root: Path, branch: str, message: str) -> str:
-    """Commit every tracked file as it is, and all reports, to a branch; the commit, which may be one that is there.
+    """Commit every tracked file as it is, dvc.lock and all reports to a branch; the commit, which may be there already.
 
     Another branch than that leaves the one that is checked out, its index and its files as they are.
     """
@@ -61,7 +61,8 @@ def commit_to(root: Path, branch: str, message: str) -> str:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         _run(root, "git", "read-tree", head, **index)
         _run(root, "git", "add", "--update", **index)
-        _run(root, "git", "add", "--all", "--", "reports", **index)
+        made = [name for name in ("dvc.lock", "reports") if (root / name).exists()]
+        _run(root, "git", "add", "--all", "--", *made, **index)
         tree = _run(root, "git", "write-tree", **index)
     if tree == _run(root, "git", "rev-parse", f"{tip}^{{tree}}"):
         commit = tip

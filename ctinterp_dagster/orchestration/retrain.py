@@ -10,6 +10,14 @@ from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, select_stag
 from ctinterp_dagster.orchestration.publish import PUBLISHED
 from ctinterp_dagster.orchestration.settings import Retrain
 
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
 
 def build_retrain_job(index: DvcIndex) -> Any:
     """The job from the scans to the decision on the champion, its report and its commit."""
@@ -39,7 +47,10 @@ def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> 
         execution_timezone=settings.timezone,
         description=f"Retrains when there are {settings.min_new_scans} scans that no challenger has seen.",
     )
-    def tick() -> dg.RunRequest | dg.SkipReason:
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)
+        if context.instance.get_runs(unfinished, limit=1):
+            return dg.SkipReason(f"a run of {job.name} is not finished")
         new = new_scans(layout)
         if len(new) < settings.min_new_scans:
             return dg.SkipReason(f"{len(new)} new scans since the last challenger, {settings.min_new_scans} asked for")
