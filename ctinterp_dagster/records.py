@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -169,12 +169,14 @@ class CaseFolder:
 
     @cached_property
     def _entries(self) -> dict[str, Any]:
-        """The manifest, and on top of it the journal; a last line that was cut off counts for nothing."""
+        """The manifest, and on top of it the journal."""
         manifest = self.folder / MANIFEST
         entries = dict(read_json(manifest)) if manifest.exists() else {}
         if (self.folder / JOURNAL).exists():
-            lines = (self.folder / JOURNAL).read_text(encoding="utf-8").split("\n")
-            entries |= dict(map(json.loads, lines[:-1]))
+            for line in (self.folder / JOURNAL).read_text(encoding="utf-8").split("\n"):
+                with suppress(json.JSONDecodeError):  # empty, or cut off when the process was killed
+                    case, entry = json.loads(line)
+                    entries[case] = entry
         return entries
 
     @cached_property
@@ -212,7 +214,7 @@ class CaseFolder:
         entry = {"key": key, "outputs": {n: file_hash(self.folder / n) for n in sorted(outputs)}}
         self._entries[case] = entry
         with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps([case, entry]) + "\n")
+            journal.write("\n" + json.dumps([case, entry]))  # the line before may be cut off
         return True
 
     def keep_only(self, cases: Iterable[str]) -> None:

@@ -110,7 +110,7 @@ def test_cases_made_before_an_interruption_are_not_made_again(tmp_path: Path) ->
     for case in ("a", "b"):
         CaseFolder(tmp_path / "out", {}).make(case, [], [f"{case}.txt"], Counter())
     with (tmp_path / "out" / records.JOURNAL).open("a") as journal:
-        journal.write('["c", {"key": "cut o')  # killed in the middle of a line
+        journal.write('\n["c", {"key": "cut o')  # killed in the middle of a line
     again = Counter()
     folder = CaseFolder(tmp_path / "out", {})
     for case in ("a", "b", "c"):
