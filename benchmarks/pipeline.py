@@ -110,7 +110,7 @@ def benchmark(root: Path, scans: int) -> None:
     dvc, python = (sys.executable, "-m", "dvc"), (sys.executable, "-c")
     with measured("import the definitions", scans=scans):
         run(root, *python, IMPORT)
-    with measured("first run of the stages before training, dvc repro", scans=scans):
+    with measured("first run up to encode, dvc repro", scans=scans):
         run(root, *dvc, "repro", *BEFORE_TRAINING)
     with measured("first run of the rest, dvc repro", scans=scans):
         run(root, *dvc, "repro")
