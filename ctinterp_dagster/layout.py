@@ -74,7 +74,7 @@ class Layout:
 
     @property
     def promote(self) -> Path:
-        """`champion.safetensors` and `champion.json`; never an out of train."""
+        """The champion's pointer, and what is known of every challenger (see `champion.Registry`)."""
         return self.root / "data" / "promote"
 
     def report(self, stage: str) -> Path:

@@ -6,15 +6,21 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
 
 PACKAGE = Path(__file__).parent
+MANIFEST = "manifest.json"
+JOURNAL = ".partial-journal"  # .dvcignore leaves out what is .partial-
+STATS = ".partial-stats.json"
+SETTLED_NS = 1_000_000_000  # a file younger than that can change without a trace in its times
 
 
 @contextmanager
@@ -109,8 +115,44 @@ def code_version(*rooms: str) -> str:
     return digest.hexdigest()
 
 
-def _hash_or_none(path: Path) -> str | None:
-    return file_hash(path) if path.exists() else None
+@dataclass(frozen=True)
+class FileHashes:
+    """Hashes of files, taken again only when a file is not what it was: size, inode, times of data and of inode.
+
+    Attributes:
+        path: where they are kept; DVC does not look at this file.
+        known: by absolute path: the file's status, and its hash.
+        asked: those that were asked for, which are the ones that `save` keeps.
+    """
+
+    path: Path
+    known: Mapping[str, Sequence[Any]]
+    asked: dict[str, Sequence[Any]]
+
+    @classmethod
+    def load(cls, path: Path) -> "FileHashes":
+        """Those of an earlier run, if there are any."""
+        return cls(path, read_json(path) if path.exists() else {}, {})
+
+    def of(self, path: Path) -> str | None:
+        """The hash of a file, as `file_hash`; None if it is not there."""
+        if not path.exists():
+            return None
+        if path.is_dir():
+            return file_hash(path)
+        status, now_ns = path.stat(), time.time_ns()
+        seen = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        name = str(path.absolute())
+        before, value = self.asked.get(name) or self.known.get(name, (None, ""))
+        if before != seen:
+            value = file_hash(path)
+        if now_ns - status.st_ctime_ns > SETTLED_NS:
+            self.asked[name] = (seen, value)
+        return str(value)
+
+    def save(self) -> None:
+        """Keep the hashes for the next run."""
+        write_json(self.path, self.asked)
 
 
 @dataclass(frozen=True)
@@ -118,11 +160,28 @@ class CaseFolder:
     """A stage's folder in which each case is made once and reused while nothing that it depends on has changed.
 
     A case is keyed by a hash of the recipe (parameters and code version) and of its input files. `manifest.json`
-    remembers the key and the hash of each output; a case whose outputs do not match is made again.
+    remembers the key and the hash of each output; a case whose outputs do not match is made again. While cases are made
+    a journal holds what the manifest does not yet, so that a case costs the same however many there are.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
+
+    @cached_property
+    def _entries(self) -> dict[str, Any]:
+        """The manifest, and on top of it the journal."""
+        manifest = self.folder / MANIFEST
+        entries = dict(read_json(manifest)) if manifest.exists() else {}
+        if (self.folder / JOURNAL).exists():
+            for line in (self.folder / JOURNAL).read_text(encoding="utf-8").split("\n"):
+                with suppress(json.JSONDecodeError):  # empty, or cut off when the process was killed
+                    case, entry = json.loads(line)
+                    entries[case] = entry
+        return entries
+
+    @cached_property
+    def _hashes(self) -> "FileHashes":
+        return FileHashes.load(self.folder / STATS)
 
     def make(
         self, case: str, inputs: Sequence[Path], outputs: Sequence[str], action: Callable[[list[Path]], None]
@@ -135,13 +194,11 @@ class CaseFolder:
             outputs: names of the output files, relative to the folder.
             action: writes every path that it is handed, in the order of `outputs`.
         """
-        manifest = self._manifest()
-        key = hashlib.sha256(
-            json.dumps([self.recipe, [file_hash(p) for p in inputs]], sort_keys=True).encode()
-        ).hexdigest()
-        known = manifest.get(case, {})
+        of_inputs = [self._hashes.of(path) for path in inputs]
+        key = hashlib.sha256(json.dumps([self.recipe, of_inputs], sort_keys=True).encode()).hexdigest()
+        known = self._entries.get(case, {})
         paths = [self.folder / name for name in outputs]
-        if known.get("key") == key and known["outputs"] == {n: _hash_or_none(self.folder / n) for n in outputs}:
+        if known.get("key") == key and known["outputs"] == {n: self._hashes.of(self.folder / n) for n in outputs}:
             return False
         scratch = self.folder / f".partial-{os.getpid()}"
         try:
@@ -154,22 +211,24 @@ class CaseFolder:
                 source.replace(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        manifest[case] = {"key": key, "outputs": {n: file_hash(self.folder / n) for n in sorted(outputs)}}
-        write_json(self.folder / "manifest.json", manifest)
+        entry = {"key": key, "outputs": {n: file_hash(self.folder / n) for n in sorted(outputs)}}
+        self._entries[case] = entry
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write("\n" + json.dumps([case, entry]))  # the line before may be cut off
         return True
 
     def keep_only(self, cases: Iterable[str]) -> None:
-        """Remove every case that is not named, and every file that belongs to no case."""
+        """Write the manifest; remove every case that is not named, and every file that belongs to no case."""
         kept = set(cases)
-        manifest = {case: entry for case, entry in self._manifest().items() if case in kept}
-        write_json(self.folder / "manifest.json", manifest)
+        self.__dict__.pop("_entries", None)  # another object may have made cases in the same folder
+        manifest = {case: entry for case, entry in self._entries.items() if case in kept}
+        write_json(self.folder / MANIFEST, manifest)
+        self._hashes.save()
         owned = {self.folder / name for entry in manifest.values() for name in entry["outputs"]}
+        owned |= {self.folder / MANIFEST, self.folder / STATS}
         for path in sorted(self.folder.rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-            elif path.is_file() and path not in owned and path.name != "manifest.json":
+            elif path.is_file() and path not in owned:
                 path.unlink()
-
-    def _manifest(self) -> dict[str, Any]:
-        path = self.folder / "manifest.json"
-        return dict(read_json(path)) if path.exists() else {}
+        self.__dict__.pop("_entries", None)

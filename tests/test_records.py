@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from ctinterp_dagster import records
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
 from ctinterp_dagster.records import CaseFolder, file_hash, read_csv, read_json, whole_file, write_csv, write_json
 
@@ -87,6 +88,7 @@ def test_cases_that_are_gone_leave_no_files(tmp_path: Path) -> None:
     (tmp_path / "out" / "stray").write_text("")
     folder.keep_only(["b"])
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()) == [
+        "out/.partial-stats.json",
         "out/b/v.txt",
         "out/manifest.json",
     ]
@@ -102,3 +104,42 @@ def test_a_case_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         folder.make("a", [], ["a.txt"], fail)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_cases_made_before_an_interruption_are_not_made_again(tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        CaseFolder(tmp_path / "out", {}).make(case, [], [f"{case}.txt"], Counter())
+    with (tmp_path / "out" / records.JOURNAL).open("a") as journal:
+        journal.write('\n["c", {"key": "cut o')  # killed in the middle of a line
+    again = Counter()
+    folder = CaseFolder(tmp_path / "out", {})
+    for case in ("a", "b", "c"):
+        folder.make(case, [], [f"{case}.txt"], again)
+    assert again.calls == 1
+    folder.keep_only("abc")
+    assert list(json.loads((tmp_path / "out" / "manifest.json").read_text())) == ["a", "b", "c"]
+    assert not (tmp_path / "out" / records.JOURNAL).exists()
+
+
+def test_files_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "SETTLED_NS", -1)  # as if the files were old
+    read = []
+    really = records.file_hash
+    monkeypatch.setattr(records, "file_hash", lambda path: read.append(path.name) or really(path))
+    (tmp_path / "in.txt").write_text("1")
+    for expected in (["in.txt", "a.txt"], ["a.txt"], []):  # what was just made is read once more
+        read.clear()
+        folder = CaseFolder(tmp_path / "out", {})
+        folder.make("a", [tmp_path / "in.txt"], ["a.txt"], Counter())
+        folder.keep_only(["a"])
+        assert read == expected
+    (tmp_path / "in.txt").write_text("2")
+    assert CaseFolder(tmp_path / "out", {}).make("a", [tmp_path / "in.txt"], ["a.txt"], Counter())
+
+
+def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
+    hashes = records.FileHashes.load(tmp_path / "stats.json")
+    (tmp_path / "a").write_text("1")
+    hashes.of(tmp_path / "a")
+    hashes.save()
+    assert json.loads((tmp_path / "stats.json").read_text()) == {}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from ctinterp_dagster.evaluation.statistics import bootstrap_mean
+
 Verdict = Literal["pass", "fail", "note"]
 
 
@@ -16,14 +18,17 @@ class Rules:
     Attributes:
         max_residual_hu: largest mean |A x - y| of any case, HU.
         baseline_margin_db: by how much the mean PSNR must exceed the best baseline's, dB.
-        champion_margin_db: how far below the champion's the mean PSNR may fall, dB.
+        champion_margin_db: how far the lower bound of the mean paired difference in PSNR to the champion may lie below
+            zero, dB.
         require_baseline: whether falling short of the baseline refuses the challenger, or is only noted.
+        seed: of the bootstrap.
     """
 
     max_residual_hu: float
     baseline_margin_db: float
     champion_margin_db: float
     require_baseline: bool
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,21 @@ class TaskMetrics:
     """One model on one task of the test set.
 
     Attributes:
-        psnr_db: mean over cases, [-1000, 1000] HU, end slices dropped.
+        psnr_db_by_case: [-1000, 1000] HU, end slices dropped; never empty.
         residual_hu: largest mean |A x - y| of any case.
         baseline: the best baseline on the same cases.
         baseline_psnr_db: its mean PSNR.
     """
 
-    psnr_db: float
+    psnr_db_by_case: Mapping[str, float]
     residual_hu: float
     baseline: str
     baseline_psnr_db: float
+
+    @property
+    def psnr_db(self) -> float:
+        """Mean over the cases."""
+        return sum(self.psnr_db_by_case.values()) / len(self.psnr_db_by_case)
 
 
 @dataclass(frozen=True)
@@ -159,13 +169,21 @@ def _against_champion(challenger: Metrics, champion: Metrics | None, rules: Rule
     if sorted(challenger.tasks) != sorted(champion.tasks):
         text = f"the champion was measured on {sorted(champion.tasks)}, the challenger on {sorted(challenger.tasks)}"
         return [Finding("champion", "fail", text)]
-    return [_no_worse(name, challenger.tasks[name], champion.tasks[name], rules) for name in sorted(champion.tasks)]
+    finite = [name for name in sorted(champion.tasks) if _all_finite(challenger.tasks[name])]
+    return [_no_worse(name, challenger.tasks[name], champion.tasks[name], rules) for name in finite]
 
 
 def _no_worse(name: str, challenger: TaskMetrics, champion: TaskMetrics, rules: Rules) -> Finding:
-    change = challenger.psnr_db - champion.psnr_db
+    """Not worse by more than the margin, with 95 % confidence over the cases of the test set.
+
+    A single case has no interval: then its difference decides.
+    """
+    pairs = {case: psnr - champion.psnr_db_by_case[case] for case, psnr in challenger.psnr_db_by_case.items()}
+    interval = bootstrap_mean(list(pairs.values()), seed=rules.seed)
+    low = interval.mean if interval.low is None else interval.low
+    spread = "" if interval.high is None else f" [{low:+.2f}, {interval.high:+.2f}]"
     text = (
-        f"{name}: {change:+.2f} dB against the champion ({champion.psnr_db:.2f} dB), "
-        f"allowed is {-rules.champion_margin_db:+g} dB"
+        f"{name}: {interval.mean:+.2f}{spread} dB against the champion ({champion.psnr_db:.2f} dB) on "
+        f"{len(pairs)} cases, allowed is {-rules.champion_margin_db:+g} dB at the lower end"
     )
-    return _finding("champion", text, passed=change >= -rules.champion_margin_db)
+    return _finding("champion", text, passed=low >= -rules.champion_margin_db)

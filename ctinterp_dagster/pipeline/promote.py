@@ -3,13 +3,13 @@
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
+from ctinterp_dagster.champion import Challenger, Registry, model_hash, seen_scans
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
 from ctinterp_dagster.evaluation.page import task_name
 from ctinterp_dagster.evaluation.statistics import best_baseline
@@ -18,60 +18,93 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases, without_others
 from ctinterp_dagster.pipeline.scoring import score_methods
-from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
+from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
 
+JUDGED = "nullspace/model.safetensors"  # below data/train: the weights behind the row `model` of per_case.csv
+
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/promote/decision.json`, and move the champion's pointer if the challenger has won.
+    """Write `reports/promote/decision.json`, record the challenger, and move the champion's pointer if it has won.
 
-    The champion is `data/promote/champion.json`, which names a weights file beside it. The weights are in place before
-    the pointer moves, in one step, so an interruption leaves the old champion or the new one, whole. A challenger that
-    is the champion already gives the decision that made it so, again.
+    The same model on the same data gives the same decision: a challenger that is the champion already gives the one
+    that made it so, again, and one that was rolled back stays refused.
     """
+    registry = Registry(layout.promote)
     challenger = measured(params, layout)
-    pointer = layout.promote / "champion.json"
-    record = read_json(pointer) if pointer.exists() else None
-    if record and record["metrics"]["model_hash"] == challenger.model_hash:
+    champion, known = registry.champion, registry.get(challenger.model_hash)
+    if champion and champion.model_hash == challenger.model_hash:
         logger.info("the challenger is the champion: decision repeated")
-        decided = record["decision"]
+        decided = champion.decision
+    elif known and known.rolled_back:
+        text = f"the challenger was the champion and was rolled back: {known.rolled_back}"
+        finding = {"rule": "rolled_back", "verdict": "fail", "text": text}
+        decided = {**known.decision, "promoted": False, "findings": [*known.decision["findings"], finding]}
     else:
-        champion = frozen(record["metrics"]) if record else None
-        if champion and champion.test_set_hash != challenger.test_set_hash:
-            champion = rescored(champion, challenger, params, layout)
-        decision = decide(challenger, champion, Rules(**params.promote.model_dump()))
-        decided = {
-            "promoted": decision.promoted,
-            "findings": [asdict(f) for f in decision.findings],
-            "challenger": challenger.model_hash,
-        }
-        if decision.promoted:
-            crown(layout, challenger, decided)
+        decided = judge(challenger, champion, params, layout)
+        record = Challenger(
+            model_hash=challenger.model_hash,
+            number=known.number if known else len(registry.challengers),
+            against=champion.model_hash if champion else None,
+            decision=decided,
+            metrics=asdict(challenger),
+            seen=seen_scans(layout),
+            data=data_hashes(layout),
+            rolled_back="",
+        )
+        if decided["promoted"]:
+            registry.keep_files(challenger.model_hash, layout.train)
+        registry.record(record)
+        if decided["promoted"]:
+            registry.point_at(challenger.model_hash)
     for finding in decided["findings"]:
         logger.info("%s: %s", finding["verdict"], finding["text"])
     write_json(layout.report("promote") / "decision.json", decided)
     return {"promoted": float(decided["promoted"])}
 
 
+def judge(challenger: Metrics, champion: Challenger | None, params: Params, layout: Layout) -> dict[str, Any]:
+    """The gate's decision, with the champion measured on the same test set."""
+    rival = frozen(champion.metrics) if champion else None
+    if rival and rival.test_set_hash != challenger.test_set_hash:
+        rival = rescored(rival, challenger, params, layout)
+    decision = decide(challenger, rival, Rules(**params.promote.model_dump(), seed=params.base.seed))
+    return {
+        "promoted": decision.promoted,
+        "findings": [asdict(f) for f in decision.findings],
+        "challenger": challenger.model_hash,
+    }
+
+
+def data_hashes(layout: Layout) -> dict[str, str]:
+    """What the challenger was made from and measured on."""
+    return {
+        "volumes": file_hash(layout.ingest / "manifest.json"),
+        "thick scans": file_hash(layout.thicken / "manifest.json"),
+        "scores": file_hash(layout.report("evaluate") / "per_case.csv"),
+    }
+
+
 def measured(params: Params, layout: Layout) -> Metrics:
     """What evaluate found of the model that train wrote."""
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
     tasks = {}
-    for profile, group in rows.groupby("profile"):
+    for (profile, factor), group in rows.groupby(["profile", "factor"]):
         own = group[group["method"] == "model"]
         rivals = without_others(group)
         best = best_baseline(rivals, "psnr_db", method="model", higher_is_better=True, seed=params.base.seed)
-        mean = float(own["psnr_db"].mean())
-        tasks[task_name(str(profile), params.thicken.factor)] = TaskMetrics(
-            mean, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean
+        by_case = {str(row["case"]): float(row["psnr_db"]) for row in own.to_dict("records")}
+        mean = sum(by_case.values()) / len(by_case)
+        tasks[task_name(str(profile), int(str(factor)))] = TaskMetrics(
+            by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean
         )
     splits: dict[str, set[str]] = {}
     for case in read_cases(layout):
         splits.setdefault(case.split, set()).add(case.patient)
     return Metrics(
-        model_hash=file_hash(layout.trained("nullspace")),
+        model_hash=model_hash(layout.train),
         test_set_hash=hash_of_test_set(layout),
         tasks=tasks,
         shared_patients=count_shared_patients(splits),
@@ -94,13 +127,13 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
     """The champion measured on the present test set, which is not the one that it was promoted on."""
     logger.info("the test set has changed since the champion was promoted: scoring the champion on it")
     factor = params.thicken.factor
-    model = load_checkpoint(layout.promote / f"{champion.model_hash}.safetensors", params.base.device)
+    model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)
     tasks = {}
     for profile in params.thicken.profiles:
-        scores = []
+        scores = {}
         for case in read_cases(layout, "test"):
             thick = read_scan(case.thick(layout, profile)).volume
-            scored = score_methods(
+            (scored,) = score_methods(
                 read_scan(case.thin(layout)).volume,
                 thick,
                 factor=factor,
@@ -108,22 +141,11 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
                 baselines=(),
                 models={"model": model.means(thick.spacing_mm, params.generate.memory_gib)},
             )
-            scores += [one.scores for one in scored]
+            scores[case.case] = scored.scores
         name = task_name(profile, factor)
         tasks[name] = replace(
             challenger.tasks[name],
-            psnr_db=sum(s.psnr_db for s in scores) / len(scores),
-            residual_hu=max(s.residual_hu for s in scores),
+            psnr_db_by_case={case: s.psnr_db for case, s in scores.items()},
+            residual_hu=max(s.residual_hu for s in scores.values()),
         )
     return replace(champion, tasks=tasks, test_set_hash=challenger.test_set_hash)
-
-
-def crown(layout: Layout, challenger: Metrics, decision: Mapping[str, Any]) -> None:
-    """Put the weights in place, then move the pointer; weights that it no longer names are removed."""
-    name = f"{challenger.model_hash}.safetensors"
-    with whole_file(layout.promote / name) as partial:
-        shutil.copyfile(layout.trained("nullspace"), partial)
-    write_json(layout.promote / "champion.json", {"weights": name, "metrics": asdict(challenger), "decision": decision})
-    for other in layout.promote.glob("*.safetensors"):
-        if other.name != name:
-            other.unlink()

@@ -1,5 +1,6 @@
 """What does a person look at? One page: tables, pictures, curves, the decision, provenance."""
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ctinterp_dagster import live
 from ctinterp_dagster.evaluation.figures import Look, views
 from ctinterp_dagster.evaluation.gates import Decision, Finding
 from ctinterp_dagster.evaluation.metrics import body_mask
@@ -23,6 +25,8 @@ from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = ("ctinterp", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc")
 CURVES = {
     "expectation": "expect/curve.csv",
@@ -36,12 +40,12 @@ LUNG_SHARE = 0.05  # of the volume: with less lung than that a case is shown in 
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/report/index.html`."""
+    """Write `reports/report/index.html`, and its pictures as `previews/<case>-<window>.png`."""
     shown = read_cases(layout, "test")[: params.report.views]
     data = ReportData(
         rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
         positions=positions(layout),
-        views=[view for case in shown for view in views_of(case, params, layout)],
+        views=[view for case in shown for view in previewed(views_of(case, params, layout), case, layout)],
         losses=curves(layout),
         calibration=calibrations(layout),
         decision=decision(layout),
@@ -52,6 +56,17 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     with whole_file(layout.report("report") / "index.html") as partial:
         partial.write_text(page, encoding="utf-8")
     return {"kib": len(page.encode()) / 1024}
+
+
+def previewed(views: list[View], case: Case, layout: Layout) -> list[View]:
+    """The views, each also as a file, which Dagster shows as soon as it is there."""
+    for number, view in enumerate(views, start=1):
+        path = layout.report("report") / "previews" / f"{case.case}-{number}.png"
+        with whole_file(path) as partial:
+            partial.write_bytes(view.png)
+        live.show(preview=path.as_posix(), case=case.case)
+        logger.info("case=%s preview=%s", case.case, path.name)
+    return views
 
 
 def views_of(case: Case, params: Params, layout: Layout) -> list[View]:

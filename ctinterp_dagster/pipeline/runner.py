@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ctinterp_dagster import live
 from ctinterp_dagster.errors import CtinterpError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, load_params
@@ -28,7 +29,8 @@ def run_stage(run: Run) -> None:
         layout = Layout(Path())
         params = load_params(layout.params)
         make_deterministic(params.base.threads)
-        numbers = run(params, layout)
+        with live.session():
+            numbers = run(params, layout)
     except CtinterpError as error:
         logger.error("error: %s", error)  # noqa: TRY400 (one line, no traceback)
         sys.exit(1)

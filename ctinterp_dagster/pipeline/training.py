@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -13,6 +14,7 @@ import torch
 from accelerate import PartialState
 from rich.console import Console
 
+from ctinterp_dagster import live
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Optimisation
 from ctinterp_dagster.pipeline.cases import read_cases
@@ -72,12 +74,21 @@ def resumable(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
 
 @contextmanager
 def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
-    """Yield the callback of a training: a bar on a terminal; elsewhere a line every 20 steps and at validations."""
+    """Yield the callback of a training: a bar on a terminal; elsewhere a line every 20 steps and at validations.
+
+    Dagster is shown the same numbers, with the remaining time by the pace since the block began.
+    """
+    start, first = time.monotonic(), 0
 
     def log(record: StepRecord) -> None:
+        nonlocal first
+        first = first or record.step  # a resumed training begins in the middle
         if record.step % LOG_EVERY == 0 or record.step == steps or record.val_loss is not None:
-            val = "" if record.val_loss is None else f" val_loss={record.val_loss:.5f}"
-            logger.info("step=%d/%d loss=%.5f%s", record.step, steps, record.loss, val)
+            val = {} if record.val_loss is None else {"val_loss": record.val_loss}
+            left_s = (time.monotonic() - start) / (record.step - first + 1) * (steps - record.step)
+            live.show(step=record.step, steps=steps, loss=record.loss, eta_s=round(left_s), **val)
+            tail = "".join(f" {name}={value:.5f}" for name, value in val.items())
+            logger.info("step=%d/%d loss=%.5f eta_s=%.0f%s", record.step, steps, record.loss, left_s, tail)
 
     console = Console()
     if not console.is_terminal:

@@ -4,14 +4,16 @@ import pytest
 
 from ctinterp_dagster.evaluation.gates import Decision, Metrics, Rules, TaskMetrics, count_shared_patients, decide
 
-RULES = Rules(max_residual_hu=0.5, baseline_margin_db=0.1, champion_margin_db=0.05, require_baseline=True)
-TASK = TaskMetrics(psnr_db=30.0, residual_hu=0.02, baseline="tv_projected", baseline_psnr_db=29.0)
+RULES = Rules(max_residual_hu=0.5, baseline_margin_db=0.1, champion_margin_db=0.05, require_baseline=True, seed=1)
+TASK = TaskMetrics({"a": 29.0, "b": 30.0, "c": 31.0}, residual_hu=0.02, baseline="tv_projected", baseline_psnr_db=29.0)
 GOOD = Metrics(model_hash="a" * 64, test_set_hash="t" * 64, tasks={"box x5": TASK}, shared_patients=0)
 CHAMPION = replace(GOOD, model_hash="c" * 64)
 
 
-def challenger(**changes: float) -> Metrics:
-    return replace(GOOD, tasks={"box x5": replace(TASK, **changes)})
+def challenger(*, gain_db: float = 0.0, **changes: float) -> Metrics:
+    """A challenger that is better than the champion by so much in every case."""
+    by_case = {case: psnr + gain_db for case, psnr in TASK.psnr_db_by_case.items()}
+    return replace(GOOD, tasks={"box x5": replace(TASK, psnr_db_by_case=by_case, **changes)})
 
 
 def failed(decision: Decision) -> list[str]:
@@ -29,10 +31,10 @@ def test_the_first_good_model_is_promoted() -> None:
     [
         ({"residual_hu": 0.5}, ["residual"]),
         ({"baseline_psnr_db": 29.95}, ["baseline"]),
-        ({"psnr_db": 29.9}, ["champion"]),
-        ({"psnr_db": float("nan")}, ["finite", "champion"]),
+        ({"gain_db": -0.1}, ["champion"]),
+        ({"gain_db": float("nan")}, ["finite"]),
         ({"residual_hu": float("inf")}, ["finite"]),
-        ({"psnr_db": 28.0, "residual_hu": 2.0}, ["residual", "baseline", "champion"]),
+        ({"gain_db": -2.0, "residual_hu": 2.0}, ["residual", "baseline", "champion"]),
     ],
 )
 def test_each_rule_refuses_on_its_own(changes: dict[str, float], rules: list[str]) -> None:
@@ -42,7 +44,7 @@ def test_each_rule_refuses_on_its_own(changes: dict[str, float], rules: list[str
 
 
 def test_a_slightly_worse_challenger_within_the_margin_is_promoted() -> None:
-    assert decide(challenger(psnr_db=29.96), CHAMPION, RULES).promoted
+    assert decide(challenger(gain_db=-0.04), CHAMPION, RULES).promoted
 
 
 def test_a_baseline_that_is_not_required_is_noted() -> None:
@@ -86,3 +88,16 @@ def test_the_champion_itself_is_kept_and_said_to_be() -> None:
 
 def test_the_same_input_gives_the_same_decision() -> None:
     assert decide(GOOD, CHAMPION, RULES) == decide(GOOD, CHAMPION, RULES)
+
+
+def test_the_challenger_is_compared_case_by_case_and_the_lower_bound_decides() -> None:
+    by_case = {"a": 29.0 + 0.6, "b": 30.0 - 0.3, "c": 31.0 + 0.3}  # better on average, not in every case
+    uncertain = replace(GOOD, tasks={"box x5": replace(TASK, psnr_db_by_case=by_case)})
+    decision = decide(uncertain, CHAMPION, replace(RULES, baseline_margin_db=0.0))
+    assert failed(decision) == ["champion"]
+    assert "+0.20 [-0.30, +0.60] dB against the champion (30.00 dB) on 3 cases" in decision.reasons[-1]
+
+
+def test_a_single_case_is_decided_by_its_difference() -> None:
+    one = {"box x5": replace(TASK, psnr_db_by_case={"a": 30.0})}
+    assert decide(replace(GOOD, tasks=one), replace(CHAMPION, tasks=one), RULES).promoted

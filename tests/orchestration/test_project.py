@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectError, DvcStage, project
+from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, DvcProjectError, project
 
 Edit = Callable[[DvcProject, str, str, str], None]
 Status = Callable[[DvcProject], set[str]]
 
 
 def test_foreach_is_resolved_and_stages_come_sorted(toy: DvcProject) -> None:
-    assert list(toy.stages()) == ["fit@a", "fit@b", "prepare", "score"]
+    assert list(toy.read().stages) == ["fit@a", "fit@b", "prepare", "score"]
 
 
 def test_a_stage_knows_who_makes_what_it_reads(toy: DvcProject) -> None:
-    stages = toy.stages()
+    stages = toy.read().stages
     assert stages["score"].makers == ("fit@a", "fit@b")
     assert stages["fit@a"].makers == ("prepare",)
     assert stages["prepare"].makers == ()
@@ -25,13 +25,13 @@ def test_a_stage_knows_who_makes_what_it_reads(toy: DvcProject) -> None:
 
 
 def test_a_stage_that_never_ran_has_no_versions(fresh: DvcProject) -> None:
-    stage = fresh.stages()["prepare"]
+    stage = fresh.read().stages["prepare"]
     assert (stage.lock, stage.data_version, stage.locked_code_version) == (None, None, None)
     assert stage.changed
 
 
 def test_code_versions_are_those_of_the_lock_after_a_run(toy: DvcProject) -> None:
-    for stage in toy.stages().values():
+    for stage in toy.read().stages.values():
         assert stage.code_version == stage.locked_code_version
         assert not stage.changed
 
@@ -61,13 +61,13 @@ def test_changed_is_what_dvc_status_says_after_an_edit_of(
     what: str, toy: DvcProject, edit: Edit, dvc_changed: Status
 ) -> None:
     edit(toy, *EDITS[what])
-    assert {stage.target for stage in toy.stages().values() if stage.changed} == dvc_changed(toy)
+    assert {stage.target for stage in toy.read().stages.values() if stage.changed} == dvc_changed(toy)
 
 
 def test_changed_is_what_dvc_status_says_after_a_file_was_removed(toy: DvcProject, dvc_changed: Status) -> None:
     for file in ("models/a.json", "fit.py", "data/raw.csv"):
         (toy.root / file).unlink()
-    assert {stage.target for stage in toy.stages().values() if stage.changed} == dvc_changed(toy)
+    assert {stage.target for stage in toy.read().stages.values() if stage.changed} == dvc_changed(toy)
 
 
 def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy: DvcProject) -> None:
@@ -82,7 +82,7 @@ def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy: DvcProject) -> 
         "    deps: [scores/metrics.json]\n"
         "    outs: ['extra/${item.kind}.txt']\n"
     )
-    stage = toy.stages()["extra/dvc.yaml:sum@x-0.1"]
+    stage = toy.read().stages["extra/dvc.yaml:sum@x-0.1"]
     assert stage.command == "echo plus-x > extra/x.txt"
     assert stage.makers == ("score",)
     assert [out.path for out in stage.outputs] == ["extra/x.txt"]
@@ -90,7 +90,7 @@ def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy: DvcProject) -> 
 
 def test_a_dependency_named_in_sources_is_data_and_not_code(toy: DvcProject, edit: Edit) -> None:
     edit(toy, "dvc.yaml", "group: data,", "group: data, sources: [prepare.py],")
-    assert {source.path for source in toy.stages()["prepare"].sources} == {"data/raw.csv", "prepare.py"}
+    assert {source.path for source in toy.read().stages["prepare"].sources} == {"data/raw.csv", "prepare.py"}
 
 
 def test_an_empty_lock_is_read_again_until_it_is_written(toy: DvcProject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_an_empty_lock_is_read_again_until_it_is_written(toy: DvcProject, monkey
     lock.write_text("")
     os.utime(lock, (0, 0))
     monkeypatch.setattr(project.time, "sleep", lambda _: lock.write_text(whole))
-    assert not any(stage.changed for stage in toy.stages().values())
+    assert not any(stage.changed for stage in toy.read().stages.values())
 
 
 def test_a_lock_that_is_written_while_it_is_read_is_read_again(
@@ -111,22 +111,22 @@ def test_a_lock_that_is_written_while_it_is_read_is_read_again(
     os.utime(lock, (0, 0))
     reads = []
 
-    def read(root: Path) -> tuple[DvcStage, ...]:
+    def read(root: Path) -> DvcIndex:
         reads.append(project_read(root))
         lock.write_text(whole) if len(reads) == 1 else os.utime(lock, (0, 0))
         return reads[-1]
 
     project_read = project.read_index
     monkeypatch.setattr(project, "read_index", read)
-    assert not any(stage.changed for stage in toy.stages().values())
-    assert [stage.changed for stage in reads[0]] == [False, False, False, True]
+    assert not any(stage.changed for stage in toy.read().stages.values())
+    assert [stage.changed for stage in reads[0].stages.values()] == [False, False, False, True]
 
 
 def test_a_broken_dvc_yaml_is_refused_with_the_reason(toy: DvcProject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project, "_FIRST_WAIT_S", 0)
     (toy.root / "dvc.yaml").write_text("stages: {train: {cmd: [}}\n")
     with pytest.raises(DvcProjectError, match=r"cannot be read: .*dvc\.yaml"):
-        toy.stages()
+        toy.read()
 
 
 def test_a_folder_outside_any_project_is_refused(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_guard_passes_on_the_exit_code_and_the_output() -> None:
 def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     guard = subprocess.Popen(
-        [sys.executable, GUARD, "0.5", sys.executable, "stubborn.py"], cwd=tmp_path, stdin=subprocess.PIPE
+        [sys.executable, GUARD, "2", sys.executable, "stubborn.py"], cwd=tmp_path, stdin=subprocess.PIPE
     )
     grandchild = pid_in(tmp_path / "pid")
     assert alive(grandchild)

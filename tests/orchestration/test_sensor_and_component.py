@@ -11,7 +11,6 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from ctinterp_dagster.orchestration.automation import build_weekly_retrain
 from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectComponent, build_dvc_sensor
 
 Edit = Callable[[DvcProject, str, str, str], None]
@@ -41,16 +40,6 @@ def test_the_sensor_sees_a_change_of_the_definitions_in_its_cursor(toy: DvcProje
         before = sensor(dg.build_sensor_context(instance=instance)).cursor
         edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
         assert sensor(dg.build_sensor_context(instance=instance)).cursor != before
-
-
-def test_the_weekly_retraining_skips_when_dvc_status_is_clean_and_names_what_changed(
-    toy: DvcProject, edit: Edit
-) -> None:
-    schedule = build_weekly_retrain(toy)
-    skip = schedule(dg.build_schedule_context())
-    assert skip.skip_message == "nothing changed since the last run: `dvc status` is clean"
-    edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
-    assert schedule(dg.build_schedule_context()).tags["dvc/changed"] == "fit@a,fit@b"
 
 
 @pytest.mark.filterwarnings("ignore:.*currently in (preview|beta)")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import dagster as dg
-from dagster.components import ComponentLoadContext
+from dagster.components import ComponentLoadContext, Scaffolder, ScaffoldRequest, scaffold_component, scaffold_with
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
+from pydantic import BaseModel, Field
 
 from ctinterp_dagster.orchestration.dvc.assets import build_dvc_assets
 from ctinterp_dagster.orchestration.dvc.project import DvcProject
@@ -32,6 +33,26 @@ class _TranslatedByYaml(DvcTranslator):
         return self.translation(spec.replace_attributes(key=super().get_asset_key(stage)), stage)
 
 
+class DvcScaffoldParams(BaseModel):
+    """What `dg scaffold defs` asks for."""
+
+    project_dir: str = Field(default=".", description="The DVC project, relative to the new component's folder.")
+
+
+class DvcProjectScaffolder(Scaffolder[DvcScaffoldParams]):
+    """Writes a `defs.yaml` that loads the project: `dg scaffold defs ... --project-dir ../../..`."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[DvcScaffoldParams]:
+        """The options of the command."""
+        return DvcScaffoldParams
+
+    def scaffold(self, request: ScaffoldRequest[DvcScaffoldParams]) -> None:
+        """Write it."""
+        scaffold_component(request, {"project_dir": request.params.project_dir})
+
+
+@scaffold_with(DvcProjectScaffolder)
 @dataclass
 class DvcProjectComponent(dg.Component, dg.Resolvable):
     """Every stage of a DVC project as an asset, with the sensor that follows dvc.lock.

@@ -12,7 +12,14 @@ from dvc.fs import localfs
 from dvc.repo import Repo
 from dvc.utils.serialize import load_path
 
-from ctinterp_dagster.orchestration.dvc.stage import DvcInput, DvcOutput, DvcProjectError, DvcStage
+from ctinterp_dagster.orchestration.dvc.stage import (
+    DvcIndex,
+    DvcInput,
+    DvcOutput,
+    DvcProjectError,
+    DvcSource,
+    DvcStage,
+)
 
 
 def find_root(start: Path) -> Path:
@@ -29,8 +36,8 @@ def find_root(start: Path) -> Path:
         ) from error
 
 
-def read_index(root: Path) -> tuple[DvcStage, ...]:
-    """Every stage of every dvc.yaml below `root`, resolved, sorted by target; dvc.lock and workspace compared.
+def read_index(root: Path) -> DvcIndex:
+    """Every stage of every dvc.yaml below `root`, resolved, and every source; dvc.lock and workspace compared.
 
     Raises:
         DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read or resolved.
@@ -42,10 +49,11 @@ def read_index(root: Path) -> tuple[DvcStage, ...]:
         reader = _Reader(
             root=root,
             makers={_path(out, root): _target(stage, root) for stage in stages for out in stage.outs},
-            tracked=tuple(_path(out, root) for stage in imports for out in stage.outs),
+            tracked={_path(out, root): (stage, out) for stage in imports for out in stage.outs},
             drifted=frozenset(_path(out, root) for stage in stages for out in stage.outs if out.status()),
         )
-        return tuple(sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target))
+        read = sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target)
+        return DvcIndex({stage.target: stage for stage in read}, reader.sources(read))
 
 
 def read_metrics(path: Path) -> Any:
@@ -100,14 +108,22 @@ class _Reader:
     Attributes:
         root: the project's root.
         makers: path of each output to the target of its stage.
-        tracked: paths that `dvc add` and `dvc import` track.
+        tracked: what `dvc add` and `dvc import` track: its path to its stage and output.
         drifted: outputs that are not what dvc.lock says.
     """
 
     root: Path
     makers: Mapping[str, str]
-    tracked: tuple[str, ...]
+    tracked: Mapping[str, tuple[Any, Any]]
     drifted: frozenset[str]
+
+    def sources(self, stages: Iterable[DvcStage]) -> dict[str, DvcSource]:
+        """The data that no stage makes, whether a stage reads it or not."""
+        found = {i.path: DvcSource(i.path, i.now, None, None) for stage in stages for i in stage.sources}
+        for path, (stage, out) in self.tracked.items():
+            origin = " ".join(str(dep) for dep in stage.deps) or None
+            found[path] = DvcSource(path, _hash(out), origin, out.annot.desc or stage.desc)
+        return dict(sorted(found.items()))
 
     def stage(self, stage: Any) -> DvcStage:
         settings = (stage.meta or {}).get("dagster", {})

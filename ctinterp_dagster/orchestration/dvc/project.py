@@ -1,14 +1,13 @@
 """The DVC project that Dagster shows: read as DVC resolves it, never written."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.exceptions import DvcException
 
 from ctinterp_dagster.orchestration.dvc.index import find_root, read_index
-from ctinterp_dagster.orchestration.dvc.stage import DvcProjectError, DvcStage
+from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcProjectError
 
 _ATTEMPTS = 6
 _FIRST_WAIT_S = 0.1
@@ -34,8 +33,8 @@ class DvcProject:
         """
         return cls(find_root(folder))
 
-    def stages(self) -> Mapping[str, DvcStage]:
-        """Every stage by its target, as the files say now (about half a second, and the hashing of what changed).
+    def read(self) -> DvcIndex:
+        """Every stage and source, as the files say now (about half a second, and the hashing of what changed).
 
         DVC writes dvc.lock in place, so a reader may meet it empty or half-written: it is read again if it is not
         readable, or was written while it was being read.
@@ -47,19 +46,19 @@ class DvcProject:
         for attempt in range(_ATTEMPTS):
             start = time.time()
             try:
-                stages = read_index(self.root)
+                index = read_index(self.root)
             except (DvcException, OSError) as error:
                 if attempt == _ATTEMPTS - 1:
                     raise DvcProjectError(f"the DVC project at {self.root} cannot be read: {_reason(error)}") from error
             else:
-                if not self._locks_written_since(stages, start - _FRESH_S) or attempt == _ATTEMPTS - 1:
-                    return {stage.target: stage for stage in stages}
+                if not self._locks_written_since(index, start - _FRESH_S) or attempt == _ATTEMPTS - 1:
+                    return index
             time.sleep(wait_s)
             wait_s *= 2
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _locks_written_since(self, stages: tuple[DvcStage, ...], start: float) -> bool:
-        locks = [self.root / folder / "dvc.lock" for folder in sorted({stage.folder for stage in stages})]
+    def _locks_written_since(self, index: DvcIndex, start: float) -> bool:
+        locks = [self.root / folder / "dvc.lock" for folder in {stage.folder for stage in index.stages.values()}]
         return any(lock.stat().st_mtime >= start for lock in locks if lock.exists())
 
 

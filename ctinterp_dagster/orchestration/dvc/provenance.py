@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import dagster as dg
 from dagster import AssetMaterialization, DagsterInstance
 
-from ctinterp_dagster.orchestration.dvc.stage import DvcStage, digest
+from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcStage, digest
 from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
 
 LOCK_TAG = "dvc/lock"
@@ -42,16 +42,13 @@ def _version_read(stage: DvcStage, maker: DvcStage) -> str:
     return str(maker.data_version)
 
 
-def source_events(
-    stages: Mapping[str, DvcStage], translator: DvcTranslator, instance: DagsterInstance
-) -> list[AssetMaterialization]:
+def source_events(index: DvcIndex, translator: DvcTranslator, instance: DagsterInstance) -> list[AssetMaterialization]:
     """Materializations of the sources whose content is not what Dagster recorded last."""
-    versions = {source.path: source.now for stage in stages.values() for source in stage.sources}
     events = []
-    for path, version in sorted(versions.items()):
+    for path, source in index.sources.items():
         key = translator.get_source_key(path)
-        if recorded_tags(instance, key).get(DATA_VERSION_TAG) != version:
-            events.append(AssetMaterialization(key, tags={DATA_VERSION_TAG: version}))
+        if recorded_tags(instance, key).get(DATA_VERSION_TAG) != source.now:
+            events.append(AssetMaterialization(key, tags={DATA_VERSION_TAG: source.now}))
     return events
 
 

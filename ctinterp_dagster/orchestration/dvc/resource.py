@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster import PipesEnvContextInjector, PipesTempFileMessageReader, open_pipes_session
 
+from ctinterp_dagster.orchestration.dvc.metadata import live_metadata
 from ctinterp_dagster.orchestration.dvc.stage import DvcStage
 
 _GUARD = Path(__file__).with_name("guard.py")
@@ -51,11 +52,14 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     grace_s: float = 10.0
     busy_timeout_s: float = 3600.0
 
-    def repro(self, context: dg.AssetExecutionContext, stage: DvcStage, *, force: bool = False) -> DvcRun:
+    def repro(
+        self, context: dg.AssetExecutionContext, stage: DvcStage, key: dg.AssetKey, *, force: bool = False
+    ) -> DvcRun:
         """Run `dvc --wait-for-lock repro --single-item <stage>`; each line it prints becomes a log event.
 
-        The stage finds Dagster Pipes in its environment if its `meta.dagster.pipes` is true. If this process ends, or
-        the run is terminated, the stage's process group ends too.
+        The stage finds Dagster Pipes in its environment if its `meta.dagster.pipes` is true. Each mapping that it gives
+        to `report_custom_message` becomes an observation of the asset `key` at once: numbers are plotted over time,
+        paths of PNG files shown. If this process ends, or the run is terminated, the stage's process group ends too.
 
         Raises:
             dg.Failure: the stage failed, or its files stayed busy.
@@ -63,8 +67,8 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
         command += [*(["--force"] if force else []), stage.target]
         start = time.monotonic()
-        with _pipes(context, enabled=bool(stage.settings.get("pipes"))) as (variables, metadata):
-            lines, code = self._run(context, command, variables)
+        with self._pipes(context, key, enabled=bool(stage.settings.get("pipes"))) as (variables, metadata, watch):
+            lines, code = self._run(context, command, variables, watch)
             while code and _holder(lines):
                 context.log.warning("%s waits: its files are in use by %s", stage.target, _holder(lines))
                 if time.monotonic() - start > self.busy_timeout_s:
@@ -73,16 +77,23 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                         f"{_holder(lines)}; wait for it or end it, then materialize again"
                     )
                 time.sleep(_BUSY_WAIT_S)
-                lines, code = self._run(context, command, variables)
+                lines, code = self._run(context, command, variables, watch)
         if code:
             raise _failure(stage, lines, code)
         ran = not any(line.endswith(_SKIPPED) or _SKIPPED[1] in line for line in lines)
         return DvcRun(ran=ran, duration_s=time.monotonic() - start, metadata=metadata)
 
     def _run(
-        self, context: dg.AssetExecutionContext, command: list[str], variables: Mapping[str, str]
+        self,
+        context: dg.AssetExecutionContext,
+        command: list[str],
+        variables: Mapping[str, str],
+        watch: Callable[[], None],
     ) -> tuple[list[str], int]:
-        """Run a command under the guard; the last lines that it printed, and its exit code."""
+        """Run a command under the guard; the last lines that it printed, and its exit code.
+
+        `watch` is called at each line: who reports through Pipes prints a line too.
+        """
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with subprocess.Popen(
             [sys.executable, str(_GUARD), str(self.grace_s), *command],
@@ -102,30 +113,45 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                     if text := line.rstrip():
                         tail.append(text)
                         context.log.info(text)
+                    watch()
             finally:
                 process.stdin.close()  # the guard ends the group, if there still is one
                 code = process.wait()
         return list(tail), code
+
+    @contextmanager
+    def _pipes(
+        self, context: dg.AssetExecutionContext, key: dg.AssetKey, *, enabled: bool
+    ) -> Iterator[tuple[Mapping[str, str], dict[str, Any], Callable[[], None]]]:
+        """A Pipes session: its environment, the metadata reported (filled at its end), and what to call meanwhile.
+
+        The last shows what the stage has said since it was called last.
+        """
+        metadata: dict[str, Any] = {}
+        if not enabled:
+            yield {}, metadata, lambda: None
+            return
+        shown = 0
+        with open_pipes_session(context, PipesEnvContextInjector(), PipesTempFileMessageReader()) as session:
+
+            def watch() -> None:
+                nonlocal shown
+                for message in session.get_custom_messages()[shown:]:
+                    shown += 1
+                    values = live_metadata(message, Path(self.project_dir))
+                    context.log_event(dg.AssetObservation(key, metadata=values))
+
+            yield session.get_bootstrap_env_vars(), metadata, watch
+        watch()
+        for result in session.get_reported_results():
+            if isinstance(result, dg.MaterializeResult):
+                metadata |= dict(result.metadata or {})
 
 
 def _environment() -> dict[str, str]:
     """So that `python` in a stage's command is the Python that runs Dagster, and lines arrive as they are printed."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return {"PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
-
-
-@contextmanager
-def _pipes(context: dg.AssetExecutionContext, *, enabled: bool) -> Iterator[tuple[Mapping[str, str], dict[str, Any]]]:
-    """The environment variables of a Pipes session, and the metadata reported through it, filled at its end."""
-    metadata: dict[str, Any] = {}
-    if not enabled:
-        yield {}, metadata
-        return
-    with open_pipes_session(context, PipesEnvContextInjector(), PipesTempFileMessageReader()) as session:
-        yield session.get_bootstrap_env_vars(), metadata
-    for result in session.get_reported_results():
-        if isinstance(result, dg.MaterializeResult):
-            metadata |= dict(result.metadata or {})
 
 
 def _holder(lines: list[str]) -> str | None:

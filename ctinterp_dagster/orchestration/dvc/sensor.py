@@ -5,19 +5,24 @@ from contextlib import suppress
 from threading import Thread
 
 import dagster as dg
-from dagster import AssetMaterialization, DagsterInstance
+from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
 from dagster._core.errors import DagsterUserCodeUnreachableError  # no public name; what a lost code server raises
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin  # no public way to reload one's own location
 
+from ctinterp_dagster.orchestration.dvc.checks import check_results
 from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
 from ctinterp_dagster.orchestration.dvc.project import DvcProject
 from ctinterp_dagster.orchestration.dvc.provenance import LOCK_TAG, provenance_tags, recorded_tags, source_events
-from ctinterp_dagster.orchestration.dvc.stage import DvcStage, digest
+from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, digest
 from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
 
 
 def build_dvc_sensor(
-    project: DvcProject, translator: DvcTranslator | None = None, *, interval_s: int = 15
+    project: DvcProject,
+    translator: DvcTranslator | None = None,
+    *,
+    index: DvcIndex | None = None,
+    interval_s: int = 15,
 ) -> dg.SensorDefinition:
     """A sensor that keeps Dagster's view of the project the same as DVC's.
 
@@ -29,10 +34,11 @@ def build_dvc_sensor(
     Args:
         project: the project.
         translator: the one that the assets were built with.
+        index: the project as the definitions show it, where it has been read already.
         interval_s: seconds between two looks; a look reads the project, about half a second of one core.
     """
     translator = translator or DvcTranslator()
-    loaded = _fingerprint(project.stages())
+    loaded = _fingerprint(index or project.read())
 
     @dg.sensor(
         name="dvc_project",
@@ -41,31 +47,43 @@ def build_dvc_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        stages = project.stages()
-        now = _fingerprint(stages)
+        current = project.read()
+        now = _fingerprint(current)
         if now != loaded and context.cursor == now:
             _reload(context)
-        return dg.SensorResult(asset_events=lock_events(stages, project, translator, context.instance), cursor=now)
+        return dg.SensorResult(asset_events=lock_events(current, project, translator, context.instance), cursor=now)
 
     return look
 
 
 def lock_events(
-    stages: Mapping[str, DvcStage], project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
-) -> list[AssetMaterialization]:
-    """The materializations that dvc.lock and the workspace hold and Dagster has not recorded, sources first."""
-    events = source_events(stages, translator, instance)
-    for stage in stages.values():
+    index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
+) -> list[AssetMaterialization | AssetCheckEvaluation]:
+    """What dvc.lock and the workspace hold and Dagster has not recorded: sources, then stages with their checks."""
+    events: list[AssetMaterialization | AssetCheckEvaluation] = [*source_events(index, translator, instance)]
+    for stage in index.stages.values():
         if stage.lock is None:
             continue
         key = translator.get_asset_key(stage)
-        tags = provenance_tags(stage, stages, translator)
+        tags = provenance_tags(stage, index.stages, translator)
         recorded = recorded_tags(instance, key)
         # A stage that DVC calls changed keeps the record of its last run: that is what makes it stale.
         if recorded.get(LOCK_TAG) == tags[LOCK_TAG] and (stage.changed or _provenance(recorded) == _provenance(tags)):
             continue
         metadata = stage_metadata(stage, project.root)
         events.append(AssetMaterialization(key, description="Seen in dvc.lock.", metadata=metadata, tags=tags))
+        for result in check_results(stage, project.root):
+            assert result.check_name is not None
+            events.append(
+                AssetCheckEvaluation(
+                    asset_key=key,
+                    check_name=result.check_name,
+                    passed=result.passed,
+                    severity=result.severity,
+                    description=result.description,
+                    metadata=result.metadata,
+                )
+            )
     return events
 
 
@@ -73,11 +91,12 @@ def _provenance(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in tags.items() if name.startswith("dagster/") and "pointer" not in name}
 
 
-def _fingerprint(stages: Mapping[str, DvcStage]) -> str:
-    """A hash of what the definitions say: stages, dependencies, settings, code versions."""
-    return digest(
-        [[s.target, s.code_version, s.makers, [i.path for i in s.sources], s.settings] for s in stages.values()]
-    )
+def _fingerprint(index: DvcIndex) -> str:
+    """A hash of what the definitions say: stages, dependencies, settings, code versions, sources."""
+    stages = [
+        [s.target, s.code_version, s.makers, [i.path for i in s.sources], s.settings] for s in index.stages.values()
+    ]
+    return digest([stages, [[s.path, s.origin, s.description] for s in index.sources.values()]])
 
 
 def _reload(context: dg.SensorEvaluationContext) -> None:

@@ -53,6 +53,31 @@ class DvcOutput:
 
 
 @dataclass(frozen=True)
+class DvcSource:
+    """Data that no stage makes: what `dvc add`, `dvc import` or `dvc import-url` track, and `meta.dagster.sources`.
+
+    Attributes:
+        path: where it is, relative to the project's root.
+        now: its hash in the workspace; `missing` if it is not there.
+        origin: where `dvc import` or `dvc import-url` took it from; None otherwise.
+        description: the `desc` of its .dvc file.
+    """
+
+    path: str
+    now: str
+    origin: str | None
+    description: str | None
+
+
+@dataclass(frozen=True)
+class DvcIndex:
+    """A DVC project at one moment: stages by target and sources by path, both sorted."""
+
+    stages: Mapping[str, "DvcStage"]
+    sources: Mapping[str, DvcSource]
+
+
+@dataclass(frozen=True)
 class DvcStage:
     """One stage as DVC resolves it: after templates, vars, foreach and matrix, relative to the project's root.
 
@@ -82,6 +107,11 @@ class DvcStage:
     lock: Mapping[str, Any] | None
     inputs: tuple[DvcInput, ...]
     outputs: tuple[DvcOutput, ...]
+
+    @property
+    def file(self) -> str:
+        """Its dvc.yaml."""
+        return f"{self.folder}/dvc.yaml" if self.folder else "dvc.yaml"
 
     @property
     def code_version(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from ctinterp_dagster.orchestration.dvc.stage import DvcStage
+from ctinterp_dagster.orchestration.dvc.stage import DvcSource, DvcStage
 
 
 class DvcTranslator:
@@ -63,11 +63,12 @@ class DvcTranslator:
             kinds=self.get_kinds(stage),
         )
 
-    def get_source_spec(self, path: str) -> dg.AssetSpec:
+    def get_source_spec(self, source: DvcSource) -> dg.AssetSpec:
         """The external asset of data that no stage makes."""
         return dg.AssetSpec(
-            self.get_source_key(path),
-            description=f"`{path}`: data that no stage makes.",
+            self.get_source_key(source.path),
+            description=source.description or f"`{source.path}`: data that no stage makes.",
             group_name="sources",
             kinds={"dvc"},
+            metadata={"dvc/origin": source.origin} if source.origin else None,
         )

@@ -1,0 +1,177 @@
+"""The champion and every challenger that was judged, on disk.
+
+`data/promote/champion.json` is the pointer: the hash of one model. `models/<hash>/` holds the files of each model that
+was promoted, `challengers/<hash>.json` what is known of each that was judged. Files come before the record, the record
+before the pointer, and the pointer moves in one step: an interruption leaves the old champion or the new one, whole.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
+
+DIGITS = 16  # of a model's hash in names
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """What is known of a model that was judged.
+
+    Attributes:
+        model_hash: of its files.
+        number: how many were judged before it.
+        against: the champion's hash at that time; None for the first.
+        decision: `promoted`, and the findings of the gate.
+        metrics: what the gate was shown.
+        seen: content hash by case of every scan there was when it was trained.
+        data: hashes of what it was made from and measured on.
+        rolled_back: why it was taken back after its promotion; empty if it was not.
+    """
+
+    model_hash: str
+    number: int
+    against: str | None
+    decision: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    seen: Mapping[str, str]
+    data: Mapping[str, str]
+    rolled_back: str
+
+    @property
+    def name(self) -> str:
+        """The short hash that folders, tags and people use."""
+        return self.model_hash[:DIGITS]
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that make a model, below `data/train` or a champion's folder, sorted."""
+    return sorted(folder.rglob("model.safetensors"))
+
+
+def model_hash(folder: Path) -> str:
+    """The hash of a model: of its files' places and contents.
+
+    Raises:
+        MissingInputError: there is no model.
+    """
+    files = model_files(folder)
+    if not files:
+        raise MissingInputError(f"{folder} holds no model.safetensors: run `dvc repro train`")
+    contents = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
+def seen_scans(layout: Layout) -> dict[str, str]:
+    """Content hash of every case that ingest has made; empty before its first run."""
+    manifest = layout.ingest / "manifest.json"
+    entries = read_json(manifest) if manifest.exists() else {}
+    outputs = {case: json.dumps(entry["outputs"], sort_keys=True) for case, entry in entries.items()}
+    return {case: hashlib.sha256(text.encode()).hexdigest() for case, text in outputs.items()}
+
+
+def card(challenger: Challenger, commit: str) -> str:
+    """What is known of a model, as Markdown.
+
+    Args:
+        challenger: the model.
+        commit: where its weights, data and figures can be checked out.
+    """
+    tasks = challenger.metrics["tasks"]
+    lines = [
+        f"# Model {challenger.name}",
+        "",
+        f"Number {challenger.number} of those judged; {len(challenger.seen)} scans; commit `{commit}`.",
+        "",
+        "| task | cases | PSNR dB | best classical | PSNR dB | largest residual HU |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, task in sorted(tasks.items()):
+        scores = task["psnr_db_by_case"].values()
+        lines.append(
+            f"| {name} | {len(scores)} | {sum(scores) / len(scores):.2f} | {task['baseline']} | "
+            f"{task['baseline_psnr_db']:.2f} | {task['residual_hu']:.3f} |"
+        )
+    lines += ["", *(f"- {finding['verdict']}: {finding['text']}" for finding in challenger.decision["findings"])]
+    if challenger.rolled_back:
+        lines += [f"- rolled back: {challenger.rolled_back}"]
+    hashes = {"model": challenger.model_hash, "test set": challenger.metrics["test_set_hash"], **challenger.data}
+    lines += ["", "| SHA-256 of | |", "|---|---|", *(f"| {name} | `{value}` |" for name, value in hashes.items())]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The folder `data/promote`."""
+
+    folder: Path
+
+    @property
+    def champion(self) -> Challenger | None:
+        """The present champion; None before the first promotion."""
+        pointer = self.folder / "champion.json"
+        return self.get(read_json(pointer)["model_hash"]) if pointer.exists() else None
+
+    @property
+    def challengers(self) -> list[Challenger]:
+        """Every model that was judged, in the order of their numbers."""
+        records = [Challenger(**read_json(path)) for path in (self.folder / "challengers").glob("*.json")]
+        return sorted(records, key=lambda challenger: challenger.number)
+
+    def get(self, hash_: str) -> Challenger | None:
+        """What is known of a model, by its hash; None if it was never judged."""
+        path = self._record(hash_)
+        return Challenger(**read_json(path)) if path.exists() else None
+
+    def files(self, hash_: str) -> Path:
+        """The folder of a promoted model's files."""
+        return self.folder / "models" / hash_[:DIGITS]
+
+    def record(self, challenger: Challenger) -> None:
+        """Keep what is known of a model."""
+        write_json(self._record(challenger.model_hash), asdict(challenger))
+
+    def keep_files(self, hash_: str, source: Path) -> None:
+        """Copy the files of a model, each whole or not at all."""
+        for file in model_files(source):
+            with whole_file(self.files(hash_) / file.relative_to(source)) as partial:
+                shutil.copyfile(file, partial)
+
+    def point_at(self, hash_: str) -> None:
+        """Make a model whose files are in place the champion."""
+        write_json(self.folder / "champion.json", {"model_hash": hash_})
+
+    def roll_back(self, reason: str, to: str = "") -> Challenger:
+        """Take the champion back; the new one is the one before it, or the promoted model whose hash begins with `to`.
+
+        The one taken back is not promoted again by itself. Calling it twice with the same `to` changes nothing.
+
+        Raises:
+            MissingInputError: there is no such model.
+        """
+        champion = self.champion
+        target = self._target(champion, to)
+        self.record(replace(target, rolled_back=""))
+        if champion and champion.model_hash != target.model_hash:
+            self.record(replace(champion, rolled_back=reason))
+        self.point_at(target.model_hash)
+        return replace(target, rolled_back="")
+
+    def _target(self, champion: Challenger | None, to: str) -> Challenger:
+        wanted = to or (champion.against if champion else None)
+        kept = [c for c in self.challengers if model_files(self.files(c.model_hash))]
+        found = [c for c in kept if wanted and c.model_hash.startswith(wanted)]
+        if len(found) != 1:
+            names = ", ".join(c.name for c in kept) or "none"
+            sought = f"a champion that begins with {to!r}" if to else "a champion before this one"
+            raise MissingInputError(f"{self.folder} holds {len(found)} of {sought}: expected one of: {names}")
+        return found[0]
+
+    def _record(self, hash_: str) -> Path:
+        return self.folder / "challengers" / f"{hash_[:DIGITS]}.json"

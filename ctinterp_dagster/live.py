@@ -1,0 +1,28 @@
+"""What a running stage says to whoever watches: Dagster shows it at once, without Dagster nothing happens."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
+
+Shown = float | int | str
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Connect to Dagster for the length of the block, if Dagster started this process.
+
+    Of the processes that a launcher started only the first connects.
+    """
+    if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ or os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with open_dagster_pipes():
+        yield
+
+
+def show(**values: Shown) -> None:
+    """Show numbers, texts and paths of PNG files; print a line afterwards, with which Dagster takes them in."""
+    if PipesContext.is_initialized():
+        PipesContext.get().report_custom_message(values)

@@ -1,0 +1,59 @@
+"""Retraining by itself: when there are enough scans that no challenger has seen."""
+
+from typing import Any
+
+import dagster as dg
+
+from ctinterp_dagster.champion import Registry, seen_scans
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, select_stages
+from ctinterp_dagster.orchestration.publish import PUBLISHED
+from ctinterp_dagster.orchestration.settings import Retrain
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def build_retrain_job(index: DvcIndex) -> Any:
+    """The job from the scans to the decision on the champion, its report and its commit."""
+    stages = select_stages(index, "report")
+    return dg.define_asset_job(
+        "retrain",
+        stages | dg.AssetSelection.assets(PUBLISHED),
+        description="From the scans to the decision on the champion, its report, and a commit.",
+    )
+
+
+def new_scans(layout: Layout) -> list[str]:
+    """The cases that no challenger has seen as they are now."""
+    challengers = Registry(layout.promote).challengers
+    seen = {case: version for challenger in challengers for case, version in challenger.seen.items()}
+    return sorted(case for case, version in seen_scans(layout).items() if seen.get(case) != version)
+
+
+def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> dg.ScheduleDefinition:
+    """The schedule; off until it is switched on."""
+    layout = Layout(project.root)
+
+    @dg.schedule(
+        name="retrain_on_new_scans",
+        job=job,
+        cron_schedule=settings.cron,
+        execution_timezone=settings.timezone,
+        description=f"Retrains when there are {settings.min_new_scans} scans that no challenger has seen.",
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)
+        if context.instance.get_runs(unfinished, limit=1):
+            return dg.SkipReason(f"a run of {job.name} is not finished")
+        new = new_scans(layout)
+        if len(new) < settings.min_new_scans:
+            return dg.SkipReason(f"{len(new)} new scans since the last challenger, {settings.min_new_scans} asked for")
+        return dg.RunRequest(tags={"ctinterp/trigger": "schedule", "ctinterp/new_scans": str(len(new))})
+
+    return tick

@@ -1,0 +1,170 @@
+"""New scans: a run that takes them in, and for every scan a partition with its verdict, picture and history."""
+
+import io
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, select_stages
+from ctinterp_dagster.orchestration.dvc.metadata import inline_picture
+from ctinterp_dagster.orchestration.dvc.stage import digest
+from ctinterp_dagster.orchestration.settings import Scans
+from ctinterp_dagster.records import read_csv, read_json
+
+SCAN = dg.AssetKey("scan")
+PARTITIONS = dg.DynamicPartitionsDefinition(name="scan")
+BATCH = 200  # partitions a look: Dagster stops a look after a minute
+WINDOW_HU = (-160.0, 240.0)
+THUMBNAIL_PX = 112  # height
+
+scan_asset = dg.AssetSpec(
+    SCAN,
+    description="Every scan that ingest has judged, one partition each: fit and in which split, or refused and why.",
+    deps=["ingest"],
+    group_name="data",
+    kinds={"nifti"},
+    partitions_def=PARTITIONS,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ingest made of one scan; `version` changes when the verdict or the volume does."""
+
+    metadata: Mapping[str, str]
+    volume: Path | None
+    version: str
+
+
+def build_take_in_job(index: DvcIndex) -> Any:
+    """The job that a new scan starts."""
+    return dg.define_asset_job(
+        "take_in_scans",
+        select_stages(index, "ingest"),
+        description="Checks the scans in data/raw: fit ones become cases, the others go to quarantine with a reason.",
+    )
+
+
+def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.SensorDefinition:
+    """A sensor that starts `job` once for each batch of new, changed or removed scans, and keeps the partitions.
+
+    What was seen lies in the cursor, what was done in dvc.lock: a sensor that lost its cursor asks DVC, and starts a
+    run only if ingest is out of date.
+    """
+    layout = Layout(project.root)
+
+    @dg.sensor(
+        name="new_scans",
+        job=job,
+        minimum_interval_seconds=settings.interval_s,
+        description="Takes in the scans that were dropped into data/raw, and shows each as a partition of `scan`.",
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        cursor = json.loads(context.cursor or "{}")
+        listing, stamp, newest = survey(layout.raw)
+        verdicts, known = read_verdicts(layout), cursor.get("verdicts", {})
+        changed = [name for name, verdict in verdicts.items() if known.get(name) != verdict.version][:BATCH]
+        gone = sorted(set(known) - set(verdicts))
+        requests, reason = [], None
+        if time.time() - newest < settings.settle_s:
+            reason = "data/raw is still changing"
+        elif listing and listing != cursor.get("listing"):
+            requests = _requests(project, [listing, stamp])
+            cursor["listing"] = listing
+        cursor["verdicts"] = {name: known[name] for name in known if name in verdicts} | {
+            name: verdicts[name].version for name in changed
+        }
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=reason if not (requests or changed or gone) else None,
+            asset_events=[_event(name, verdicts[name]) for name in changed],
+            dynamic_partitions_requests=[
+                *([PARTITIONS.build_add_request(changed)] if changed else []),
+                *([PARTITIONS.build_delete_request(gone)] if gone else []),
+            ],
+            cursor=json.dumps(cursor, sort_keys=True),
+        )
+
+    return look
+
+
+def survey(raw: Path) -> tuple[str, int, float]:
+    """What identifies the files in data/raw; the last change of a folder (ns); the last change of a file (epoch, s).
+
+    The first is empty if there are no files. By the time of the inode's change: a file that is moved in counts as new,
+    whatever its own time says.
+    """
+    files, stamp, newest = [], 0, 0.0
+    for folder, names, entries in os.walk(raw):
+        names.sort()
+        stamp = max(stamp, Path(folder).stat().st_ctime_ns)
+        for entry in sorted(entries):
+            if entry.startswith("."):  # also a copy by `ctinterp scans add` that is not finished
+                continue
+            status = Path(folder, entry).stat()
+            files.append([folder, entry, status.st_size, status.st_ctime_ns])
+            newest = max(newest, status.st_ctime)
+    return (digest(files) if files else ""), stamp, newest
+
+
+def read_verdicts(layout: Layout) -> dict[str, Verdict]:
+    """The verdicts of ingest by case, or by name for scans in quarantine; empty before its first run."""
+    if not (layout.ingest / "quarantine.csv").exists():
+        return {}
+    outputs = {case: entry["outputs"] for case, entry in read_json(layout.ingest / "manifest.json").items()}
+    verdicts = {}
+    for row in read_csv(layout.ingest / "cases.csv"):
+        case = row["case"]
+        shown = {"verdict": "fit", "split": row["split"]}
+        version = digest([shown, outputs.get(case)])
+        verdicts[case] = Verdict(shown, layout.ingest / "volumes" / f"{case}.nii", version)
+    for row in read_csv(layout.ingest / "quarantine.csv"):
+        shown = {"verdict": "quarantined", "reason": row["reason"], "message": row["message"]}
+        verdicts[row["scan"]] = Verdict(shown, None, digest(shown))
+    return verdicts
+
+
+def thumbnail(volume: Path) -> bytes:
+    """The middle axial and coronal planes of a NIfTI volume as PNG, soft-tissue window, as a radiologist looks at them.
+
+    Only the two planes are read.
+    """
+    image = nib.load(volume)
+    dx, dy, dz = (float(step) for step in image.header.get_zooms()[:3])
+    flips = [int(direction) for direction in nib.io_orientation(image.affine)[:, 1]]
+    middle = [size // 2 for size in image.shape]
+    axial = np.asarray(image.dataobj[:, :, middle[2]])[:: flips[0], :: flips[1]]
+    coronal = np.asarray(image.dataobj[:, middle[1], :])[:: flips[0], :: flips[2]]
+    tiles = []
+    for plane, step in ((axial, dy), (coronal, dz)):
+        grey = np.clip((plane[::-1, ::-1].T - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1) * 255
+        size = (max(1, round(THUMBNAIL_PX * plane.shape[0] * dx / (plane.shape[1] * step))), THUMBNAIL_PX)
+        tiles.append(np.asarray(Image.fromarray(grey.astype(np.uint8)).resize(size)))
+    png = io.BytesIO()
+    Image.fromarray(np.concatenate(tiles, axis=1)).save(png, "png", optimize=True)
+    return png.getvalue()
+
+
+def _requests(project: DvcProject, raw: Sequence[object]) -> list[dg.RunRequest]:
+    """The run that data/raw asks for, if DVC finds ingest out of date; once for each state of both."""
+    ingest = project.read().stages["ingest"]
+    key = digest([raw, ingest.lock])
+    return [dg.RunRequest(run_key=key, tags={"ctinterp/trigger": "new_scans"})] if ingest.changed else []
+
+
+def _event(name: str, verdict: Verdict) -> dg.AssetMaterialization:
+    """The materialization of one scan's partition."""
+    metadata: dict[str, Any] = dict(verdict.metadata)
+    if verdict.volume:
+        metadata["thumbnail"] = inline_picture(thumbnail(verdict.volume), name)
+    return dg.AssetMaterialization(SCAN, partition=name, description=verdict.metadata["verdict"], metadata=metadata)

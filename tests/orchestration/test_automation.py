@@ -1,0 +1,397 @@
+"""What runs by itself: new scans, the schedule, the commit, the checks before promotion, the record of a failure."""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import dagster as dg
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctinterp_dagster.champion import Challenger, Registry, seen_scans
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.orchestration import scans
+from ctinterp_dagster.orchestration.alert import build_failure_sensor
+from ctinterp_dagster.orchestration.dvc import DvcProject
+from ctinterp_dagster.orchestration.gate import build_gate_checks
+from ctinterp_dagster.orchestration.publish import build_published, commit_to
+from ctinterp_dagster.orchestration.retrain import build_retrain_schedule
+from ctinterp_dagster.orchestration.scans import PARTITIONS, SCAN, build_scan_sensor, thumbnail
+from ctinterp_dagster.orchestration.settings import Alert, Publish, Retrain, Scans, load_settings
+from ctinterp_dagster.records import write_csv, write_json
+
+Shell = Callable[..., str]
+
+ROOT = Path(__file__).parents[2]
+INGEST = """
+stages:
+  ingest:
+    cmd: python -c "import os; os.makedirs('data/ingest', exist_ok=True)"
+    deps: [data/raw]
+    outs: [data/ingest: {persist: true}]
+    meta: {dagster: {sources: [data/raw]}}
+"""
+
+
+@dg.op
+def nothing() -> None: ...
+
+
+@dg.job
+def a_job() -> None:
+    nothing()
+
+
+@dg.op
+def broken() -> None:
+    raise ValueError("the disk is full")
+
+
+@dg.job
+def a_broken_job() -> None:
+    broken()
+
+
+def volume(path: Path, *, value: float = 40.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hu = np.full((30, 20, 10), -1000, np.int16)
+    hu[0:15] = value  # the patient's right: x points to the left
+    nib.save(nib.Nifti1Image(hu, np.diag([-2.0, -2.0, 5.0, 1.0])), path)
+
+
+def ingested(layout: Layout, cases: dict[str, str], refused: dict[str, str] | None = None) -> None:
+    """What ingest leaves of cases, with their versions, and of scans in quarantine, with their reasons."""
+    for case in cases:
+        volume(layout.ingest / "volumes" / f"{case}.nii")
+    rows = [{"case": case, "patient": case, "split": "train"} for case in cases]
+    write_csv(layout.ingest / "cases.csv", rows, ["case", "patient", "split"])
+    bad = [{"scan": scan, "reason": reason, "message": f"{scan}: {reason}"} for scan, reason in (refused or {}).items()]
+    write_csv(layout.ingest / "quarantine.csv", bad, ["scan", "reason", "message"])
+    write_json(layout.ingest / "manifest.json", {case: {"outputs": {"x": version}} for case, version in cases.items()})
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+@pytest.fixture
+def dropped(tmp_path: Path, shell: Shell) -> DvcProject:
+    """A project with an ingest stage and one scan that it has not seen."""
+    root = tmp_path / "drop"
+    (root / "data" / "raw").mkdir(parents=True)
+    shell(root, "git", "init", "-q")
+    shell(root, "dvc", "init", "-q")
+    (root / "dvc.yaml").write_text(INGEST)
+    (root / "data" / "raw" / "a.nii").write_text("a")
+    shell(root, "git", "add", "-A")
+    shell(root, "git", "commit", "-qm", "begin")
+    return DvcProject.at(root)
+
+
+def look(
+    project: DvcProject, instance: dg.DagsterInstance, cursor: str | None = None, settle_s: float = 0
+) -> dg.SensorResult:
+    sensor = build_scan_sensor(project, a_job, Scans(settle_s=settle_s, interval_s=30))
+    result = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
+def test_a_new_scan_asks_for_one_run_and_no_second_one(dropped: DvcProject, instance: dg.DagsterInstance) -> None:
+    first = look(dropped, instance)
+    assert len(first.run_requests) == 1
+    assert look(dropped, instance, first.cursor).run_requests == []
+
+
+def test_a_batch_of_scans_asks_for_one_run(dropped: DvcProject, instance: dg.DagsterInstance) -> None:
+    first = look(dropped, instance)
+    for name in "bcd":
+        (dropped.root / "data" / "raw" / f"{name}.nii").write_text(name)
+    assert len(look(dropped, instance, first.cursor).run_requests) == 1
+
+
+def test_files_that_are_still_written_are_waited_for(dropped: DvcProject, instance: dg.DagsterInstance) -> None:
+    early = look(dropped, instance, settle_s=60)
+    assert (early.run_requests, early.skip_reason.skip_message) == ([], "data/raw is still changing")
+    assert len(look(dropped, instance, early.cursor).run_requests) == 1
+
+
+def test_a_copy_that_is_not_finished_is_no_scan(dropped: DvcProject, instance: dg.DagsterInstance) -> None:
+    first = look(dropped, instance)
+    (dropped.root / "data" / "raw" / ".partial-b.nii").write_text("half")
+    assert look(dropped, instance, first.cursor).run_requests == []
+
+
+def test_a_lost_cursor_asks_dvc_what_was_done(dropped: DvcProject, instance: dg.DagsterInstance, shell: Shell) -> None:
+    key = look(dropped, instance).run_requests[0].run_key
+    assert look(dropped, instance).run_requests[0].run_key == key  # Dagster starts a run key once
+    shell(dropped.root, "dvc", "repro", "-q")
+    assert look(dropped, instance).run_requests == []
+
+
+def test_a_scan_that_is_removed_and_comes_back_is_taken_in_again(
+    dropped: DvcProject, instance: dg.DagsterInstance, shell: Shell
+) -> None:
+    raw, keys, cursor = dropped.root / "data" / "raw", [], None
+    (dropped.root / "keep.nii").write_text("b")
+    os.utime(dropped.root / "keep.nii", (0, 0))
+    shell(dropped.root, "dvc", "repro", "-q")
+    for _ in range(2):
+        for source, target in ((dropped.root / "keep.nii", raw / "b.nii"), (raw / "b.nii", dropped.root / "keep.nii")):
+            source.rename(target)
+            result = look(dropped, instance, cursor)
+            cursor = result.cursor
+            keys += [request.run_key for request in result.run_requests]
+            shell(dropped.root, "dvc", "repro", "-q")
+    assert len(set(keys)) == 4
+
+
+def test_every_scan_is_a_partition_with_verdict_picture_and_reason(
+    dropped: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    ingested(Layout(dropped.root), {"a": "1"}, {"cut.nii.gz": "unreadable"})
+    result = look(dropped, instance)
+    by_scan = {event.partition: event.metadata for event in result.asset_events}
+    assert by_scan["a"]["verdict"].value == "fit"
+    assert by_scan["a"]["split"].value == "train"
+    assert by_scan["a"]["thumbnail"].value.startswith("![a](data:image/png;base64,")
+    assert by_scan["cut.nii.gz"]["reason"].value == "unreadable"
+    assert by_scan["cut.nii.gz"]["message"].value == "cut.nii.gz: unreadable"
+    assert {event.asset_key for event in result.asset_events} == {SCAN}
+    assert result.dynamic_partitions_requests == [PARTITIONS.build_add_request(["a", "cut.nii.gz"])]
+    assert look(dropped, instance, result.cursor).asset_events == []
+
+
+def test_only_scans_whose_verdict_changed_are_recorded_and_removed_ones_vanish(
+    dropped: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    layout = Layout(dropped.root)
+    ingested(layout, {"a": "1", "b": "1", "c": "1"})
+    cursor = look(dropped, instance).cursor
+    ingested(layout, {"a": "1", "b": "2"})
+    result = look(dropped, instance, cursor)
+    assert [event.partition for event in result.asset_events] == ["b"]
+    assert result.dynamic_partitions_requests == [
+        PARTITIONS.build_add_request(["b"]),
+        PARTITIONS.build_delete_request(["c"]),
+    ]
+
+
+def test_more_scans_than_a_batch_come_in_several_looks(
+    dropped: DvcProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scans, "BATCH", 2)
+    ingested(Layout(dropped.root), dict.fromkeys("abcde", "1"))
+    cursor, told = None, []
+    for _ in range(4):
+        result = look(dropped, instance, cursor)
+        cursor = result.cursor
+        told.append([event.partition for event in result.asset_events])
+    assert told == [["a", "b"], ["c", "d"], ["e"], []]
+
+
+def test_a_thumbnail_shows_the_patient_as_a_radiologist_does(tmp_path: Path) -> None:
+    volume(tmp_path / "a.nii")
+    (tmp_path / "a.png").write_bytes(thumbnail(tmp_path / "a.nii"))
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    assert picture.shape == (112, 168 + 134)  # 60 x 40 mm axial, 60 x 50 mm coronal
+    # The bright half is the patient's right: it stands on the left.
+    assert picture[56, 20] == 127
+    assert picture[56, 150] == 0
+
+
+def test_the_schedule_counts_the_scans_that_no_challenger_has_seen(
+    dropped: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    layout = Layout(dropped.root)
+    settings = Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=2)
+    tick = build_retrain_schedule(dropped, a_job, settings)
+    ingested(layout, {"a": "1", "b": "1"})
+    request = tick(dg.build_schedule_context(instance=instance))
+    assert request.tags["ctinterp/new_scans"] == "2"
+    judged = Challenger("1" * 64, 0, None, {"promoted": False}, {}, seen_scans(layout), {}, "")
+    Registry(layout.promote).record(judged)
+    ingested(layout, {"a": "1", "b": "2"})
+    skip = tick(dg.build_schedule_context(instance=instance))
+    assert skip.skip_message == "1 new scans since the last challenger, 2 asked for"
+    ingested(layout, {"a": "1", "b": "2", "c": "1"})
+    assert tick(dg.build_schedule_context(instance=instance)).tags["ctinterp/new_scans"] == "2"
+
+
+def test_the_schedule_waits_for_a_retraining_that_is_not_finished(
+    dropped: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    tick = build_retrain_schedule(dropped, a_job, Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=1))
+    ingested(Layout(dropped.root), {"a": "1"})
+    run = instance.create_run_for_job(a_job, status=dg.DagsterRunStatus.STARTED)
+    assert tick(dg.build_schedule_context(instance=instance)).skip_message == "a run of a_job is not finished"
+    instance.report_run_failed(run)
+    assert isinstance(tick(dg.build_schedule_context(instance=instance)), dg.RunRequest)
+
+
+def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (leak, _) = build_gate_checks(layout)
+    rows = [{"case": c, "patient": p, "split": s} for c, p, s in (("a", "1", "train"), ("b", "2", "test"))]
+    write_csv(layout.ingest / "cases.csv", rows, ["case", "patient", "split"])
+    assert leak().passed
+    write_csv(layout.ingest / "cases.csv", [*rows, {"case": "c", "patient": "1", "split": "test"}], list(rows[0]))
+    assert not leak().passed
+    assert next(iter(leak.check_specs)).blocking
+
+
+def test_the_findings_of_the_gate_are_checks_of_promote(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    findings = [
+        {"rule": "residual", "verdict": "pass", "text": "box x5: fine"},
+        {"rule": "champion", "verdict": "fail", "text": "box x5: worse"},
+    ]
+    write_json(Layout(tmp_path).report("promote") / "decision.json", {"promoted": False, "findings": findings})
+    (_, gate) = build_gate_checks(Layout(tmp_path))
+    result = dg.materialize(
+        [dg.AssetSpec("promote"), gate], instance=instance, selection=dg.AssetSelection.checks(gate)
+    )
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert {name for name, check in checks.items() if not check.passed} == {"champion"}
+    assert (checks["champion"].description, checks["champion"].severity.value) == ("box x5: worse", "WARN")
+
+
+def promoted(root: Path) -> Challenger:
+    judged = Challenger(
+        model_hash="ab" * 32,
+        number=0,
+        against=None,
+        decision={"promoted": True, "findings": [], "challenger": "ab" * 32},
+        metrics={"tasks": {}, "test_set_hash": "t"},
+        seen={},
+        data={},
+        rolled_back="",
+    )
+    registry = Registry(Layout(root).promote)
+    registry.record(judged)
+    registry.point_at(judged.model_hash)
+    write_json(Layout(root).report("promote") / "decision.json", judged.decision)
+    return judged
+
+
+def test_a_retraining_ends_in_a_commit_and_a_tag_and_leaves_the_checkout_alone(
+    toy: DvcProject, instance: dg.DagsterInstance, shell: Shell
+) -> None:
+    champion = promoted(toy.root)
+    (toy.root / "params.yaml").write_text("prepare: {factor: 7}\nfit: {rate: 0.5, tolerance: 0.00001}\n")
+    before = [shell(toy.root, "git", *words) for words in (("status", "--short"), ("rev-parse", "HEAD"))]
+    published = build_published(toy.root, Publish(branch="retrain", tag=True, push=False))
+    for _ in range(2):  # the second changes nothing
+        result = dg.materialize([published], instance=instance)
+        metadata = result.asset_materializations_for_node("published")[0].metadata
+        assert metadata["tag"].value == f"champion-{champion.name}"
+        assert shell(toy.root, "git", "log", "--format=%s", "retrain").splitlines() == [
+            f"retrain: challenger {champion.name} promoted",
+            "toy: run",
+            "toy: begin",
+        ]
+    assert [shell(toy.root, "git", *words) for words in (("status", "--short"), ("rev-parse", "HEAD"))] == before
+    assert "factor: 7" in shell(toy.root, "git", "show", f"champion-{champion.name}:params.yaml")
+    assert "decision.json" in shell(toy.root, "git", "ls-tree", "-r", "--name-only", "retrain", "reports")
+    assert f"# Model {champion.name}" in shell(toy.root, "git", "tag", "-l", "--format=%(contents)", "champion-*")
+
+
+def test_a_commit_to_the_branch_that_is_checked_out_leaves_nothing_changed(toy: DvcProject, shell: Shell) -> None:
+    promoted(toy.root)
+    shutil.rmtree(toy.root / "data" / "promote")
+    (toy.root / "params.yaml").write_text("prepare: {factor: 7}\n")
+    commit = commit_to(toy.root, shell(toy.root, "git", "rev-parse", "--abbrev-ref", "HEAD").strip(), "a message")
+    assert shell(toy.root, "git", "rev-parse", "HEAD").strip() == commit
+    assert shell(toy.root, "git", "status", "--short") == ""
+
+
+def test_a_branch_that_went_its_own_way_is_merged(toy: DvcProject, shell: Shell) -> None:
+    promoted(toy.root)
+    for number, both in ((1, False), (2, True)):
+        (toy.root / "params.yaml").write_text(f"prepare: {{factor: {number}}}\n")
+        if both:
+            shell(toy.root, "git", "commit", "-qm", "by hand", "--allow-empty")
+        commit_to(toy.root, "retrain", f"number {number}")
+    parents = shell(toy.root, "git", "log", "-1", "--format=%P", "retrain").split()
+    assert len(parents) == 2
+    assert parents[1] == shell(toy.root, "git", "rev-parse", "HEAD").strip()
+
+
+def test_the_data_of_a_published_model_are_pushed_where_a_remote_is_set(
+    toy: DvcProject, instance: dg.DagsterInstance, shell: Shell, tmp_path: Path
+) -> None:
+    promoted(toy.root)
+    shell(toy.root, "dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    dg.materialize([build_published(toy.root, Publish(branch="retrain", tag=True, push=True))], instance=instance)
+    assert len([path for path in (tmp_path / "store").rglob("*") if path.is_file()]) >= 3
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps what it was sent."""
+
+    told: ClassVar[list[dict[str, object]]] = []
+
+    def do_POST(self) -> None:
+        self.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def failed(root: Path, webhook: str, instance: dg.DagsterInstance) -> dict[str, object]:
+    """The record of a run that failed."""
+    result = a_broken_job.execute_in_process(instance=instance, raise_on_error=False)
+    event = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")
+    context = dg.build_run_status_sensor_context(
+        sensor_name="failed_runs", dagster_instance=instance, dagster_run=result.dagster_run, dagster_event=event
+    ).for_run_failure()
+    build_failure_sensor(root, Alert(folder="failures", webhook=webhook))(context)
+    return json.loads((root / "failures" / f"{result.run_id}.json").read_text())
+
+
+def test_a_failed_run_leaves_a_record_and_tells_the_webhook(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        record = failed(tmp_path, f"http://127.0.0.1:{server.server_port}/", instance)
+        server.shutdown()
+    assert record["job"] == "a_broken_job"
+    assert "ValueError: the disk is full" in record["steps"]["broken"]
+    assert Hook.told == [record]
+
+
+def test_a_webhook_that_does_not_answer_does_not_lose_the_record(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    assert failed(tmp_path, "http://127.0.0.1:9/", instance)["job"] == "a_broken_job"
+
+
+def test_the_settings_of_the_checkout_are_read_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    assert load_settings(ROOT / "operate.yaml").publish.branch == "retrain"
+    text = (ROOT / "operate.yaml").read_text().replace("min_new_scans: 5", "min_new_scans: 0")
+    (tmp_path / "operate.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"operate\.yaml: retrain\.min_new_scans: .* greater than 0, got 0"):
+        load_settings(tmp_path / "operate.yaml")
+
+
+def test_the_definitions_of_the_checkout_name_what_an_operator_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    from ctinterp_dagster.definitions import defs  # noqa: PLC0415 (read in the folder that it is started in)
+
+    repository = defs.get_repository_def()
+    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
+        "retrain",
+        "take_in_scans",
+    }
+    assert {sensor.name for sensor in repository.sensor_defs} == {"dvc_project", "new_scans", "failed_runs"}
+    assert {schedule.name for schedule in repository.schedule_defs} == {"retrain_on_new_scans"}
+    selected = {key.to_user_string() for key in defs.resolve_job_def("retrain").asset_layer.selected_asset_keys}
+    assert {"ingest", "train", "promote", "report", "published"} <= selected

@@ -1,0 +1,139 @@
+"""Challenger against champion on tables of scores, without training: who is promoted, what is kept and repeated."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.champion import Registry
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Params
+from ctinterp_dagster.pipeline import promote
+from ctinterp_dagster.pipeline.cases import Case, write_cases
+from ctinterp_dagster.records import write_csv, write_json
+from tests.conftest import smoke_params
+
+CASES = ("a", "b", "c")
+COLUMNS = ["case", "factor", "profile", "method", "psnr_db", "residual_hu"]
+
+
+@pytest.fixture
+def params(layout: Layout) -> Params:
+    """Three test cases and a training one, ingested."""
+    write_cases(layout.ingest / "cases.csv", [Case(c, c, "test") for c in CASES] + [Case("t", "t", "train")])
+    write_json(layout.ingest / "manifest.json", {c: {"outputs": {f"{c}.nii": c}} for c in (*CASES, "t")})
+    write_json(layout.thicken / "manifest.json", {})
+    return smoke_params(layout.root)
+
+
+def judge(layout: Layout, params: Params, weights: str, *psnr_db: float, residual_hu: float = 0.0) -> dict[str, object]:
+    """Train and score a model, by hand, and promote it or not."""
+    layout.train.mkdir(exist_ok=True)
+    (layout.train / "model.safetensors").write_text(weights)
+    rows = [
+        {"case": case, "factor": 5, "profile": "box", "method": method, "psnr_db": value, "residual_hu": residual_hu}
+        for case, own in zip(CASES, psnr_db, strict=True)
+        for method, value in (("cubic", 29.0), ("model", own))
+    ]
+    write_csv(layout.report("evaluate") / "per_case.csv", rows, COLUMNS)
+    promote.run(params, layout)
+    return json.loads((layout.report("promote") / "decision.json").read_text())
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_better_challenger_is_promoted_and_the_old_champion_is_kept(layout: Layout, params: Params) -> None:
+    registry = Registry(layout.promote)
+    assert judge(layout, params, "one", 30.0, 31.0, 32.0)["promoted"]
+    first = registry.champion
+    assert judge(layout, params, "two", 30.1, 31.1, 32.1)["promoted"]
+    second = registry.champion
+    assert (first.against, second.against) == (None, first.model_hash)
+    assert (registry.files(first.model_hash) / "model.safetensors").read_text() == "one"
+    assert set(second.seen) == {*CASES, "t"}
+
+
+def test_a_worse_challenger_is_recorded_and_the_pointer_stays(layout: Layout, params: Params) -> None:
+    registry = Registry(layout.promote)
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    pointer = (layout.promote / "champion.json").read_bytes()
+    decision = judge(layout, params, "two", 30.5, 30.5, 32.0)
+    assert not decision["promoted"]
+    assert "+0.00 [-0.50, +0.50] dB against the champion" in str(decision["findings"])
+    assert (layout.promote / "champion.json").read_bytes() == pointer
+    assert [c.decision["promoted"] for c in registry.challengers] == [True, False]
+    assert not registry.files(registry.challengers[1].model_hash).exists()
+
+
+@pytest.mark.parametrize("scores", [(30.1, 31.1, 32.1), (29.0, 29.0, 29.0)])
+def test_deciding_again_changes_no_byte(scores: tuple[float, ...], layout: Layout, params: Params) -> None:
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    decision = judge(layout, params, "two", *scores)
+    before = files(layout.promote)
+    assert judge(layout, params, "two", *scores) == decision
+    assert files(layout.promote) == before
+
+
+def test_a_champion_that_was_rolled_back_is_not_promoted_again(layout: Layout, params: Params) -> None:
+    registry = Registry(layout.promote)
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    judge(layout, params, "two", 30.1, 31.1, 32.1)
+    first = registry.roll_back("blurs vessels")
+    decision = judge(layout, params, "two", 30.1, 31.1, 32.1)
+    assert not decision["promoted"]
+    assert decision["findings"][-1] == {  # type: ignore[index]
+        "rule": "rolled_back",
+        "text": "the challenger was the champion and was rolled back: blurs vessels",
+        "verdict": "fail",
+    }
+    assert registry.champion == first
+    assert judge(layout, params, "three", 30.2, 31.2, 32.2)["promoted"]
+    assert registry.champion.against == first.model_hash
+
+
+@pytest.mark.parametrize("step", ["keep_files", "record", "point_at"])
+def test_a_promotion_that_is_interrupted_leaves_the_old_champion_whole(
+    step: str, layout: Layout, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(layout.promote)
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    first = registry.champion
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            judge(layout, params, "two", 30.1, 31.1, 32.1)
+    assert registry.champion == first
+    assert judge(layout, params, "two", 30.1, 31.1, 32.1)["promoted"]
+    assert (registry.files(registry.champion.model_hash) / "model.safetensors").read_text() == "two"
+
+
+def test_a_champion_of_another_test_set_is_scored_on_the_present_one(
+    layout: Layout, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    write_json(layout.ingest / "manifest.json", {c: {"outputs": {f"{c}.nii": f"new {c}"}} for c in (*CASES, "t")})
+    asked = []
+
+    def scored_again(champion: promote.Metrics, challenger: promote.Metrics, *_: object) -> promote.Metrics:
+        asked.append(champion)
+        return replace(champion, tasks=challenger.tasks, test_set_hash=challenger.test_set_hash)
+
+    monkeypatch.setattr(promote, "rescored", scored_again)
+    assert judge(layout, params, "two", 20.0, 21.0, 22.0)["promoted"]
+    assert len(asked) == 1
+
+
+def test_the_scores_are_rows_of_the_table(layout: Layout, params: Params) -> None:
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
+    task = promote.measured(params, layout).tasks["box x5"]
+    assert task.psnr_db_by_case == {r["case"]: float(r["psnr_db"]) for r in rows if r["method"] == "model"}
+    assert (task.psnr_db, task.baseline, task.baseline_psnr_db) == (31.0, "cubic", 29.0)

@@ -1,0 +1,105 @@
+"""The pointer moves in one step, back as well as forward, and what was judged stays known."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster import champion
+from ctinterp_dagster.champion import Challenger, Registry, model_hash
+from ctinterp_dagster.errors import MissingInputError
+
+
+def promoted(registry: Registry, trained: Path, weights: str) -> Challenger:
+    """A model that was trained, judged and promoted."""
+    (trained / "a").mkdir(parents=True, exist_ok=True)
+    (trained / "a" / "model.safetensors").write_text(weights)
+    before = registry.champion
+    judged = Challenger(
+        model_hash=model_hash(trained),
+        number=len(registry.challengers),
+        against=before.model_hash if before else None,
+        decision={"promoted": True, "findings": []},
+        metrics={},
+        seen={"case": "1"},
+        data={},
+        rolled_back="",
+    )
+    registry.keep_files(judged.model_hash, trained)
+    registry.record(judged)
+    registry.point_at(judged.model_hash)
+    return judged
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "promote")
+
+
+def test_rolling_back_makes_the_champion_before_it_the_champion(registry: Registry, tmp_path: Path) -> None:
+    first, second = (promoted(registry, tmp_path / "train", text) for text in ("one", "two"))
+    assert registry.champion == second
+    assert registry.roll_back("blurs vessels") == first
+    assert registry.champion == first
+    assert registry.get(second.model_hash).rolled_back == "blurs vessels"
+    assert (registry.files(first.model_hash) / "a" / "model.safetensors").read_text() == "one"
+
+
+def test_a_champion_that_was_rolled_back_can_be_asked_for_by_its_hash(registry: Registry, tmp_path: Path) -> None:
+    _, second = (promoted(registry, tmp_path / "train", text) for text in ("one", "two"))
+    registry.roll_back("a mistake")
+    for _ in range(2):
+        assert registry.roll_back("it was the test set", to=second.name) == second
+    assert registry.champion == second
+    assert registry.get(second.model_hash).rolled_back == ""
+
+
+def test_the_first_champion_has_nothing_to_roll_back_to(registry: Registry, tmp_path: Path) -> None:
+    only = promoted(registry, tmp_path / "train", "one")
+    with pytest.raises(MissingInputError, match=rf"0 of a champion before this one: expected one of: {only.name}"):
+        registry.roll_back("reason")
+    assert registry.champion == only
+
+
+def test_rolling_back_to_an_unknown_model_is_refused(registry: Registry, tmp_path: Path) -> None:
+    promoted(registry, tmp_path / "train", "one")
+    with pytest.raises(MissingInputError, match="0 of a champion that begins with 'zzz'"):
+        registry.roll_back("reason", to="zzz")
+
+
+def test_a_roll_back_that_is_interrupted_leaves_a_champion_and_can_be_done_again(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (promoted(registry, tmp_path / "train", text) for text in ("one", "two"))
+    written = []
+    really = champion.write_json
+
+    def killed_at_the_pointer(path: Path, record: dict[str, object]) -> None:
+        written.append(path.name)
+        if path.name == "champion.json":
+            raise KeyboardInterrupt
+        really(path, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(champion, "write_json", killed_at_the_pointer)
+        with pytest.raises(KeyboardInterrupt):
+            registry.roll_back("reason")
+    assert written[-1] == "champion.json"
+    assert registry.champion.model_hash == second.model_hash
+    assert registry.roll_back("reason") == first
+
+
+def test_a_model_is_known_by_all_of_its_files_and_their_places(tmp_path: Path) -> None:
+    for folder, name in (("x", "a"), ("y", "b")):
+        (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / "model.safetensors").write_text("the same")
+    assert model_hash(tmp_path / "x") != model_hash(tmp_path / "y")
+    with pytest.raises(MissingInputError, match=r"holds no model\.safetensors: run `dvc repro train`"):
+        model_hash(tmp_path / "nowhere")
+
+
+def test_a_record_is_json_that_a_person_can_read(registry: Registry, tmp_path: Path) -> None:
+    judged = promoted(registry, tmp_path / "train", "one")
+    record = json.loads((registry.folder / "challengers" / f"{judged.name}.json").read_text())
+    assert record["seen"] == {"case": "1"}
+    assert record["number"] == 0
