@@ -88,7 +88,7 @@ def running(command: list[str], folder: Path, **variables: str) -> Iterator[Path
 @pytest.fixture
 def postgres() -> Iterator[dict[str, str]]:
     """A Postgres server of Debian's, as an ordinary user; the variables that deploy/dagster.yaml reads."""
-    folder, port = Path(f"/tmp/ctinterp-postgres-{os.getpid()}"), str(free_port())  # noqa: S108 (a socket's path is short)
+    folder, port = Path(f"/tmp/ctinterp-postgres-{os.getpid()}"), str(free_port())
     folder.mkdir()
     (folder / "password").write_text(PASSWORD)
     user = []

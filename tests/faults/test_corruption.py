@@ -30,7 +30,7 @@ def cut(path: Path) -> None:
 
 
 def a_latent(checkout: Checkout) -> Path:
-    return sorted((checkout.root / "data" / "encode").glob("*.safetensors"))[0]
+    return min((checkout.root / "data" / "encode").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("harm", [damage, cut])
