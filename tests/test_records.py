@@ -102,3 +102,12 @@ def test_a_case_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         folder.make("a", [], ["a.txt"], fail)
     assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('{"a": 1')
+    with pytest.raises(MissingInputError, match=r"half\.json is damaged .* remove it"):
+        read_json(tmp_path / "half.json")
+    (tmp_path / "noise.json").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(MissingInputError, match=r"noise\.json is damaged"):
+        read_json(tmp_path / "noise.json")

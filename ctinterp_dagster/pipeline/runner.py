@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
-from ctinterp_dagster.errors import CtinterpError
+from ctinterp_dagster.errors import CtinterpError, disk_problem
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.provenance import provenance
@@ -40,6 +41,12 @@ def run_stage(run: Run) -> None:
             write_json(layout.report(word) / "provenance.json", record)
     except CtinterpError as error:
         logger.error("error: %s", error)  # noqa: TRY400 (one line, no traceback)
+        sys.exit(1)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        logger.error("error: %s", problem)  # noqa: TRY400 (one line, no traceback)
         sys.exit(1)
     shown = " ".join(f"{name}={value:.6g}" for name, value in numbers.items())
     logger.info("done seconds=%.1f %s", time.perf_counter() - start, shown)

@@ -34,13 +34,25 @@ def a_latent(checkout: Checkout) -> Path:
 
 
 @pytest.mark.parametrize("harm", [damage, cut])
-@pytest.mark.parametrize(
-    "name", ["data/train/model.safetensors", "data/encode/manifest.json", "data/thicken/manifest.json"]
-)
+@pytest.mark.parametrize("name", ["data/train/model.safetensors", "data/encode/statistics.json"])
 def test_a_damaged_output_is_made_again(
     finished: Checkout, same: Same, name: str, harm: Callable[[Path], None]
 ) -> None:
     harm(finished.root / name)
+    finished.run("dvc", "repro")
+    same(finished)
+
+
+@pytest.mark.parametrize("harm", [damage, cut])
+def test_a_damaged_manifest_is_named_and_made_again_when_it_is_gone(
+    finished: Checkout, same: Same, one_line: OneLine, harm: Callable[[Path], None]
+) -> None:
+    manifest = finished.root / "data" / "encode" / "manifest.json"
+    harm(manifest)
+    code, shown = finished.attempt("dvc", "repro")
+    assert code != 0
+    assert "data/encode/manifest.json is damaged" in one_line(shown)
+    manifest.unlink()
     finished.run("dvc", "repro")
     same(finished)
 
