@@ -1,6 +1,5 @@
 """One undisturbed smoke run to compare with, and what is true after every fault."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctinterp_dagster.records import file_hash
 from tests.checkout import Checkout
 
 
@@ -50,7 +50,7 @@ def champion_is_whole() -> Callable[[Checkout], bool]:
         if not pointer.exists():
             return False
         weights = pointer.with_name(json.loads(pointer.read_text())["weights"])
-        assert hashlib.sha256(weights.read_bytes()).hexdigest() == weights.stem
+        assert file_hash(weights) == weights.stem
         return True
 
     return check
