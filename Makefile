@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slow lint dagster clean
+.PHONY: help setup demo test test-slow reproduce lint dagster clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -14,7 +14,7 @@ setup: .venv/installed ## make .venv with everything
 .venv/installed: constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ctinterp needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pipeline,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pipeline,deploy,dev]'
 	touch $@
 
 demo: setup ## the whole pipeline on the built-in phantom cohort
@@ -26,6 +26,9 @@ test: setup lint ## all checks, default tests
 
 test-slow: setup ## the long tests too
 	pytest -m "slow or not slow"
+
+reproduce: setup ## clone the committed state twice, run the smoke preset in different surroundings, compare every hash
+	pytest -m slow -s tests/test_reproduce.py
 
 lint: setup ## ruff, mypy, import-linter, codespell
 	pre-commit validate-config
@@ -39,4 +42,4 @@ dagster: setup ## the web UI at http://127.0.0.1:3000
 	dagster dev -h 127.0.0.1
 
 clean: ## remove what the pipeline made (not data/raw)
-	rm -rf data/ingest data/thicken data/autoencoder data/encode data/train data/generate
+	rm -rf data/ingest data/thicken data/autoencoder data/encode data/expect data/train data/generate

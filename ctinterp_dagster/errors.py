@@ -4,6 +4,28 @@ A message says what was wrong, the value got, what was expected, where, and what
 The command line prints the message without a traceback and exits 1; the ingest stage writes it into quarantine.csv.
 """
 
+import errno
+import os
+import re
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """What is wrong with the disk, on one line, if an error came of that; None if it did not.
+
+    torch hides the system's error behind a RuntimeError, safetensors in its text.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        named = re.search(r"\(os error (\d+)\)", str(cause))
+        number = cause.errno if isinstance(cause, OSError) else int(named[1]) if named else None
+        if number in DISK:
+            place = f" ({cause.filename})" if isinstance(cause, OSError) and cause.filename else ""
+            return f"{os.strerror(number)}{place}: make room, or give the permission back, and run again"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
 
 class CtinterpError(Exception):
     """Base of the tree: catch it to handle everything that ctinterp refuses."""

@@ -65,11 +65,14 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        MissingInputError: the file is not there.
+        MissingInputError: the file is not there, or is damaged.
     """
     if not path.exists():
         raise MissingInputError(f"{path} is missing: run the stage that writes it (`dvc repro`)")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not even text
+        raise MissingInputError(f"{path} is damaged ({error}): remove it and run `dvc repro`") from error
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -143,3 +143,12 @@ def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
     hashes.of(tmp_path / "a")
     hashes.save()
     assert json.loads((tmp_path / "stats.json").read_text()) == {}
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('{"a": 1')
+    with pytest.raises(MissingInputError, match=r"half\.json is damaged .* remove it"):
+        read_json(tmp_path / "half.json")
+    (tmp_path / "noise.json").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(MissingInputError, match=r"noise\.json is damaged"):
+        read_json(tmp_path / "noise.json")

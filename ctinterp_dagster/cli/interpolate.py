@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import RELEASED, Settings, load_checkpoint, operator_for, thin_volume
 from ctinterp_dagster.records import write_json
@@ -74,9 +75,13 @@ def command(
     thickness_mm = scan.thickness_mm or thick.spacing_mm[0]
     target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
     operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile)  # type: ignore[arg-type]
-    interpolator = load_checkpoint(model_path, device)
     settings = Settings(sampler, steps, drawn, seed, memory_gib)  # type: ignore[arg-type]
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
+    needed = needed_gib(memory_gib, len(operator.thin_positions) * thick.hu[0].size)
+    with (
+        turn(needed, slots_gib(), lambda: click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)),
+        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
+    ):
+        interpolator = load_checkpoint(model_path, device)
         task = progress.add_task("interpolating", total=drawn or None)
 
         def keep(index: int, sample: Tensor) -> None:

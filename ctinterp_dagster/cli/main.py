@@ -5,7 +5,7 @@ from importlib import import_module
 
 import click
 
-from ctinterp_dagster.errors import CtinterpError
+from ctinterp_dagster.errors import CtinterpError, disk_problem
 
 COMMANDS = {
     "interpolate": "Turn a thick-slice CT into a thin-slice one.",
@@ -66,3 +66,8 @@ def main() -> None:
     except CtinterpError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        if problem := disk_problem(error):
+            click.echo(f"error: {problem}", err=True)
+            sys.exit(1)
+        raise

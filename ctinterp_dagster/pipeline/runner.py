@@ -1,17 +1,23 @@
 """What every stage script does: read the parameters, fix the threads, run, and fail in one line."""
 
+import fcntl
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from ctinterp_dagster import live
-from ctinterp_dagster.errors import CtinterpError
+from ctinterp_dagster.errors import CtinterpError, disk_problem
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, load_params
+from ctinterp_dagster.provenance import provenance
+from ctinterp_dagster.records import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +31,52 @@ def run_stage(run: Run) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     start = time.perf_counter()
+    word = run.__module__.rpartition(".")[2]
     try:
         layout = Layout(Path())
         params = load_params(layout.params)
         make_deterministic(params.base.threads)
-        with live.session():
+        with alone(layout, word), live.session():
             numbers = run(params, layout)
+            record = provenance(layout.root, device_name(params.base.device))
+            write_json(layout.report(word) / "provenance.json", record)
     except CtinterpError as error:
         logger.error("error: %s", error)  # noqa: TRY400 (one line, no traceback)
         sys.exit(1)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        logger.error("error: %s", problem)  # noqa: TRY400 (one line, no traceback)
+        sys.exit(1)
     shown = " ".join(f"{name}={value:.6g}" for name, value in numbers.items())
     logger.info("done seconds=%.1f %s", time.perf_counter() - start, shown)
+
+
+@contextmanager
+def alone(layout: Layout, word: str) -> Iterator[None]:
+    """Hold the stage's lock, which the system gives back however the process ends.
+
+    DVC's own lock dies with DVC: where DVC alone was killed, its stage goes on, and a second one would write the same
+    files. The other processes of a launcher (`RANK` above 0) come with the first one and take no lock.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    path = layout.root / "data" / f".{word}.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting: another process runs %s", word)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def device_name(wanted: str) -> str:
+    """The name of the GPU that computes, or `cpu`."""
+    return torch.cuda.get_device_name() if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def make_deterministic(threads: int) -> None:

@@ -1,0 +1,81 @@
+"""Runs on one machine that take turns, so that twenty at once queue instead of filling the memory."""
+
+import fcntl
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+SHARE = 0.8  # of the machine's memory that all runs together may use
+OVERHEAD_GIB = 0.5  # interpreter and libraries
+COPIES = 8  # float32 volumes of the thin size alive at the peak: estimate, base, mean, squares, their differences
+POLL_S = 0.2
+
+
+def needed_gib(working_gib: float, voxels: int) -> float:
+    """Memory of one interpolation in GiB.
+
+    Args:
+        working_gib: bound of the networks' working memory.
+        voxels: of the thin volume.
+    """
+    return OVERHEAD_GIB + working_gib + COPIES * 4 * voxels / 2**30
+
+
+def slots_gib() -> int:
+    """The memory that all runs of this machine share, in slots of 1 GiB."""
+    return max(1, int(SHARE * psutil.virtual_memory().total / 2**30))
+
+
+@contextmanager
+def turn(needed: float, slots: int, on_wait: Callable[[], None], folder: Path | None = None) -> Iterator[None]:
+    """Hold `needed` GiB of this user's slots on this machine; wait until they are free.
+
+    A slot is a locked file; the system unlocks it however its holder ends. A run that needs more than all slots takes
+    all of them, and is alone.
+
+    Args:
+        needed: GiB, rounded up.
+        slots: how many there are.
+        on_wait: called once if the run has to wait.
+        folder: where the files are; the system's temporary folder by default.
+    """
+    folder = folder or Path(tempfile.gettempdir()) / f"ctinterp-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    wanted = min(math.ceil(needed), slots)
+    told = False
+    with ExitStack() as held:
+        while not _take(folder, wanted, slots, held):
+            if not told:
+                on_wait()
+                told = True
+            time.sleep(POLL_S)
+        yield
+
+
+def _take(folder: Path, wanted: int, slots: int, held: ExitStack) -> bool:
+    """Lock `wanted` slots or none; one process tries at a time, so that two never hold half of what they need."""
+    with ExitStack() as mine, (folder / "door").open("w") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        locked = 0
+        for number in range(slots):
+            if locked < wanted and _lock(mine.enter_context((folder / f"slot-{number}").open("w"))):
+                locked += 1
+        if locked < wanted:
+            return False
+        held.enter_context(mine.pop_all())
+        return True
+
+
+def _lock(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,66 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ctinterp_dagster.cli.turns import turn
+with turn(float(sys.argv[2]), 4, lambda: print("waits", flush=True), Path(sys.argv[1])):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder: Path, needed: float) -> "subprocess.Popen[str]":
+    """A process that holds slots until its standard input is closed."""
+    command = [sys.executable, "-c", HOLDER, str(folder), str(needed)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def says(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def test_a_run_waits_until_there_is_room_and_is_told_once(tmp_path: Path) -> None:
+    with holder(tmp_path, 2.5) as other:  # 3 of 4
+        assert says(other) == "holds"
+        with turn(1, 4, pytest.fail, tmp_path):
+            pass
+        told: list[float] = []
+
+        def waiting() -> None:
+            assert other.stdin
+            told.append(time.monotonic())
+            other.stdin.close()
+
+        with turn(2, 4, waiting, tmp_path):
+            assert len(told) == 1
+
+
+def test_the_slots_of_a_killed_run_are_free(tmp_path: Path) -> None:
+    with holder(tmp_path, 4) as other:
+        assert says(other) == "holds"
+        other.kill()
+        other.wait()
+        with turn(4, 4, pytest.fail, tmp_path):
+            pass
+
+
+def test_a_run_that_needs_more_than_there_is_takes_all(tmp_path: Path) -> None:
+    with turn(100, 4, pytest.fail, tmp_path):
+        other = holder(tmp_path, 1)
+        assert says(other) == "waits"
+    with other:
+        assert says(other) == "holds"
+
+
+def test_a_run_is_counted_by_its_volume_and_its_working_memory() -> None:
+    assert needed_gib(3.0, 250 * 512 * 512) == pytest.approx(0.5 + 3 + 8 * 0.244140625)
+    assert slots_gib() >= 1
