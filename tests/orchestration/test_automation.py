@@ -85,6 +85,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
+def stored(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk, which a schedule's context needs."""
+    with dg.DagsterInstance.local_temp(str(tmp_path / "instance")) as persistent:
+        yield persistent
+
+
+@pytest.fixture
 def dropped(tmp_path: Path, shell: Shell) -> DvcProject:
     """A project with an ingest stage and one scan that it has not seen."""
     root = tmp_path / "drop"
@@ -211,32 +218,32 @@ def test_a_thumbnail_shows_the_patient_as_a_radiologist_does(tmp_path: Path) -> 
 
 
 def test_the_schedule_counts_the_scans_that_no_challenger_has_seen(
-    dropped: DvcProject, instance: dg.DagsterInstance
+    dropped: DvcProject, stored: dg.DagsterInstance
 ) -> None:
     layout = Layout(dropped.root)
     settings = Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=2)
     tick = build_retrain_schedule(dropped, a_job, settings)
     ingested(layout, {"a": "1", "b": "1"})
-    request = tick(dg.build_schedule_context(instance=instance))
+    request = tick(dg.build_schedule_context(instance=stored))
     assert request.tags["ctinterp/new_scans"] == "2"
     judged = Challenger("1" * 64, 0, None, {"promoted": False}, {}, seen_scans(layout), {}, "")
     Registry(layout.promote).record(judged)
     ingested(layout, {"a": "1", "b": "2"})
-    skip = tick(dg.build_schedule_context(instance=instance))
+    skip = tick(dg.build_schedule_context(instance=stored))
     assert skip.skip_message == "1 new scans since the last challenger, 2 asked for"
     ingested(layout, {"a": "1", "b": "2", "c": "1"})
-    assert tick(dg.build_schedule_context(instance=instance)).tags["ctinterp/new_scans"] == "2"
+    assert tick(dg.build_schedule_context(instance=stored)).tags["ctinterp/new_scans"] == "2"
 
 
 def test_the_schedule_waits_for_a_retraining_that_is_not_finished(
-    dropped: DvcProject, instance: dg.DagsterInstance
+    dropped: DvcProject, stored: dg.DagsterInstance
 ) -> None:
     tick = build_retrain_schedule(dropped, a_job, Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=1))
     ingested(Layout(dropped.root), {"a": "1"})
-    run = instance.create_run_for_job(a_job, status=dg.DagsterRunStatus.STARTED)
-    assert tick(dg.build_schedule_context(instance=instance)).skip_message == "a run of a_job is not finished"
-    instance.report_run_failed(run)
-    assert isinstance(tick(dg.build_schedule_context(instance=instance)), dg.RunRequest)
+    run = stored.create_run_for_job(a_job, status=dg.DagsterRunStatus.STARTED)
+    assert tick(dg.build_schedule_context(instance=stored)).skip_message == "a run of a_job is not finished"
+    stored.report_run_failed(run)
+    assert isinstance(tick(dg.build_schedule_context(instance=stored)), dg.RunRequest)
 
 
 def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> None:
