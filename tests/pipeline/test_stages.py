@@ -144,7 +144,7 @@ def test_a_checkpoint_is_taken_as_it_is_or_tuned(done: tuple[Params, Layout], tm
     written = other.autoencoder / "autoencoder.safetensors"
     taken = autoencoder.run(smoke_params(other.root, autoencoder={"checkpoint": str(given)}), other)
     assert written.read_bytes() == given.read_bytes()
-    assert taken == {"tensors_loaded": 130}
+    assert taken == {"tensors_loaded": 126}  # 130 but for the shortcuts between two levels of one width
     tuned = autoencoder.run(smoke_params(other.root, autoencoder={"checkpoint": str(given), "finetune": True}), other)
     assert written.read_bytes() != given.read_bytes()
     assert {"tensors_loaded", "loss", "psnr_db", "psnr_soft_db", "active_channels"} <= set(tuned)
