@@ -87,7 +87,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def stored(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance on disk, which a schedule's context needs."""
-    with dg.DagsterInstance.local_temp(str(tmp_path / "instance")) as persistent:
+    folder = tmp_path / "instance"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as persistent:
         yield persistent
 
 
