@@ -183,8 +183,8 @@ def read_scan(source: Found | Path, series: str | None = None) -> Scan:
         raise found.refusal
     try:
         if found.archive is None:
-            return _read(found.kind, found.files)
+            return replace(_read(found.kind, found.files), found=found)
         with unpacked(found.archive) as folder:
-            return _read(found.kind, [folder / file for file in found.files])
+            return replace(_read(found.kind, [folder / file for file in found.files]), found=found)
     except ScanError as error:
         raise _located(found.name, error) from error

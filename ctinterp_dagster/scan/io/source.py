@@ -44,6 +44,8 @@ class Scan:
         modality: Modality (0008,0060), "CT" for formats that do not carry it.
         kind: the format that it was read from.
         burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
+        found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
+            may name a person.
     """
 
     volume: Volume
@@ -53,3 +55,4 @@ class Scan:
     modality: str
     kind: Kind
     burned_in_annotation: bool
+    found: Found | None = None
