@@ -188,9 +188,9 @@ def test_values_that_16_bits_do_not_hold_are_refused_and_nothing_is_left(tmp_pat
 def test_an_output_that_cannot_be_is_refused_before_the_work(
     tmp_path: Path,
     name: str,
-    as_dicom: bool,
+    as_dicom: bool,  # noqa: FBT001 - a case
     error: type[Exception],
-    said: str,  # noqa: FBT001 - a case
+    said: str,
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").write_text("")

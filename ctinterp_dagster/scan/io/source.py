@@ -21,6 +21,7 @@ class Found:
         files: its files in sorted order; relative to the archive's top if the scan lies in an archive.
         archive: the zip file that holds it.
         refusal: why it will not be read, where the headers already tell.
+        uid: SeriesInstanceUID (0020,000E) of a DICOM series, else empty.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Found:
     files: tuple[Path, ...]
     archive: Path | None = None
     refusal: ScanError | None = None
+    uid: str = ""
 
 
 @dataclass(frozen=True)
