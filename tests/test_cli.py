@@ -11,6 +11,7 @@ from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.volume import Volume
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -142,3 +143,13 @@ def test_check_says_what_a_scan_is(
     (tmp_path / "bad.nii.gz").write_bytes((scans / "thick.nii.gz").read_bytes()[:500])
     assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 1
     assert "unreadable" in capsys.readouterr().out
+
+
+def test_check_gives_the_geometry_of_what_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(Volume(np.zeros((4, 5, 6), np.float32), (5.0, 1.0, 1.0), (0, 0, 0), np.eye(3)), tmp_path / "flat.nii")
+    assert run(monkeypatch, "scans", "check", tmp_path / "flat.nii", "--json") == 1
+    verdict = json.loads(capsys.readouterr().out)[0]
+    assert (verdict["verdict"], verdict["shape_zyx"]) == ("intensity", [4, 5, 6])
+    assert "every voxel is 0" in verdict["remark"]

@@ -31,6 +31,7 @@ class Verdict:
     thickness_mm: float | None
     kernel: str
     remark: str
+    series_uid: str
 
 
 @click.group
@@ -155,12 +156,20 @@ def verdict_on(found: Found) -> Verdict:
     """Read a scan and say what it is."""
     try:
         scan = read_scan(found)
+    except ScanError as error:
+        return Verdict(found.name, error.reason, None, None, None, "", str(error), found.uid)
+    word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0])]
+    if scan.burned_in_annotation:
+        remarks.append("burned-in annotation: the pixels may show who the patient is")
+    try:
         check_volume(scan.volume, min_slices=MIN_SLICES)
     except ScanError as error:
-        return Verdict(found.name, error.reason, None, None, None, "", str(error))
-    spacing_mm = scan.volume.spacing_mm
-    remark = remark_on(scan.thickness_mm, spacing_mm[0])
-    return Verdict(found.name, "fit", scan.volume.hu.shape, spacing_mm, scan.thickness_mm, scan.kernel, remark)
+        word, remarks = error.reason, [str(error), *remarks]
+    volume = scan.volume
+    said = "; ".join(filter(None, remarks))
+    return Verdict(
+        found.name, word, volume.hu.shape, volume.spacing_mm, scan.thickness_mm, scan.kernel, said, found.uid
+    )
 
 
 def remark_on(thickness_mm: float | None, spacing_mm: float) -> str:

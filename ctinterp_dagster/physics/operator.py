@@ -10,7 +10,7 @@ from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.physics.profile import ROUNDING, Profile, slice_weights
+from ctinterp_dagster.physics.profile import Profile, slice_weights
 
 FloatArray = npt.NDArray[np.float64]
 MAX_CONDITION = 1e6  # of A A^T: beyond it an exact solution amplifies noise a thousandfold
@@ -40,13 +40,17 @@ def slices_to_keep(n_thin: int, factor: int) -> int:
     return n_thin // factor * factor
 
 
+# Files keep spacings in float32 (NIfTI): an extent short of a whole slice by this part of one holds that slice.
+PART_OF_A_SLICE = 1e-3
+
+
 def thin_grid(n_thick: int, thick_spacing_mm: float, thin_spacing_mm: float) -> tuple[int, float]:
     """The thin grid that fills the extent of a thick one, n_thick * spacing, and shares its middle.
 
     Returns:
         Number of thin slices, and the position in mm of the first one's centre relative to the first thick one's.
     """
-    n_thin = int(n_thick * thick_spacing_mm / thin_spacing_mm + ROUNDING)
+    n_thin = int(n_thick * thick_spacing_mm / thin_spacing_mm + PART_OF_A_SLICE)
     return n_thin, ((n_thick - 1) * thick_spacing_mm - (n_thin - 1) * thin_spacing_mm) / 2
 
 

@@ -218,3 +218,11 @@ def test_a_refusal_in_an_archive_names_archive_and_scan(series: Series, tmp_path
         "s.zip: export/series-0004"
     )
     assert isinstance(found.refusal, NotCtError)
+
+
+def test_a_series_is_picked_by_its_uid(series: Series, tmp_path: Path) -> None:
+    series(name="raw")
+    series(name="raw/b", SeriesInstanceUID="1.2.5", SliceThickness=3.0)
+    assert read_scan(tmp_path / "raw", series="1.2.5").thickness_mm == 3.0
+    with pytest.raises(MixedSeriesError, match=r"none is named '1\.2\.9'"):
+        read_scan(tmp_path / "raw", series="1.2.9")

@@ -59,11 +59,12 @@ def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
 
 
 def _series(name: str, files: Sequence[DicomFile]) -> Found:
+    refusal = None
     try:
         check_series(files)
     except ScanError as error:
-        return Found(name, "dicom", tuple(f.file for f in files), refusal=_located(name, error))
-    return Found(name, "dicom", tuple(f.file for f in files))
+        refusal = _located(name, error)
+    return Found(name, "dicom", tuple(f.file for f in files), refusal=refusal, uid=files[0].series)
 
 
 def _dicom_scans(files: Sequence[Path], root: Path) -> list[Found]:
@@ -151,7 +152,7 @@ def _choose(path: Path, series: str | None) -> Found:
         raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
     if series is None and len(found) == 1:
         return found[0]
-    chosen = [f for f in found if f.name == series]
+    chosen = [f for f in found if series in {f.name, f.uid}] if series else []
     if len(chosen) == 1:
         return chosen[0]
     names = ", ".join(f"{f.name!r}" + (f" (refused: {f.refusal.reason})" if f.refusal else "") for f in found)
@@ -171,7 +172,7 @@ def read_scan(source: Found | Path, series: str | None = None) -> Scan:
 
     Args:
         source: what `find_scans` found, or a path that holds one scan.
-        series: the name of the scan, where the path holds several.
+        series: the name or SeriesInstanceUID of the scan, where the path holds several.
 
     Raises:
         MissingInputError: the path does not exist or holds no scan.
@@ -183,8 +184,8 @@ def read_scan(source: Found | Path, series: str | None = None) -> Scan:
         raise found.refusal
     try:
         if found.archive is None:
-            return _read(found.kind, found.files)
+            return replace(_read(found.kind, found.files), found=found)
         with unpacked(found.archive) as folder:
-            return _read(found.kind, [folder / file for file in found.files])
+            return replace(_read(found.kind, [folder / file for file in found.files]), found=found)
     except ScanError as error:
         raise _located(found.name, error) from error

@@ -21,6 +21,7 @@ class Found:
         files: its files in sorted order; relative to the archive's top if the scan lies in an archive.
         archive: the zip file that holds it.
         refusal: why it will not be read, where the headers already tell.
+        uid: SeriesInstanceUID (0020,000E) of a DICOM series, else empty.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Found:
     files: tuple[Path, ...]
     archive: Path | None = None
     refusal: ScanError | None = None
+    uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Scan:
         modality: Modality (0008,0060), "CT" for formats that do not carry it.
         kind: the format that it was read from.
         burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
+        found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
+            may name a person.
     """
 
     volume: Volume
@@ -53,3 +57,4 @@ class Scan:
     modality: str
     kind: Kind
     burned_in_annotation: bool
+    found: Found | None = None

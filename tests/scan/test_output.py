@@ -1,0 +1,205 @@
+"""Results out: the right place in space in every format, and DICOM that a PACS takes."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from pydicom.dataset import FileDataset
+
+from ctinterp_dagster.errors import IntensityError, MissingInputError, ParamsError
+from ctinterp_dagster.physics.operator import thin_grid
+from ctinterp_dagster.scan.io import Scan, check_output, read_scan, write_result
+from ctinterp_dagster.scan.volume import Volume
+
+from .conftest import plain_volume, rotation
+
+Series = Callable[..., Path]
+SAID = "ctinterp 0.1.0, model released, 5 mm to 1 mm"
+PLACES = {"dicom": "s", "nifti": "s.nii.gz", "mha": "s.mha", "nrrd": "s.nrrd"}
+SOURCE = {
+    "PatientName": "Doe^Jane", "PatientID": "MRN-77", "PatientBirthDate": "19600102", "PatientSex": "F",
+    "StudyInstanceUID": "1.2.840.77.1", "StudyDate": "20200304", "StudyTime": "101112", "StudyID": "S1",
+    "AccessionNumber": "A1", "ReferringPhysicianName": "Roe^R", "FrameOfReferenceUID": "1.2.840.77.2",
+    "PositionReferenceIndicator": "XY", "SeriesInstanceUID": "1.2.840.77.3", "SeriesDescription": "Thick 5.0",
+    "Manufacturer": "ACME", "ManufacturerModelName": "Spiral 9", "PatientPosition": "HFS", "KVP": "120",
+    "BodyPartExamined": "CHEST", "WindowCenter": "40", "WindowWidth": "400",
+}  # fmt: skip
+
+
+def _thin(thick: Volume, spacing_mm: float) -> Volume:
+    count, first_mm = thin_grid(thick.depth, thick.spacing_mm[0], spacing_mm)
+    hu = np.random.default_rng(3).integers(-1024, 3071, (count, *thick.hu.shape[1:])).astype(np.float32)
+    return thick.with_slices(hu, first_mm / thick.spacing_mm[0], spacing_mm)
+
+
+def _no_scan(volume: Volume) -> Scan:
+    return Scan(volume, "", None, "", "CT", "nifti", burned_in_annotation=False)
+
+
+def _corners(volume: Volume) -> np.ndarray:
+    """The eight outer corners of the volume, mm, whatever the order of its axes."""
+    sides = [(-0.5, n - 0.5) for n in volume.hu.shape]
+    return np.array(sorted(tuple(volume.point_mm(corner).round(6)) for corner in product(*sides)))
+
+
+def _value_at(volume: Volume, point_mm: np.ndarray) -> float:
+    index = np.linalg.solve(volume.direction * volume.spacing_mm[::-1], point_mm - volume.origin_mm)
+    x, y, z = np.rint(index).astype(int)
+    np.testing.assert_allclose(volume.point_mm((z, y, x)), point_mm, atol=1e-3)
+    return float(volume.hu[z, y, x])
+
+
+@pytest.mark.parametrize("hand", ["right", "left"])
+@pytest.mark.parametrize("spacing_mm", [1.25, 0.8])
+@pytest.mark.parametrize(("source", "target"), product(PLACES, PLACES))
+def test_thin_lies_where_thick_lay_between_every_two_formats(
+    tmp_path: Path, source: str, target: str, spacing_mm: float, hand: str
+) -> None:
+    """Oblique, non-square, off-centre; left-handed too. 5 mm to 1.25 mm divides, 4 mm to 0.8 mm with five slices."""
+    turn = rotation(14, -9, 21) @ np.diag([1, 1, -1 if hand == "left" else 1])
+    given = np.random.default_rng(1).integers(-1000, 1000, (4, 7, 9)).astype(np.float32)
+    thick_mm = 5.0 if spacing_mm == 1.25 else 4.0
+    made = Volume(given, (thick_mm, 0.7, 0.9), (-123.4567, 210.9876, -1233.5432), turn)
+    (tmp_path / "in").mkdir()
+    write_result(made, tmp_path / "in" / PLACES[source], _no_scan(made), SAID)
+    scan = read_scan(tmp_path / "in" / PLACES[source])
+    thin = _thin(scan.volume, spacing_mm)
+    write_result(thin, tmp_path / PLACES[target], scan, SAID)
+    back = read_scan(tmp_path / PLACES[target]).volume
+    np.testing.assert_allclose(_corners(scan.volume), _corners(made), atol=1e-3)
+    np.testing.assert_allclose(_corners(back), _corners(made), atol=1e-3)
+    for index in [(0, 0, 0), (3, 2, 5), (thin.depth - 1, 6, 8)]:
+        assert _value_at(back, thin.point_mm(index)) == thin.hu[index]
+
+
+def _derived(series: Series, tmp_path: Path, **tags: object) -> tuple[Path, Scan, Volume]:
+    scan = read_scan(series(n=4, step=5.0, **(SOURCE | tags)))
+    thin = _thin(scan.volume, 1.0)
+    write_result(thin, tmp_path / "thin", scan, SAID)
+    return tmp_path / "thin", scan, thin
+
+
+def test_a_derived_series_stays_with_its_patient_and_study_under_new_uids(series: Series, tmp_path: Path) -> None:
+    folder, _, thin = _derived(series, tmp_path)
+    slices = [pydicom.dcmread(f) for f in sorted(folder.iterdir())]
+    first = slices[0]
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
+                    "AccessionNumber", "FrameOfReferenceUID", "PositionReferenceIndicator", "KVP"):  # fmt: skip
+        assert str(first[keyword].value) == SOURCE[keyword]
+    assert first.SeriesInstanceUID.startswith("2.25.")
+    assert len({s.SOPInstanceUID for s in slices}) == len(slices) == thin.depth == 20
+    assert {s.file_meta.MediaStorageSOPInstanceUID == s.SOPInstanceUID for s in slices} == {True}
+    assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+    assert (first.DerivationDescription, first.SeriesNumber) == (SAID, 1004)
+    assert (first.SliceThickness, first.SpacingBetweenSlices) == (1.0, 1.0)
+    assert (first.Manufacturer, first.ContributingEquipmentSequence[0].Manufacturer) == ("ctinterp", "ACME")
+    used = {str(pydicom.dcmread(f).SOPInstanceUID) for f in (tmp_path / "scan").iterdir()}
+    assert {str(item.ReferencedSOPInstanceUID) for item in first.SourceImageSequence} == used
+    assert [s.InstanceNumber for s in slices] == list(range(1, 21))
+
+
+def test_hu_come_back_to_the_integer_through_simpleitk_and_pydicom(series: Series, tmp_path: Path) -> None:
+    folder, _, thin = _derived(series, tmp_path)
+    files = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    image = SimpleITK.ReadImage(files)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image), thin.hu)
+    np.testing.assert_allclose(image.GetOrigin(), thin.origin_mm, atol=1e-3)
+    np.testing.assert_allclose(image.GetSpacing()[::-1], thin.spacing_mm, atol=1e-6)
+    for k, file in enumerate(sorted(folder.iterdir())):
+        dataset = pydicom.dcmread(file)
+        hu = dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
+        np.testing.assert_array_equal(hu, thin.hu[k])
+
+
+def test_the_same_result_is_the_same_series_and_another_is_not(series: Series, tmp_path: Path) -> None:
+    folder, scan, thin = _derived(series, tmp_path)
+    write_result(thin, tmp_path / "again", scan, SAID)
+    write_result(thin.with_hu(thin.hu + 1), tmp_path / "other", scan, SAID)
+    first, again, other = (sorted((tmp_path / n).iterdir())[3] for n in ("thin", "again", "other"))
+    assert first.read_bytes() == again.read_bytes()
+    assert pydicom.dcmread(first).SeriesInstanceUID != pydicom.dcmread(other).SeriesInstanceUID
+    assert folder == first.parent
+
+
+def test_localizers_and_private_or_broken_values_stay_behind(series: Series, tmp_path: Path) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.add_new(0x00090010, "LO", "ACME SECRET")
+        dataset.add_new(0x00091001, "LO", "Doe private")
+        if k == 0:
+            dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    with pytest.warns(UserWarning, match="Invalid value"):
+        broken = series(n=5, edit=edit, **(SOURCE | {"StudyInstanceUID": "n", "PatientSex": "_"}))
+    scan = read_scan(broken)
+    write_result(scan.volume, tmp_path / "out", scan, SAID)
+    dataset = pydicom.dcmread(next((tmp_path / "out").iterdir()))
+    assert len(dataset.SourceImageSequence) == 4
+    assert not any(element.tag.is_private for element in dataset)
+    assert dataset.StudyInstanceUID.startswith("2.25.")
+    assert dataset.PatientSex is None or dataset.PatientSex == ""
+
+
+def test_a_source_in_an_archive_is_read_again_at_the_end(series: Series, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "packed"), "zip", series(**SOURCE))
+    scan = read_scan(tmp_path / "packed.zip")
+    write_result(scan.volume, tmp_path / "out", scan, SAID)
+    assert read_scan(tmp_path / "out").patient == "MRN-77"
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs Debian's dicom3tools")
+@pytest.mark.parametrize("part", ["CHEST", "BREAST", None])
+@pytest.mark.parametrize("kind", ["dicom", "nifti"])
+def test_dciodvfy_finds_no_error(series: Series, tmp_path: Path, kind: str, part: str | None) -> None:
+    folder, scan, thin = _derived(series, tmp_path, BodyPartExamined=part)
+    if kind == "nifti":
+        folder = tmp_path / "new"
+        write_result(thin, folder, replace(scan, found=None, kind="nifti"), SAID)
+    for file in (min(folder.iterdir()), max(folder.iterdir())):
+        said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False)
+        assert [line for line in said.stderr.splitlines() if line.startswith("Error")] == []
+
+
+def test_values_that_16_bits_do_not_hold_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    for value, said in ((40000.0, "values run from -1000 to 40000 HU"), (np.nan, "holds NaN or infinity")):
+        volume = plain_volume(np.full((2, 3, 4), -1000.0))
+        volume.hu[1, 1, 1] = value
+        with pytest.raises(IntensityError, match=said):
+            write_result(volume, tmp_path / "out", _no_scan(volume), SAID)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "as_dicom", "error", "said"),
+    [
+        ("out.jpg", False, ParamsError, "out.jpg has no known ending"),
+        ("out.nii.gz", True, ParamsError, "names a volume file, but the format is DICOM"),
+        ("none/out.nii", False, MissingInputError, "the folder .*none does not exist"),
+        ("full", False, ParamsError, "the folder full is not empty"),
+        ("file", False, ParamsError, "file is a file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    tmp_path: Path,
+    name: str,
+    as_dicom: bool,  # noqa: FBT001 - a case
+    error: type[Exception],
+    said: str,
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(error, match=said):
+        check_output(tmp_path / name, as_dicom=as_dicom)
+
+
+def test_a_folder_with_a_dot_in_its_name_is_dicom_where_that_is_asked(tmp_path: Path) -> None:
+    check_output(tmp_path / "out.v2", as_dicom=True)
+    check_output(tmp_path / "out")
+    check_output(tmp_path)
