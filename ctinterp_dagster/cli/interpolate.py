@@ -2,6 +2,7 @@
 
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -11,17 +12,20 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
-from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import RELEASED, Settings, load_checkpoint, operator_for, thin_volume
-from ctinterp_dagster.records import write_json
-from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.records import file_hash, write_json
+from ctinterp_dagster.scan.io import check_output, read_scan, write_result, write_volume
 
 THIN_MM = 1.0
 
 
 @click.command(epilog="Example: ctinterp interpolate series/ -o thin.nii.gz --spacing 1 --std std.nii.gz")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="thin NIfTI to write")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="NIfTI, MHA, NRRD, or a new folder for DICOM"
+)
+@click.option("--format", "as_dicom", type=click.Choice(["auto", "dicom"]), default="auto", show_default=True,
+              callback=lambda _, __, value: value == "dicom", help="auto goes by the output's name")  # fmt: skip
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
 @click.option("--factor", type=click.IntRange(min=2), help="thin slices a thick one; instead of --spacing")
 @click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
@@ -43,6 +47,7 @@ def command(
     *,
     source: Path,
     output: Path,
+    as_dicom: bool,
     spacing_mm: float | None,
     factor: int | None,
     profile: str,
@@ -60,12 +65,16 @@ def command(
 ) -> None:
     """Turn a thick-slice CT into a thin-slice one.
 
-    INPUT is a NIfTI, MHA or NRRD file, or a folder of DICOM. The thin volume covers the extent of the thick one, in the
-    same place in space, and gives the measured slices when it is averaged again. It is the posterior mean: what is
-    to be expected, smoother than a real thin scan. --draws writes samples, as sharp and noisy as a real one, and --std
-    how far they spread. Without --model the released one is used. Research use only, not a medical device.
+    INPUT is a NIfTI, MHA or NRRD file, or a folder or zip of DICOM. The thin volume covers the extent of the thick
+    one, in the same place in space, and gives the measured slices when it is averaged again. It is the posterior
+    mean: what is to be expected, smoother than a real thin scan. --draws writes samples of what may have been, and
+    --std how far they spread. Without --model the released one is used. Research use only, not a medical device.
     """
-    check_arguments(spacing_mm, factor, [output, *filter(None, [std_path])])
+    if spacing_mm and factor:
+        raise click.UsageError("give --spacing or --factor, not both")
+    check_output(output, as_dicom=as_dicom)
+    if std_path:
+        check_output(std_path)
     drawn = samples if (std_path or draws_path) and steps > 1 else 0
     if (std_path or draws_path) and not drawn:
         raise click.UsageError("--std and --draws need samples, which need --steps of 2 or more")
@@ -91,9 +100,10 @@ def command(
             progress.update(task, completed=index + 1)
 
         result = interpolator(thick, operator, settings, keep)
-    write_volume(result.thin, output)
+    description = f"ctinterp {version('ctinterp')}, model {file_hash(model_path)[:16]}, posterior mean"
+    write_result(result.thin, output, scan, description, as_dicom=as_dicom)
     if std_path and result.std:
-        write_volume(result.std, std_path)
+        write_result(result.std, std_path, scan, f"{description}: standard deviation in HU")
     record = {
         "input_slices": thick.depth,
         "input_spacing_mm": thick.spacing_mm[0],
@@ -115,20 +125,3 @@ def command(
         f"{output}: {thick.depth} slices of {thick.spacing_mm[0]:g} mm -> {result.thin.depth} of "
         f"{result.thin.spacing_mm[0]:g} mm, |Ax - y| {result.residual_hu:.3f} HU, {record['seconds']:.0f} s"
     )
-
-
-def check_arguments(spacing_mm: float | None, factor: int | None, files: list[Path]) -> None:
-    """Refuse before the work what could not be written after it.
-
-    Raises:
-        click.UsageError: the options contradict each other.
-        ParamsError: a file name has no ending that is known.
-        MissingInputError: a folder to write to does not exist.
-    """
-    if spacing_mm and factor:
-        raise click.UsageError("give --spacing or --factor, not both")
-    for path in files:
-        if not path.name.lower().endswith((".nii", ".nii.gz", ".mha", ".nrrd")):
-            raise ParamsError(f"{path.name} has no known ending: expected .nii.gz, .nii, .mha or .nrrd")
-        if not path.absolute().parent.is_dir():
-            raise MissingInputError(f"the folder {path.parent} does not exist: make it first")
