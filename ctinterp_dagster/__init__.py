@@ -1,1 +1,17 @@
-"""ctinterp: thick-slice CT to thin-slice CT by conditional 3D latent diffusion."""
+"""ctinterp: thick-slice CT to thin-slice CT by conditional 3D diffusion."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctinterp_dagster.interpolation.public import interpolate
+
+__all__ = ["interpolate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API when it is used, so that Dagster's definitions and `--help` do not wait for torch."""
+    if name != "interpolate":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ctinterp_dagster.interpolation.public import interpolate  # noqa: PLC0415 (see above)
+
+    return interpolate

@@ -34,7 +34,7 @@ def _slice_axis(spacing_xyz_mm: Array, direction: Array) -> int:
     return int(np.argmax(np.abs(direction[2])))
 
 
-def _placed(values_xyz: FloatArray, steps_mm: Array, origin_mm: Array) -> Volume:
+def placed(values_xyz: FloatArray, steps_mm: Array, origin_mm: Array) -> Volume:
     """A volume from file axes, the slice axis brought to z; no axis is flipped.
 
     Args:
@@ -105,7 +105,7 @@ def read_nifti(file: Path) -> Volume:
     if not (header["sform_code"] > 0 or header["qform_code"] > 0):
         raise GeometryError("sform_code and qform_code are 0: expected one to be set, or left and right are unknown")
     affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3] * unit
-    return _placed(values.reshape(image.shape[:3]), affine[:, :3], affine[:, 3])
+    return placed(values.reshape(image.shape[:3]), affine[:, :3], affine[:, 3])
 
 
 def read_itk(file: Path) -> Volume:
@@ -131,7 +131,7 @@ def read_itk(file: Path) -> Volume:
     direction = np.reshape(image.GetDirection(), (n, n))[:3, :3]
     array = SimpleITK.GetArrayFromImage(image).astype(np.float32)
     values = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
-    return _placed(values, direction * np.array(image.GetSpacing()[:3]), np.array(image.GetOrigin()[:3]))
+    return placed(values, direction * np.array(image.GetSpacing()[:3]), np.array(image.GetOrigin()[:3]))
 
 
 def _stored(hu: FloatArray) -> npt.NDArray[np.int16] | FloatArray:

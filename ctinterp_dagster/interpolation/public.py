@@ -1,0 +1,64 @@
+"""The one call of the Python API: a thick scan in, a thin one of the same kind out."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.interpolation.grid import operator_for
+from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
+from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.params import Profile
+from ctinterp_dagster.scan.io.images import Image, image_of, volume_of
+from ctinterp_dagster.scan.volume import Volume
+
+Scan = TypeVar("Scan", npt.NDArray[np.float32], Image)
+
+
+def interpolate(
+    thick: Scan,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    target_mm: float = 1.0,
+    thickness_mm: float | None = None,
+    profile: Profile = "box",
+    model: Path = RELEASED,
+    device: str = "auto",
+    memory_gib: float = 3.0,
+) -> Scan:
+    """The posterior mean of the thin scan behind a thick one.
+
+    It covers the extent of the thick scan in the same place in space, and gives the measured slices when it is
+    thickened again. For samples and a standard deviation see `interpolation.Interpolator`.
+
+    Args:
+        thick: in HU: an array (z, y, x), or an image of SimpleITK or nibabel, whose slice axis is the one much coarser
+            than both others, else head-feet.
+        spacing_mm: of an array, (z, y, x); images know theirs.
+        target_mm: distance of the thin slices.
+        thickness_mm: full width at half maximum of the thick slices' profile; their distance where None.
+        profile: of the thick slices.
+        model: a model file.
+        device: auto, cpu or cuda.
+        memory_gib: bound of the networks' working memory.
+
+    Returns:
+        What was given: a float32 array (z', y, x), or a float32 image of the same library.
+
+    Raises:
+        ParamsError: an array without a spacing, an image with one, or a target that is not finer than the scan.
+        ScanError: the image is not one volume that lies in space.
+        CheckpointError: the model cannot be read.
+    """
+    if isinstance(thick, np.ndarray) != (spacing_mm is not None):
+        raise ParamsError(f"spacing_mm={spacing_mm} with a {type(thick).__name__}: arrays need it, images know theirs")
+    if spacing_mm is not None:
+        volume = Volume(np.ascontiguousarray(thick, dtype=np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
+    else:
+        volume = volume_of(thick)
+    distance_mm = volume.spacing_mm[0]
+    operator = operator_for(volume.depth, distance_mm, thickness_mm or distance_mm, target_mm, profile)
+    thin = load_checkpoint(model, device)(volume, operator, Settings(memory_gib=memory_gib)).thin
+    return thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick)

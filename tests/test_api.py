@@ -1,0 +1,65 @@
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+
+from ctinterp_dagster import interpolate
+from ctinterp_dagster.errors import NotCtError, ParamsError
+from ctinterp_dagster.interpolation import thicken
+from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.scan.io.images import image_of, volume_of
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.volume import Volume
+
+LIKE = {"nibabel": nib.Nifti1Image(np.zeros((1, 1, 1), np.float32), np.eye(4)), "sitk": SimpleITK.Image(1, 1, 1, 8)}
+
+
+@pytest.fixture(scope="module")
+def thin() -> Volume:
+    return phantom(7, shape_zyx=(30, 32, 36), spacing_mm=(1.0, 10.0, 9.0), noise_hu=10.0)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_nullspace: NullSpaceDiffusion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    tiny_nullspace.save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", LIKE)
+def test_an_image_gives_an_image_of_its_library_in_its_place(kind: str, thin: Volume, model: Path) -> None:
+    thick = Volume(thicken(thin, 5, "box").hu, (5.0, 1.0, 0.9), thin.origin_mm, thin.direction)
+    made = interpolate(image_of(thick, LIKE[kind]), target_mm=1.0, model=model, device="cpu")
+    assert type(made) is type(LIKE[kind])
+    volume = volume_of(made)
+    assert volume.hu.shape == (30, 32, 36)
+    np.testing.assert_allclose(volume.point_mm((-0.5, 3, 4)), thick.point_mm((-0.5, 3, 4)), atol=1e-3)
+    np.testing.assert_allclose(thicken(volume, 5, "box").hu, thick.hu, atol=0.1)
+
+
+def test_an_array_gives_an_array(thin: Volume, model: Path) -> None:
+    thick = thicken(thin, 5, "box").hu
+    made = interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu")
+    assert (type(made), made.dtype, made.shape) == (np.ndarray, np.float32, (30, 32, 36))
+
+
+def test_what_does_not_say_where_it_lies_is_refused(thin: Volume, model: Path) -> None:
+    with pytest.raises(ParamsError, match="spacing_mm=None with a ndarray: arrays need it"):
+        interpolate(thin.hu, model=model)
+    with pytest.raises(ParamsError, match=re.escape("images know theirs")):
+        interpolate(LIKE["sitk"], spacing_mm=(5.0, 1.0, 1.0), model=model)
+    with pytest.raises(NotCtError, match="expected three axes"):
+        interpolate(SimpleITK.Image(4, 4, 1), model=model)
+
+
+def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    values: dict[str, object] = {"thick": image_of(thicken(thin, 5, "box"), LIKE["sitk"])}
+    example = example.replace('sitk.ReadImage("thick.nii.gz")', "thick")
+    exec(compile(example, "README.md", "exec"), values)
+    assert values["thin"].GetSize() == (36, 32, 30)  # type: ignore[attr-defined]
+    assert values["drawn_hu"].shape == (30, 32, 36)  # type: ignore[attr-defined]
