@@ -1,20 +1,19 @@
 """The one call of the Python API: a thick scan in, a thin one of the same kind out."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.grid import operator_for
 from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
 from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.params import Profile
-from ctinterp_dagster.scan.io.images import Image, image_of, volume_of
+from ctinterp_dagster.scan.io.images import image_of, volume_of
 from ctinterp_dagster.scan.volume import Volume
 
-Scan = TypeVar("Scan", npt.NDArray[np.float32], Image)
+Scan = TypeVar("Scan")  # an array, or an image of one of two libraries without types
 
 
 def interpolate(
@@ -61,4 +60,4 @@ def interpolate(
     distance_mm = volume.spacing_mm[0]
     operator = operator_for(volume.depth, distance_mm, thickness_mm or distance_mm, target_mm, profile)
     thin = load_checkpoint(model, device)(volume, operator, Settings(memory_gib=memory_gib)).thin
-    return thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick)
+    return cast("Scan", thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick))

@@ -10,7 +10,8 @@ from ctinterp_dagster.errors import NotCtError
 from ctinterp_dagster.scan.io.files import RAS_TO_LPS, placed
 from ctinterp_dagster.scan.volume import Volume
 
-Image = SimpleITK.Image | nib.spatialimages.SpatialImage
+Image = Any
+"""SimpleITK.Image or a nibabel SpatialImage; neither library has types."""
 
 
 def volume_of(image: Image) -> Volume:
@@ -35,7 +36,7 @@ def volume_of(image: Image) -> Volume:
     return placed(np.asarray(image.dataobj, dtype=np.float32), affine[:, :3], affine[:, 3])
 
 
-def image_of(volume: Volume, like: Image) -> Any:
+def image_of(volume: Volume, like: Image) -> Image:
     """A float32 image of the same library as `like`: SimpleITK's, or nibabel's Nifti1Image with sform and qform."""
     if isinstance(like, SimpleITK.Image):
         image = SimpleITK.GetImageFromArray(volume.hu)
