@@ -34,7 +34,7 @@ def a_latent(checkout: Checkout) -> Path:
 
 
 @pytest.mark.parametrize("harm", [damage, cut])
-@pytest.mark.parametrize("name", ["data/train/model.safetensors", "data/encode/statistics.json"])
+@pytest.mark.parametrize("name", ["data/train/nullspace/model.safetensors", "data/encode/statistics.json"])
 def test_a_damaged_output_is_made_again(
     finished: Checkout, same: Same, name: str, harm: Callable[[Path], None]
 ) -> None:

@@ -22,7 +22,7 @@ def test_two_repros_and_a_dagster_run_at_once_corrupt_nothing(
     variables = {"DAGSTER_HOME": str(tmp_path / "home"), "DO_NOT_TRACK": "1"}
     checkout = Checkout.clone(tmp_path / "ctinterp", variables)
     logs = [tmp_path / f"{number}.log" for number in range(3)]
-    dagster = ("dagster", "job", "execute", "-m", "ctinterp_dagster.definitions", "-j", "repro_all")
+    dagster = ("dagster", "asset", "materialize", "-m", "ctinterp_dagster.definitions", "--select", "+report")
     started = []
     for command, log in zip([("dvc", "repro"), dagster, ("dvc", "repro")], logs, strict=True):
         started.append(checkout.start(*command, log=log))
