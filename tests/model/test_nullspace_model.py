@@ -71,3 +71,15 @@ def test_a_file_with_a_number_that_is_not_finite_is_refused(model: NullSpaceDiff
     model.save(path)
     with pytest.raises(CheckpointError, match=r"1 tensors are .*not finite \(denoiser\.leave\.bias\)"):
         NullSpaceDiffusion.of(read_model(path))
+
+
+def test_a_sample_lies_as_many_spreads_from_the_mean_as_the_denoiser_says() -> None:
+    torch.manual_seed(0)
+    model = NullSpaceDiffusion(NullSpaceConfig(CONFIG, (8, 8, 8), 1, "x0")).eval()
+    torch.nn.init.normal_(model.expectation.spread.leave.weight, std=0.5)
+    torch.nn.init.constant_(model.denoiser.leave.bias, 2.0)  # whatever it is shown, e = 2
+    features = torch.randn(1, 6, 4, 8, 8)
+    mean, log_spread = model.expectation.expect(features, GEOMETRY, None)
+    assert float(log_spread.std()) > 0.1
+    drawn = model.draw(features, GEOMETRY, (mean, log_spread), steps=3, seed=0, eta=0.0, memory_gib=None)
+    torch.testing.assert_close(drawn, mean + 2.0 * log_spread.exp())

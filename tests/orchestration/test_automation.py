@@ -1,13 +1,9 @@
 """What runs by itself: new scans, the schedule, the commit, the checks before promotion, the record of a failure."""
 
-import json
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import dagster as dg
 import nibabel as nib
@@ -19,13 +15,12 @@ from ctinterp_dagster.champion import Challenger, Registry, seen_scans
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration import scans
-from ctinterp_dagster.orchestration.alert import build_failure_sensor
 from ctinterp_dagster.orchestration.dvc import DvcProject
 from ctinterp_dagster.orchestration.gate import build_gate_checks
 from ctinterp_dagster.orchestration.publish import build_published, commit_to
 from ctinterp_dagster.orchestration.retrain import build_retrain_schedule
 from ctinterp_dagster.orchestration.scans import PARTITIONS, SCAN, build_scan_sensor, thumbnail
-from ctinterp_dagster.orchestration.settings import Alert, Publish, Retrain, Scans, load_settings
+from ctinterp_dagster.orchestration.settings import Publish, Retrain, Scans, load_settings
 from ctinterp_dagster.records import write_csv, write_json
 
 Shell = Callable[..., str]
@@ -48,16 +43,6 @@ def nothing() -> None: ...
 @dg.job
 def a_job() -> None:
     nothing()
-
-
-@dg.op
-def broken() -> None:
-    raise ValueError("the disk is full")
-
-
-@dg.job
-def a_broken_job() -> None:
-    broken()
 
 
 def volume(path: Path, *, value: float = 40.0) -> None:
@@ -342,45 +327,6 @@ def test_the_data_of_a_published_model_are_pushed_where_a_remote_is_set(
     shell(toy.root, "dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
     dg.materialize([build_published(toy.root, Publish(branch="retrain", tag=True, push=True))], instance=instance)
     assert len([path for path in (tmp_path / "store").rglob("*") if path.is_file()]) >= 3
-
-
-class Hook(BaseHTTPRequestHandler):
-    """Keeps what it was sent."""
-
-    told: ClassVar[list[dict[str, object]]] = []
-
-    def do_POST(self) -> None:
-        self.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def failed(root: Path, webhook: str, instance: dg.DagsterInstance) -> dict[str, object]:
-    """The record of a run that failed."""
-    result = a_broken_job.execute_in_process(instance=instance, raise_on_error=False)
-    event = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")
-    context = dg.build_run_status_sensor_context(
-        sensor_name="failed_runs", dagster_instance=instance, dagster_run=result.dagster_run, dagster_event=event
-    ).for_run_failure()
-    build_failure_sensor(root, Alert(folder="failures", webhook=webhook))(context)
-    return json.loads((root / "failures" / f"{result.run_id}.json").read_text())
-
-
-def test_a_failed_run_leaves_a_record_and_tells_the_webhook(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    with HTTPServer(("127.0.0.1", 0), Hook) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        record = failed(tmp_path, f"http://127.0.0.1:{server.server_port}/", instance)
-        server.shutdown()
-    assert record["job"] == "a_broken_job"
-    assert "ValueError: the disk is full" in record["steps"]["broken"]
-    assert Hook.told == [record]
-
-
-def test_a_webhook_that_does_not_answer_does_not_lose_the_record(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    assert failed(tmp_path, "http://127.0.0.1:9/", instance)["job"] == "a_broken_job"
 
 
 def test_the_settings_of_the_checkout_are_read_and_a_wrong_one_is_refused(tmp_path: Path) -> None:

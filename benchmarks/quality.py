@@ -1,0 +1,64 @@
+"""What `ctinterp evaluate` does not tell of the released model: a real thick and thin pair, and samples.
+
+usage: python benchmarks/quality.py pair THICK THIN      the real thin scan lies at factor k + (factor - 1) / 2
+       python benchmarks/quality.py samples THIN ...     thickened by 5, box profile; 4 samples of 8 steps
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from ctinterp_dagster.evaluation.metrics import HEADLINE_HU, SOFT_HU, Truth, psnr_db, score, slice_mse
+from ctinterp_dagster.evaluation.statistics import calibrate
+from ctinterp_dagster.interpolation import Settings, load_checkpoint, operator_for, thicken
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.io import read_scan
+
+PROFILES = ("box", "gaussian")
+FACTOR = 5
+
+
+def pair(thick_path: Path, thin_path: Path) -> None:
+    """PSNR of every method against the real thin scan, `factor` slices dropped at each end."""
+    thick, thin = read_scan(thick_path).volume, read_scan(thin_path).volume
+    factor = round(thick.spacing_mm[0] / thin.spacing_mm[0])
+    aspect = thin.spacing_mm[0] / thin.spacing_mm[1]
+    model = load_checkpoint().means(thick.spacing_mm, 3.0)
+    for profile in PROFILES:
+        operator = operator_for(thick.depth, *[thick.spacing_mm[0]] * 2, thin.spacing_mm[0], profile)
+        classical = {name: lambda y, a, method=method: method(y, a, aspect) for name, method in METHODS.items()}
+        for name, restore in {**classical, "model": model}.items():
+            estimate = restore(torch.from_numpy(thick.hu), operator).numpy()[factor:-factor]
+            truth = thin.hu[factor:-factor]
+            values = [psnr_db(slice_mse(estimate, truth, window).mean(), window) for window in (HEADLINE_HU, SOFT_HU)]
+            print(f"profile={profile} method={name} psnr_db={values[0]:.2f} psnr_soft_db={values[1]:.2f}", flush=True)
+
+
+def samples(path: Path) -> None:
+    """Coverage of the 90 % interval, its correlation with the error, and how mean and sample differ from the truth."""
+    thin = read_scan(path).volume
+    thick = thicken(thin, FACTOR, "box")
+    operator = ThickeningOperator.from_factor(thick.depth * FACTOR, FACTOR, "box")
+    drawn: list[torch.Tensor] = []
+    settings = Settings(steps=8, samples=4)
+    mean, std = load_checkpoint().restore(
+        torch.from_numpy(thick.hu), operator, thick.spacing_mm, settings, lambda _, hu: drawn.append(hu.cpu())
+    )
+    truth = Truth.of(thin.hu[: operator.n_thin], factor=FACTOR)
+    spread = calibrate(mean.numpy(), std.numpy(), truth)
+    print(f"{path.name} coverage_90={spread.coverage_90:.3f} correlation={spread.correlation:.2f}")
+    for name, hu in {"mean": mean.numpy(), "sample": drawn[0].numpy()}.items():
+        row = score(hu, truth, residual_hu=0.0)
+        shifts = {tissue: getattr(row, f"shift_{tissue}_hu") for tissue in ("air", "fat", "muscle", "bone")}
+        print(f"  {name} psnr_db={row.psnr_db:.2f} noise_ratio={row.noise_ratio} shifts_hu={shifts}")
+        print(f"  {name} mae_by_position_hu={[round(value, 1) for value in row.mae_by_position_hu]}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "pair":
+        pair(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        for scan in sys.argv[2:]:
+            samples(Path(scan))
