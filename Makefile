@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Threads that wait give their core away: beside other work torch is otherwise many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup demo test test-slow reproduce lint dagster clean
 

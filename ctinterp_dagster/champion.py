@@ -17,6 +17,7 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
 
+JUDGED = "nullspace/model.safetensors"  # below data/train: the weights behind the row `model` of per_case.csv
 DIGITS = 16  # of a model's hash in names
 
 

@@ -105,6 +105,7 @@ class Expect(Optimisation):
     """Regression in the null space."""
 
     launcher: str
+    start: str
     channels: Triple
     blocks: Count
     slab_zyx: Triple
@@ -115,6 +116,7 @@ class Expect(Optimisation):
 class NullSpaceTraining(Optimisation):
     """Diffusion in the null space."""
 
+    start: str
     channels: Triple
     blocks: Count
     prediction: Literal["v", "x0"]

@@ -8,6 +8,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, narrower
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES
+from ctinterp_dagster.pipeline.start import begin_with, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     is_main_process,
@@ -31,12 +32,16 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     torch.manual_seed(params.base.seed)
     channels = section.channels
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels)))
+    start = start_file(section.start, layout)
     recipe = {
         "section": section.model_dump(),
+        "start": file_hash(start) if start else "",
         "base": params.base.model_dump(),
         "code": code_version("model", "physics", "training", "pipeline/expect.py"),
         "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
     }
+    if start:
+        begin_with(network, "expectation", start)
     slab = SlabSettings(section.slab_zyx, section.vary, section.noise_hu)
     train = ThickSlabs(thin_volumes(layout, "train"), slab, section.batch_size)
     unseen = thin_volumes(layout, "val")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctinterp_dagster.champion import Challenger, Registry, model_hash, seen_scans
+from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
 from ctinterp_dagster.evaluation.page import task_name
 from ctinterp_dagster.evaluation.statistics import best_baseline
@@ -22,8 +22,6 @@ from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
-
-JUDGED = "nullspace/model.safetensors"  # below data/train: the weights behind the row `model` of per_case.csv
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:

@@ -12,6 +12,7 @@ from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.model.nullspace import Expectation, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.start import begin_with, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     is_main_process,
@@ -61,9 +62,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 def recipe_of(name: str, params: Params, layout: Layout) -> dict[str, Any]:
     """Everything that a model depends on."""
+    start = start_file(params.train.nullspace.start, layout) if name == "nullspace" else None
     source = {"nullspace": layout.expectation, "maisi": layout.encode / "manifest.json"}[name]
     return {
         "section": params.train.model_dump()[name],
+        "start": file_hash(start) if start else "",
         "base": params.base.model_dump(),
         "code": code_version("model", "physics", "training", "pipeline/train.py"),
         "data": [file_hash(path) for path in (layout.ingest / "cases.csv", layout.ingest / "manifest.json", source)],
@@ -77,6 +80,9 @@ def train_nullspace(params: Params, layout: Layout, recipe: Mapping[str, Any]) -
     torch.manual_seed(params.base.seed)
     config = NullSpaceConfig(expectation.config, section.channels, section.blocks, section.prediction)
     model = NullSpaceDiffusion(config)
+    start = start_file(section.start, layout)
+    if start:
+        begin_with(model.denoiser, "denoiser", start)
     model.expectation = expectation
     slab = SlabSettings(section.slab_zyx, params.expect.vary, params.expect.noise_hu)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from ctinterp_dagster.champion import Registry, model_files
-from ctinterp_dagster.errors import MissingInputError, TooFewSlicesError
+from ctinterp_dagster.champion import JUDGED, Registry, model_files
+from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
@@ -67,7 +68,7 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     registry = Registry(layout.promote)
     files = registry.files(registry.champion.model_hash)
     assert [f.parent.name for f in model_files(files)] == ["maisi", "nullspace"]
-    assert load_checkpoint(files / promote.JUDGED, "cpu").model.kind == "nullspace_diffusion"
+    assert load_checkpoint(files / JUDGED, "cpu").model.kind == "nullspace_diffusion"
 
 
 def test_a_second_run_changes_no_byte(done: tuple[Params, Layout]) -> None:
@@ -168,3 +169,40 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     expect.run(params, layout)
     assert layout.expectation.read_bytes() == expected
     assert not list(layout.expect.glob("resume-*.pt"))
+
+
+def test_a_training_begins_with_the_weights_of_another(
+    done: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, layout = done
+    begun: list[float] = []
+    monkeypatch.setattr(expect, "run_loop", lambda objective, *_, **__: begun.append(first_number(objective)) or [])
+    monkeypatch.setattr(expect, "final_losses", lambda _: {})
+    for start in ("", "data/train/nullspace/model.safetensors", "data/expect/expectation.safetensors", "champion"):
+        section = params.expect.model_copy(update={"start": start})
+        elsewhere = Layout(tmp_path / str(len(begun)))
+        shutil.copytree(layout.root, elsewhere.root)
+        expect.run(params.model_copy(update={"expect": section}), elsewhere)
+    trained = first_number(load_checkpoint(layout.trained("nullspace")).model.expectation)
+    assert begun[1:] == [trained] * 3
+    assert begun[0] != trained
+
+
+def first_number(module: torch.nn.Module) -> float:
+    return float(next(iter(module.parameters())).flatten()[0].detach())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"start": "absent.safetensors"}, MissingInputError, "start: .*absent.safetensors is missing"),
+        ({"start": "data/train/nullspace/model.safetensors", "blocks": 2}, ParamsError, "another expectation than"),
+    ],
+)
+def test_weights_that_are_not_there_or_do_not_fit_are_refused(
+    done: tuple[Params, Layout], change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    params, layout = done
+    section = params.expect.model_copy(update=change)
+    with pytest.raises(error, match=message):
+        expect.run(params.model_copy(update={"expect": section}), layout)

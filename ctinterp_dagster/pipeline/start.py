@@ -1,0 +1,55 @@
+"""Where a training of the null-space model begins: afresh, or with the weights of another model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from ctinterp_dagster.champion import JUDGED, Registry
+from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+
+CHAMPION = "champion"
+
+
+def start_file(start: str, layout: Layout) -> Path | None:
+    """The model file that a training begins with; None to begin afresh.
+
+    DVC does not follow the file: a new champion does not make the training stale that it began.
+
+    Args:
+        start: a path from the root; `champion` for the champion's null-space model, afresh while there is none; empty.
+        layout: where things are.
+
+    Raises:
+        MissingInputError: the file is not there.
+    """
+    if start == CHAMPION:
+        registry = Registry(layout.promote)
+        return registry.files(registry.champion.model_hash) / JUDGED if registry.champion else None
+    path = layout.root / start
+    if start and not path.exists():
+        raise MissingInputError(f"start: {path} is missing: give a model file, champion, or leave it empty")
+    return path if start else None
+
+
+def begin_with(part: nn.Module, name: str, path: Path) -> None:
+    """Fill a part of the null-space model from a model file.
+
+    Args:
+        part: the module to fill.
+        name: of the part in a whole model: `expectation` or `denoiser`.
+        path: a whole model, or the part alone.
+
+    Raises:
+        ParamsError: its networks have other widths or numbers of blocks.
+    """
+    file = read_model(path)
+    whole = file.kind == NullSpaceDiffusion.kind
+    tensors = {key.removeprefix(f"{name}."): t for key, t in file.tensors.items() if key.startswith(f"{name}.")}
+    try:
+        replace(file, tensors=tensors if whole else file.tensors).fill(part)
+    except CheckpointError as error:
+        raise ParamsError(f"start: {path} has another {name} than the parameters ask for: give its widths") from error
