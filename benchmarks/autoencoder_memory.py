@@ -1,6 +1,10 @@
-"""Peak memory of encode and decode at MAISI's width, measured against the bound and the prediction; run by hand.
+"""Peak memory of encode and decode, measured against the bound and the prediction; run by hand.
 
     python benchmarks/autoencoder_memory.py --case encode 64 256 256 2.0 --case decode 64 256 256 2.0
+    python benchmarks/autoencoder_memory.py --narrower 8 --case encode 256 512 512 1.0 --case decode 256 512 512 1.0
+
+MAISI's width, or that divided by `--narrower`: activations then take that share of the memory, so that a size which
+would take hours at full width is shown with the same slabs, passes and stored layers.
 
 Each case runs in a process of its own. Measured is the growth of the resident set from just before the call (weights
 loaded, kernels warm, input made) to its peak; Linux only.
@@ -26,10 +30,17 @@ def resident(field: str) -> float:
     return int(found[1]) / (GIB >> 10)
 
 
-def measure(stage: str, size_zyx: tuple[int, int, int], memory_gib: float, results: Any) -> None:
-    """Run one case and put (peak GiB, CPU seconds, wall seconds)."""
+def autoencoder(narrower: int) -> MaisiAutoencoder:
+    """Of MAISI's width divided by `narrower`, with random weights."""
     torch.manual_seed(0)
-    model = MaisiAutoencoder().eval()
+    return MaisiAutoencoder(
+        channels=(64 // narrower, 128 // narrower, 256 // narrower), norm_groups=32 // narrower
+    ).eval()
+
+
+def measure(stage: str, size_zyx: tuple[int, int, int], memory_gib: float, narrower: int, results: Any) -> None:
+    """Run one case and put (peak GiB, CPU seconds, wall seconds)."""
+    model = autoencoder(narrower)
     small = torch.rand(1, 1, 16, 16, 16)
     model.decode(model.encode(small).mean)
     given = torch.rand(1, 1, *size_zyx) if stage == "encode" else torch.randn(1, 4, *(n // 4 for n in size_zyx))
@@ -41,10 +52,11 @@ def measure(stage: str, size_zyx: tuple[int, int, int], memory_gib: float, resul
 
 @click.command
 @click.option("--case", "cases", type=(click.Choice(["encode", "decode"]), int, int, int, float), multiple=True)
-def main(cases: list[tuple[str, int, int, int, float]]) -> None:
+@click.option("--narrower", default=1, help="divisor of MAISI's width: 1, 2, 4, 8")
+def main(cases: list[tuple[str, int, int, int, float]], narrower: int) -> None:
     """Measure the cases, each STAGE Z Y X MEMORY_GIB, and print a table in Markdown."""
     with torch.device("meta"):
-        model = MaisiAutoencoder()
+        model = autoencoder(narrower)
     context = multiprocessing.get_context("spawn")
     print("| | size | allowed GiB | predicted GiB | measured GiB | measured / predicted | CPU s | wall s |")
     print("|---|---|---|---|---|---|---|---|")
@@ -52,9 +64,9 @@ def main(cases: list[tuple[str, int, int, int, float]]) -> None:
         size_zyx = (size[0], size[1], size[2])
         predicted = dict(zip(("encode", "decode"), model.predicted_peaks_gib(size_zyx, memory_gib), strict=True))[stage]
         results = context.Queue()
-        process = context.Process(target=measure, args=(stage, size_zyx, memory_gib, results))
+        process = context.Process(target=measure, args=(stage, size_zyx, memory_gib, narrower, results))
         process.start()
-        peak, cpu, wall = results.get()
+        peak, cpu, wall = results.get(timeout=7200)
         process.join()
         print(
             f"| {stage} | {'x'.join(map(str, size))} | {memory_gib:g} | {predicted:.3f} | {peak:.3f} "

@@ -1,6 +1,6 @@
 """How far one estimate is from the truth, with every intensity window and every dropped slice stated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,7 +18,7 @@ HEADLINE_HU: Window = (-1000.0, 1000.0)
 RPLHR_HU: Window = (-1024.0, 2048.0)
 SOFT_HU: Window = (-160.0, 240.0)
 
-# Ranges of the truth that stand for a tissue. Fat and muscle are those of body-composition analysis, which leave out
+# Ranges that stand for a tissue. Fat and muscle are those of body-composition analysis, which leave out
 # voxels that mix with lung or bone; bone starts where segmentation software sets its bone threshold.
 # Source: Aubrey et al. 2014, Acta Physiologica 210(3) (fat, muscle).
 TISSUES_HU: dict[str, Window] = {
@@ -28,6 +28,7 @@ TISSUES_HU: dict[str, Window] = {
     "bone": (226.0, 3071.0),
 }
 
+LEAST_NOISE_HU = 10.0
 BODY_ABOVE_HU = -500.0
 QUIET_HU: Window = (-50.0, 120.0)
 QUIET_MINIMUM = 500  # voxels; a median over fewer says little about the noise
@@ -58,8 +59,7 @@ class Scores:
         noise_floor_db: the PSNR of an estimate that is perfect but for noise that no method can know; None where the
             truth has no noise to be measured (see `quiet_tissue` and `noise_along_z_hu`).
         noise_ratio: noise along z of the estimate over that of the truth; below 1 is smoother than a real thin scan.
-        shift_air_hu: mean of estimate - truth where the truth is air; None where there is none. Not clipped. The noise
-            of the truth decides which voxels count, so a perfect but noise-free estimate shifts a little too.
+        shift_air_hu: mean of estimate - truth inside of air, see `interiors`; None where there is none. Not clipped.
         shift_fat_hu: the same for fat.
         shift_muscle_hu: the same for muscle.
         shift_bone_hu: the same for bone.
@@ -99,6 +99,7 @@ class Truth:
         factor: thin slices a thick one.
         body: (z, y, x), see `body_mask`.
         quiet: (z - 3, y, x), see `quiet_tissue`.
+        interior: by tissue (z, y, x), see `interiors`.
         noise_hu: standard deviation of the noise along z, HU; None where it cannot be estimated.
     """
 
@@ -106,6 +107,7 @@ class Truth:
     factor: int
     body: BoolArray
     quiet: BoolArray
+    interior: Mapping[str, BoolArray]
     noise_hu: float | None
 
     @classmethod
@@ -134,7 +136,8 @@ class Truth:
                 f"the truth has no body: nothing above {BODY_ABOVE_HU:g} HU is wider than 5 pixels between the end "
                 "slices; check that the values are HU"
             )
-        return cls(hu, factor, body, quiet, noise_along_z_hu(hu, quiet))
+        noise_hu = noise_along_z_hu(hu, quiet)
+        return cls(hu, factor, body, quiet, interiors(hu, factor, noise_hu), noise_hu)
 
     @property
     def kept(self) -> slice:
@@ -172,7 +175,7 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
     error = np.abs(np.clip(estimate, *HEADLINE_HU) - np.clip(target, *HEADLINE_HU))
     by_slice = error.mean(axis=(1, 2), dtype=np.float64)
     noise = noise_along_z_hu(estimate_hu, truth.quiet)
-    shifts = {name: _shift(estimate, target, window) for name, window in TISSUES_HU.items()}
+    shifts = {name: _shift(estimate, target, inside[kept]) for name, inside in truth.interior.items()}
     return Scores(
         psnr_db=psnr_db(mse[kept].mean(), HEADLINE_HU),
         psnr_all_db=psnr_db(mse.mean(), HEADLINE_HU),
@@ -317,8 +320,26 @@ def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
     return sigma if sigma > 0 else None
 
 
-def _shift(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float | None:
-    inside = (truth_hu >= window[0]) & (truth_hu <= window[1])
+def interiors(hu: FloatArray, factor: int, noise_hu: float | None) -> dict[str, BoolArray]:
+    """Where one tissue is alone, (z, y, x) by tissue: no edge within `factor` slices and 3 pixels.
+
+    A voxel counts if the mean of the box around it lies in the tissue's window, and its standard deviation is at most
+    twice the noise, or 20 HU. Choosing voxels by their own value would choose by their noise, and every estimate that
+    has less noise would seem shifted.
+
+    Args:
+        hu: (z, y, x) HU, the truth.
+        factor: thin slices a thick one.
+        noise_hu: of the truth; None for none.
+    """
+    size = (2 * factor + 1, 7, 7)
+    mean = ndimage.uniform_filter(hu, size, mode="nearest")
+    variance = ndimage.uniform_filter(np.square(hu), size, mode="nearest") - np.square(mean)
+    even = variance <= (2 * max(noise_hu or 0.0, LEAST_NOISE_HU)) ** 2
+    return {name: even & (mean >= low) & (mean <= high) for name, (low, high) in TISSUES_HU.items()}
+
+
+def _shift(estimate_hu: FloatArray, truth_hu: FloatArray, inside: BoolArray) -> float | None:
     if not inside.any():
         return None
     return float((estimate_hu[inside] - truth_hu[inside]).mean(dtype=np.float64))

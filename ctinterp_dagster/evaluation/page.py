@@ -1,7 +1,7 @@
 """The report as one HTML file that asks nothing of the network."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ TITLES = {
     "cubic_projected": "Cubic + projection",
     "tv_projected": "Huber-TV + projection",
     "registration_projected": "Registration + projection",
+    "maisi": "Latent diffusion (MAISI)",
+    "autoencoder_ceiling": "Truth, encoded and decoded",
     MODEL: "ctinterp model",
 }
 
@@ -88,10 +90,12 @@ class ReportData:
         calibration: by task; empty where the model gives no standard deviation.
         decision: of the promotion gate; None where it has not been asked.
         provenance: by group (`packages`, `params`, `hashes`, `device`), name and value.
+        references: methods that are shown, but are neither the model nor its rivals.
         seed: of the bootstrap.
     """
 
     rows: pd.DataFrame
+    references: Collection[str]
     positions: Mapping[str, Mapping[str, Sequence[float]]]
     views: Sequence[View]
     losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -164,9 +168,10 @@ def render(report: ReportData) -> str:
 def _section(rows: pd.DataFrame, report: ReportData) -> TaskSection:
     profile, factor = str(rows["profile"].iloc[0]), int(rows["factor"].iloc[0])
     name = task_name(profile, factor)
-    differences = compare(rows, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
+    rivals = rows[~rows["method"].isin(report.references)]
+    differences = compare(rivals, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
     titled = [Difference(TITLES.get(d.baseline, d.baseline), d.interval, d.wins, d.by_case) for d in differences]
-    gain = best_baseline(rows, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
+    gain = best_baseline(rivals, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
     slug = f"{profile}-{factor}"
     floors = rows.loc[rows["method"] == MODEL, "noise_floor_db"].dropna()
     floor = None if floors.empty else float(floors.mean())

@@ -17,6 +17,9 @@ ROWS = {"maisi": "maisi", "model": "nullspace"}
 CEILING = "autoencoder_ceiling"
 """The row of the truth, encoded and decoded."""
 
+REFERENCES = (CEILING, *(row for row in ROWS if row != "model"))
+"""Rows that are shown, but are neither the model nor its rivals."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -49,7 +52,7 @@ class Case:
 
 def without_others(rows: pd.DataFrame) -> pd.DataFrame:
     """Per-case rows of the model and the classical methods, without those that are shown but no rivals."""
-    return rows[~rows["method"].isin([CEILING, *(row for row in ROWS if row != "model")])]
+    return rows[~rows["method"].isin(REFERENCES)]
 
 
 def write_cases(path: Path, cases: list[Case]) -> None:

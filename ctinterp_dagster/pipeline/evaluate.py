@@ -15,7 +15,7 @@ from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
 from ctinterp_dagster.params import Params, Profile
 from ctinterp_dagster.physics.operator import slices_to_keep
-from ctinterp_dagster.pipeline.cases import CEILING, ROWS, Case, read_cases, without_others
+from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, ROWS, Case, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_methods
 from ctinterp_dagster.records import write_csv, write_json
@@ -87,12 +87,13 @@ def calibration(case: Case, thin: Volume, profile: Profile, params: Params, layo
 def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
     """By profile: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
     metrics: dict[str, Any] = {}
+    beside = (*REFERENCES, "model")
     for profile, group in rows.groupby("profile", sort=False):
         means = {name: summarise(group, name, seed=seed) for name in SUMMARISED}
         best = best_baseline(without_others(group), "psnr_db", method="model", higher_is_better=True, seed=seed)
         metrics[str(profile)] = {
             **{name: intervals["model"].mean for name, intervals in means.items()},
             "gain_db": best.interval.mean,
-            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in (CEILING, *ROWS)},
+            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in beside},
         }
     return metrics

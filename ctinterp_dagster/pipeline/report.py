@@ -19,7 +19,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.cases import Case, read_cases
+from ctinterp_dagster.pipeline.cases import REFERENCES, Case, read_cases
 from ctinterp_dagster.records import file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
@@ -44,6 +44,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     shown = read_cases(layout, "test")[: params.report.views]
     data = ReportData(
         rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
+        references=REFERENCES,
         positions=positions(layout),
         views=[view for case in shown for view in previewed(views_of(case, params, layout), case, layout)],
         losses=curves(layout),

@@ -1,6 +1,7 @@
 """Which denoiser? Diffusion in the null space, and in the latent space of the autoencoder."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,12 +24,12 @@ from ctinterp_dagster.pipeline.training import (
     watched,
     write_curve,
 )
-from ctinterp_dagster.records import code_version, file_hash, read_json, write_json
+from ctinterp_dagster.records import code_version, file_hash, read_json, whole_file, write_csv, write_json
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.denoiser import train_denoiser
 from ctinterp_dagster.training.latents import LatentPair, PatchSettings
 from ctinterp_dagster.training.loop import StepRecord, run_loop
-from ctinterp_dagster.training.nullspace import NoisySlabs, NullSpaceObjective
+from ctinterp_dagster.training.nullspace import NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,10 @@ Model = NullSpaceDiffusion | LatentDiffusion
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/train/<model>/model.safetensors`, `reports/train/<model>.csv` and `metrics.json`.
+    """Write `data/train/<model>/model.safetensors`; in `reports/train` the curves `<model>.csv`, and `metrics.json`.
 
-    A model whose parameters, code and data are those of the file that is there is not trained again.
+    A model whose parameters, code and data are those of the file that is there is not trained again; its curves lie
+    beside it, because DVC empties the reports before the stage runs.
     """
     metrics: dict[str, float] = {}
     trainings: dict[str, Callable[[Params, Layout, Mapping[str, Any]], Mapping[str, float]]] = {
@@ -54,6 +56,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             numbers = training(params, layout, recipe)
             if is_main_process():
                 write_json(done, {"key": recipe_key(recipe), "metrics": dict(numbers)})
+        if is_main_process():
+            for curve in done.parent.glob("*.csv"):
+                with whole_file(layout.report("train") / curve.name) as partial:
+                    shutil.copyfile(curve, partial)
         metrics |= {f"{name}_{key}": value for key, value in read_json(done)["metrics"].items()}
     if is_main_process():
         write_json(layout.report("train") / "metrics.json", metrics)
@@ -91,18 +97,23 @@ def train_nullspace(params: Params, layout: Layout, recipe: Mapping[str, Any]) -
 
     unseen = thin_volumes(layout, "val")
     count = max(1, VALIDATION_SLABS // section.batch_size)
+    validation = noisy(unseen).fixed(count, params.base.seed) if unseen else []
+    objective = NullSpaceObjective(model)
     with (
         resumable(layout.trained("nullspace").parent, recipe) as checkpoint,
         watched("nullspace", section.steps) as on_step,
     ):
         history = run_loop(
-            NullSpaceObjective(model),
+            objective,
             noisy(thin_volumes(layout, "train")),
             loop_settings(section, params.base),
-            validation=noisy(unseen).fixed(count, params.base.seed) if unseen else (),
+            validation=validation,
             checkpoint=checkpoint,
             on_step=on_step,
         )
+        if is_main_process():
+            rows = loss_by_time(objective, validation) if validation else []
+            write_csv(layout.trained("nullspace").with_name("nullspace_by_time.csv"), rows, ["t", "loss"])
         return results(model, "nullspace", history, layout)
 
 
@@ -130,7 +141,7 @@ def results(model: Model, name: str, history: Sequence[StepRecord], layout: Layo
     """Write the weights and the curve; the numbers of the training."""
     if is_main_process():
         model.save(layout.trained(name))
-        write_curve(layout.report("train") / f"{name}.csv", history)
+        write_curve(layout.trained(name).with_name(f"{name}.csv"), history)
     return {**final_losses(history), "parameters": sum(p.numel() for p in model.denoiser.parameters())}
 
 

@@ -1,5 +1,7 @@
 """Training of the null-space model: first what to expect, then the diffusion around it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,6 +14,7 @@ from ctinterp_dagster.training.slabs import ThickSlabs
 HEADLINE = (-1.0, 1.0)  # windows that are reported, in units of 1000 HU
 SOFT = (-0.16, 0.24)
 SCALE = UNIT_HU / 1000
+SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 HEADLINE_WEIGHT, SOFT_WEIGHT, ABSOLUTE_WEIGHT, SPREAD_WEIGHT = 30.0, 90.0, 0.2, 0.01
 
 
@@ -89,6 +92,26 @@ class NullSpaceObjective(nn.Module):
         target = training_target(e, noise, t, model.config.prediction)
         loss = functional.mse_loss(output.float(), target, reduction="none") * known
         return loss.sum() / known.expand_as(loss).sum()
+
+
+@torch.no_grad()
+def loss_by_time(objective: NullSpaceObjective, batches: Sequence[Batch]) -> list[dict[str, float]]:
+    """Mean loss at each of nine times: at which level of noise does the denoiser know something?
+
+    Predicting nothing has a loss near 1 at every time, for v as for x0.
+
+    Args:
+        objective: of the trained model.
+        batches: what `NoisySlabs.fixed` gives; their own times are not used.
+    """
+    device = next(objective.parameters()).device
+    rows = []
+    for t in SHOWN_TIMES:
+        losses = [
+            objective(*(part.to(device) for part in [*batch[:-1], torch.full_like(batch[-1], t)])) for batch in batches
+        ]
+        rows.append({"t": t, "loss": float(torch.stack(losses).mean())})
+    return rows
 
 
 class NoisySlabs:

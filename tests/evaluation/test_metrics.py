@@ -10,6 +10,7 @@ from ctinterp_dagster.evaluation.metrics import (
     SOFT_HU,
     Truth,
     body_mask,
+    interiors,
     noise_along_z_hu,
     psnr_db,
     quiet_tissue,
@@ -101,6 +102,19 @@ def test_a_shift_of_one_tissue_shows_in_that_tissue_only(truth: Truth) -> None:
     assert scores.shift_muscle_hu == pytest.approx(7, abs=1e-4)
     assert scores.shift_air_hu == 0
     assert scores.shift_bone_hu is None
+
+
+def test_an_estimate_without_noise_is_not_shifted(truth: Truth) -> None:
+    scores = score(block(noise_hu=0.0), truth, residual_hu=0.0)
+    assert scores.shift_air_hu == pytest.approx(0, abs=0.5)
+    assert scores.shift_muscle_hu == pytest.approx(0, abs=0.5)
+
+
+def test_edges_belong_to_no_tissue() -> None:
+    hu = block(noise_hu=0.0)
+    inside = interiors(hu, FACTOR, None)
+    assert not (inside["air"] | inside["muscle"])[:, 2:8, 8:-8].any()
+    assert inside["muscle"][:, 8:-8, 8:-8].all()
 
 
 @settings(max_examples=10, deadline=None)

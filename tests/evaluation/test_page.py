@@ -30,6 +30,7 @@ def rows(model_db: float = 30.0, cases: int = 3, profiles: tuple[str, ...] = ("b
 def report(**changes: Any) -> ReportData:
     data = ReportData(
         rows=rows(),
+        references=(),
         positions={"box x5": {"cubic": [3, 2, 1, 2, 3], "model": [2, 1, 1, 1, 2]}},
         views=[View("case 0, soft tissue", "Three planes of a case.", b"\x89PNG")],
         losses={"train": ([1, 2, 3], [1.0, 0.5, 0.2])},
@@ -102,6 +103,14 @@ def test_every_picture_has_a_text_and_every_table_its_own_scroll_box(page: str) 
 
 def test_the_page_says_what_it_is_not(page: str) -> None:
     assert page.count("Research use only, not a medical device") == 2
+
+
+def test_what_is_shown_for_reference_is_no_baseline() -> None:
+    ceiling = rows().query("method == 'tv_projected'").assign(method="autoencoder_ceiling")
+    with_ceiling = pd.concat([rows().query("method != 'tv_projected'"), ceiling])
+    page = render(report(rows=with_ceiling, references=("autoencoder_ceiling",)))
+    assert "against Cubic B-spline, the best baseline" in page
+    assert page.count("Truth, encoded and decoded") == 1 + 3  # the table of means, and each case
 
 
 def test_the_best_of_a_column_is_bold_with_its_interval(page: str) -> None:

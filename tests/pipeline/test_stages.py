@@ -84,6 +84,19 @@ def test_a_run_elsewhere_gives_the_same_bytes(done: tuple[Params, Layout], layou
     assert outputs(layout) == outputs(first)
 
 
+def test_what_is_not_trained_again_has_its_curves_all_the_same(done: tuple[Params, Layout], tmp_path: Path) -> None:
+    params, layout = done
+    shutil.copytree(layout.root, tmp_path / "copy")
+    copy = Layout(tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in copy.report("train").iterdir()}
+    weights = {name: file_hash(copy.trained(name)) for name in ("nullspace", "maisi")}
+    shutil.rmtree(copy.report("train"))  # as DVC does before it runs a stage
+    train.run(params, copy)
+    assert {path.name: path.read_bytes() for path in copy.report("train").iterdir()} == before
+    assert {"nullspace.csv", "nullspace_by_time.csv", "maisi.csv", "metrics.json"} == set(before)
+    assert {name: file_hash(copy.trained(name)) for name in weights} == weights
+
+
 def test_a_changed_factor_makes_the_thick_scans_again(done: tuple[Params, Layout], layout: Layout) -> None:
     params = smoke_params(layout.root, thicken={"factor": 4})
     ingest.run(params, layout)

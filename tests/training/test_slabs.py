@@ -10,6 +10,7 @@ from ctinterp_dagster.training.nullspace import (
     ExpectationObjective,
     NoisySlabs,
     NullSpaceObjective,
+    loss_by_time,
     true_coefficients,
 )
 from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
@@ -57,6 +58,15 @@ def test_the_diffusion_trains_the_denoiser_and_leaves_the_expectation() -> None:
     assert model.denoiser.leave.weight.grad is not None
     assert all(p.grad is None for p in model.expectation.parameters())
     assert {name.split(".")[0] for name, _ in objective.named_parameters()} == {"denoiser"}
+
+
+def test_an_untrained_denoiser_knows_nothing_at_any_level_of_noise() -> None:
+    torch.manual_seed(0)
+    model = NullSpaceDiffusion(NullSpaceConfig(TINY, (8, 8, 8), 1, "x0"))
+    batches = NoisySlabs(ThickSlabs([volume()], SLAB, 2), MODES).fixed(2, seed=0)
+    rows = loss_by_time(NullSpaceObjective(model), batches)
+    assert [row["t"] for row in rows] == [pytest.approx(n / 10) for n in range(1, 10)]
+    assert len({row["loss"] for row in rows}) == 1  # it answers 0: the loss is the data's own variance
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:

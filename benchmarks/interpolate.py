@@ -1,0 +1,91 @@
+"""Time and memory of `ctinterp interpolate` and of the classical methods on one scan, side by side; run by hand.
+
+    python benchmarks/interpolate.py thin.nii.gz
+    python benchmarks/interpolate.py thin.nii.gz --size 40 256 256 --size 20 256 256 --samples 1 --steps 2 --steps 4
+
+A thick scan of each SIZE (z y x) is tiled from a real one, mirrored at the joints, so that it has real texture at any
+size. Each method is a process of its own, from the file that is read to the file that is written: seconds are wall
+seconds of the whole process, memory is its peak. Prints a table in Markdown.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ctinterp_dagster.interpolation import thicken
+from ctinterp_dagster.scan.io import read_scan, write_volume
+
+FACTOR = 5
+CLASSICAL = """
+import sys, torch
+from pathlib import Path
+from dataclasses import replace
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.io import read_scan, write_volume
+thick = read_scan(Path(sys.argv[2])).volume
+operator = ThickeningOperator.from_factor(thick.depth * 5, 5, "box")
+aspect = thick.spacing_mm[0] / 5 / thick.spacing_mm[1]
+hu = METHODS[sys.argv[1]](torch.from_numpy(thick.hu), operator, aspect).numpy()
+write_volume(replace(thick, hu=hu), Path(sys.argv[3]))
+"""
+
+
+def tiled(source_hu: np.ndarray, size_zyx: tuple[int, int, int]) -> np.ndarray:
+    """A volume of any size from another: cropped, or mirrored again and again."""
+    widths = [(0, max(0, want - have)) for want, have in zip(size_zyx, source_hu.shape, strict=True)]
+    z, y, x = size_zyx
+    return np.ascontiguousarray(np.pad(source_hu, widths, mode="symmetric")[:z, :y, :x])
+
+
+def runs(thick: Path, out: Path, steps: tuple[int, ...], samples: int) -> Iterator[tuple[str, list[str]]]:
+    """Names and command lines."""
+    for method in ("cubic", "registration_projected"):
+        yield method, [sys.executable, "-c", CLASSICAL, method, str(thick), str(out)]
+    model = ["ctinterp", "interpolate", str(thick), "-o", str(out), "--factor", str(FACTOR)]
+    yield "model, the estimate (one step)", model
+    for count in steps if samples else ():
+        std = ["--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
+        yield f"model, and {samples} samples of {count} steps", [*model, *std]
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak resident GiB of a process."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} ended with status {status}")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+@click.command
+@click.argument("scan", type=click.Path(path_type=Path, exists=True))
+@click.option("--size", "sizes", nargs=3, type=int, multiple=True, default=[(40, 256, 256), (50, 512, 512)])
+@click.option("--samples", default=0, help="samples for the standard deviation")
+@click.option("--steps", multiple=True, type=int, default=[4], help="steps of a sample")
+def main(scan: Path, sizes: list[tuple[int, int, int]], samples: int, steps: tuple[int, ...]) -> None:
+    """Measure on SCAN, a thin one."""
+    thick = thicken(read_scan(scan).volume, FACTOR, "box")
+    print("| thick scan | method | seconds | µs a thin voxel | peak GiB |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        given, out = Path(folder) / "thick.nii.gz", Path(folder) / "thin.nii.gz"
+        for size in sizes:
+            write_volume(replace(thick, hu=tiled(thick.hu, size)), given)
+            for name, command in runs(given, out, steps, samples):
+                seconds, gib = measured(command)
+                out.unlink()
+                rate = seconds / (FACTOR * np.prod(size)) * 1e6
+                print(f"| {'x'.join(map(str, size))} | {name} | {seconds:.1f} | {rate:.2f} | {gib:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
