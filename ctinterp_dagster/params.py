@@ -77,6 +77,7 @@ class Optimisation(Section):
     clip_norm: Positive
     ema_decay: Fraction
     mixed_precision: Precision
+    gradient_checkpointing: bool
     checkpoint_every: Count
     validate_every: Count
 

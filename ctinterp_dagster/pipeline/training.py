@@ -41,6 +41,7 @@ def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
         clip_norm=section.clip_norm,
         ema_decay=section.ema_decay,
         mixed_precision=section.mixed_precision,
+        gradient_checkpointing=section.gradient_checkpointing,
         checkpoint_every=section.checkpoint_every,
         validate_every=section.validate_every,
         seed=base.seed,

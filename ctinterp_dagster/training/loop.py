@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ctinterp_dagster.errors import CheckpointError, TrainingError
 from ctinterp_dagster.model.ema import Ema
 from ctinterp_dagster.records import whole_file
+from ctinterp_dagster.training.recompute import recomputed
 
 Batch = tuple[Tensor, ...]
 
@@ -45,6 +46,8 @@ class LoopSettings:
         clip_norm: largest norm of the gradient.
         ema_decay: decay of the running mean of the weights.
         mixed_precision: no, bf16, or fp16 (GPU only).
+        gradient_checkpointing: compute the inside of each residual block again on the way back, in the place of
+            keeping it.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
         seed: of all chance; batch i depends on (seed, i) only.
@@ -59,6 +62,7 @@ class LoopSettings:
     clip_norm: float
     ema_decay: float
     mixed_precision: Literal["no", "bf16", "fp16"]
+    gradient_checkpointing: bool
     checkpoint_every: int
     validate_every: int
     seed: int
@@ -115,7 +119,7 @@ def run_loop(
         CheckpointError: the checkpoint cannot be read.
     """
     accelerator = _accelerator(settings)
-    with _repeatable(objective):
+    with _repeatable(objective), recomputed(objective, asked=settings.gradient_checkpointing):
         optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
         parallel, optimizer = accelerator.prepare(objective, optimizer)
         state = _State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay))

@@ -13,7 +13,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import CheckpointError, TrainingError
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.denoiser import Denoiser
+from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop, seeded
+from ctinterp_dagster.training.recompute import recomputed
 
 
 class StopHereError(Exception):
@@ -73,6 +77,39 @@ def test_two_runs_end_with_the_same_bits() -> None:
     (first, rows), (second, again) = tiny.train(), tiny.train()
     assert tiny.weights_hash(first) == tiny.weights_hash(second)
     assert rows == again
+
+
+def bytes_kept(network: nn.Module, given: tuple[object, ...], *, asked: bool) -> int:
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with recomputed(network, asked=asked), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(*given)
+        (output if isinstance(output, torch.Tensor) else output[0]).sum().backward()
+    return sum(kept)
+
+
+def test_gradient_checkpointing_changes_no_bit() -> None:
+    plain, again = tiny.train()[0], tiny.train(gradient_checkpointing=True)[0]
+    assert tiny.weights_hash(plain) == tiny.weights_hash(again)
+
+
+@pytest.mark.parametrize(
+    ("network", "given"),
+    [
+        (SliceUNet(2, 2, (8, 8, 8), 2, 3), (torch.randn(1, 2, 4, 16, 16), torch.randn(1, 3))),
+        (Denoiser(2, 2, (8, 8), 2), (torch.randn(1, 2, 8, 8, 8), torch.randn(1, 2, 8, 8, 8), torch.rand(1))),
+        (MaisiAutoencoder((8, 8, 8), 4, 4), (torch.rand(1, 1, 16, 16, 16), torch.Generator())),
+    ],
+    ids=["slice unet", "denoiser", "autoencoder"],
+)
+def test_gradient_checkpointing_keeps_less_for_the_way_back(network: nn.Module, given: tuple[object, ...]) -> None:
+    plain, again = (bytes_kept(network, given, asked=asked) for asked in (False, True))
+    assert again < 0.5 * plain
+    assert all("forward" not in module.__dict__ for module in network.modules())
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulation": 2}, {"mixed_precision": "bf16"}])

@@ -24,6 +24,7 @@ SETTINGS = LoopSettings(
     clip_norm=1.0,
     ema_decay=0.9,
     mixed_precision="no",
+    gradient_checkpointing=False,
     checkpoint_every=2,
     validate_every=3,
     seed=7,

@@ -1,0 +1,142 @@
+"""What the trainings of a preset need on a device: memory, operations, days; computed, not run.
+
+    python benchmarks/training_cost.py gpu --tflops 100
+
+Each network is walked through once on torch's meta device, which has shapes and no numbers. What it keeps for the way
+back is counted as it is kept, at 2 bytes a number (bf16), the operations by torch's counter. For one process then
+
+    memory  = parameters x 20 bytes + batch x (kept + the largest block's own)
+    seconds = steps x accumulation x batch x operations forward x (3, or 4 with gradient checkpointing) / rate
+
+20 bytes are weights, gradient, AdamW's two moments and the running average in float32. The rate is what the device
+reaches, not what its data sheet says. Buffers of the libraries and the framework (1 to 2 GiB on a GPU) come on top.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+from ruamel.yaml import YAML
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ctinterp_dagster.cli.preset import PRESETS, override
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.denoiser import Denoiser
+from ctinterp_dagster.model.nullspace import TIMES, narrower
+from ctinterp_dagster.model.slice_unet import GEOMETRY, SliceUNet
+from ctinterp_dagster.params import Optimisation, Params
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES
+from ctinterp_dagster.training.recompute import BLOCKS, recomputed
+
+GIB = 1 << 30
+STATE_BYTES = 20
+KEPT_BYTES = 2  # a number
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One network in a training: `learns` has a way back; `given` are the shapes of one sample."""
+
+    network: nn.Module
+    given: tuple[tuple[int, ...], ...]
+    learns: bool = True
+
+
+def trainings(params: Params) -> Iterator[tuple[str, Optimisation, list[Pass]]]:
+    """Every training of a preset: its name, section and networks."""
+    ae, ex, nu, ma = params.autoencoder, params.expect, params.train.nullspace, params.train.maisi
+    whole = MaisiAutoencoder(ae.channels, ae.latent_channels, ae.norm_groups)
+    latent = (1, ae.latent_channels, *(n // 4 for n in ae.patch_zyx))
+    yield "autoencoder", ae, [Pass(whole.encoder, ((1, 1, *ae.patch_zyx),)), Pass(whole.decoder, (latent,))]
+    mean = SliceUNet(FEATURES, MODES, ex.channels, ex.blocks, GEOMETRY)
+    spread = SliceUNet(FEATURES + MODES, MODES, narrower(ex.channels), 1, GEOMETRY)
+
+    def seen(network: SliceUNet, channels: int, slab: tuple[int, ...], told: int, *, learns: bool = True) -> Pass:
+        return Pass(network, ((1, channels, *slab), (1, told)), learns)
+
+    yield "expect", ex, [
+        seen(mean, FEATURES, ex.slab_zyx, GEOMETRY), seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY)
+    ]  # fmt: skip
+    shown = FEATURES + 3 * MODES
+    denoiser = SliceUNet(shown, MODES, nu.channels, nu.blocks, GEOMETRY + TIMES)
+    yield (
+        "nullspace",
+        nu,
+        [
+            seen(denoiser, shown, nu.slab_zyx, GEOMETRY + TIMES),
+            seen(mean, FEATURES, nu.slab_zyx, GEOMETRY, learns=False),
+            seen(spread, FEATURES + MODES, nu.slab_zyx, GEOMETRY, learns=False),
+        ],
+    )
+    noisy = (1, ae.latent_channels, *ma.patch_zyx)
+    yield (
+        "maisi",
+        ma,
+        [Pass(Denoiser(ae.latent_channels, ae.latent_channels, ma.channels, ma.blocks), (noisy, noisy, (1,)))],
+    )
+
+
+def walk(network: nn.Module, given: tuple[Tensor, ...], *, again: bool) -> tuple[int, int]:
+    """Numbers kept for the way back, and operations of the way there."""
+    weights = {id(parameter) for parameter in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in weights:
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes() // tensor.element_size()  # noqa: SLF001
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with recomputed(network, asked=again), hooks, FlopCounterMode(display=False) as counter:
+        network(*given)
+    return sum(kept.values()), counter.get_total_flops()
+
+
+def largest_block(network: nn.Module, given: tuple[Tensor, ...]) -> int:
+    """Numbers that the dearest residual block keeps when it is computed again."""
+    inputs: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
+    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    hooks = [block.register_forward_hook(lambda block, args, _: inputs.append((block, args))) for block in blocks]
+    network(*given)
+    for hook in hooks:
+        hook.remove()
+    return max(walk(block, args, again=False)[0] for block, args in inputs)
+
+
+@click.command
+@click.argument("preset", type=click.Choice(sorted(path.stem for path in PRESETS.glob("*.yaml"))))
+@click.option("--tflops", default=100.0, help="what the device reaches in bf16, TFLOP/s")
+def main(preset: str, tflops: float) -> None:
+    """Print a table in Markdown for PRESET; run in the project's root."""
+    yaml = YAML(typ="safe")
+    values = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
+    override(values, yaml.load((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")))
+    print("| training | parameters M | kept a sample GiB | again GiB | memory GiB | GFLOP forward a sample | days |")
+    print("|---|---|---|---|---|---|---|")
+    with torch.device("meta"):
+        for name, section, passes in trainings(Params.model_validate(values)):
+            again = section.gradient_checkpointing
+            parameters = kept = inside = 0
+            work = forward = 0.0
+            for part in passes:
+                given = tuple(torch.empty(shape) for shape in part.given)
+                numbers, operations = walk(part.network, given, again=again and part.learns)
+                forward += operations
+                work += operations * ((4 if again else 3) if part.learns else 1)
+                if part.learns:
+                    parameters += sum(p.numel() for p in part.network.parameters())
+                    kept += numbers
+                    inside = max(inside, largest_block(part.network, given) if again else 0)
+            memory = parameters * STATE_BYTES + section.batch_size * (kept + inside) * KEPT_BYTES
+            days = section.steps * section.accumulation * section.batch_size * work / (tflops * 1e12) / 86400
+            print(
+                f"| {name} | {parameters / 1e6:.1f} | {kept * KEPT_BYTES / GIB:.2f} | {inside * KEPT_BYTES / GIB:.2f} "
+                f"| {memory / GIB:.1f} | {forward / 1e9:.0f} | {days:.2f} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
