@@ -46,6 +46,7 @@ def group_moments(slabs: Iterable[Tensor], norm: nn.GroupNorm, batch: int) -> tu
             count += size
             mean += step * (size / count)
             squares += about_squares - size * rest.square() + step.square() * (size * (count - size) / count)
+        del slab, stored, part  # or the slab would stay while the next one is computed
     grouped = mean.view(batch, groups, -1)
     group_mean = grouped.mean(-1, keepdim=True)
     variance = (squares.view(batch, groups, -1) / max(count, 1) + (grouped - group_mean).square()).mean(-1)

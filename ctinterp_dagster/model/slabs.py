@@ -237,8 +237,8 @@ class Field:
 
     def whole(self) -> Tensor:
         """All rows, stored whether or not the budget had planned for them; empty on the meta device in a dry run."""
-        for _ in self._pass(store=not isinstance(self._origin, Tensor)):
-            pass
+        for slab in self._pass(store=not isinstance(self._origin, Tensor)):
+            del slab
         assert isinstance(self._origin, Tensor)
         return self._origin
 
@@ -255,6 +255,7 @@ class Field:
             if store:
                 whole[:, :, start : start + rows] = slab
             yield slab
+            del slab  # or it would stay while the next one is computed
         for kept in self._budget.plan.held:
             kept.forget()
         if store:
