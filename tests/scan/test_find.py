@@ -11,12 +11,14 @@ import pytest
 
 from ctinterp_dagster.errors import (
     MissingInputError,
+    MissingSlicesError,
     MixedSeriesError,
     NotCtError,
-    SliceSpacingError,
+    TruncatedScanError,
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io import Found, archive, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
 
 Series = Callable[..., Path]
@@ -92,7 +94,7 @@ def test_a_refusal_is_known_before_the_pixels_are_read(series: Series) -> None:
     series(name="raw/scout", n=1, SeriesInstanceUID="1.2.8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     reasons = {f.name: type(f.refusal) for f in find_scans(folder.parent)}
     assert reasons == {
-        "bad/series-0005": SliceSpacingError,
+        "bad/series-0005": MissingSlicesError,
         "good/series-0004": type(None),
         "scout/series-0004": NotCtError,
     }
@@ -101,7 +103,7 @@ def test_a_refusal_is_known_before_the_pixels_are_read(series: Series) -> None:
 def test_a_refused_scan_among_others_is_named_with_its_reason(series: Series) -> None:
     series(name="raw/good")
     (series(name="raw/bad", SeriesInstanceUID="1.2.5") / "003.dcm").unlink()
-    with pytest.raises(MixedSeriesError, match=r"'bad/series-0004' \(refused: slice_spacing\), 'good/series-0004'"):
+    with pytest.raises(MixedSeriesError, match=r"'bad/series-0004' \(refused: missing_slices\), 'good/series-0004'"):
         read_scan(series(name="raw/good").parent)
 
 
@@ -197,6 +199,20 @@ def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     raw[at : at + 4] = (100).to_bytes(4, "little")
     path.write_bytes(raw)
     assert "cannot be unpacked" in _refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd"])
+def test_a_truncated_volume_file_is_told_from_a_corrupt_one(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    write_volume(phantom(1, (12, 32, 32), (2.0, 6.0, 6.0), 10.0), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with pytest.raises(TruncatedScanError, match=r"v\.\S+: no readable .*; make it again"):
+        read_scan(path)
+    path.write_bytes(b"no header" + whole)
+    with pytest.raises(UnreadableScanError, match="no readable") as caught:
+        read_scan(path)
+    assert type(caught.value) is UnreadableScanError
 
 
 @pytest.mark.parametrize("cut", [10, 100])

@@ -1,13 +1,20 @@
 """Which scans a path holds, and reading one of them."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ctinterp_dagster.errors import MissingInputError, MixedSeriesError, ScanError, UnreadableScanError
+from ctinterp_dagster.errors import (
+    MissingInputError,
+    MixedSeriesError,
+    ScanError,
+    TruncatedScanError,
+    UnreadableScanError,
+)
 from ctinterp_dagster.scan.io.archive import ARCHIVE_SUFFIXES, unpacked
 from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
 from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
@@ -15,6 +22,8 @@ from ctinterp_dagster.scan.io.source import Found, Kind, Scan
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+# How gzip, nibabel and SimpleITK say that a file ends too early.
+ENDS_EARLY = re.compile(r"end-of-stream|Expected \d+ bytes, got|fread got only")
 
 
 def _looks_like_dicom(file: Path) -> bool:
@@ -163,7 +172,10 @@ def _choose(path: Path, series: str | None) -> Found:
 def _read(kind: Kind, files: Sequence[Path]) -> Scan:
     if kind == "dicom":
         return read_series(files)
-    volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
+    try:
+        volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
+    except UnreadableScanError as error:
+        raise TruncatedScanError(str(error)) if ENDS_EARLY.search(str(error)) else error from error
     return Scan(volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=kind, burned_in_annotation=False)
 
 
