@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Scores, Truth, score
+from ctinterp_dagster.interpolation import Aligned
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -84,8 +85,15 @@ def score_methods(
         models: restore with what was learned, by the name of the table's row.
     """
     operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
-    truth = Truth.of(thin.hu[: thick.depth * factor], factor=factor)
-    thick_hu = torch.from_numpy(thick.hu)
+    kept = thin.with_slices(thin.hu[: operator.n_thin], 0, thin.spacing_mm[0])
+    return score_aligned(Aligned(thick, kept, operator, factor), baselines=baselines, models=models)
+
+
+def score_aligned(pair: Aligned, *, baselines: tuple[str, ...], models: Mapping[str, Restore]) -> Iterator[Scored]:
+    """The same for scans whose operator is known."""
+    thin, operator = pair.thin, pair.operator
+    truth = Truth.of(thin.hu, factor=pair.factor)
+    thick_hu = torch.from_numpy(pair.thick.hu)
     aspect = thin.spacing_mm[0] / ((thin.spacing_mm[1] + thin.spacing_mm[2]) / 2)
     classical = {name: lambda y, a, method=METHODS[name]: method(y, a, aspect) for name in baselines}
     for method, restore in {**classical, **models}.items():

@@ -339,4 +339,5 @@ def read_series(files: Sequence[Path]) -> Scan:
         modality=used[0].modality,
         kind="dicom",
         burned_in_annotation=any(h.burned_in for h in used),
+        derived=any("DERIVED" in h.image_type for h in used),
     )

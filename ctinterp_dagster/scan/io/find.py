@@ -18,7 +18,8 @@ from ctinterp_dagster.errors import (
 from ctinterp_dagster.scan.io.archive import ARCHIVE_SUFFIXES, unpacked
 from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
 from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
-from ctinterp_dagster.scan.io.source import Found, Kind, Scan
+from ctinterp_dagster.scan.io.grid import Grid
+from ctinterp_dagster.scan.io.source import Found, Kind, Place, Scan
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
@@ -55,7 +56,9 @@ def _visible_files(folder: Path) -> Iterable[Path]:
 
 
 def _located(name: str, error: ScanError) -> ScanError:
-    return type(error)(f"{name}: {error}")
+    located = type(error)(f"{name}: {error}")
+    located.__cause__ = error
+    return located
 
 
 def _unreadable(name: str, files: Sequence[Path], error: ScanError) -> Found:
@@ -68,12 +71,19 @@ def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
 
 
 def _series(name: str, files: Sequence[DicomFile]) -> Found:
-    refusal = None
+    refusal = place = None
     try:
-        check_series(files)
+        place = _place(check_series(files), files)
     except ScanError as error:
         refusal = _located(name, error)
-    return Found(name, "dicom", tuple(f.file for f in files), refusal=refusal, uid=files[0].series)
+    return Found(name, "dicom", tuple(f.file for f in files), refusal=refusal, uid=files[0].series, place=place)
+
+
+def _place(grid: Grid, files: Sequence[DicomFile]) -> Place:
+    first = next(f for f in files if f.planes and not f.is_companion)
+    size = (len(grid.planes), *grid.planes[0].size)
+    axes = tuple(float(v) for v in grid.direction.T.ravel())
+    return Place(first.patient, first.frame_of_reference, first.kernel, size, grid.spacing_mm, grid.origin_mm, axes)
 
 
 def _dicom_scans(files: Sequence[Path], root: Path) -> list[Found]:
