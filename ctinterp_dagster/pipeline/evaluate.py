@@ -17,11 +17,11 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
+from ctinterp_dagster.physics.operator import slices_to_keep
 from ctinterp_dagster.pipeline.cases import CEILING, REAL, ROWS, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.real import aligned_pairs
-from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_aligned
+from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_aligned, synthetic
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 
@@ -56,13 +56,12 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     for case in read_cases(layout, "test"):
         thin = read_scan(case.thin(layout)).volume
-        kept = thin.with_slices(thin.hu[: slices_to_keep(thin.depth, factor)], 0, thin.spacing_mm[0])
-        ceiling = autoencoder_ceiling(autoencoder, torch.from_numpy(kept.hu), params.generate.memory_gib)
+        kept = torch.from_numpy(thin.hu[: slices_to_keep(thin.depth, factor)])
+        ceiling = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
         for profile in params.thicken.profiles:
-            operator = ThickeningOperator.from_factor(kept.depth, factor, profile)
             yield Task(
                 labels={"case": case.case, "factor": factor, "profile": profile},
-                scans=Aligned(read_scan(case.thick(layout, profile)).volume, kept, operator, factor),
+                scans=synthetic(thin, read_scan(case.thick(layout, profile)).volume, factor, profile),
                 ceiling=ceiling,
                 estimates={model: case.estimate(layout, model, profile) for model in ROWS.values()},
                 deviation=case.deviation(layout, JUDGED, profile),

@@ -187,7 +187,6 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
         ScanError: the reason.
     """
     read = read_scan(scan)
-    check_volume(read.volume, min_slices=section.min_slices)
     if read.derived:
         raise DerivedError(
             "ImageType says DERIVED, computed from other images: expected ORIGINAL as thin truth; interpolate it "
@@ -198,6 +197,7 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
             f"slices every {read.volume.spacing_mm[0]:g} mm are not thin truth: expected at most "
             f"{section.max_spacing_mm:g} mm (ingest.max_spacing_mm); interpolate it instead"
         )
+    check_volume(read.volume, min_slices=section.min_slices)
     return read
 
 

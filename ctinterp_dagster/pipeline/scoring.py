@@ -65,32 +65,21 @@ class Scored:
     peak_rss_mib: float
 
 
-def score_methods(
-    thin: Volume,
-    thick: Volume,
-    *,
-    factor: int,
-    profile: Profile,
-    baselines: tuple[str, ...],
-    models: Mapping[str, Restore],
-) -> Iterator[Scored]:
-    """Restore a thick scan with every method, one after the other, and score the results against the truth.
-
-    Args:
-        thin: the truth.
-        thick: what `interpolate.thicken` made of it.
-        factor: thin slices a thick one.
-        profile: slice profile of the thick scan.
-        baselines: names of classical methods.
-        models: restore with what was learned, by the name of the table's row.
-    """
+def synthetic(thin: Volume, thick: Volume, factor: int, profile: Profile) -> Aligned:
+    """A thin scan, cut to whole groups of `factor` slices, and what `thicken` made of it."""
     operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
     kept = thin.with_slices(thin.hu[: operator.n_thin], 0, thin.spacing_mm[0])
-    return score_aligned(Aligned(thick, kept, operator, factor), baselines=baselines, models=models)
+    return Aligned(thick, kept, operator, factor)
 
 
 def score_aligned(pair: Aligned, *, baselines: tuple[str, ...], models: Mapping[str, Restore]) -> Iterator[Scored]:
-    """The same for scans whose operator is known."""
+    """Restore a thick scan with every method, one after the other, and score the results against the truth.
+
+    Args:
+        pair: thick scan, truth, and how they are related.
+        baselines: names of classical methods.
+        models: restore with what was learned, by the name of the table's row.
+    """
     thin, operator = pair.thin, pair.operator
     truth = Truth.of(thin.hu, factor=pair.factor)
     thick_hu = torch.from_numpy(pair.thick.hu)
