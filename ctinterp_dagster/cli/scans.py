@@ -115,7 +115,7 @@ def list_() -> None:
     The places of scans that scans.csv does not list are known to whoever has the key and data/raw, and in no file.
     """
     layout, key = Layout(Path()), load_key()
-    places = {pseudonym(found.name, key, "s"): found.name for found in find_scans(layout.raw)}
+    places = {pseudonym(found.name, key, "s"): found.name for found in find_scans(layout.raw, keep_headers=True)}
     table = Table("case", "patient", "split", "in data/raw")
     for row in read_csv(layout.ingest / "cases.csv"):
         table.add_row(row["case"], row["patient"], row["split"], places.get(row["case"], ""))

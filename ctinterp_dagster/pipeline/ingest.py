@@ -13,7 +13,7 @@ from ctinterp_dagster.params import Ingest, Params
 from ctinterp_dagster.pipeline.cases import Case, RealPair, write_cases, write_pairs
 from ctinterp_dagster.records import CaseFolder, code_version, read_csv, read_json, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
-from ctinterp_dagster.scan.identity import load_key, pseudonym, without_names
+from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
 from ctinterp_dagster.scan.pairs import LEAST_SHARED, partners
 from ctinterp_dagster.scan.phantom import phantom
@@ -38,7 +38,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     code = code_version("scan", "pipeline/ingest.py")
     recipe = {"code": code, "min_slices": section.min_slices, "max_spacing_mm": section.max_spacing_mm}
     folder = CaseFolder(layout.ingest, recipe)
-    found = [scan for scan in find_scans(layout.raw) if not scan.name.startswith(SCANS_TABLE)]
+    found = [scan for scan in find_scans(layout.raw, keep_headers=True) if not scan.name.startswith(SCANS_TABLE)]
     if found:
         done = ingest_scans(found, section, layout, folder)
     else:
@@ -124,7 +124,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
         except ScanError as error:
-            refusal = error if listed else without_names(error, scan)
+            refusal = error if listed else scan.without_names(error)
             logger.warning("scan=%s quarantined reason=%s: %s", name, refusal.reason, refusal)
             done.refused.append((name, refusal))
             continue

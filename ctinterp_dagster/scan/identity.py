@@ -2,13 +2,9 @@
 
 import hashlib
 import os
-import re
 import secrets
 from pathlib import Path
 from typing import Literal
-
-from ctinterp_dagster.errors import ScanError
-from ctinterp_dagster.scan.io.source import Found
 
 
 def key_file() -> Path:
@@ -34,20 +30,3 @@ def pseudonym(identifier: str, key: bytes, kind: Literal["p", "s"] = "p") -> str
     Source: DICOM PS3.15, annex E (de-identification); the keyed hash is BLAKE2b (RFC 7693).
     """
     return f"{kind}-" + hashlib.blake2b(identifier.encode(), key=key, digest_size=6).hexdigest()
-
-
-def without_names(error: ScanError, scan: Found) -> ScanError:
-    """The same refusal without the names of folders and files: the k-th file of the scan is called `file k`.
-
-    Names that an archive holds stand in quotes, and go with them.
-    """
-    plain: BaseException = error
-    while isinstance(plain.__cause__, ScanError):  # `find_scans` puts the scan's place before the message
-        plain = plain.__cause__
-    said = str(plain)
-    for number, file in sorted(enumerate(scan.files, 1), key=lambda item: -len(item[1].name)):
-        for name in (str(file), file.name):
-            said = said.replace(name, f"file {number}")
-    if scan.archive or scan.kind == "unreadable":
-        said = re.sub(r"'[^']*'", "a member", said)
-    return type(error)(said)

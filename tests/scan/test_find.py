@@ -4,6 +4,7 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,13 @@ from ctinterp_dagster.errors import (
     TruncatedScanError,
     UnreadableScanError,
 )
+from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, archive, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.io.dicom import read_header
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+
+from .conftest import ct_slice
 
 Series = Callable[..., Path]
 
@@ -242,3 +247,29 @@ def test_a_series_is_picked_by_its_uid(series: Series, tmp_path: Path) -> None:
     assert read_scan(tmp_path / "raw", series="1.2.5").thickness_mm == 3.0
     with pytest.raises(MixedSeriesError, match=r"none is named '1\.2\.9'"):
         read_scan(tmp_path / "raw", series="1.2.9")
+
+
+def told(found: list[Found]) -> list[tuple[Found, str]]:
+    """What can be compared: errors are equal to themselves only."""
+    return [(replace(f, refusal=None), repr(f.refusal)) for f in found]
+
+
+def test_kept_headers_give_the_same_and_only_changed_files_are_read(
+    series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = series(FrameOfReferenceUID="1.2.77", PatientID="anna")
+    series(name="scan/capture", n=1, SeriesInstanceUID="1.2.9", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    (*others, plain), first = find_scans(folder), find_scans(folder, keep_headers=True)
+    assert plain.place is not None
+    patient = pseudonym("anna", load_key())
+    assert told(first) == told([*others, replace(plain, place=replace(plain.place, patient=patient))])
+    cache = key_file().with_name("headers.json")
+    assert (cache.stat().st_mode & 0o777, "anna" in cache.read_text()) == (0o600, False)
+    read: list[str] = []
+    monkeypatch.setattr(
+        "ctinterp_dagster.scan.io.cache.read_header", lambda file: read.append(file.name) or read_header(file)
+    )
+    assert (told(find_scans(folder, keep_headers=True)), read) == (told(first), [])
+    ct_slice((-10.0, 20.0, 112.0), FrameOfReferenceUID="1.2.77", PatientID="anna").save_as(folder / "new.dcm")
+    (*_, found) = find_scans(folder, keep_headers=True)
+    assert (len(found.files), read) == (7, ["new.dcm"])

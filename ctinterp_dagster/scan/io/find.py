@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io.archive import ARCHIVE_SUFFIXES, unpacked
+from ctinterp_dagster.scan.io.cache import HeaderCache
 from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
 from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
 from ctinterp_dagster.scan.io.grid import Grid
@@ -86,13 +87,13 @@ def _place(grid: Grid, files: Sequence[DicomFile]) -> Place:
     return Place(first.patient, first.frame_of_reference, first.kernel, size, grid.spacing_mm, grid.origin_mm, axes)
 
 
-def _dicom_scans(files: Sequence[Path], root: Path) -> list[Found]:
+def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
     """One entry a series, wherever its files lie; companions without slices only where their folder has no series."""
     found = []
     by_series: dict[str, list[DicomFile]] = defaultdict(list)
     for file in files:
         try:
-            header = read_header(file)
+            header = read(file)
         except ScanError as error:
             found.append(_unreadable(file.relative_to(root).as_posix(), [file], error))
         else:
@@ -130,7 +131,7 @@ def _zip_scans(archive: Path, name: str) -> list[Found]:
         return [_unreadable(name, [archive], error)]
 
 
-def _folder_scans(files: Sequence[Path], root: Path) -> list[Found]:
+def _folder_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile] = read_header) -> list[Found]:
     found = []
     kinds = {file: _kind(file) for file in files}
     for file, kind in kinds.items():
@@ -142,20 +143,29 @@ def _folder_scans(files: Sequence[Path], root: Path) -> list[Found]:
         elif kind == "archive":
             error = UnreadableScanError(f"{file.suffix} archives are not read: unpack it, or make it a zip")
             found.append(_unreadable(name, [file], error))
-    found.extend(_dicom_scans([f for f, kind in kinds.items() if kind == "dicom"], root))
+    found.extend(_dicom_scans([f for f, kind in kinds.items() if kind == "dicom"], root, read))
     return sorted(found, key=lambda f: f.name)
 
 
-def find_scans(path: Path) -> list[Found]:
+def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
     """List the scans that a path holds, sorted by name, reading headers only.
 
     A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
     A DICOM series is one scan even if its files are spread over folders. Files that are no scans (text, viewers) are
     passed over; localizers, dose sheets and reports too, unless nothing else is in their folder.
 
+    Args:
+        path: where to look.
+        keep_headers: keep what the headers below a folder say, so that only new files are read the next time.
+
     Raises:
         MissingInputError: there is nothing at the path.
     """
+    if path.is_dir() and keep_headers:
+        cache = HeaderCache(path)
+        found = _folder_scans(list(_visible_files(path)), path, cache.read)
+        cache.save()
+        return found
     if path.is_dir():
         return _folder_scans(list(_visible_files(path)), path)
     if not path.is_file():

@@ -1,5 +1,6 @@
 """What a path holds, and what reading it gives."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ class Place:
     """Whose a DICOM series is and where it lies, by its headers. Identifies a person: it must not reach an output.
 
     Attributes:
-        patient: PatientID (0010,0020).
+        patient: PatientID (0010,0020), or its pseudonym where headers are kept.
         frame_of_reference: FrameOfReferenceUID (0020,0052); positions of series that share it can be compared.
         kernel: ConvolutionKernel (0018,1210).
         size: slices, rows, columns.
@@ -55,6 +56,22 @@ class Found:
     refusal: ScanError | None = None
     uid: str = ""
     place: Place | None = None
+
+    def without_names(self, error: ScanError) -> ScanError:
+        """A refusal of it without the names of folders and files: its k-th file is called `file k`.
+
+        Names that an archive holds stand in quotes, and go with them.
+        """
+        plain: BaseException = error
+        while isinstance(plain.__cause__, ScanError):  # `find_scans` puts the scan's place before the message
+            plain = plain.__cause__
+        said = str(plain)
+        for number, file in sorted(enumerate(self.files, 1), key=lambda item: -len(item[1].name)):
+            for name in (str(file), file.name):
+                said = said.replace(name, f"file {number}")
+        if self.archive or self.kind == "unreadable":
+            said = re.sub(r"'[^']*'", "a member", said)
+        return type(error)(said)
 
 
 @dataclass(frozen=True)
