@@ -58,21 +58,57 @@ class ScanError(CtinterpError):
 
 
 class UnreadableScanError(ScanError):
-    """The file is truncated, corrupt, encrypted, or of a format that no reader knows."""
+    """The file is corrupt, encrypted, or of a format that no reader knows."""
 
     reason = "unreadable"
 
 
+class TruncatedScanError(UnreadableScanError):
+    """The file ends before its values do."""
+
+    reason = "truncated"
+
+
 class NotCtError(ScanError):
-    """The images are not an axial CT volume: another modality, a localizer, a reformat."""
+    """The images are not an axial CT volume: another modality, a localizer, other planes."""
 
     reason = "not_ct"
 
 
+class SecondaryCaptureError(NotCtError):
+    """Pictures of a screen, whose numbers are grey levels."""
+
+    reason = "secondary_capture"
+
+
+class DerivedError(NotCtError):
+    """Images computed from slices: reformats, projections, perfusion maps, the results of ctinterp."""
+
+    reason = "derived"
+
+
 class SliceSpacingError(ScanError):
-    """Slices are missing, doubled or unevenly spaced along the slice normal."""
+    """Slices do not lie on a regular grid along the slice normal."""
 
     reason = "slice_spacing"
+
+
+class MissingSlicesError(SliceSpacingError):
+    """A step between neighbours is a multiple of the others."""
+
+    reason = "missing_slices"
+
+
+class DuplicateSlicesError(SliceSpacingError):
+    """Two slices lie at one place."""
+
+    reason = "duplicate_slices"
+
+
+class UnevenSpacingError(SliceSpacingError):
+    """The steps between neighbours differ."""
+
+    reason = "uneven_spacing"
 
 
 class GantryTiltError(ScanError):
@@ -82,15 +118,51 @@ class GantryTiltError(ScanError):
 
 
 class MixedSeriesError(ScanError):
-    """One folder or series mixes series, orientations, sizes or rescales."""
+    """One folder or series mixes patients, reconstructions, pixel spacings or sizes."""
 
     reason = "mixed_series"
 
 
+class MixedOrientationError(MixedSeriesError):
+    """The slices of one series face different ways."""
+
+    reason = "mixed_orientation"
+
+
+class MixedRescaleError(MixedSeriesError):
+    """The slices of one series come to HU in different ways."""
+
+    reason = "mixed_rescale"
+
+
 class IntensityError(ScanError):
-    """Values are not HU: NaN, constant, out of range, no rescale."""
+    """Values are not those of a CT."""
 
     reason = "intensity"
+
+
+class WrongUnitsError(IntensityError):
+    """Values are not HU: scaled, raw, masked, or out of the range of CT."""
+
+    reason = "wrong_units"
+
+
+class NotFiniteError(IntensityError):
+    """A value is NaN or infinite."""
+
+    reason = "not_finite"
+
+
+class ConstantError(IntensityError):
+    """Every voxel has the same value."""
+
+    reason = "constant"
+
+
+class ClippedError(IntensityError):
+    """Values were cut off at a display window."""
+
+    reason = "clipped"
 
 
 class TooFewSlicesError(ScanError):

@@ -30,7 +30,7 @@ class Layout:
 
     @property
     def ingest(self) -> Path:
-        """`volumes/<case>.nii`, `cases.csv`, `quarantine.csv`."""
+        """`volumes/<case>.nii`, `thick/<scan>.nii`, `cases.csv`, `pairs.csv`, `quarantine.csv`."""
         return self.root / "data" / "ingest"
 
     @property

@@ -57,6 +57,7 @@ class Ingest(Section):
     split: Split
     min_slices: Count
     max_spacing_mm: Positive
+    strict: bool
 
 
 class Thicken(Section):

@@ -124,7 +124,7 @@ class FileHashes:
 
     Attributes:
         path: where they are kept; DVC does not look at this file.
-        known: by absolute path: the file's status, and its hash.
+        known: by device and inode, for names may name a person: the file's status, and its hash.
         asked: those that were asked for, which are the ones that `save` keeps.
     """
 
@@ -145,7 +145,7 @@ class FileHashes:
             return file_hash(path)
         status, now_ns = path.stat(), time.time_ns()
         seen = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-        name = str(path.absolute())
+        name = f"{status.st_dev}-{status.st_ino}"
         before, value = self.asked.get(name) or self.known.get(name, (None, ""))
         if before != seen:
             value = file_hash(path)

@@ -9,6 +9,7 @@ from ctinterp_dagster.cli.evaluate import FIELDS
 from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
+from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
@@ -68,10 +69,31 @@ def test_evaluate_writes_the_records_of_every_method(
     labels = {"case", "method", "factor", "profile", "seconds", "peak_rss_mib"}
     assert set(rows[0]) == labels | set(FIELDS)
     assert {"psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "noise_floor_db"} <= set(rows[0])
-    assert rows[0]["case"] == "thin"
+    assert rows[0]["case"] == pseudonym("thin.nii.gz", load_key(), "s")
     assert rows[2]["residual_hu"] < 0.05 < rows[0]["residual_hu"]
     assert rows[1]["psnr_db"] > rows[0]["psnr_db"] > 20
     assert "cubic_projected" in capsys.readouterr().out
+
+
+def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path
+) -> None:
+    """The thin scan reaches beyond the thick one, by which nothing may shift."""
+    record = tmp_path / "scores.json"
+    thick = read_scan(scans / "thick.nii.gz").volume
+    write_volume(thick.with_slices(thick.hu[1:], 1, 5.0), tmp_path / "cut.nii.gz")
+    (tmp_path / "index.jsonl").write_text('{"file": "cut.nii.gz"}')
+    pair = [tmp_path / "cut.nii.gz", scans / "thin.nii.gz"]
+    assert run(monkeypatch, "evaluate", "--pair", *pair, "--methods", "linear,cubic_projected", "--json", record) == 0
+    rows = json.loads(record.read_text())
+    assert [(r["case"], r["profile"], r["factor"], r["method"]) for r in rows] == [
+        ("cut", "real", 5, "linear"),
+        ("cut", "real", 5, "cubic_projected"),
+    ]
+    assert rows[1]["psnr_db"] > 20
+    other = Volume(thick.hu, (5.0, 2.9, 3.0), thick.origin_mm, thick.direction)
+    write_volume(other, tmp_path / "other.nii.gz")
+    assert run(monkeypatch, "evaluate", "--pair", tmp_path / "other.nii.gz", pair[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +109,7 @@ def test_evaluate_writes_the_records_of_every_method(
         ),
         (["interpolate", "a.nii"], 2, "Missing option '-o'"),
         (["evaluate", "a.nii", "--methods", "magic"], 2, "'magic' is not one of"),
-        (["evaluate"], 2, "Missing argument 'THIN...'"),
+        (["evaluate"], 2, "give THIN volumes or --pair THICK THIN"),
         (["dance"], 2, "No such command 'dance'"),
         (["preset", "cpu"], 1, "error: params.yaml is missing"),
         (["scans", "add", "a.nii"], 1, "error: params.yaml is not here"),
@@ -141,7 +163,7 @@ def test_check_says_what_a_scan_is(
     assert (verdict["verdict"], verdict["shape_zyx"]) == ("fit", [8, 40, 44])
     assert verdict["spacing_mm"] == pytest.approx([5.0, 2.9, 2.8])
     (tmp_path / "bad.nii.gz").write_bytes((scans / "thick.nii.gz").read_bytes()[:500])
-    assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 1
+    assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 0
     assert "unreadable" in capsys.readouterr().out
 
 
@@ -149,7 +171,7 @@ def test_check_gives_the_geometry_of_what_it_refuses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(Volume(np.zeros((4, 5, 6), np.float32), (5.0, 1.0, 1.0), (0, 0, 0), np.eye(3)), tmp_path / "flat.nii")
-    assert run(monkeypatch, "scans", "check", tmp_path / "flat.nii", "--json") == 1
+    assert run(monkeypatch, "scans", "check", tmp_path / "flat.nii", "--json", "--strict") == 1
     verdict = json.loads(capsys.readouterr().out)[0]
-    assert (verdict["verdict"], verdict["shape_zyx"]) == ("intensity", [4, 5, 6])
+    assert (verdict["verdict"], verdict["shape_zyx"]) == ("constant", [4, 5, 6])
     assert "every voxel is 0" in verdict["remark"]

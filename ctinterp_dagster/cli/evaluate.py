@@ -1,6 +1,7 @@
 """Held-out thin scans, thickened, restored with every method, and scored."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,12 +11,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ctinterp_dagster.cli.scans import given_for
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
-from ctinterp_dagster.interpolation import RELEASED, load_checkpoint, thicken
+from ctinterp_dagster.evaluation.page import task_name
+from ctinterp_dagster.interpolation import RELEASED, Aligned, aligned, load_checkpoint, thicken
 from ctinterp_dagster.params import Baseline, Profile
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.cases import REAL
+from ctinterp_dagster.pipeline.scoring import score_aligned, synthetic
 from ctinterp_dagster.records import write_json
+from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan
 
 METHODS = (*get_args(Baseline), "model")
@@ -34,7 +39,16 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 
 
 @click.command(epilog="Example: ctinterp evaluate held_out/*.nii.gz --methods cubic,model --json scores.json")
-@click.argument("thin", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("thin", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--pair",
+    "pairs",
+    nargs=2,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="THICK THIN",
+    help="a real thick scan and the thin one that it is to be restored to; may be repeated",
+)
 @click.option("--factor", type=click.IntRange(min=2), default=5, show_default=True, help="thin slices a thick one")
 @click.option("--profile", type=click.Choice(get_args(Profile)), default="box", show_default=True)
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
@@ -45,6 +59,7 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 def command(
     *,
     thin: tuple[Path, ...],
+    pairs: tuple[tuple[Path, Path], ...],
     factor: int,
     profile: Profile,
     model_path: Path,
@@ -55,36 +70,48 @@ def command(
 ) -> None:
     """Score every method on THIN volumes that the model has not seen.
 
-    Each is thickened, restored, and compared with itself. `psnr_db` is in the window [-1000, 1000] HU with FACTOR
+    Each is thickened, restored, and compared with itself; a real thick scan is compared with its thin partner, by
+    position in mm. `psnr_db` is in the window [-1000, 1000] HU with FACTOR
     slices dropped at each end. Research use only, not a medical device.
     """
+    if not thin and not pairs:
+        raise click.UsageError("give THIN volumes or --pair THICK THIN")
     if json_path and not json_path.absolute().parent.is_dir():
         raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
     model = load_checkpoint(model_path, device) if "model" in methods else None
     baselines = tuple(name for name in methods if name != "model")
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        task = progress.add_task("scoring", total=len(thin) * len(methods))
-        for path in thin:
+        task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
+        for path, task_profile, scans in tasks(thin, pairs, factor, profile):
             progress.update(task, description=path.name)
-            truth = read_scan(path).volume
-            thick = thicken(truth, factor, profile)
-            models = {"model": model.means(thick.spacing_mm, memory_gib)} if model else {}
-            for scored in score_methods(
-                truth, thick, factor=factor, profile=profile, baselines=baselines, models=models
-            ):
+            models = {"model": model.means(scans.thick.spacing_mm, memory_gib)} if model else {}
+            labels = {"case": case_name(path), "factor": scans.factor, "profile": task_profile}
+            for scored in score_aligned(scans, baselines=baselines, models=models):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
-                labels = {"case": case_name(path), "method": scored.method, "factor": factor, "profile": profile}
-                records.append({**labels, **fields_of(scored.scores), **costs})
+                records.append({**labels, "method": scored.method, **fields_of(scored.scores), **costs})
                 progress.advance(task)
     if json_path:
         write_json(json_path, records)
     show(records)
 
 
+def tasks(
+    thin: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...], factor: int, profile: Profile
+) -> Iterator[tuple[Path, str, Aligned]]:
+    """Each thick scan with its truth: the path that names it, the profile, the scans."""
+    for path in thin:
+        truth = read_scan(path).volume
+        yield path, profile, synthetic(truth, thicken(truth, factor, profile), factor, profile)
+    for thick_path, thin_path in pairs:
+        thick = read_scan(thick_path)
+        yield thick_path, REAL, aligned(thick.volume, read_scan(thin_path).volume, thick.thickness_mm)
+
+
 def case_name(path: Path) -> str:
-    """A file's name without the ending of its format."""
-    return path.name.split(".")[0] or path.name
+    """A file's name without the ending of its format if an index beside it lists it, else a pseudonym."""
+    listed = any(row["file"] == path.name for row in given_for(path)) and path.is_file()
+    return (path.name.split(".")[0] or path.name) if listed else pseudonym(path.name, load_key(), "s")
 
 
 def fields_of(scores: Scores) -> dict[str, float | None]:
@@ -94,9 +121,8 @@ def fields_of(scores: Scores) -> dict[str, float | None]:
 
 def show(records: list[dict[str, Any]]) -> None:
     """Print the table."""
-    table = Table(
-        title=f"factor {records[0]['factor']}, {records[0]['profile']} profile, {torch.get_num_threads()} threads"
-    )
+    done = ", ".join(sorted({task_name(r["profile"], r["factor"]) for r in records}))
+    table = Table(title=f"{done}, {torch.get_num_threads()} threads")
     for name in ("case", "method", "psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu", "seconds"):
         table.add_column(name, justify="left" if name in ("case", "method") else "right")
     for r in records:

@@ -14,6 +14,7 @@ from ctinterp_dagster.errors import MissingInputError, ParamsError, ScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.checks import check_volume
+from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan
 
 COLUMNS = ["file", "patient", "split"]
@@ -109,25 +110,30 @@ def given_for(path: Path) -> Iterator[dict[str, str]]:
 
 @command.command("list")
 def list_() -> None:
-    """List what ingest made of data/raw: cases with split, and the quarantine with reasons."""
-    layout = Layout(Path())
-    table = Table("case", "patient", "split")
+    """List what ingest made of data/raw: cases with split and place, and the quarantine with reasons.
+
+    The places of scans that scans.csv does not list are known to whoever has the key and data/raw, and in no file.
+    """
+    layout, key = Layout(Path()), load_key()
+    places = {pseudonym(found.name, key, "s"): found.name for found in find_scans(layout.raw, keep_headers=True)}
+    table = Table("case", "patient", "split", "in data/raw")
     for row in read_csv(layout.ingest / "cases.csv"):
-        table.add_row(row["case"], row["patient"], row["split"])
-    console = Console(width=110)
+        table.add_row(row["case"], row["patient"], row["split"], places.get(row["case"], ""))
+    console = Console(width=140)
     console.print(table)
+    for row in table_of(layout.ingest / "pairs.csv"):
+        console.print(f"thick partner: {places.get(row['case'], row['case'])} of {row['thin']}", markup=False)
     for row in read_csv(layout.ingest / "quarantine.csv"):
-        console.print(f"quarantined: {row['scan']}: {row['reason']}: {row['message']}", markup=False, highlight=False)
+        said = f"quarantined: {places.get(row['scan'], row['scan'])}: {row['reason']}: {row['message']}"
+        console.print(said, markup=False, highlight=False)
 
 
 @command.command
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="print JSON, one object a scan")
-def check(path: Path, *, as_json: bool) -> None:
-    """Describe every scan below PATH: is it a regular CT volume, and if not, what is wrong?
-
-    Exits 1 if a scan is refused.
-    """
+@click.option("--strict", is_flag=True, help="exit 1 if a scan is refused")
+def check(path: Path, *, as_json: bool, strict: bool) -> None:
+    """Describe every scan below PATH: is it a regular CT volume, and if not, what is wrong?"""
     verdicts = [verdict_on(found) for found in find_scans(path)]
     if as_json:
         click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
@@ -148,7 +154,7 @@ def check(path: Path, *, as_json: bool) -> None:
         Console(width=160).print(table)
     if not verdicts:
         raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MHA, NRRD or a zip of DICOM")
-    if not all(verdict.verdict == "fit" for verdict in verdicts):
+    if strict and not all(verdict.verdict == "fit" for verdict in verdicts):
         raise click.exceptions.Exit(1)
 
 
@@ -161,6 +167,8 @@ def verdict_on(found: Found) -> Verdict:
     word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0])]
     if scan.burned_in_annotation:
         remarks.append("burned-in annotation: the pixels may show who the patient is")
+    if scan.derived:
+        remarks.append("derived images: to interpolate, no thin truth")
     try:
         check_volume(scan.volume, min_slices=MIN_SLICES)
     except ScanError as error:

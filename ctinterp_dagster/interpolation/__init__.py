@@ -1,6 +1,6 @@
 """Thick volume in, thin volume out."""
 
-from ctinterp_dagster.interpolation.grid import operator_for, thicken
+from ctinterp_dagster.interpolation.grid import Aligned, aligned, operator_for, thicken
 from ctinterp_dagster.interpolation.interpolator import (
     RELEASED,
     Interpolation,
@@ -12,9 +12,11 @@ from ctinterp_dagster.interpolation.settings import Settings
 
 __all__ = [
     "RELEASED",
+    "Aligned",
     "Interpolation",
     "Interpolator",
     "Settings",
+    "aligned",
     "load_checkpoint",
     "operator_for",
     "thicken",

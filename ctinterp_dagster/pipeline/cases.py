@@ -14,6 +14,9 @@ from ctinterp_dagster.scan.split import Split
 ROWS = {"maisi": "maisi", "model": "nullspace"}
 """Rows of the table of methods and the models that they show; `model` is the one that is judged and released."""
 
+REAL = "real"
+"""The profile of the rows of real thick scans, whose true profile nobody knows."""
+
 CEILING = "autoencoder_ceiling"
 """The row of the truth, encoded and decoded."""
 
@@ -50,6 +53,26 @@ class Case:
         return layout.generate / model / profile / f"{self.case}.std.nii"
 
 
+@dataclass(frozen=True)
+class RealPair:
+    """A real thick scan and the case that is its truth."""
+
+    case: str
+    thin: str
+
+    def thick(self, layout: Layout) -> Path:
+        """Where ingest put the thick scan; its thickness lies beside it in JSON."""
+        return layout.ingest / "thick" / f"{self.case}.nii"
+
+    def estimate(self, layout: Layout, model: str) -> Path:
+        """Where generate put a model's posterior mean on the grid of the truth."""
+        return layout.generate / model / REAL / f"{self.case}.nii"
+
+    def deviation(self, layout: Layout, model: str) -> Path:
+        """Where generate put a model's posterior standard deviation."""
+        return layout.generate / model / REAL / f"{self.case}.std.nii"
+
+
 def without_others(rows: pd.DataFrame) -> pd.DataFrame:
     """Per-case rows of the model and the classical methods, without those that are shown but no rivals."""
     return rows[~rows["method"].isin(REFERENCES)]
@@ -76,3 +99,17 @@ def read_cases(layout: Layout, *splits: Split) -> list[Case]:
             "`ctinterp scans add`, or change ingest.split in params.yaml"
         )
     return chosen
+
+
+def write_pairs(path: Path, pairs: list[RealPair]) -> None:
+    """Write the table of real pairs, if there are any."""
+    if pairs:
+        write_csv(path, [asdict(pair) for pair in pairs], [field.name for field in fields(RealPair)])
+
+
+def read_pairs(layout: Layout, cases: list[Case]) -> list[tuple[RealPair, Case]]:
+    """The real pairs whose truth is one of the cases, with it."""
+    path = layout.ingest / "pairs.csv"
+    rows = read_csv(path) if path.exists() else []
+    by_name = {case.case: case for case in cases}
+    return [(RealPair(**row), by_name[row["thin"]]) for row in rows if row["thin"] in by_name]

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,46 +12,88 @@ from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
 from ctinterp_dagster.evaluation.statistics import best_baseline, calibrate, summarise
+from ctinterp_dagster.interpolation import Aligned
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
-from ctinterp_dagster.params import Params, Profile
+from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.operator import slices_to_keep
-from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, ROWS, Case, read_cases, without_others
+from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, ROWS, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
-from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_methods
+from ctinterp_dagster.pipeline.real import aligned_pairs
+from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_aligned, synthetic
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.volume import Volume
 
 logger = logging.getLogger(__name__)
 
+JUDGED = ROWS["model"]
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 
-def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/evaluate`: `per_case.csv`, `position.csv`, `calibration.csv` and `metrics.json`."""
-    factor, reports = params.thicken.factor, layout.report("evaluate")
+@dataclass(frozen=True)
+class Task:
+    """A thick scan whose truth is known, and where generate put the estimates of it.
+
+    Attributes:
+        labels: case, factor and profile of its rows.
+        scans: thick scan and truth.
+        ceiling: the truth, encoded and decoded.
+        estimates: by model, the mean.
+        deviation: the standard deviation of the model that is judged.
+    """
+
+    labels: Mapping[str, str | int]
+    scans: Aligned
+    ceiling: Tensor
+    estimates: Mapping[str, Path]
+    deviation: Path
+
+
+def tasks(params: Params, layout: Layout) -> Iterator[Task]:
+    """The thickened test cases, and the real thick scans that have a test case as their truth."""
+    factor = params.thicken.factor
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
-    rows: list[dict[str, Any]] = []
-    positions: list[dict[str, Any]] = []
-    spreads: list[dict[str, Any]] = []
     for case in read_cases(layout, "test"):
         thin = read_scan(case.thin(layout)).volume
         kept = torch.from_numpy(thin.hu[: slices_to_keep(thin.depth, factor)])
         ceiling = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
         for profile in params.thicken.profiles:
-            labels = {"case": case.case, "factor": factor, "profile": profile}
-            for scored in score_case(case, thin, ceiling, profile, params, layout):
-                rows.append({**labels, "method": scored.method, **scored.scores.row()})
-                by_position = enumerate(scored.scores.mae_by_position_hu)
-                positions += [{**labels, "method": scored.method, "position": i, "mae_hu": v} for i, v in by_position]
-                logger.info(
-                    "case=%s profile=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
-                    case.case, profile, scored.method, scored.scores.psnr_db, scored.scores.ssim, scored.seconds,
-                    scored.peak_rss_mib,
-                )  # fmt: skip
-            spreads.append({**labels, **calibration(case, thin, profile, params, layout)})
+            yield Task(
+                labels={"case": case.case, "factor": factor, "profile": profile},
+                scans=synthetic(thin, read_scan(case.thick(layout, profile)).volume, factor, profile),
+                ceiling=ceiling,
+                estimates={model: case.estimate(layout, model, profile) for model in ROWS.values()},
+                deviation=case.deviation(layout, JUDGED, profile),
+            )
+    for pair, scans in aligned_pairs(layout):
+        yield Task(
+            labels={"case": pair.case, "factor": scans.factor, "profile": REAL},
+            scans=scans,
+            ceiling=autoencoder_ceiling(autoencoder, torch.from_numpy(scans.thin.hu), params.generate.memory_gib),
+            estimates={model: pair.estimate(layout, model) for model in ROWS.values()},
+            deviation=pair.deviation(layout, JUDGED),
+        )
+
+
+def run(params: Params, layout: Layout) -> Mapping[str, float]:
+    """Write `reports/evaluate`: `per_case.csv`, `position.csv`, `calibration.csv` and `metrics.json`."""
+    reports = layout.report("evaluate")
+    rows: list[dict[str, Any]] = []
+    positions: list[dict[str, Any]] = []
+    spreads: list[dict[str, Any]] = []
+    for task in tasks(params, layout):
+        for scored in score_task(task, params):
+            labels = {**task.labels, "method": scored.method}
+            rows.append({**labels, **scored.scores.row()})
+            by_position = enumerate(scored.scores.mae_by_position_hu)
+            positions += [{**labels, "position": i, "mae_hu": v} for i, v in by_position]
+            logger.info(
+                "case=%s profile=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
+                labels["case"], labels["profile"], scored.method, scored.scores.psnr_db, scored.scores.ssim,
+                scored.seconds, scored.peak_rss_mib,
+            )  # fmt: skip
+        spreads.append({**task.labels, **calibration(task)})
     for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
         write_csv(reports / f"{name}.csv", table, list(table[0]))
     metrics = summary(pd.DataFrame(rows), params.base.seed)
@@ -57,29 +101,21 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items()}
 
 
-def score_case(
-    case: Case, thin: Volume, ceiling: Tensor, profile: Profile, params: Params, layout: Layout
-) -> Iterator[Scored]:
-    """Every method on one case; the models' estimates are those that generate wrote."""
+def score_task(task: Task, params: Params) -> Iterator[Scored]:
+    """Every method on one thick scan; the models' estimates are those that generate wrote."""
 
     def generated(model: str) -> Restore:
-        return lambda _thick_hu, _operator: torch.from_numpy(read_scan(case.estimate(layout, model, profile)).volume.hu)
+        return lambda _thick_hu, _operator: torch.from_numpy(read_scan(task.estimates[model]).volume.hu)
 
-    return score_methods(
-        thin,
-        read_scan(case.thick(layout, profile)).volume,
-        factor=params.thicken.factor,
-        profile=profile,
-        baselines=params.evaluate.baselines,
-        models={CEILING: lambda *_: ceiling, **{row: generated(model) for row, model in ROWS.items()}},
-    )
+    models = {CEILING: lambda *_: task.ceiling, **{row: generated(model) for row, model in ROWS.items()}}
+    return score_aligned(task.scans, baselines=params.evaluate.baselines, models=models)
 
 
-def calibration(case: Case, thin: Volume, profile: Profile, params: Params, layout: Layout) -> dict[str, float | str]:
+def calibration(task: Task) -> dict[str, float | str]:
     """Whether the samples' spread says how wrong the estimate is."""
-    estimate = read_scan(case.estimate(layout, "nullspace", profile)).volume.hu
-    std = read_scan(case.deviation(layout, "nullspace", profile)).volume.hu
-    result = calibrate(estimate, std, Truth.of(thin.hu[: estimate.shape[0]], factor=params.thicken.factor))
+    estimate = read_scan(task.estimates[JUDGED]).volume.hu
+    std = read_scan(task.deviation).volume.hu
+    result = calibrate(estimate, std, Truth.of(task.scans.thin.hu, factor=task.scans.factor))
     correlation = "" if result.correlation is None else result.correlation
     return {"coverage_90": result.coverage_90, "correlation": correlation}
 

@@ -1,49 +1,81 @@
 """Which thin volumes explain the thick one? Mean and standard deviation of every model and test case."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.cases import ROWS, Case, read_cases
+from ctinterp_dagster.pipeline.cases import REAL, ROWS, read_cases
+from ctinterp_dagster.pipeline.real import aligned_pairs
 from ctinterp_dagster.records import CaseFolder, code_version
 from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A thick scan to restore: its case and profile, its files, and how to read it with its operator."""
+
+    case: str
+    profile: str
+    inputs: tuple[Path, ...]
+    load: Callable[[], tuple[Volume, ThickeningOperator]]
+
+
+def tasks(params: Params, layout: Layout) -> Iterator[Task]:
+    """The thickened test cases, and the real thick scans that have a test case as their truth."""
+    factor = params.thicken.factor
+    for case in read_cases(layout, "test"):
+        for profile in params.thicken.profiles:
+            path = case.thick(layout, profile)
+            yield Task(case.case, profile, (path,), partial(thickened, path, factor, profile))
+    for pair, scans in aligned_pairs(layout):
+        inputs = (pair.thick(layout), layout.ingest / "volumes" / f"{pair.thin}.nii")
+        yield Task(pair.case, REAL, inputs, partial(lambda it: (it.thick, it.operator), scans))
+
+
+def thickened(path: Path, factor: int, profile: Profile) -> tuple[Volume, ThickeningOperator]:
+    """A synthetic thick scan and the operator that made it."""
+    thick = read_scan(path).volume
+    return thick, ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
+
+
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write the estimate and its standard deviation in HU for every model, test case and profile."""
-    section, factor = params.generate, params.thicken.factor
+    section = params.generate
     settings = Settings(section.sampler, section.steps, section.samples, params.base.seed, section.memory_gib)
-    code = code_version("scan", "physics", "model", "interpolation", "pipeline/generate.py")
-    recipe = {"generate": section.model_dump(), "base": params.base.model_dump(), "factor": factor, "code": code}
+    code = code_version("scan", "physics", "model", "interpolation", "pipeline/generate.py", "pipeline/real.py")
+    recipe = {
+        "generate": section.model_dump(),
+        "base": params.base.model_dump(),
+        "factor": params.thicken.factor,
+        "code": code,
+    }
     folder = CaseFolder(layout.generate, recipe)
-    made = 0
-    jobs = [(case, profile) for case in read_cases(layout, "test") for profile in params.thicken.profiles]
+    jobs, made = [], 0
     for model in ROWS.values():
         interpolator = load_checkpoint(layout.trained(model), params.base.device)
-        for case, profile in jobs:
+        for task in tasks(params, layout):
 
-            def make(
-                paths: list[Path], case: Case = case, profile: Profile = profile, with_: Interpolator = interpolator
-            ) -> None:
-                thick = read_scan(case.thick(layout, profile)).volume
-                operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
-                result = with_(thick, operator, settings)
+            def make(paths: list[Path], task: Task = task, with_: Interpolator = interpolator) -> None:
+                result = with_(*task.load(), settings)
                 assert result.std is not None  # there is at least one sample
                 write_volume(result.thin, paths[0])
                 write_volume(result.std, paths[1])
                 logger.info("residual_hu=%.3f", result.residual_hu)
 
-            inputs = [case.thick(layout, profile), layout.trained(model)]
-            outputs = [case.estimate(layout, model, profile), case.deviation(layout, model, profile)]
-            names = [str(path.relative_to(layout.generate)) for path in outputs]
-            ran = folder.make(f"{model}/{profile}/{case.case}", inputs, names, make)
+            job = f"{model}/{task.profile}/{task.case}"
+            ran = folder.make(job, [*task.inputs, layout.trained(model)], [f"{job}.nii", f"{job}.std.nii"], make)
             made += ran
-            logger.info("case=%s profile=%s model=%s %s", case.case, profile, model, "made" if ran else "unchanged")
-    folder.keep_only(f"{model}/{profile}/{case.case}" for model in ROWS.values() for case, profile in jobs)
-    return {"cases": len(jobs), "made": made}
+            jobs.append(job)
+            word = "made" if ran else "unchanged"
+            logger.info("case=%s profile=%s model=%s %s", task.case, task.profile, model, word)
+    folder.keep_only(jobs)
+    return {"cases": len(jobs) // len(ROWS), "made": made}

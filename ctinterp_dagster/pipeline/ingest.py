@@ -3,18 +3,19 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
-from ctinterp_dagster.errors import MissingInputError, ParamsError, ScanError, TooThickError
+from ctinterp_dagster.errors import DerivedError, MissingInputError, ParamsError, ScanError, TooThickError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params
-from ctinterp_dagster.pipeline.cases import Case, write_cases
+from ctinterp_dagster.pipeline.cases import Case, RealPair, write_cases, write_pairs
 from ctinterp_dagster.records import CaseFolder, code_version, read_csv, read_json, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.pairs import LEAST_SHARED, partners
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.split import Split, assert_no_leak, split_of
 from ctinterp_dagster.scan.window import STORED
@@ -25,22 +26,24 @@ SCANS_TABLE = "scans.csv"  # in data/raw: file, patient, split
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/ingest/volumes/<case>.nii`, `cases.csv` and `quarantine.csv`.
+    """Write `data/ingest/volumes/<case>.nii`, `cases.csv` and `quarantine.csv`; thick partners and `pairs.csv`.
 
     Raises:
         MissingInputError: there is neither a scan nor a phantom to make.
         ParamsError: scans.csv names a split that does not exist.
-        ScanError: no scan at all was fit, or a patient is in two splits.
+        ScanError: no scan at all was fit, or not every scan was and `ingest.strict` is true.
+        TrainingError: a patient is in two splits.
     """
     section = params.ingest
     code = code_version("scan", "pipeline/ingest.py")
     recipe = {"code": code, "min_slices": section.min_slices, "max_spacing_mm": section.max_spacing_mm}
     folder = CaseFolder(layout.ingest, recipe)
-    found = [scan for scan in find_scans(layout.raw) if not scan.name.startswith(SCANS_TABLE)]
+    found = [scan for scan in find_scans(layout.raw, keep_headers=True) if not scan.name.startswith(SCANS_TABLE)]
     if found:
-        cases, refused = ingest_scans(found, section, layout, folder)
+        done = ingest_scans(found, section, layout, folder)
     else:
-        cases, refused = ingest_phantoms(section, params.base.seed, layout), []
+        done = Ingested(ingest_phantoms(section, params.base.seed, layout), [], [])
+    cases, refused = done.cases, done.refused
     if not cases:
         raise (
             refused[0][1]
@@ -50,11 +53,22 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             )
         )
     assert_no_leak(asdict(case) for case in cases)
-    folder.keep_only(case.case for case in cases)
+    folder.keep_only([*(case.case for case in cases), *(pair.case for pair in done.pairs)])
     write_cases(layout.ingest / "cases.csv", cases)
+    write_pairs(layout.ingest / "pairs.csv", done.pairs)
     rows = [{"scan": name, "reason": error.reason, "message": str(error)} for name, error in refused]
     write_csv(layout.ingest / "quarantine.csv", rows, ["scan", "reason", "message"])
-    return {"cases": len(cases), "quarantined": len(refused), "patients": len({case.patient for case in cases})}
+    if section.strict and refused:
+        raise ScanError(
+            f"{len(refused)} of {len(found)} scans are in quarantine, ingest.strict expects none: see "
+            f"{layout.ingest / 'quarantine.csv'}; `ctinterp scans list` names their files"
+        )
+    return {
+        "cases": len(cases),
+        "pairs": len(done.pairs),
+        "quarantined": len(refused),
+        "patients": len({case.patient for case in cases}),
+    }
 
 
 def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
@@ -81,41 +95,89 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     return cases
 
 
-def ingest_scans(
-    found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder
-) -> tuple[list[Case], list[tuple[str, ScanError]]]:
+@dataclass(frozen=True)
+class Ingested:
+    """What became of the scans: cases, thick partners of cases, and refusals by the id of the scan."""
+
+    cases: list[Case]
+    pairs: list[RealPair]
+    refused: list[tuple[str, ScanError]]
+
+
+def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder) -> Ingested:
     """Read, check and write every scan; the refused ones with their reasons.
 
-    Values are clipped to the 12-bit range of CT: below it is padding outside of the field, above it metal.
+    A scan that scans.csv lists keeps its name; another one, whose name may be a person's, is called by a pseudonym.
     """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
     given = {row["file"]: (row["patient"], row["split"]) for row in table}
     key = load_key()
-    cases: list[Case] = []
-    refused: list[tuple[str, ScanError]] = []
-    for scan in found:
-        name = unique_name(scan.name, {case.case for case in cases})
-
-        def make(paths: list[Path], scan: Found = scan, name: str = name) -> None:
-            read = read_thin(scan, section)
-            patient = pseudonym(read.patient, key) if read.patient else name
-            write_volume(read.volume.with_hu(STORED.clip(read.volume.hu)), paths[0])
-            write_json(paths[1], {"patient": patient, "thickness_mm": read.thickness_mm, "kernel": read.kernel})
-
+    truths = partners(found, max_thin_mm=section.max_spacing_mm)
+    done = Ingested([], [], [])
+    names: dict[str, str] = {}
+    for scan in sorted(found, key=lambda scan: scan.name in truths):  # the thick ones after the truths
+        listed = scan.name in given
+        name = unique_name(scan.name, set(names.values())) if listed else pseudonym(scan.name, key, "s")
+        names[scan.name] = name
+        truth = names.get(truths.get(scan.name, ""))
+        paired = any(case.case == truth for case in done.cases)
         try:
-            if scan.refusal:
-                raise scan.refusal
-            inputs = [scan.archive] if scan.archive else list(scan.files)
-            ran = folder.make(name, inputs, [f"volumes/{name}.nii", f"volumes/{name}.json"], make)
+            record = take_in(scan, name, section, folder, key, paired=paired)
         except ScanError as error:
-            logger.warning("scan=%s quarantined reason=%s: %s", scan.name, error.reason, error)
-            refused.append((scan.name, error))
+            refusal = error if listed else scan.without_names(error)
+            logger.warning("scan=%s quarantined reason=%s: %s", name, refusal.reason, refusal)
+            done.refused.append((name, refusal))
             continue
-        own = read_json(layout.ingest / "volumes" / f"{name}.json")["patient"]
-        patient, split = given.get(scan.name, (own, ""))
-        cases.append(Case(name, patient, chosen_split(patient, split, section)))
-        logger.info("case=%s split=%s %s", name, cases[-1].split, "made" if ran else "unchanged")
-    return cases, refused
+        if record["burned_in_annotation"]:
+            logger.warning("scan=%s burned-in annotation: the pixels may show who the patient is", name)
+        if truth and paired:
+            done.pairs.append(RealPair(name, truth))
+            logger.info("scan=%s is the thick partner of case=%s", name, truth)
+            continue
+        patient, split = given.get(scan.name, (record["patient"], ""))
+        done.cases.append(Case(name, patient, chosen_split(patient, split, section)))
+        logger.info("case=%s split=%s", name, done.cases[-1].split)
+    return done
+
+
+def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> dict[str, Any]:
+    """Write one scan and what is known of it, if that is not there already; what is known of it.
+
+    Values are clipped to the 12-bit range of CT: below it is padding outside of the field, above it metal.
+
+    Raises:
+        ScanError: why it is refused.
+    """
+    if scan.refusal:
+        raise scan.refusal
+    place = "thick" if paired else "volumes"
+
+    def make(paths: list[Path]) -> None:
+        read = read_thick(scan) if paired else read_thin(scan, section)
+        write_volume(read.volume.with_hu(STORED.clip(read.volume.hu)), paths[0])
+        known = {
+            "patient": pseudonym(read.patient, key) if read.patient else name,
+            "thickness_mm": read.thickness_mm,
+            "kernel": read.kernel,
+            "burned_in_annotation": read.burned_in_annotation,
+        }
+        write_json(paths[1], known)
+
+    inputs = [scan.archive] if scan.archive else list(scan.files)
+    folder.make(name, inputs, [f"{place}/{name}.nii", f"{place}/{name}.json"], make)
+    record: dict[str, Any] = read_json(folder.folder / place / f"{name}.json")
+    return record
+
+
+def read_thick(scan: Found) -> Scan:
+    """Read the thick partner of a thin scan.
+
+    Raises:
+        ScanError: the reason.
+    """
+    read = read_scan(scan)
+    check_volume(read.volume, min_slices=LEAST_SHARED)
+    return read
 
 
 def read_thin(scan: Found, section: Ingest) -> Scan:
@@ -125,12 +187,17 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
         ScanError: the reason.
     """
     read = read_scan(scan)
-    check_volume(read.volume, min_slices=section.min_slices)
+    if read.derived:
+        raise DerivedError(
+            "ImageType says DERIVED, computed from other images: expected ORIGINAL as thin truth; interpolate it "
+            "instead, or give the series that it was computed from"
+        )
     if read.volume.spacing_mm[0] > section.max_spacing_mm:
         raise TooThickError(
-            f"{scan.name}: slices every {read.volume.spacing_mm[0]:g} mm are not thin truth: expected at most "
+            f"slices every {read.volume.spacing_mm[0]:g} mm are not thin truth: expected at most "
             f"{section.max_spacing_mm:g} mm (ingest.max_spacing_mm); interpolate it instead"
         )
+    check_volume(read.volume, min_slices=section.min_slices)
     return read
 
 

@@ -16,8 +16,8 @@ from ctinterp_dagster.evaluation.statistics import best_baseline
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.cases import read_cases, without_others
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.cases import REAL, read_cases, without_others
+from ctinterp_dagster.pipeline.scoring import score_aligned, synthetic
 from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 
@@ -88,6 +88,7 @@ def data_hashes(layout: Layout) -> dict[str, str]:
 def measured(params: Params, layout: Layout) -> Metrics:
     """What evaluate found of the model that train wrote."""
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
+    rows = rows[rows["profile"] != REAL]  # shown, and no gate: a champion may never have seen these pairs
     tasks = {}
     for (profile, factor), group in rows.groupby(["profile", "factor"]):
         own = group[group["method"] == "model"]
@@ -131,14 +132,9 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         scores = {}
         for case in read_cases(layout, "test"):
             thick = read_scan(case.thick(layout, profile)).volume
-            (scored,) = score_methods(
-                read_scan(case.thin(layout)).volume,
-                thick,
-                factor=factor,
-                profile=profile,
-                baselines=(),
-                models={"model": model.means(thick.spacing_mm, params.generate.memory_gib)},
-            )
+            models = {"model": model.means(thick.spacing_mm, params.generate.memory_gib)}
+            scans = synthetic(read_scan(case.thin(layout)).volume, thick, factor, profile)
+            (scored,) = score_aligned(scans, baselines=(), models=models)
             scores[case.case] = scored.scores
         name = task_name(profile, factor)
         tasks[name] = replace(

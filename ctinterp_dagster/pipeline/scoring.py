@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Scores, Truth, score
+from ctinterp_dagster.interpolation import Aligned
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -64,28 +65,24 @@ class Scored:
     peak_rss_mib: float
 
 
-def score_methods(
-    thin: Volume,
-    thick: Volume,
-    *,
-    factor: int,
-    profile: Profile,
-    baselines: tuple[str, ...],
-    models: Mapping[str, Restore],
-) -> Iterator[Scored]:
+def synthetic(thin: Volume, thick: Volume, factor: int, profile: Profile) -> Aligned:
+    """A thin scan, cut to whole groups of `factor` slices, and what `thicken` made of it."""
+    operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
+    kept = thin.with_slices(thin.hu[: operator.n_thin], 0, thin.spacing_mm[0])
+    return Aligned(thick, kept, operator, factor)
+
+
+def score_aligned(pair: Aligned, *, baselines: tuple[str, ...], models: Mapping[str, Restore]) -> Iterator[Scored]:
     """Restore a thick scan with every method, one after the other, and score the results against the truth.
 
     Args:
-        thin: the truth.
-        thick: what `interpolate.thicken` made of it.
-        factor: thin slices a thick one.
-        profile: slice profile of the thick scan.
+        pair: thick scan, truth, and how they are related.
         baselines: names of classical methods.
         models: restore with what was learned, by the name of the table's row.
     """
-    operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
-    truth = Truth.of(thin.hu[: thick.depth * factor], factor=factor)
-    thick_hu = torch.from_numpy(thick.hu)
+    thin, operator = pair.thin, pair.operator
+    truth = Truth.of(thin.hu, factor=pair.factor)
+    thick_hu = torch.from_numpy(pair.thick.hu)
     aspect = thin.spacing_mm[0] / ((thin.spacing_mm[1] + thin.spacing_mm[2]) / 2)
     classical = {name: lambda y, a, method=METHODS[name]: method(y, a, aspect) for name in baselines}
     for method, restore in {**classical, **models}.items():

@@ -1,9 +1,10 @@
-"""Patient ids become pseudonyms before they reach any output."""
+"""What may name a person, a patient id or the name of a file, becomes a pseudonym before it reaches any output."""
 
 import hashlib
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 
 def key_file() -> Path:
@@ -23,9 +24,9 @@ def load_key() -> bytes:
     return path.read_bytes()
 
 
-def pseudonym(patient: str, key: bytes) -> str:
-    """A name that tells patients apart and cannot be looked up without the key.
+def pseudonym(identifier: str, key: bytes, kind: Literal["p", "s"] = "p") -> str:
+    """A name that tells patients (`p-...`) or scans (`s-...`) apart and cannot be looked up without the key.
 
     Source: DICOM PS3.15, annex E (de-identification); the keyed hash is BLAKE2b (RFC 7693).
     """
-    return "p-" + hashlib.blake2b(patient.encode(), key=key, digest_size=6).hexdigest()
+    return f"{kind}-" + hashlib.blake2b(identifier.encode(), key=key, digest_size=6).hexdigest()

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from ctinterp_dagster.errors import GeometryError, IntensityError, NotCtError, TooFewSlicesError
+from ctinterp_dagster.errors import (
+    ClippedError,
+    ConstantError,
+    DerivedError,
+    GeometryError,
+    IntensityError,
+    NotFiniteError,
+    TooFewSlicesError,
+    WrongUnitsError,
+)
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.phantom import phantom
 
@@ -26,28 +35,32 @@ def test_what_scanners_do_to_hu_passes(change: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        (lambda hu: np.where(hu > 400, np.nan, hu), "NaN or infinite"),
-        (lambda hu: np.where(hu > 400, np.inf, hu), "NaN or infinite"),
-        (lambda hu: np.full_like(hu, -1000), "every voxel is -1000"),
-        (lambda hu: (hu + 1024) / 4096, "air"),
-        (lambda hu: (hu + 1024) / 16, "air"),
-        (lambda hu: (hu + 1024) / 2048 - 1, "air"),
-        (lambda hu: hu + 1024, "air"),
-        (lambda hu: np.where(hu < -990, -2000, hu + 1024), "air"),
-        (lambda hu: hu.clip(-160, 240), "air"),
-        (lambda hu: (hu + 1024) / 16 - 1024, "tissue"),
-        (lambda hu: np.where(hu < -990, -32768, hu), "values run from -32768"),
-        (lambda hu: np.where(hu > 400, 65535, hu), "to 65535"),
+        (lambda hu: np.where(hu > 400, np.nan, hu), NotFiniteError, "NaN or infinite"),
+        (lambda hu: np.where(hu > 400, np.inf, hu), NotFiniteError, "NaN or infinite"),
+        (lambda hu: np.full_like(hu, -1000), ConstantError, "every voxel is -1000"),
+        (lambda hu: (hu + 1024) / 4096, WrongUnitsError, "air"),
+        (lambda hu: (hu + 1024) / 16, WrongUnitsError, "air"),
+        (lambda hu: (hu + 1024) / 2048 - 1, WrongUnitsError, "air"),
+        (lambda hu: hu + 1024, WrongUnitsError, "air"),
+        (lambda hu: np.where(hu < -990, -2000, hu + 1024), WrongUnitsError, "air"),
+        (lambda hu: (hu.clip(-160, 240) + 160) / 200 - 1, WrongUnitsError, "air"),
+        (lambda hu: (hu + 1024) / 16 - 1024, WrongUnitsError, "tissue"),
+        (lambda hu: np.where(hu < -990, -32768, hu), WrongUnitsError, "values run from -32768"),
+        (lambda hu: np.where(hu > 400, 65535, hu), WrongUnitsError, "to 65535"),
+        (lambda hu: hu.clip(-160, 240), ClippedError, "of the voxels are -160, and none lies beyond"),
+        (lambda hu: hu.clip(-1350, 50), ClippedError, "of the voxels are 50, and none lies beyond"),
+        (lambda hu: hu.clip(-850), ClippedError, "of the voxels are -850, and none lies beyond"),
     ],
     ids=[
-        "NaN", "infinite", "constant", "0..1", "0..255", "-1..1", "no intercept", "no intercept, padded", "windowed",
-        "8 bits", "16-bit padding", "unsigned overflow",
+        "NaN", "infinite", "constant", "0..1", "0..255", "-1..1", "no intercept", "no intercept, padded",
+        "windowed to -1..1", "8 bits", "16-bit padding", "unsigned overflow", "soft-tissue window", "lung window",
+        "air cut off",
     ],
 )  # fmt: skip
-def test_what_is_not_hu_is_refused(change: object, message: str) -> None:
-    with pytest.raises(IntensityError, match=message):
+def test_what_is_not_hu_is_refused(change: object, error: type[IntensityError], message: str) -> None:
+    with pytest.raises(error, match=message):
         check_volume(plain_volume(change(CHEST)), min_slices=2)
 
 
@@ -58,7 +71,7 @@ def test_too_few_slices_are_refused() -> None:
 
 @pytest.mark.parametrize("order", [(2, 1, 0), (0, 2, 1)], ids=["sagittal", "coronal"])
 def test_other_planes_are_refused(order: tuple[int, ...]) -> None:
-    with pytest.raises(NotCtError, match="sagittal or coronal"):
+    with pytest.raises(DerivedError, match="a sagittal or coronal"):
         check_volume(plain_volume(CHEST, direction=np.eye(3)[:, order]), min_slices=2)
 
 

@@ -7,16 +7,25 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, JPEG2000Lossless, RLELossless
 
 from ctinterp_dagster.errors import (
+    DerivedError,
+    DuplicateSlicesError,
     GantryTiltError,
     GeometryError,
-    IntensityError,
+    MissingSlicesError,
+    MixedOrientationError,
+    MixedRescaleError,
     MixedSeriesError,
     NotCtError,
-    SliceSpacingError,
+    SecondaryCaptureError,
     TooFewSlicesError,
+    TruncatedScanError,
+    UnevenSpacingError,
     UnreadableScanError,
+    WrongUnitsError,
 )
 from ctinterp_dagster.scan.io import find_scans, read_scan
 
@@ -90,12 +99,10 @@ def test_hu_is_slope_times_raw_plus_intercept_exactly(
     np.testing.assert_array_equal(read_scan(folder).volume.hu, (raw * slope + intercept).astype(np.float32))
 
 
-def test_each_slice_has_its_own_rescale(series: Series) -> None:
-    rescales = [(1, -1024), (0.5, -1000.25), (2, 3), (1, 0), (0.125, -1), (1, -1024)]
-    hu = read_scan(
-        series(edit=lambda k, d: _set(RescaleSlope=rescales[k][0], RescaleIntercept=rescales[k][1])(k, d))
-    ).volume.hu
-    assert hu[:, 0, 5].tolist() == [(100 * k + 5) * s + i for k, (s, i) in enumerate(rescales)]
+@pytest.mark.parametrize("tags", [{"RescaleSlope": 2}, {"RescaleIntercept": 0}])
+def test_a_slice_that_comes_to_hu_in_another_way_is_refused(series: Series, tags: dict[str, int]) -> None:
+    with pytest.raises(MixedRescaleError, match=r"003\.dcm brings a second .*\(1\.0, -1024\.0\)"):
+        read_scan(series(edit=_only(3, **tags)))
 
 
 @pytest.mark.parametrize("suffix", ["", ".dcm", ".IMA", ".0001"])
@@ -124,7 +131,7 @@ def test_a_missing_slice_is_named(series: Series) -> None:
     folder = series(n=8)
     (folder / "004.dcm").unlink()
     with pytest.raises(
-        SliceSpacingError, match=r"1 slice\(s\) missing between 005\.dcm and 003\.dcm: a step of 4\.000"
+        MissingSlicesError, match=r"1 slice\(s\) missing between 005\.dcm and 003\.dcm: a step of 4\.000"
     ):
         read_scan(folder)
 
@@ -132,13 +139,13 @@ def test_a_missing_slice_is_named(series: Series) -> None:
 def test_a_doubled_slice_is_named(series: Series) -> None:
     folder = series()
     (folder / "copy.dcm").write_bytes((folder / "003.dcm").read_bytes())
-    with pytest.raises(SliceSpacingError, match=r"003\.dcm and copy\.dcm lie at the same place"):
+    with pytest.raises(DuplicateSlicesError, match=r"003\.dcm and copy\.dcm lie at the same place"):
         read_scan(folder)
 
 
 @pytest.mark.parametrize(("step", "shift"), [(2.0, 0.2), (5.0, 0.08), (0.5, 0.06)])
 def test_a_slice_off_the_grid_by_more_than_the_tolerance_is_refused(series: Series, step: float, shift: float) -> None:
-    with pytest.raises(SliceSpacingError, match="unevenly spaced"):
+    with pytest.raises(UnevenSpacingError, match="unevenly spaced"):
         read_scan(series(step=step, edit=_only(3, ImagePositionPatient=[-10, 20, 100 + 3 * step + shift])))
 
 
@@ -149,7 +156,7 @@ def test_a_slice_off_the_grid_by_less_is_rounding(series: Series, step: float, s
 
 
 def test_a_gap_that_grows_slowly_is_refused_though_each_step_is_nearly_right(series: Series) -> None:
-    with pytest.raises(SliceSpacingError, match="unevenly spaced"):
+    with pytest.raises(UnevenSpacingError, match="unevenly spaced"):
         read_scan(series(n=30, edit=lambda k, d: _set(ImagePositionPatient=[0, 0, 2.0 * k + 0.0006 * k**2])(k, d)))
 
 
@@ -171,7 +178,7 @@ def test_two_slices_of_another_orientation_are_refused(series: Series) -> None:
         if k in (2, 3):
             dataset.ImageOrientationPatient = [1, 0, 0, 0, 0.9, 0.435889894]
 
-    with pytest.raises(MixedSeriesError, match="orientation of"):
+    with pytest.raises(MixedOrientationError, match="orientation of"):
         read_scan(series(edit=edit))
 
 
@@ -204,19 +211,24 @@ def test_reformats_in_other_planes_are_refused(series: Series, orientation: list
         dataset.ImageOrientationPatient = orientation
         dataset.ImagePositionPatient = list(2.0 * k * normal)
 
-    with pytest.raises(NotCtError, match="a sagittal or coronal reformat"):
+    with pytest.raises(DerivedError, match="a sagittal or coronal reformat"):
         read_scan(series(edit=edit))
 
 
-@pytest.mark.parametrize("kind", ["MIP", "PERFUSION", "MIN_IP"])
-def test_projections_and_maps_are_refused(series: Series, kind: str) -> None:
-    with pytest.raises(NotCtError, match=f"is a {kind} image"):
+@pytest.mark.parametrize("kind", ["MIP", "PERFUSION", "MIN_IP", "MPR", "CT_SOM5 MPR", "REFORMATTED"])
+def test_projections_maps_and_reformats_are_refused(series: Series, kind: str) -> None:
+    with pytest.raises(DerivedError, match=f"is DERIVED/SECONDARY/AXIAL/{kind}, a map, a projection or a reformat"):
         read_scan(series(ImageType=["DERIVED", "SECONDARY", "AXIAL", kind]))
+
+
+def test_screen_captures_alone_are_refused(series: Series) -> None:
+    with pytest.raises(SecondaryCaptureError, match=r"the 6 file\(s\) are screen captures .*: give the axial series"):
+        read_scan(series(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"))
 
 
 @pytest.mark.parametrize("tags", [{"RescaleSlope": None}, {"RescaleIntercept": None}, {"RescaleType": "Z_EFF"}])
 def test_a_series_without_hu_is_refused(series: Series, tags: dict[str, str | None]) -> None:
-    with pytest.raises(IntensityError, match="expected RescaleSlope and RescaleIntercept to HU"):
+    with pytest.raises(WrongUnitsError, match="expected RescaleSlope and RescaleIntercept to HU"):
         read_scan(series(**tags))
 
 
@@ -268,10 +280,24 @@ def test_burned_in_annotation_is_flagged(series: Series) -> None:
     assert read_scan(series(edit=_only(2, BurnedInAnnotation="YES"))).burned_in_annotation
 
 
-def test_truncated_pixels_are_unreadable(series: Series) -> None:
+@pytest.mark.parametrize("cut", [1, 20, 90])
+def test_truncated_pixels_are_found_without_reading_them(series: Series, cut: int) -> None:
     folder = series()
     whole = (folder / "003.dcm").read_bytes()
-    (folder / "003.dcm").write_bytes(whole[:-20])
+    (folder / "003.dcm").write_bytes(whole[:-cut])
+    (found,) = find_scans(folder)
+    assert type(found.refusal) is TruncatedScanError
+    with pytest.raises(TruncatedScanError, match=r"series-0004: 003\.dcm is truncated: \d+ bytes of its pixels are"):
+        read_scan(folder)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless])
+def test_a_broken_code_stream_is_unreadable(series: Series, syntax: UID) -> None:
+    folder = series()
+    dataset = pydicom.dcmread(folder / "003.dcm")
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([b"no code stream at all " * 4])
+    dataset.save_as(folder / "003.dcm")
     with pytest.raises(UnreadableScanError, match=r"series-0004: pixels of 003\.dcm cannot be decoded"):
         read_scan(folder)
 
@@ -330,7 +356,7 @@ def test_a_multi_frame_ct_is_sorted_by_position_and_rescaled(tmp_path: Path) -> 
 def test_a_multi_frame_ct_with_several_rescales_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "enhanced.dcm"
     enhanced_ct([0.0, 3.0], [(1, -1024), (1, -1000)]).save_as(file, enforce_file_format=True)
-    with pytest.raises(MixedSeriesError, match="2 different rescales"):
+    with pytest.raises(MixedRescaleError, match=r"got \[\(1\.0, -1000\.0\), \(1\.0, -1024\.0\)\]"):
         read_scan(file)
 
 

@@ -4,6 +4,7 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,19 @@ import pytest
 
 from ctinterp_dagster.errors import (
     MissingInputError,
+    MissingSlicesError,
     MixedSeriesError,
     NotCtError,
-    SliceSpacingError,
+    TruncatedScanError,
     UnreadableScanError,
 )
+from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, archive, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.io.dicom import read_header
+from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+
+from .conftest import ct_slice
 
 Series = Callable[..., Path]
 
@@ -92,7 +99,7 @@ def test_a_refusal_is_known_before_the_pixels_are_read(series: Series) -> None:
     series(name="raw/scout", n=1, SeriesInstanceUID="1.2.8", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     reasons = {f.name: type(f.refusal) for f in find_scans(folder.parent)}
     assert reasons == {
-        "bad/series-0005": SliceSpacingError,
+        "bad/series-0005": MissingSlicesError,
         "good/series-0004": type(None),
         "scout/series-0004": NotCtError,
     }
@@ -101,7 +108,7 @@ def test_a_refusal_is_known_before_the_pixels_are_read(series: Series) -> None:
 def test_a_refused_scan_among_others_is_named_with_its_reason(series: Series) -> None:
     series(name="raw/good")
     (series(name="raw/bad", SeriesInstanceUID="1.2.5") / "003.dcm").unlink()
-    with pytest.raises(MixedSeriesError, match=r"'bad/series-0004' \(refused: slice_spacing\), 'good/series-0004'"):
+    with pytest.raises(MixedSeriesError, match=r"'bad/series-0004' \(refused: missing_slices\), 'good/series-0004'"):
         read_scan(series(name="raw/good").parent)
 
 
@@ -199,6 +206,20 @@ def test_an_archive_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     assert "cannot be unpacked" in _refusal(path)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd"])
+def test_a_truncated_volume_file_is_told_from_a_corrupt_one(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    write_volume(phantom(1, (12, 32, 32), (2.0, 6.0, 6.0), 10.0), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with pytest.raises(TruncatedScanError, match=r"v\.\S+: no readable .*; make it again"):
+        read_scan(path)
+    path.write_bytes(b"no header" + whole)
+    with pytest.raises(UnreadableScanError, match="no readable") as caught:
+        read_scan(path)
+    assert type(caught.value) is UnreadableScanError
+
+
 @pytest.mark.parametrize("cut", [10, 100])
 def test_a_truncated_archive_is_refused(series: Series, tmp_path: Path, cut: int) -> None:
     path = _zipped_folder(tmp_path / "s.zip", series())
@@ -226,3 +247,29 @@ def test_a_series_is_picked_by_its_uid(series: Series, tmp_path: Path) -> None:
     assert read_scan(tmp_path / "raw", series="1.2.5").thickness_mm == 3.0
     with pytest.raises(MixedSeriesError, match=r"none is named '1\.2\.9'"):
         read_scan(tmp_path / "raw", series="1.2.9")
+
+
+def told(found: list[Found]) -> list[tuple[Found, str]]:
+    """What can be compared: errors are equal to themselves only."""
+    return [(replace(f, refusal=None), repr(f.refusal)) for f in found]
+
+
+def test_kept_headers_give_the_same_and_only_changed_files_are_read(
+    series: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = series(FrameOfReferenceUID="1.2.77", PatientID="anna")
+    series(name="scan/capture", n=1, SeriesInstanceUID="1.2.9", SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
+    (*others, plain), first = find_scans(folder), find_scans(folder, keep_headers=True)
+    assert plain.place is not None
+    patient = pseudonym("anna", load_key())
+    assert told(first) == told([*others, replace(plain, place=replace(plain.place, patient=patient))])
+    cache = key_file().with_name("headers.json")
+    assert (cache.stat().st_mode & 0o777, "anna" in cache.read_text()) == (0o600, False)
+    read: list[str] = []
+    monkeypatch.setattr(
+        "ctinterp_dagster.scan.io.cache.read_header", lambda file: read.append(file.name) or read_header(file)
+    )
+    assert (told(find_scans(folder, keep_headers=True)), read) == (told(first), [])
+    ct_slice((-10.0, 20.0, 112.0), FrameOfReferenceUID="1.2.77", PatientID="anna").save_as(folder / "new.dcm")
+    (*_, found) = find_scans(folder, keep_headers=True)
+    assert (len(found.files), read) == (7, ["new.dcm"])

@@ -1,5 +1,7 @@
 """DICOM series: headers with pydicom, pixels with GDCM through SimpleITK."""
 
+import math
+import re
 import struct
 import warnings
 import zlib
@@ -13,23 +15,34 @@ import pydicom
 import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+)
 
 from ctinterp_dagster.errors import (
+    DerivedError,
     GeometryError,
-    IntensityError,
+    MixedRescaleError,
     MixedSeriesError,
     NotCtError,
+    SecondaryCaptureError,
+    TruncatedScanError,
     UnreadableScanError,
+    WrongUnitsError,
 )
-from ctinterp_dagster.scan.io.grid import Plane, regular_grid, without_scout
+from ctinterp_dagster.scan.io.grid import Grid, Plane, regular_grid, without_scout
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
-# ImageType (0008,0008) values of CT images whose numbers are no slice averages of HU.
-NOT_HU_TYPES = {"PERFUSION", "RCBF", "RCBV", "MTT", "TTP", "MIP", "MAX_IP", "MINIP", "MIN_IP", "MAXIMUM", "MINIMUM"}
+# Words in ImageType (0008,0008) of CT images that are no slices as reconstructed: maps, projections, reformats.
+COMPUTED = re.compile(
+    r"(?<![A-Z])(PERFUSION|RCBF|RCBV|MTT|TTP|MIP|MAX_IP|MINIP|MIN_IP|MAXIMUM|MINIMUM|C?MPR|REFORMATTED)(?![A-Z])"
+)
 # RescaleType (0028,1054): US (unspecified) and misspelt "Houndsfield Unit" are what some scanners write for HU.
 HU_TYPES = {"HU", "US", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT", "HOUNSFIELD"}
 # What pydicom and the conversion of its values raise on bytes that are not what they should be.
@@ -40,9 +53,9 @@ BROKEN = (
 )  # fmt: skip
 TAGS = [
     "SOPClassUID", "ImageType", "Modality", "PatientID", "SeriesInstanceUID", "SeriesNumber", "SliceThickness",
-    "ConvolutionKernel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
-    "RescaleSlope", "RescaleIntercept", "RescaleType", "BurnedInAnnotation", "NumberOfFrames",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ConvolutionKernel", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 
 
@@ -63,6 +76,8 @@ class DicomFile:
         rescales: the distinct (RescaleSlope, RescaleIntercept) of its planes, None where a plane has none.
         rescale_type: RescaleType (0028,1054), HU where absent as DICOM has it for CT.
         burned_in: BurnedInAnnotation (0028,0301) is YES.
+        frame_of_reference: FrameOfReferenceUID (0020,0052).
+        missing_bytes: how many bytes of uncompressed pixels the file lacks at its end.
         planes: its image planes; empty for objects without a place in space (reports, dose sheets).
     """
 
@@ -78,14 +93,20 @@ class DicomFile:
     rescales: frozenset[tuple[float, float] | None]
     rescale_type: str
     burned_in: bool
+    frame_of_reference: str
+    missing_bytes: int
     planes: tuple[Plane, ...]
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether it is a picture of a screen."""
+        return self.sop_class == SECONDARY_CAPTURE or self.sop_class.startswith(f"{SECONDARY_CAPTURE}.")
 
     @property
     def is_companion(self) -> bool:
         """Whether it lies beside slices without being one: a localizer, a screen capture, a report."""
-        captured = self.sop_class == SECONDARY_CAPTURE or self.sop_class.startswith(f"{SECONDARY_CAPTURE}.")
         no_image = not self.planes and self.sop_class not in CT_CLASSES
-        return no_image or captured or "LOCALIZER" in self.image_type
+        return no_image or self.is_captured or "LOCALIZER" in self.image_type
 
 
 def _values(dataset: Dataset, keyword: str) -> tuple[str, ...]:
@@ -146,7 +167,20 @@ def _rescale(dataset: Dataset) -> tuple[float, float] | None:
     return (slope[0], intercept[0]) if slope and intercept else None
 
 
-def _header(dataset: Dataset, file: Path, sop_class: str) -> DicomFile:
+def _missing_bytes(dataset: Dataset, after_header: int) -> int:
+    """How many bytes uncompressed pixels need beyond the `after_header` that follow the header.
+
+    Source: DICOM PS3.3 C.7.6.3 (image pixel); PS3.5, 7.1 (the element's tag, VR and length take 8 or 12 bytes).
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if syntax.is_compressed or "BitsAllocated" not in dataset:
+        return 0
+    tag = 8 if syntax.is_implicit_VR else 12
+    sizes = [int(dataset.get(k) or 1) for k in ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")]
+    return max(0, math.prod(sizes) * int(dataset.BitsAllocated) // 8 + tag - after_header)
+
+
+def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) -> DicomFile:
     frames = _frame_groups(dataset)
     size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     planes = [_plane(frame, file, k, size) for k, frame in enumerate(frames)]
@@ -164,6 +198,8 @@ def _header(dataset: Dataset, file: Path, sop_class: str) -> DicomFile:
         rescales=frozenset(_rescale(frame) for frame in frames),
         rescale_type=_text(frames[0], "RescaleType").upper() or "HU",
         burned_in=_text(dataset, "BurnedInAnnotation") == "YES",
+        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
+        missing_bytes=missing_bytes,
         planes=tuple(p for p in planes if p) if all(size) and all(planes) else (),
     )
 
@@ -176,11 +212,12 @@ def read_header(file: Path) -> DicomFile:
         GeometryError: the numbers that place it in space are impossible.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), file.open("rb") as handle:
             warnings.simplefilter("ignore")  # malformed private or textual tags do not matter here
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
+            dataset = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=TAGS)
             sop_class = _text(dataset, "SOPClassUID") or _text(dataset.file_meta, "MediaStorageSOPClassUID")
-            header = _header(dataset, file, sop_class)
+            missing_bytes = _missing_bytes(dataset, file.stat().st_size - handle.tell())
+            header = _header(dataset, file, sop_class, missing_bytes)
     except BROKEN as error:
         raise UnreadableScanError(f"{file.name} is no readable DICOM file: {error}; export it again") from error
     if not sop_class:
@@ -188,54 +225,70 @@ def read_header(file: Path) -> DicomFile:
     return header
 
 
-def check_series(files: Sequence[DicomFile]) -> list[Plane]:
-    """Say from the headers alone whether one series is an axial CT in HU on a regular grid.
-
-    Returns:
-        The planes of the series, sorted along the slice normal.
+def check_series(files: Sequence[DicomFile]) -> Grid:
+    """Say from the headers alone whether one series is an axial CT in HU on a regular grid, which is returned.
 
     Raises:
-        NotCtError: no slice among the images, another modality, a projection or map, or planes that are not axial.
-        MixedSeriesError: several patients, sizes, orientations; frames of one file with different rescales.
-        IntensityError: no rescale to HU.
+        SecondaryCaptureError: nothing but pictures of a screen.
+        NotCtError: no slice among the images, or another modality.
+        DerivedError: a projection, a map or a reformat, by ImageType or by planes that are not axial.
+        TruncatedScanError: a file is too short for its pixels.
+        MixedSeriesError: several patients, sizes, orientations (MixedOrientationError) or rescales (MixedRescaleError).
+        WrongUnitsError: no rescale to HU.
         GeometryError: a CT image without a place in space.
         SliceSpacingError, GantryTiltError, TooFewSlicesError: see `regular_grid`.
     """
     slices = [f for f in files if not f.is_companion]
     if not slices:
-        kinds = sorted({"/".join(f.image_type) or f.modality for f in files})
-        raise NotCtError(f"no CT slices among {len(files)} file(s), only {', '.join(kinds)}: give the axial series")
+        kinds = ", ".join(sorted({"/".join(f.image_type) or f.modality for f in files}))
+        if all(f.is_captured for f in files):
+            raise SecondaryCaptureError(
+                f"the {len(files)} file(s) are screen captures ({kinds}), expected CT images: give the axial series"
+            )
+        raise NotCtError(f"no CT slices among {len(files)} file(s), only {kinds}: give the axial series")
     for file in slices:
-        if file.modality != "CT":
-            raise NotCtError(f"Modality of {file.file.name} is {file.modality!r}, expected 'CT'")
-        if not file.planes:
-            raise GeometryError(f"{file.file.name} has no position, orientation or size: expected all; export it again")
-        if wrong := NOT_HU_TYPES.intersection(file.image_type):
-            raise NotCtError(f"{file.file.name} is a {'/'.join(sorted(wrong))} image, expected plain slices in HU")
+        _check_slice(file)
     if len({f.patient for f in slices}) > 1:
         raise MixedSeriesError("the series names more than one PatientID: expected one patient; separate the images")
     planes = without_scout([plane for f in slices for plane in f.planes])
     normal = np.cross(planes[0].orientation[:3], planes[0].orientation[3:])
     if abs(normal[2]) < np.abs(normal).max():
-        raise NotCtError(
+        raise DerivedError(
             f"planes face {normal.round(3).tolist()} (LPS), a sagittal or coronal reformat: expected axial slices, "
             "which face along z; give the series as it was acquired"
         )
-    _refuse_no_hu(slices)
-    return list(regular_grid(planes).planes)
+    _check_rescale(slices)
+    return regular_grid(planes)
 
 
-def _refuse_no_hu(slices: Sequence[DicomFile]) -> None:
+def _check_slice(file: DicomFile) -> None:
+    name = file.file.name
+    if file.modality != "CT":
+        raise NotCtError(f"Modality of {name} is {file.modality!r}, expected 'CT': give the CT series")
+    if not file.planes:
+        raise GeometryError(f"{name} has no position, orientation or size: expected all; export it again")
+    if COMPUTED.search("\\".join(file.image_type)):
+        raise DerivedError(
+            f"ImageType of {name} is {'/'.join(file.image_type)}, a map, a projection or a reformat: expected slices "
+            "as reconstructed; give the series as it was acquired"
+        )
+    if file.missing_bytes:
+        raise TruncatedScanError(
+            f"{name} is truncated: {file.missing_bytes} bytes of its pixels are missing; export it again"
+        )
+
+
+def _check_rescale(slices: Sequence[DicomFile]) -> None:
     for file in slices:
         if None in file.rescales or file.rescale_type not in HU_TYPES:
-            raise IntensityError(
+            raise WrongUnitsError(
                 f"{file.file.name} has rescale {sorted(file.rescales, key=str)} of type {file.rescale_type!r}: "
-                "expected RescaleSlope and RescaleIntercept to HU"
+                "expected RescaleSlope and RescaleIntercept to HU; export the series with them"
             )
-        if len(file.rescales) > 1:
-            raise MixedSeriesError(
-                f"frames of {file.file.name} have {len(file.rescales)} different rescales: expected one a file; "
-                "export single frames"
+        if len(seen := slices[0].rescales | file.rescales) > 1:
+            raise MixedRescaleError(
+                f"{file.file.name} brings a second (RescaleSlope, RescaleIntercept) into the series: expected one, got "
+                f"{sorted(seen, key=str)}; separate the images"
             )
 
 
@@ -262,7 +315,7 @@ def read_series(files: Sequence[Path]) -> Scan:
         ScanError: see `check_series`; UnreadableScanError also where the pixels cannot be decoded.
     """
     headers = [read_header(f) for f in files]
-    grid = regular_grid(check_series(headers))
+    grid = check_series(headers)
     places: dict[Path, list[tuple[int, int]]] = defaultdict(list)
     for k, plane in enumerate(grid.planes):
         places[plane.file].append((k, plane.frame))
@@ -286,4 +339,5 @@ def read_series(files: Sequence[Path]) -> Scan:
         modality=used[0].modality,
         kind="dicom",
         burned_in_annotation=any(h.burned_in for h in used),
+        derived=any("DERIVED" in h.image_type for h in used),
     )

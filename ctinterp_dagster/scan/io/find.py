@@ -1,20 +1,31 @@
 """Which scans a path holds, and reading one of them."""
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ctinterp_dagster.errors import MissingInputError, MixedSeriesError, ScanError, UnreadableScanError
+from ctinterp_dagster.errors import (
+    MissingInputError,
+    MixedSeriesError,
+    ScanError,
+    TruncatedScanError,
+    UnreadableScanError,
+)
 from ctinterp_dagster.scan.io.archive import ARCHIVE_SUFFIXES, unpacked
+from ctinterp_dagster.scan.io.cache import HeaderCache
 from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
 from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
-from ctinterp_dagster.scan.io.source import Found, Kind, Scan
+from ctinterp_dagster.scan.io.grid import Grid
+from ctinterp_dagster.scan.io.source import Found, Kind, Place, Scan
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+# How gzip, nibabel and SimpleITK say that a file ends too early.
+ENDS_EARLY = re.compile(r"end-of-stream|Expected \d+ bytes, got|fread got only")
 
 
 def _looks_like_dicom(file: Path) -> bool:
@@ -46,7 +57,9 @@ def _visible_files(folder: Path) -> Iterable[Path]:
 
 
 def _located(name: str, error: ScanError) -> ScanError:
-    return type(error)(f"{name}: {error}")
+    located = type(error)(f"{name}: {error}")
+    located.__cause__ = error
+    return located
 
 
 def _unreadable(name: str, files: Sequence[Path], error: ScanError) -> Found:
@@ -59,21 +72,28 @@ def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
 
 
 def _series(name: str, files: Sequence[DicomFile]) -> Found:
-    refusal = None
+    refusal = place = None
     try:
-        check_series(files)
+        place = _place(check_series(files), files)
     except ScanError as error:
         refusal = _located(name, error)
-    return Found(name, "dicom", tuple(f.file for f in files), refusal=refusal, uid=files[0].series)
+    return Found(name, "dicom", tuple(f.file for f in files), refusal=refusal, uid=files[0].series, place=place)
 
 
-def _dicom_scans(files: Sequence[Path], root: Path) -> list[Found]:
+def _place(grid: Grid, files: Sequence[DicomFile]) -> Place:
+    first = next(f for f in files if f.planes and not f.is_companion)
+    size = (len(grid.planes), *grid.planes[0].size)
+    axes = tuple(float(v) for v in grid.direction.T.ravel())
+    return Place(first.patient, first.frame_of_reference, first.kernel, size, grid.spacing_mm, grid.origin_mm, axes)
+
+
+def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
     """One entry a series, wherever its files lie; companions without slices only where their folder has no series."""
     found = []
     by_series: dict[str, list[DicomFile]] = defaultdict(list)
     for file in files:
         try:
-            header = read_header(file)
+            header = read(file)
         except ScanError as error:
             found.append(_unreadable(file.relative_to(root).as_posix(), [file], error))
         else:
@@ -111,7 +131,7 @@ def _zip_scans(archive: Path, name: str) -> list[Found]:
         return [_unreadable(name, [archive], error)]
 
 
-def _folder_scans(files: Sequence[Path], root: Path) -> list[Found]:
+def _folder_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile] = read_header) -> list[Found]:
     found = []
     kinds = {file: _kind(file) for file in files}
     for file, kind in kinds.items():
@@ -123,20 +143,29 @@ def _folder_scans(files: Sequence[Path], root: Path) -> list[Found]:
         elif kind == "archive":
             error = UnreadableScanError(f"{file.suffix} archives are not read: unpack it, or make it a zip")
             found.append(_unreadable(name, [file], error))
-    found.extend(_dicom_scans([f for f, kind in kinds.items() if kind == "dicom"], root))
+    found.extend(_dicom_scans([f for f, kind in kinds.items() if kind == "dicom"], root, read))
     return sorted(found, key=lambda f: f.name)
 
 
-def find_scans(path: Path) -> list[Found]:
+def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
     """List the scans that a path holds, sorted by name, reading headers only.
 
     A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
     A DICOM series is one scan even if its files are spread over folders. Files that are no scans (text, viewers) are
     passed over; localizers, dose sheets and reports too, unless nothing else is in their folder.
 
+    Args:
+        path: where to look.
+        keep_headers: keep what the headers below a folder say, so that only new files are read the next time.
+
     Raises:
         MissingInputError: there is nothing at the path.
     """
+    if path.is_dir() and keep_headers:
+        cache = HeaderCache(path)
+        found = _folder_scans(list(_visible_files(path)), path, cache.read)
+        cache.save()
+        return found
     if path.is_dir():
         return _folder_scans(list(_visible_files(path)), path)
     if not path.is_file():
@@ -163,7 +192,10 @@ def _choose(path: Path, series: str | None) -> Found:
 def _read(kind: Kind, files: Sequence[Path]) -> Scan:
     if kind == "dicom":
         return read_series(files)
-    volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
+    try:
+        volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
+    except UnreadableScanError as error:
+        raise TruncatedScanError(str(error)) if ENDS_EARLY.search(str(error)) else error from error
     return Scan(volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=kind, burned_in_annotation=False)
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ctinterp_dagster.errors import GantryTiltError, MixedSeriesError, SliceSpacingError, TooFewSlicesError
+from ctinterp_dagster.errors import (
+    DuplicateSlicesError,
+    GantryTiltError,
+    MissingSlicesError,
+    MixedOrientationError,
+    MixedSeriesError,
+    TooFewSlicesError,
+    UnevenSpacingError,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -83,7 +91,7 @@ def _refuse_mixture(planes: Sequence[Plane]) -> None:
             ("rows and columns", plane.size, first.size),
         ):
             if not np.allclose(value, expected, rtol=0, atol=ORIENTATION_TOLERANCE):
-                raise MixedSeriesError(
+                raise (MixedOrientationError if what == "orientation" else MixedSeriesError)(
                     f"{what} of {plane.file.name} is {value}, but {expected} in {first.file.name}: "
                     "a series must have one; separate the images"
                 )
@@ -92,11 +100,11 @@ def _refuse_mixture(planes: Sequence[Plane]) -> None:
 def _refuse_gaps(along_mm: Array, planes: Sequence[Plane]) -> None:
     """Refuse positions along the normal, sorted, that do not lie on a regular grid."""
     steps = np.diff(along_mm)
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
     tolerance = max(GRID_TOLERANCE * usual, GRID_TOLERANCE_MM)
     k = int(np.argmin(steps))
     if steps[k] < GRID_TOLERANCE_MM:
-        raise SliceSpacingError(
+        raise DuplicateSlicesError(
             f"{planes[k].file.name} and {planes[k + 1].file.name} lie at the same place ({along_mm[k]:.2f} mm along "
             "the normal): expected one image a position; remove the copy, or separate the acquisitions"
         )
@@ -107,11 +115,11 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane]) -> None:
     where = f"between {planes[k].file.name} and {planes[k + 1].file.name}"
     missing = round(float(steps[k]) / usual) - 1
     if missing >= 1 and abs(steps[k] - (missing + 1) * usual) <= 2 * tolerance:
-        raise SliceSpacingError(
+        raise MissingSlicesError(
             f"{missing} slice(s) missing {where}: a step of {steps[k]:.3f} mm where the others are {usual:.3f} mm; "
             "export the series again, whole"
         )
-    raise SliceSpacingError(
+    raise UnevenSpacingError(
         f"slices are unevenly spaced: steps from {steps.min():.3f} to {steps.max():.3f} mm, the oddest {where}; "
         f"expected {usual:.3f} mm to within {tolerance:.3f} mm; resample the scan or reconstruct it evenly"
     )
