@@ -38,11 +38,16 @@ def _kind(file: Path) -> Literal["dicom", "nifti", "itk", "zip", "archive", "oth
 
 
 def _visible_files(folder: Path) -> Iterable[Path]:
-    """Every file below a folder in sorted order, without hidden ones and what macOS adds to archives."""
+    """Every file and link below a folder in sorted order, without hidden ones and what macOS adds to archives."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(p.startswith(".") or p == "__MACOSX" for p in parts):
+        if (path.is_file() or path.is_symlink()) and not any(p.startswith(".") or p == "__MACOSX" for p in parts):
             yield path
+
+
+def _leads_away(file: Path, root: Path) -> bool:
+    """Whether a path is a link to nothing, to a folder, or out of the searched one; no such link is followed."""
+    return file.is_symlink() and not (file.is_file() and file.resolve().is_relative_to(root.resolve()))
 
 
 def _located(name: str, error: ScanError) -> ScanError:
@@ -132,13 +137,20 @@ def find_scans(path: Path) -> list[Found]:
 
     A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
     A DICOM series is one scan even if its files are spread over folders. Files that are no scans (text, viewers) are
-    passed over; localizers, dose sheets and reports too, unless nothing else is in their folder.
+    passed over; localizers, dose sheets and reports too, unless nothing else is in their folder. Links are followed to
+    files of the same folder only.
 
     Raises:
         MissingInputError: there is nothing at the path.
     """
     if path.is_dir():
-        return _folder_scans(list(_visible_files(path)), path)
+        files = list(_visible_files(path))
+        links = [file for file in files if _leads_away(file, path)]
+        error = UnreadableScanError(
+            "a link out of the folder, to a folder or to nothing is not followed: copy the files"
+        )
+        refused = [_unreadable(link.relative_to(path).as_posix(), [link], error) for link in links]
+        return sorted((*refused, *_folder_scans([f for f in files if f not in links], path)), key=lambda f: f.name)
     if not path.is_file():
         raise MissingInputError(f"{path} does not exist: expected a scan file or a folder of scans")
     found = _folder_scans([path], path.parent)
