@@ -1,7 +1,9 @@
 """Volume files: NIfTI with nibabel; MetaImage and NRRD with SimpleITK."""
 
 import gzip
+import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -12,6 +14,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, IntensityError, NotCtError, TooFewSlicesError, UnreadableScanError
+from ctinterp_dagster.scan.io.limits import refuse_size
+from ctinterp_dagster.scan.io.text_header import data_files
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -64,8 +68,15 @@ def _refuse_shape(shape: tuple[int, ...]) -> None:
     """Refuse what is not one volume; axes of length 1 beyond the third are allowed."""
     if len(shape) < 3:
         raise TooFewSlicesError(f"the file holds an image of shape {shape}: expected a volume of three axes")
+    if min(shape) < 1:
+        raise UnreadableScanError(f"the file holds an image of shape {shape}: expected voxels; make it again")
     if any(n != 1 for n in shape[3:]):
         raise NotCtError(f"the file holds {shape[3:]} volumes of {shape[:3]}: expected one; split the file")
+
+
+def _stored_bytes(shape: Sequence[int], itemsize: int) -> int:
+    """What the voxels take in memory: as they are in the file, or as float32 where that is more."""
+    return math.prod(shape) * max(itemsize, 4)
 
 
 def read_nifti(file: Path) -> Volume:
@@ -87,6 +98,7 @@ def read_nifti(file: Path) -> Volume:
         if image.get_data_dtype().kind not in "iuf":
             raise UnreadableScanError(f"values are of type {image.get_data_dtype()}: expected real numbers")
         _refuse_shape(image.shape)
+        refuse_size("the file", file.stat().st_size, _stored_bytes(image.shape, image.get_data_dtype().itemsize))
         unit = UNITS_MM[image.header.get_xyzt_units()[0]]
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (
@@ -94,6 +106,7 @@ def read_nifti(file: Path) -> Volume:
         HeaderDataError,
         EOFError,
         KeyError,
+        MemoryError,
         OSError,
         OverflowError,
         ValueError,
@@ -117,12 +130,17 @@ def read_itk(file: Path) -> Volume:
         NotCtError: several volumes, or several numbers a voxel.
         TooFewSlicesError: an image of two axes.
     """
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(file))
     try:
-        image = SimpleITK.ReadImage(str(file))
-    except RuntimeError as error:
+        packed = sum(part.stat().st_size for part in (file, *data_files(file)))
+        reader.ReadImageInformation()
+        _refuse_shape(reader.GetSize())
+        refuse_size("the file", packed, _stored_bytes((*reader.GetSize(), reader.GetNumberOfComponents()), 8))
+        image = reader.Execute()
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise UnreadableScanError(f"no readable {file.suffix} file: {reason}; make it again") from error
-    _refuse_shape(image.GetSize())
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise NotCtError(f"the file holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel: expected one (HU)")
     if file.suffix.lower() in (".nrrd", ".nhdr") and not image.HasMetaDataKey("NRRD_space"):

@@ -1,0 +1,399 @@
+"""Damaged scans by the thousand: each is refused in our own words or read, within 5 s and 1 GiB.
+
+    python -m tests.scan.fuzz --inputs 10000
+
+Input k is the same for the same seed on every machine. Prints what became of the inputs; exits 1 if one crashed its
+process, hung, ran out of memory, or raised what is no ctinterp error. `--only K` repeats one, with its traceback.
+"""
+
+import argparse
+import gzip
+import io
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Self
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import SimpleITK
+from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+
+from ctinterp_dagster.errors import CtinterpError
+from ctinterp_dagster.scan.checks import check_volume
+from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
+
+from .conftest import ct_slice, enhanced_ct, plain_volume
+
+LIMIT_S = 5.0
+LIMIT_BYTES = 2**30
+SLICES = 4
+TARGET = "003.dcm"
+# What a header says at the edges of its fields: as integers, and as text.
+EDGES = (0, 1, -1, 2, 127, 128, 255, 32767, -32768, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63))
+WORDS = (
+    b"0", b"-1", b"1", b"3", b"1e308", b"-1e-308", b"nan", b"inf", b"65535", b"99999", b"4294967295",
+    b"9223372036854775807", b"", b"\\", b"x", b"/etc/hostname", b"..",
+)  # fmt: skip
+# Bytes of a file that count as its header, which takes most of the damage.
+HEADER = 700
+
+Files = dict[str, bytes]
+Random = np.random.Generator
+
+
+def _dicom(*, implicit: bool = False, codec: str = "") -> Files:
+    """Slices of one series; all the same bytes in every run."""
+    files = {}
+    for k in range(SLICES):
+        dataset = ct_slice((-10.0, 20.0, 100.0 + 2 * k), value=300 * k, size=(16, 16))
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k + 1}"
+        dataset.file_meta.ImplementationClassUID = "1.2.4"
+        if codec == "RLE":
+            dataset.compress(RLELossless, generate_instance_uid=False)
+        elif codec:
+            _compress(dataset, codec)
+        if implicit:
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        stream = io.BytesIO()
+        dataset.save_as(stream, enforce_file_format=True)
+        files[f"{k:03d}.dcm"] = stream.getvalue()
+    return files
+
+
+def _compress(dataset: pydicom.FileDataset, codec: str) -> None:
+    """Give a data set the pixels that GDCM makes of its own: JPEG, JPEG 2000."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "a.dcm")
+        writer = SimpleITK.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetFileName(file)
+        writer.UseCompressionOn()
+        writer.SetCompressor(codec)
+        writer.Execute(SimpleITK.GetImageFromArray(dataset.pixel_array[None].astype(np.int16)))
+        packed = pydicom.dcmread(file)
+    dataset.file_meta.TransferSyntaxUID = packed.file_meta.TransferSyntaxUID
+    dataset["PixelData"] = packed["PixelData"]
+
+
+def _enhanced() -> Files:
+    """Four frames in one file."""
+    dataset = enhanced_ct([0.0, 3.0, 6.0, 9.0], [(1, -1024)] * 4)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.1"
+    dataset.file_meta.ImplementationClassUID = "1.2.4"
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return {TARGET: stream.getvalue()}
+
+
+def _volume_file(name: str) -> Files:
+    hu = np.linspace(-1000, 400, 6 * 12 * 14).round().reshape(6, 12, 14)
+    with tempfile.TemporaryDirectory() as folder:
+        write_volume(plain_volume(hu), Path(folder) / name)
+        return {name: (Path(folder) / name).read_bytes()}
+
+
+def _nifti2() -> Files:
+    one = nib.Nifti1Image.from_bytes(_volume_file("v.nii")["v.nii"])
+    return {"v.nii": nib.Nifti2Image(np.asarray(one.dataobj), one.affine).to_bytes()}
+
+
+def _itk_packed(name: str) -> Files:
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / f"a{Path(name).suffix}"
+        plain.write_bytes(_volume_file(plain.name)[plain.name])
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(plain)), str(Path(folder) / name), useCompression=True)
+        return {name: (Path(folder) / name).read_bytes()}
+
+
+def _detached() -> Files:
+    with tempfile.TemporaryDirectory() as folder:
+        image = SimpleITK.GetImageFromArray(np.linspace(-1000, 400, 480).astype(np.int16).reshape(6, 8, 10))
+        SimpleITK.WriteImage(image, str(Path(folder) / "v.mhd"))
+        return {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+
+
+def _zipped(files: Files) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+SEEDS: dict[str, Callable[[], Files]] = {
+    "DICOM": _dicom,
+    "DICOM, implicit": lambda: _dicom(implicit=True),
+    "DICOM, JPEG 2000": lambda: _dicom(codec="JPEG2000"),
+    "DICOM, JPEG": lambda: _dicom(codec="JPEG"),
+    "DICOM, RLE": lambda: _dicom(codec="RLE"),
+    "DICOM, multi-frame": _enhanced,
+    "NIfTI-1": lambda: _volume_file("v.nii"),
+    "NIfTI-2": _nifti2,
+    "NIfTI, gzip": lambda: _volume_file("v.nii.gz"),
+    "MHA": lambda: _volume_file("v.mha"),
+    "MHA, packed": lambda: _itk_packed("v.mha"),
+    "MHD": _detached,
+    "NRRD": lambda: _volume_file("v.nrrd"),
+    "NRRD, packed": lambda: _itk_packed("v.nrrd"),
+    "zip": lambda: {"s.zip": _zipped(_dicom())},
+}
+
+
+@cache
+def _seed(name: str) -> Files:
+    return SEEDS[name]()
+
+
+def _place(rng: Random, content: bytes) -> int:
+    """Where to do damage: mostly in the header."""
+    size = min(len(content), HEADER) if rng.random() < 0.7 else len(content)
+    return int(rng.integers(max(size, 1)))
+
+
+def _flip(rng: Random, content: bytes) -> bytes:
+    out = bytearray(content)
+    for _ in range(rng.integers(1, 9)):
+        out[_place(rng, content)] = rng.integers(256)
+    return bytes(out)
+
+
+def _edge(rng: Random, content: bytes) -> bytes:
+    at, size = _place(rng, content), int(rng.choice([1, 2, 4, 8]))
+    value = EDGES[rng.integers(len(EDGES))] % 2 ** (8 * size)
+    return content[:at] + value.to_bytes(size, "little") + content[at + size :]
+
+
+def _float(rng: Random, content: bytes) -> bytes:
+    at, kind = _place(rng, content), rng.choice(["<f4", "<f8"])
+    value = np.array(rng.choice([0, -1, 1e30, 1e-30, np.nan, np.inf])).astype(kind).tobytes()
+    return content[:at] + value + content[at + len(value) :]
+
+
+def _number(rng: Random, content: bytes) -> bytes:
+    """Another word in the place of a number in text."""
+    found = list(re.finditer(rb"-?\d+(\.\d+)?", content[:HEADER]))
+    if not found:
+        return _flip(rng, content)
+    hit = found[rng.integers(len(found))]
+    word = WORDS[rng.integers(len(WORDS))]
+    if rng.random() < 0.5:  # of the same length, so that lengths that precede it stay right
+        word = word[: len(hit[0])].ljust(len(hit[0]))
+    return content[: hit.start()] + word + content[hit.end() :]
+
+
+def _cut(rng: Random, content: bytes) -> bytes:
+    return content[: _place(rng, content)]
+
+
+def _remove(rng: Random, content: bytes) -> bytes:
+    at = _place(rng, content)
+    return content[:at] + content[at + int(rng.integers(1, 64)) :]
+
+
+def _repeat(rng: Random, content: bytes) -> bytes:
+    at, size = _place(rng, content), int(rng.integers(1, 256))
+    return content[:at] + content[at : at + size] * int(rng.integers(2, 200)) + content[at:]
+
+
+def _splice(rng: Random, content: bytes) -> bytes:
+    """The begin of one format, the end of another."""
+    names = list(SEEDS)
+    other = next(iter(_seed(names[rng.integers(len(names))]).values()))
+    return content[: _place(rng, content)] + other[_place(rng, other) :]
+
+
+DAMAGE: Sequence[Callable[[Random, bytes], bytes]] = (
+    _flip, _edge, _edge, _float, _number, _number, _cut, _remove, _repeat, _splice,
+)  # fmt: skip
+
+
+def _damaged(rng: Random, content: bytes) -> bytes:
+    for _ in range(rng.integers(1, 4)):
+        content = DAMAGE[rng.integers(len(DAMAGE))](rng, content) or b"\0"
+    return content
+
+
+def make_input(seed: int, index: int, formats: Sequence[str] = tuple(SEEDS)) -> tuple[str, Files]:
+    """Input number `index`: the format's name, and its files with damage in one of them."""
+    rng = np.random.default_rng([seed, index])
+    name = formats[index % len(formats)]
+    files = dict(_seed(name))
+    target = TARGET if TARGET in files else next(iter(files))
+    if name == "zip" and rng.random() < 0.5:
+        inner = dict(_seed("DICOM"))
+        inner[TARGET] = _damaged(rng, inner[TARGET])
+        files[target] = _zipped(inner)
+    elif name == "NIfTI, gzip" and rng.random() < 0.5:
+        files[target] = gzip.compress(_damaged(rng, gzip.decompress(files[target])), mtime=0)
+    else:
+        files[target] = _damaged(rng, files[target])
+    return name, files
+
+
+def examine(folder: Path) -> str:
+    """Read and judge every scan of a folder; "read", or the reason of the first refusal."""
+    outcome = "read"
+    for found in find_scans(folder):
+        try:
+            check_volume(read_scan(found).volume, min_slices=3)
+        except CtinterpError as error:
+            if re.search("alloc|out of memory", str(error), re.IGNORECASE):
+                raise MemoryError(str(error)) from error
+            outcome = getattr(error, "reason", type(error).__name__)
+    return outcome
+
+
+def _put(folder: Path, files: Files) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _work(pipe: Connection, folder: Path) -> None:
+    """A process that reads one folder after the other until it is told to end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    for format_ in SEEDS:  # the libraries' own plug-ins are loaded before the memory is bounded
+        _put(folder, _seed(format_))
+        examine(folder)
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+    pipe.send("ready")
+    while pipe.recv():
+        try:
+            outcome = examine(folder)
+        except BaseException as error:  # noqa: BLE001 - what is raised is the finding
+            outcome = f"! {type(error).__name__}: {error}"
+        pipe.send((outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+@dataclass
+class Worker(AbstractContextManager["Worker"]):
+    """A process that may die or hang; then there is a new one."""
+
+    folder: Path
+    pipe: Connection | None = None
+    process: multiprocessing.process.BaseProcess | None = None
+
+    def examine(self) -> tuple[str, int]:
+        """What became of the folder, and the process' peak of resident memory in bytes."""
+        if self.process is None:
+            context = multiprocessing.get_context("spawn")
+            self.pipe, theirs = context.Pipe()
+            self.process = context.Process(target=_work, args=(theirs, self.folder / "input"), daemon=True)
+            files = {p.name: p.read_bytes() for p in (self.folder / "input").iterdir()}
+            self.process.start()
+            theirs.close()
+            self.pipe.recv()
+            _put(self.folder / "input", files)
+        assert self.pipe is not None
+        self.pipe.send("go")
+        try:
+            if self.pipe.poll(LIMIT_S):
+                return self.pipe.recv()
+            outcome = f"! more than {LIMIT_S:g} s"
+        except EOFError:
+            self.process.join()
+            outcome = f"! the process ended with {self.process.exitcode}"
+        self.end()
+        return outcome, 0
+
+    def end(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+        self.process = None
+
+    def __exit__(self, *_: object) -> None:
+        """End the process."""
+        self.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+
+@dataclass
+class Report:
+    """What became of the inputs.
+
+    Attributes:
+        outcomes: how many of each format ended how.
+        findings: index, format and what happened, of inputs that did not end as they must.
+        slowest_s: the longest time for one input.
+        peak_bytes: the largest resident memory of a process.
+    """
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    findings: list[tuple[int, str, str]] = field(default_factory=list)
+    slowest_s: float = 0.0
+    peak_bytes: int = 0
+
+    def lines(self) -> list[str]:
+        """The counts as text: a row a format, then the findings."""
+        kinds = sorted({kind for _, kind in self.outcomes})
+        counts = [f"{name:20s}" + "".join(f"{self.outcomes[name, kind]:15d}" for kind in kinds) for name in SEEDS]
+        return [
+            f"{self.outcomes.total()} inputs, {len(self.findings)} found",
+            f"slowest {self.slowest_s:.2f} s, peak {self.peak_bytes / 2**20:.0f} MiB",
+            f"{'':20s}" + "".join(f"{kind:>15s}" for kind in kinds),
+            *counts,
+            *(f"input {index} ({name}): {what}" for index, name, what in self.findings),
+        ]
+
+
+def run(inputs: int, seed: int, formats: Sequence[str]) -> Report:
+    """Damage and read that many scans."""
+    report = Report()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch, Worker(Path(scratch)) as worker:
+        for index in range(inputs):
+            name, files = make_input(seed, index, formats)
+            _put(Path(scratch) / "input", files)
+            start = time.monotonic()
+            had_process = worker.process is not None
+            outcome, peak = worker.examine()
+            if had_process:
+                report.slowest_s = max(report.slowest_s, time.monotonic() - start)
+            report.peak_bytes = max(report.peak_bytes, peak)
+            if outcome.startswith("!"):
+                report.findings.append((index, name, outcome[2:]))
+            report.outcomes[name, "FOUND" if outcome.startswith("!") else outcome] += 1
+    return report
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--format", choices=list(SEEDS), action="append", help="all by default; may be repeated")
+    parser.add_argument("--only", type=int, help="read one input in this process")
+    given = parser.parse_args()
+    formats = given.format or tuple(SEEDS)
+    if given.only is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            name, files = make_input(given.seed, given.only, formats)
+            _put(Path(scratch) / "input", files)
+            print(name, examine(Path(scratch) / "input"))
+        return 0
+    report = run(given.inputs, given.seed, formats)
+    print("\n".join(report.lines()))
+    return 1 if report.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
