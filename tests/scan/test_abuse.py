@@ -169,3 +169,34 @@ def test_links_that_lead_out_of_a_folder_are_refused_and_others_are_followed(ser
     assert sorted(refused) == ["all", "file.dcm", "round"]
     for name, said in refused.items():
         assert said == f"{name}: a link out of the folder, to a folder or to nothing is not followed: copy the files"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("v.mha", b"NDims = 3", b"NDims = 4294967295", "'4294967295' axes, expected 1 to 5"),
+        ("v.mha", b"TransformMatrix = ", b"TransformMatrix = 1e308 ", "10 numbers in 'transformmatrix' for 3 axes"),
+        ("v.mha", b"0.90000000000000002 ", b"1e308 ", "'1e308' in 'elementspacing', expected a number"),
+        ("v.mha", b"0.90000000000000002 ", b"nan ", "'nan' in 'elementspacing', expected a number"),
+        ("v.mha", b"LOCAL\n", b"LOCAL\1\2", "bytes that are no text"),
+        ("v.mha", b"ElementDataFile", b"E", r"no end within \d+ bytes"),
+        ("v.nrrd", b"sizes: 9 7 5", b"sizes: 9 7 5" + 90 * b" 5", "93 numbers in 'sizes' for 3 axes"),
+        ("v.nrrd", b"space: left", b"space: left" + 600 * b"t", "a line of more than 500 characters"),
+        ("v.nrrd", b"space origin: (", b"space origin: (\0", "bytes that are no text"),
+    ],
+)
+def test_text_headers_that_itk_does_not_survive_are_refused_before_it_sees_them(
+    oblique: Volume, tmp_path: Path, name: str, old: bytes, new: bytes, said: str
+) -> None:
+    write_volume(oblique, tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    assert old in whole
+    (tmp_path / name).write_bytes(whole.replace(old, new))
+    with pytest.raises(UnreadableScanError, match=f"no readable file: its header has {said}"):
+        read_scan(tmp_path / name)
+
+
+def test_what_nrrd_writes_for_no_number_is_read(tmp_path: Path) -> None:
+    header = NRRD.replace("encoding", "thicknesses: nan NaN 2\nencoding")
+    (tmp_path / "v.nrrd").write_bytes(header.encode() + b"\n" + np.arange(315, dtype="<i2").tobytes())
+    np.testing.assert_array_equal(read_scan(tmp_path / "v.nrrd").volume.hu.ravel(), np.arange(315))

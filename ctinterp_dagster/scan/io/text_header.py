@@ -9,6 +9,7 @@ from ctinterp_dagster.errors import UnreadableScanError
 HEADER_BYTES = 1 << 16
 MAX_AXES = 5
 MAX_NUMBER = 1e6  # voxels along an axis, mm
+MAX_LINE = 500  # of a field of NRRD; ITK writes messages about longer ones past the end of its buffer
 # The end of a header: the line of the data file in MetaImage, an empty line in NRRD.
 END = {True: re.compile(rb"^ElementDataFile\s*[=:].*\r?\n?", re.MULTILINE), False: re.compile(rb"\r?\n\r?\n")}
 LINE = re.compile(r"^\s*([\w ]+?)\s*(?:=|:(?!=))\s*(.*?)\s*$")
@@ -40,6 +41,8 @@ def _fields(file: Path) -> tuple[dict[str, str], list[str]]:
     if re.search(r"[^\t\r\n\x20-\x7e\x80-\xff]", text):
         raise _damaged("bytes that are no text")
     lines = text.splitlines()
+    if not meta and any(len(line) > MAX_LINE and ":=" not in line and line[0] != "#" for line in lines):
+        raise _damaged(f"a line of more than {MAX_LINE} characters")
     fields = {found[1].lower(): found[2] for line in lines if not line.startswith("#") and (found := LINE.match(line))}
     listed = head[end.end() :] if end and meta else text.encode("latin-1").partition(b"LIST")[2]
     return fields, listed.decode("latin-1").splitlines()
@@ -51,7 +54,7 @@ def _check_numbers(name: str, value: str, axes: int) -> None:
         raise _damaged(f"{len(words)} numbers in {name!r} for {axes} axes")
     for word in words:
         try:
-            number = 0.0 if word in UNKNOWN.get(name, ()) else float(word)
+            number = 0.0 if word.lower() in UNKNOWN.get(name, ()) else float(word)
         except ValueError:
             number = math.nan
         if not abs(number) <= MAX_NUMBER:
