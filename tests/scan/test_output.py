@@ -1,8 +1,9 @@
 """Results out: the right place in space in every format, and DICOM that a PACS takes."""
 
+import gzip
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import SimpleITK
 import torch
 from pydicom.dataset import FileDataset
+from pydicom.uid import CTImageStorage
 
 from ctinterp_dagster.errors import IntensityError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolation.grid import operator_for
@@ -162,6 +164,15 @@ def test_a_derived_series_stays_with_its_patient_and_study_under_new_uids(series
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
     assert (first.DerivationDescription, first.SeriesNumber) == (SAID, 1004)
     assert (first.SliceThickness, first.SpacingBetweenSlices) == (1.0, 1.0)
+    assert (first.RescaleSlope, first.RescaleIntercept, first.RescaleType) == (1, -1024, "HU")
+    assert (first.BitsAllocated, first.BitsStored, first.HighBit, first.PixelRepresentation) == (16, 16, 15, 1)
+    assert (list(first.PixelSpacing), list(first.ImageOrientationPatient)) == ([0.7, 0.9], [1, 0, 0, 0, 1, 0])
+    assert (first.SOPClassUID, first.Modality) == (CTImageStorage, "CT")
+    assert {(s.StudyInstanceUID, s.SeriesInstanceUID, s.FrameOfReferenceUID) for s in slices} == {
+        (SOURCE["StudyInstanceUID"], first.SeriesInstanceUID, SOURCE["FrameOfReferenceUID"])
+    }
+    for k, dataset in enumerate(slices):
+        np.testing.assert_allclose(dataset.ImagePositionPatient, thin.point_mm((k, 0, 0)), atol=1e-6)
     assert (first.Manufacturer, first.ContributingEquipmentSequence[0].Manufacturer) == ("ctinterp", "ACME")
     used = {str(pydicom.dcmread(f).SOPInstanceUID) for f in (tmp_path / "scan").iterdir()}
     assert {str(item.ReferencedSOPInstanceUID) for item in first.SourceImageSequence} == used
@@ -179,6 +190,18 @@ def test_hu_come_back_to_the_integer_through_simpleitk_and_pydicom(series: Serie
         dataset = pydicom.dcmread(file)
         hu = dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
         np.testing.assert_array_equal(hu, thin.hu[k])
+
+
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="needs Debian's dcm2niix")
+def test_dcm2niix_finds_every_value_in_its_place(series: Series, tmp_path: Path) -> None:
+    folder, _, thin = _derived(series, tmp_path)
+    subprocess.run(["dcm2niix", "-z", "n", "-o", str(tmp_path), str(folder)], capture_output=True, check=True)
+    (converted,) = tmp_path.glob("*.nii")
+    back = read_scan(converted).volume
+    index = np.linalg.solve(thin.direction * thin.spacing_mm[::-1], (_points_mm(back) - thin.origin_mm)[..., None])
+    np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
+    x, y, z = np.moveaxis(np.rint(index[..., 0]).astype(int), -1, 0)
+    np.testing.assert_array_equal(back.hu, thin.hu[z, y, x])
 
 
 def test_the_same_result_is_the_same_series_and_another_is_not(series: Series, tmp_path: Path) -> None:
@@ -236,6 +259,47 @@ def test_values_that_16_bits_do_not_hold_are_refused_and_nothing_is_left(tmp_pat
         with pytest.raises(IntensityError, match=said):
             write_result(volume, tmp_path / "out", _no_scan(volume), SAID)
     assert list(tmp_path.iterdir()) == []
+
+
+SECRET = b"Doe^Jane"
+
+
+def _named_sources(series: Series, tmp_path: Path) -> Iterator[Path]:
+    """A scan in every format that says who the patient is wherever the format has room for it."""
+    text = {"PatientName": SECRET.decode(), "PatientComments": SECRET.decode(), "StudyDescription": SECRET.decode()}
+    yield series(n=4, step=5.0, name=SECRET.decode(), **(SOURCE | text))
+    scan = read_scan(tmp_path / SECRET.decode())
+    path = tmp_path / f"{SECRET.decode()}.nii"
+    write_result(scan.volume, path, scan, SAID)
+    image = nib.Nifti1Image.from_bytes(path.read_bytes())
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[name] = SECRET
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", SECRET))
+    nib.save(image, path)
+    yield path
+    for suffix in (".mha", ".nrrd"):
+        itk = SimpleITK.GetImageFromArray(scan.volume.hu)
+        for name in ("0010|0010", "PatientName", "Comment", "ITK_FileNotes"):
+            itk.SetMetaData(name, SECRET.decode())
+        SimpleITK.WriteImage(itk, str(tmp_path / f"named{suffix}"))
+        yield tmp_path / f"named{suffix}"
+
+
+@pytest.mark.parametrize("target", ["t.nii", "t.nii.gz", "t.mha", "t.nrrd"])
+def test_no_volume_file_says_who_the_patient_is(series: Series, tmp_path: Path, target: str) -> None:
+    for source in _named_sources(series, tmp_path):
+        files = source.iterdir() if source.is_dir() else [source]
+        assert all(SECRET in file.read_bytes() for file in files)
+        scan = read_scan(source)
+        write_result(scan.volume, tmp_path / target, scan, SAID)
+        raw = (tmp_path / target).read_bytes()
+        content = gzip.decompress(raw) if target.endswith(".gz") else raw
+        for word in (SECRET, b"Doe", b"MRN-77", b"1.2.840.77", b"ACME", b"19600102", b"Thick 5.0"):
+            assert word not in content + raw
+        if ".nii" in target:
+            header = nib.load(tmp_path / target).header
+            assert {bytes(header[name].item()) for name in ("descrip", "aux_file", "intent_name", "db_name")} == {b""}
+            assert list(header.extensions) == []
 
 
 @pytest.mark.parametrize(
