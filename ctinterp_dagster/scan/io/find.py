@@ -142,9 +142,13 @@ def find_scans(path: Path) -> list[Found]:
 
     Raises:
         MissingInputError: there is nothing at the path.
+        UnreadableScanError: its folders lie a thousand deep.
     """
     if path.is_dir():
-        files = list(_visible_files(path))
+        try:
+            files = list(_visible_files(path))
+        except RecursionError as deep:
+            raise UnreadableScanError(f"folders of {path.name} are nested too deep: move the scans up") from deep
         links = [file for file in files if _leads_away(file, path)]
         error = UnreadableScanError(
             "a link out of the folder, to a folder or to nothing is not followed: copy the files"
