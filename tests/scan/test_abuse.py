@@ -1,9 +1,14 @@
 """Scans that were damaged, or made to harm: refused, each in its own words."""
 
+import copy
 import os
 import struct
 import subprocess
 import sys
+import tracemalloc
+import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,3 +205,63 @@ def test_what_nrrd_writes_for_no_number_is_read(tmp_path: Path) -> None:
     header = NRRD.replace("encoding", "thicknesses: nan NaN 2\nencoding")
     (tmp_path / "v.nrrd").write_bytes(header.encode() + b"\n" + np.arange(315, dtype="<i2").tobytes())
     np.testing.assert_array_equal(read_scan(tmp_path / "v.nrrd").volume.hu.ravel(), np.arange(315))
+
+
+def _bomb(head: bytes, size: int) -> bytes:
+    """A gzip stream that begins with `head` and unpacks to that many zeros more."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return packer.compress(head) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(size >> 20)) + packer.flush()
+
+
+@pytest.mark.parametrize(("offset", "extension"), [(30_000_000, 16), (400, 30_000_000)])
+def test_a_nifti_extension_is_not_unpacked_without_end(tmp_path: Path, offset: int, extension: int) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((4, 5, 6))
+    header["magic"], header["vox_offset"], header["sform_code"] = b"n+1", offset, 1
+    header["srow_x"], header["srow_y"], header["srow_z"] = np.eye(4)[:3]
+    head = header.binaryblock + b"\1\0\0\0" + np.array([extension, 6], "<i4").tobytes()
+    (tmp_path / "v.nii.gz").write_bytes(_bomb(head, 32 << 20))
+    tracemalloc.start()
+    with pytest.raises(UnreadableScanError, match=r"the file would grow from|no readable NIfTI file"):
+        read_scan(tmp_path / "v.nii.gz")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_packed_voxels_of_a_nrrd_are_not_unpacked_to_their_end(tmp_path: Path) -> None:
+    header = NRRD.replace("encoding: raw", "encoding: gzip\nbyte skip: -1")
+    (tmp_path / "v.nrrd").write_bytes(header.encode() + b"\n" + _bomb(b"", 1 << 20))
+    with pytest.raises(UnreadableScanError, match="a byte skip of -1 in packed voxels, expected 0 or more"):
+        read_scan(tmp_path / "v.nrrd")
+
+
+def test_an_archive_whose_members_overlap_is_held_to_its_own_size(tmp_path: Path) -> None:
+    """One compressed member that a thousand entries of the directory share."""
+    path = tmp_path / "s.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("0000", bytes(range(256)) * 400)
+        first = opened.infolist()[0]
+        for k in range(1, 1000):
+            twin = copy.copy(first)
+            twin.filename = f"{k:04d}"
+            opened.filelist.append(twin)
+    (found,) = find_scans(path)
+    assert "the archive would grow from" in str(found.refusal)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(["a/" * 900 + "x.dcm"], "lies 901 folders deep"), (["x", "x"], "same name")]
+)
+def test_names_of_an_archive_that_harm_are_refused(tmp_path: Path, names: list[str], said: str) -> None:
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "s.zip", "w") as opened:
+        warnings.simplefilter("ignore")  # of the name that is there already
+        for name in names:
+            opened.writestr(name, b"x")
+    (found,) = find_scans(tmp_path / "s.zip")
+    assert said in str(found.refusal)
+
+
+def test_folders_a_thousand_deep_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "rglob", lambda *_: (_ for _ in ()).throw(RecursionError))  # removing real ones recurses
+    with pytest.raises(UnreadableScanError, match="are nested too deep: move the scans up"):
+        find_scans(tmp_path)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import Opener
 from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, IntensityError, NotCtError, TooFewSlicesError, UnreadableScanError
@@ -21,6 +22,7 @@ from ctinterp_dagster.scan.volume import FloatArray, Volume
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 WRITABLE_SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".nrrd")
+NIFTI_KINDS = (nib.Nifti1Image, nib.Nifti2Image)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 UNITS_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1e3, "micron": 1e-3}
 # A file whose voxels are this much longer along one axis than along both others was cut into slices along it.
@@ -79,6 +81,23 @@ def _stored_bytes(shape: Sequence[int], itemsize: int) -> int:
     return math.prod(shape) * max(itemsize, 4)
 
 
+def _nifti_image(file: Path) -> nib.Nifti1Image:
+    """A NIfTI-1 or NIfTI-2 image of as many bytes as its header has voxels, however far its file unpacks."""
+    with Opener(str(file)) as opened:
+        head = opened.read(max(kind.header_class.sizeof_hdr for kind in NIFTI_KINDS))
+        kind = next((kind for kind in NIFTI_KINDS if kind.header_class.may_contain_header(head)), None)
+        if kind is None:
+            raise UnreadableScanError("no readable NIfTI file: no NIfTI header; make it again")
+        header = kind.header_class(head[: kind.header_class.sizeof_hdr], check=False)
+        shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header["vox_offset"])
+        if dtype.kind not in "iuf":
+            raise UnreadableScanError(f"values are of type {dtype}: expected real numbers")
+        _refuse_shape(shape)
+        refuse_size("the file", file.stat().st_size, max(offset, 0) + _stored_bytes(shape, dtype.itemsize))
+        size = max(offset, len(head)) + math.prod(shape) * dtype.itemsize
+        return kind.from_bytes(head + opened.read(size - len(head) + 1))  # one more: gzip's checksum is at the end
+
+
 def read_nifti(file: Path) -> Volume:
     """Read a NIfTI file, its scaling (scl_slope, scl_inter) applied.
 
@@ -94,11 +113,7 @@ def read_nifti(file: Path) -> Volume:
     Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3.
     """
     try:
-        image = nib.load(file)
-        if image.get_data_dtype().kind not in "iuf":
-            raise UnreadableScanError(f"values are of type {image.get_data_dtype()}: expected real numbers")
-        _refuse_shape(image.shape)
-        refuse_size("the file", file.stat().st_size, _stored_bytes(image.shape, image.get_data_dtype().itemsize))
+        image = _nifti_image(file)
         unit = UNITS_MM[image.header.get_xyzt_units()[0]]
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (

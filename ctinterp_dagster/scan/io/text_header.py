@@ -19,6 +19,8 @@ NUMBERS = {
     "offset": lambda n: n, "position": lambda n: n, "origin": lambda n: n, "centerofrotation": lambda n: n,
     "transformmatrix": lambda n: n * n, "orientation": lambda n: n * n, "rotation": lambda n: n * n,
     "elementnumberofchannels": lambda _: 1,
+    "headersize": lambda _: 1, "byte skip": lambda _: 1, "line skip": lambda _: 1, "byteskip": lambda _: 1,
+    "lineskip": lambda _: 1,
     "dimension": lambda _: 1, "sizes": lambda n: n, "spacings": lambda n: n, "space directions": lambda n: 4 * n,
     "space origin": lambda _: 4, "space dimension": lambda _: 1, "thicknesses": lambda n: n,
 }  # fmt: skip
@@ -77,6 +79,9 @@ def data_files(file: Path) -> list[Path]:
     for name, value in fields.items():
         if name in NUMBERS:
             _check_numbers(name, value, int(axes))
+    skip = fields.get("byte skip", fields.get("byteskip", "0"))
+    if skip.startswith("-") and fields.get("encoding", "").lower() != "raw":  # the end of a bomb is far away
+        raise _damaged(f"a byte skip of {skip} in packed voxels, expected 0 or more")
     named = next((fields[k] for k in ("elementdatafile", "data file", "datafile") if k in fields), "LOCAL")
     found = []
     for name in [named, *(listed if named.startswith("LIST") else ())]:
