@@ -2,8 +2,9 @@
 
     python -m tests.scan.fuzz --inputs 10000
 
-Input k is the same for the same seed and the same versions of the libraries. Prints what became of the inputs; exits 1 if one crashed its
-process, hung, ran out of memory, or raised what is no ctinterp error. `--only K` repeats one, with its traceback.
+Input k is the same for the same seed and versions of the libraries. Prints what became of the inputs; exits 1 if one
+crashed its process, hung, ran out of memory, or raised what is no error of ctinterp. `--only K` repeats one, with its
+traceback.
 """
 
 import argparse
