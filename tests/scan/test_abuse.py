@@ -168,10 +168,15 @@ def test_links_that_lead_out_of_a_folder_are_refused_and_others_are_followed(ser
     (inside / "001.dcm").rename(folder / ".moved")
     (inside / "001.dcm").symlink_to(folder / ".moved")
     (folder / "file.dcm").symlink_to(outside / "001.dcm")
+    cached = tmp_path / "cache/files/md5/0a" / ("f" * 30)  # as DVC links what it keeps
+    cached.parent.mkdir(parents=True)
+    (inside / "002.dcm").rename(cached)
+    (inside / "002.dcm").symlink_to(cached)
     (folder / "all").symlink_to(outside, target_is_directory=True)
     (folder / "round").symlink_to(folder, target_is_directory=True)
     refused = {found.name: str(found.refusal) for found in find_scans(folder) if found.refusal}
     assert sorted(refused) == ["all", "file.dcm", "round"]
+    assert read_scan(folder, "inside/series-0004").volume.depth == 6
     for name, said in refused.items():
         assert said == f"{name}: a link out of the folder, to a folder or to nothing is not followed: copy the files"
 

@@ -1,6 +1,7 @@
 """Which scans a path holds, and reading one of them."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_it
 from ctinterp_dagster.scan.io.source import Found, Kind, Scan
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC keeps a file
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
 
@@ -46,8 +48,14 @@ def _visible_files(folder: Path) -> Iterable[Path]:
 
 
 def _leads_away(file: Path, root: Path) -> bool:
-    """Whether a path is a link to nothing, to a folder, or out of the searched one; no such link is followed."""
-    return file.is_symlink() and not (file.is_file() and file.resolve().is_relative_to(root.resolve()))
+    """Whether a path is a link to nothing, to a folder, or out of the searched one; no such link is followed.
+
+    DVC's links into its cache are: it names files by their content, so what they hold was added here.
+    """
+    if not file.is_symlink():
+        return False
+    target = file.resolve()
+    return not (file.is_file() and (target.is_relative_to(root.resolve()) or CACHED.search(target.as_posix())))
 
 
 def _located(name: str, error: ScanError) -> ScanError:
