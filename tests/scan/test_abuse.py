@@ -22,7 +22,7 @@ from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 
 from ..conftest import ROOT  # noqa: TID252 - a package of tests
-from .fuzz import SEEDS
+from .seeds import SEEDS
 
 Series = Callable[..., Path]
 
