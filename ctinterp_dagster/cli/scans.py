@@ -78,7 +78,7 @@ def copy_whole(source: Path, target: Path) -> None:
     partial = target.with_name(f".partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)
     if source.is_dir():
-        shutil.copytree(source, partial)
+        shutil.copytree(source, partial, symlinks=True)  # what a link leads to stays out
     else:
         shutil.copyfile(source, partial)
     partial.replace(target)

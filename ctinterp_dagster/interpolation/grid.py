@@ -32,7 +32,7 @@ def operator_for(
         depth: number of thick slices.
         spacing_mm: their distance.
         thickness_mm: full width at half maximum of their profile; more than the distance where they overlap.
-        target_mm: distance of the thin slices. Where it does not divide the extent, the nearest number of slices is
+        target_mm: distance of the thin slices. Where it does not divide the extent, as many slices as fit are
             centred on it.
         profile: slice profile.
 

@@ -1,19 +1,26 @@
 """Results out: the right place in space in every format, and DICOM that a PACS takes."""
 
+import gzip
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
 from pydicom.dataset import FileDataset
+from pydicom.uid import CTImageStorage
 
 from ctinterp_dagster.errors import IntensityError, MissingInputError, ParamsError
+from ctinterp_dagster.interpolation.grid import operator_for
+from ctinterp_dagster.interpolation.interpolator import thin_volume
+from ctinterp_dagster.physics.interpolators import linear
 from ctinterp_dagster.physics.operator import thin_grid
 from ctinterp_dagster.scan.io import Scan, check_output, read_scan, write_result
 from ctinterp_dagster.scan.volume import Volume
@@ -22,7 +29,6 @@ from .conftest import plain_volume, rotation
 
 Series = Callable[..., Path]
 SAID = "ctinterp 0.1.0, model released, 5 mm to 1 mm"
-PLACES = {"dicom": "s", "nifti": "s.nii.gz", "mha": "s.mha", "nrrd": "s.nrrd"}
 SOURCE = {
     "PatientName": "Doe^Jane", "PatientID": "MRN-77", "PatientBirthDate": "19600102", "PatientSex": "F",
     "StudyInstanceUID": "1.2.840.77.1", "StudyDate": "20200304", "StudyTime": "101112", "StudyID": "S1",
@@ -56,27 +62,86 @@ def _value_at(volume: Volume, point_mm: np.ndarray) -> float:
     return float(volume.hu[z, y, x])
 
 
-@pytest.mark.parametrize("hand", ["right", "left"])
-@pytest.mark.parametrize("spacing_mm", [1.25, 0.8])
-@pytest.mark.parametrize(("source", "target"), product(PLACES, PLACES))
+# Thick spacing, thickness of the slices, thin spacing, mm: touching, overlapping and gapped slices; factors 4, 3.75, 3.
+# And whether the axes are left-handed.
+GRIDS = ((5.0, 5.0, 1.25, "left"), (3.0, 3.0, 0.8, "left"), (3.0, 5.0, 0.8, "right"), (4.0, 2.5, 4 / 3, "right"))
+CENTRE_MM = np.array([-123.4567, 210.9876, -1233.5432])
+
+
+def _ramp_hu(points_mm: np.ndarray) -> np.ndarray:
+    """HU that tell where in the patient a voxel lies, whatever the order of axes: mirrors and swaps show."""
+    return (points_mm - CENTRE_MM) @ np.array([20.0, -31.0, 43.0])
+
+
+def _points_mm(volume: Volume) -> np.ndarray:
+    """(z, y, x, 3) centres of all voxels."""
+    zyx = np.moveaxis(np.indices(volume.hu.shape), 0, -1)
+    return volume.origin_mm + zyx[..., ::-1] * volume.spacing_mm[::-1] @ volume.direction.T
+
+
+def _write_source(volume: Volume, path: Path, thickness_mm: float) -> None:
+    if path.name == "2.nii":
+        write_result(volume, path, _no_scan(volume), SAID)
+        image = nib.Nifti1Image.from_bytes(path.read_bytes())
+        nib.save(nib.Nifti2Image(np.asarray(image.dataobj), image.affine, image.header), path)
+        return
+    write_result(volume, path, _no_scan(volume), SAID)
+    for file in path.glob("*.dcm"):
+        dataset = pydicom.dcmread(file)
+        dataset.SliceThickness = thickness_mm
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        dataset.save_as(file)
+
+
+@pytest.mark.parametrize(("thick_mm", "thickness_mm", "thin_mm", "hand"), GRIDS)
+@pytest.mark.parametrize(
+    ("source", "target"), product(["s", "1.nii", "2.nii", "s.mha", "s.nrrd"], ["t", "t.nii.gz", "t.mha", "t.nrrd"])
+)
 def test_thin_lies_where_thick_lay_between_every_two_formats(
-    tmp_path: Path, source: str, target: str, spacing_mm: float, hand: str
+    tmp_path: Path, source: str, target: str, thick_mm: float, thickness_mm: float, thin_mm: float, hand: str
 ) -> None:
-    """Oblique, non-square, off-centre; left-handed too. 5 mm to 1.25 mm divides, 4 mm to 0.8 mm with five slices."""
+    """Oblique, off-centre, non-square pixels, both hands: edges and centres agree to 1e-3 mm, values with places."""
     turn = rotation(14, -9, 21) @ np.diag([1, 1, -1 if hand == "left" else 1])
-    given = np.random.default_rng(1).integers(-1000, 1000, (4, 7, 9)).astype(np.float32)
-    thick_mm = 5.0 if spacing_mm == 1.25 else 4.0
-    made = Volume(given, (thick_mm, 0.7, 0.9), (-123.4567, 210.9876, -1233.5432), turn)
-    (tmp_path / "in").mkdir()
-    write_result(made, tmp_path / "in" / PLACES[source], _no_scan(made), SAID)
-    scan = read_scan(tmp_path / "in" / PLACES[source])
-    thin = _thin(scan.volume, spacing_mm)
-    write_result(thin, tmp_path / PLACES[target], scan, SAID)
-    back = read_scan(tmp_path / PLACES[target]).volume
-    np.testing.assert_allclose(_corners(scan.volume), _corners(made), atol=1e-3)
+    empty = Volume(np.zeros((4, 7, 9), np.float32), (thick_mm, 0.7, 0.9), tuple(CENTRE_MM), turn)
+    made = empty.with_hu(_ramp_hu(_points_mm(empty)).round().astype(np.float32))
+    _write_source(made, tmp_path / source, thickness_mm)
+    scan = read_scan(tmp_path / source)
+    thick = scan.volume
+    assert scan.thickness_mm == (thickness_mm if source == "s" else None)
+    operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, thin_mm, "box")
+    thin = thin_volume(thick, operator, linear(torch.from_numpy(thick.hu), operator.thin_positions))
+    write_result(thin, tmp_path / target, scan, SAID)
+    back = read_scan(tmp_path / target).volume
+    np.testing.assert_allclose(_corners(thick), _corners(made), atol=1e-3)
     np.testing.assert_allclose(_corners(back), _corners(made), atol=1e-3)
+    assert sorted(back.spacing_mm) == pytest.approx(sorted((thin_mm, 0.7, 0.9)), rel=1e-6)
     for index in [(0, 0, 0), (3, 2, 5), (thin.depth - 1, 6, 8)]:
-        assert _value_at(back, thin.point_mm(index)) == thin.hu[index]
+        assert _value_at(back, thin.point_mm(index)) == pytest.approx(thin.hu[index], abs=0.5)
+    measured = (operator.thin_positions >= 0) & (operator.thin_positions <= thick.depth - 1)
+    away_hu = thin.hu - _ramp_hu(_points_mm(thin))
+    assert np.abs(away_hu[measured]).max() < 0.6  # thick values are rounded to whole HU
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_sform_and_qform_of_a_written_nifti_are_both_right(oblique: Volume, tmp_path: Path, suffix: str) -> None:
+    for mirror in ([1, 1, 1], [1, 1, -1]):
+        volume = replace(oblique, direction=oblique.direction * np.array(mirror))
+        write_result(volume, tmp_path / f"v{suffix}", _no_scan(volume), SAID)
+        header = nib.load(tmp_path / f"v{suffix}").header
+        assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+        for affine in (header.get_sform(), header.get_qform()):
+            for z, y, x in product((0, 4), (0, 6), (0, 8)):
+                ras = affine @ [x, y, z, 1]
+                np.testing.assert_allclose(ras[:3] * [-1, -1, 1], volume.point_mm((z, y, x)), atol=1e-3)
+
+
+def test_a_target_that_does_not_divide_the_extent_leaves_less_than_half_a_thin_slice_at_each_end() -> None:
+    thick = plain_volume(np.zeros((5, 3, 4)), spacing_mm=(3.0, 0.8, 0.8))
+    operator = operator_for(5, 3.0, 3.0, 0.8, "box")
+    thin = thin_volume(thick, operator, torch.zeros(operator.n_thin, 3, 4))
+    edges = [thin.point_mm((-0.5, 0, 0))[2], thin.point_mm((thin.depth - 0.5, 0, 0))[2]]
+    assert edges == pytest.approx([-1.5 + 0.3, 13.5 - 0.3])
+    assert thin.spacing_mm[0] == pytest.approx(0.8)
 
 
 def _derived(series: Series, tmp_path: Path, **tags: object) -> tuple[Path, Scan, Volume]:
@@ -99,6 +164,15 @@ def test_a_derived_series_stays_with_its_patient_and_study_under_new_uids(series
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
     assert (first.DerivationDescription, first.SeriesNumber) == (SAID, 1004)
     assert (first.SliceThickness, first.SpacingBetweenSlices) == (1.0, 1.0)
+    assert (first.RescaleSlope, first.RescaleIntercept, first.RescaleType) == (1, -1024, "HU")
+    assert (first.BitsAllocated, first.BitsStored, first.HighBit, first.PixelRepresentation) == (16, 16, 15, 1)
+    assert (list(first.PixelSpacing), list(first.ImageOrientationPatient)) == ([0.7, 0.9], [1, 0, 0, 0, 1, 0])
+    assert (first.SOPClassUID, first.Modality) == (CTImageStorage, "CT")
+    assert {(s.StudyInstanceUID, s.SeriesInstanceUID, s.FrameOfReferenceUID) for s in slices} == {
+        (SOURCE["StudyInstanceUID"], first.SeriesInstanceUID, SOURCE["FrameOfReferenceUID"])
+    }
+    for k, dataset in enumerate(slices):
+        np.testing.assert_allclose(dataset.ImagePositionPatient, thin.point_mm((k, 0, 0)), atol=1e-6)
     assert (first.Manufacturer, first.ContributingEquipmentSequence[0].Manufacturer) == ("ctinterp", "ACME")
     used = {str(pydicom.dcmread(f).SOPInstanceUID) for f in (tmp_path / "scan").iterdir()}
     assert {str(item.ReferencedSOPInstanceUID) for item in first.SourceImageSequence} == used
@@ -116,6 +190,18 @@ def test_hu_come_back_to_the_integer_through_simpleitk_and_pydicom(series: Serie
         dataset = pydicom.dcmread(file)
         hu = dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
         np.testing.assert_array_equal(hu, thin.hu[k])
+
+
+@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="needs Debian's dcm2niix")
+def test_dcm2niix_finds_every_value_in_its_place(series: Series, tmp_path: Path) -> None:
+    folder, _, thin = _derived(series, tmp_path)
+    subprocess.run(["dcm2niix", "-z", "n", "-o", str(tmp_path), str(folder)], capture_output=True, check=True)
+    (converted,) = tmp_path.glob("*.nii")
+    back = read_scan(converted).volume
+    index = np.linalg.solve(thin.direction * thin.spacing_mm[::-1], (_points_mm(back) - thin.origin_mm)[..., None])
+    np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
+    x, y, z = np.moveaxis(np.rint(index[..., 0]).astype(int), -1, 0)
+    np.testing.assert_array_equal(back.hu, thin.hu[z, y, x])
 
 
 def test_the_same_result_is_the_same_series_and_another_is_not(series: Series, tmp_path: Path) -> None:
@@ -173,6 +259,47 @@ def test_values_that_16_bits_do_not_hold_are_refused_and_nothing_is_left(tmp_pat
         with pytest.raises(IntensityError, match=said):
             write_result(volume, tmp_path / "out", _no_scan(volume), SAID)
     assert list(tmp_path.iterdir()) == []
+
+
+SECRET = b"Doe^Jane"
+
+
+def _named_sources(series: Series, tmp_path: Path) -> Iterator[Path]:
+    """A scan in every format that says who the patient is wherever the format has room for it."""
+    text = {"PatientName": SECRET.decode(), "PatientComments": SECRET.decode(), "StudyDescription": SECRET.decode()}
+    yield series(n=4, step=5.0, name=SECRET.decode(), **(SOURCE | text))
+    scan = read_scan(tmp_path / SECRET.decode())
+    path = tmp_path / f"{SECRET.decode()}.nii"
+    write_result(scan.volume, path, scan, SAID)
+    image = nib.Nifti1Image.from_bytes(path.read_bytes())
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):
+        image.header[name] = SECRET
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", SECRET))
+    nib.save(image, path)
+    yield path
+    for suffix in (".mha", ".nrrd"):
+        itk = SimpleITK.GetImageFromArray(scan.volume.hu)
+        for name in ("0010|0010", "PatientName", "Comment", "ITK_FileNotes"):
+            itk.SetMetaData(name, SECRET.decode())
+        SimpleITK.WriteImage(itk, str(tmp_path / f"named{suffix}"))
+        yield tmp_path / f"named{suffix}"
+
+
+@pytest.mark.parametrize("target", ["t.nii", "t.nii.gz", "t.mha", "t.nrrd"])
+def test_no_volume_file_says_who_the_patient_is(series: Series, tmp_path: Path, target: str) -> None:
+    for source in _named_sources(series, tmp_path):
+        files = source.iterdir() if source.is_dir() else [source]
+        assert all(SECRET in file.read_bytes() for file in files)
+        scan = read_scan(source)
+        write_result(scan.volume, tmp_path / target, scan, SAID)
+        raw = (tmp_path / target).read_bytes()
+        content = gzip.decompress(raw) if target.endswith(".gz") else raw
+        for word in (SECRET, b"Doe", b"MRN-77", b"1.2.840.77", b"ACME", b"19600102", b"Thick 5.0"):
+            assert word not in content + raw
+        if ".nii" in target:
+            header = nib.load(tmp_path / target).header
+            assert {bytes(header[name].item()) for name in ("descrip", "aux_file", "intent_name", "db_name")} == {b""}
+            assert list(header.extensions) == []
 
 
 @pytest.mark.parametrize(

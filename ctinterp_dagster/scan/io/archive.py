@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ctinterp_dagster.errors import UnreadableScanError
+from ctinterp_dagster.scan.io.limits import refuse_size
 
-# A whole-body CT of 0.5 mm slices has 4,000 files and 2 GB; CT compresses by less than 20.
-MAX_FILES = 20_000
-MAX_BYTES = 8 * 2**30
-MAX_RATIO = 200
+MAX_FILES = 20_000  # a whole-body CT of 0.5 mm slices has 4,000
+MAX_FOLDERS = 64  # Python's own walks over folders recurse
 ARCHIVE_SUFFIXES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 
 
@@ -21,6 +20,8 @@ def _refuse_member(member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
         raise UnreadableScanError(f"{member.filename!r} would be unpacked outside of the archive: expected plain names")
+    if len(path.parts) > MAX_FOLDERS:
+        raise UnreadableScanError(f"a file lies {len(path.parts)} folders deep: expected at most {MAX_FOLDERS}")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise UnreadableScanError(f"{member.filename!r} is a symbolic link: expected files only")
     if member.flag_bits & 1:
@@ -29,15 +30,10 @@ def _refuse_member(member: zipfile.ZipInfo) -> None:
         raise UnreadableScanError(f"{member.filename!r} is an archive inside the archive: unpack it first")
 
 
-def _refuse_bomb(members: Sequence[zipfile.ZipInfo]) -> None:
-    size = sum(m.file_size for m in members)
-    packed = sum(m.compress_size for m in members)
+def _refuse_bomb(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     if len(members) > MAX_FILES:
         raise UnreadableScanError(f"the archive holds {len(members)} files, expected at most {MAX_FILES}")
-    if size > MAX_BYTES or size > MAX_RATIO * max(packed, 1 << 10):
-        raise UnreadableScanError(
-            f"the archive would grow from {packed} to {size} bytes: expected at most {MAX_BYTES} and {MAX_RATIO} times"
-        )
+    refuse_size("the archive", archive.stat().st_size, sum(m.file_size for m in members))  # members may overlap
     if len({m.filename for m in members}) < len(members):
         raise UnreadableScanError("two files in the archive have the same name: expected one each")
 
@@ -58,7 +54,7 @@ def unpacked(archive: Path) -> Iterator[Path]:
                 members = [m for m in opened.infolist() if not m.filename.endswith("/")]
                 for member in members:
                     _refuse_member(member)
-                _refuse_bomb(members)
+                _refuse_bomb(archive, members)
                 for member in members:
                     opened.extract(member, folder)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:

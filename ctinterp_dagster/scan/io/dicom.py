@@ -34,6 +34,7 @@ from ctinterp_dagster.errors import (
     WrongUnitsError,
 )
 from ctinterp_dagster.scan.io.grid import Grid, Plane, regular_grid, without_scout
+from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_size
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
@@ -48,7 +49,7 @@ HU_TYPES = {"HU", "US", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT
 # What pydicom and the conversion of its values raise on bytes that are not what they should be.
 BROKEN = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, AttributeError, KeyError, NotImplementedError,
-    OverflowError, TypeError,
+    OverflowError, TypeError, MemoryError, RecursionError,
     ValueError, struct.error, zlib.error,
 )  # fmt: skip
 TAGS = [
@@ -183,6 +184,8 @@ def _missing_bytes(dataset: Dataset, after_header: int) -> int:
 def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) -> DicomFile:
     frames = _frame_groups(dataset)
     size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
+    count = max(len(frames), int((*_numbers(dataset, "NumberOfFrames"), 1)[0]))
+    refuse_size(file.name, file.stat().st_size, 4 * count * size[0] * size[1])
     planes = [_plane(frame, file, k, size) for k, frame in enumerate(frames)]
     thickness = (*_numbers(dataset, "SliceThickness"), *_numbers(frames[0], "SliceThickness"))
     return DicomFile(
@@ -298,6 +301,10 @@ def _pixels(file: Path) -> FloatArray:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+    try:
+        refuse_depth(file)
+    except BROKEN as error:
+        raise UnreadableScanError(f"{file.name} is no readable DICOM file: {error}; export it again") from error
     try:
         array: FloatArray = SimpleITK.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:

@@ -1,7 +1,9 @@
 """Volume files: NIfTI with nibabel; MetaImage and NRRD with SimpleITK."""
 
 import gzip
+import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -9,14 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import Opener
 from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, IntensityError, NotCtError, TooFewSlicesError, UnreadableScanError
+from ctinterp_dagster.scan.io.limits import refuse_size
+from ctinterp_dagster.scan.io.text_header import data_files
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 WRITABLE_SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".nrrd")
+NIFTI_KINDS = (nib.Nifti1Image, nib.Nifti2Image)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 UNITS_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1e3, "micron": 1e-3}
 # A file whose voxels are this much longer along one axis than along both others was cut into slices along it.
@@ -64,8 +70,32 @@ def _refuse_shape(shape: tuple[int, ...]) -> None:
     """Refuse what is not one volume; axes of length 1 beyond the third are allowed."""
     if len(shape) < 3:
         raise TooFewSlicesError(f"the file holds an image of shape {shape}: expected a volume of three axes")
+    if min(shape) < 1:
+        raise UnreadableScanError(f"the file holds an image of shape {shape}: expected voxels; make it again")
     if any(n != 1 for n in shape[3:]):
         raise NotCtError(f"the file holds {shape[3:]} volumes of {shape[:3]}: expected one; split the file")
+
+
+def _stored_bytes(shape: Sequence[int], itemsize: int) -> int:
+    """What the voxels take in memory: as they are in the file, or as float32 where that is more."""
+    return math.prod(shape) * max(itemsize, 4)
+
+
+def _nifti_image(file: Path) -> nib.Nifti1Image:
+    """A NIfTI-1 or NIfTI-2 image of as many bytes as its header has voxels, however far its file unpacks."""
+    with Opener(str(file)) as opened:
+        head = opened.read(max(kind.header_class.sizeof_hdr for kind in NIFTI_KINDS))
+        kind = next((kind for kind in NIFTI_KINDS if kind.header_class.may_contain_header(head)), None)
+        if kind is None:
+            raise UnreadableScanError("no readable NIfTI file: no NIfTI header; make it again")
+        header = kind.header_class(head[: kind.header_class.sizeof_hdr], check=False)
+        shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header["vox_offset"])
+        if dtype.kind not in "iuf":
+            raise UnreadableScanError(f"values are of type {dtype}: expected real numbers")
+        _refuse_shape(shape)
+        refuse_size("the file", file.stat().st_size, max(offset, 0) + _stored_bytes(shape, dtype.itemsize))
+        size = max(offset, len(head)) + math.prod(shape) * dtype.itemsize
+        return kind.from_bytes(head + opened.read(size - len(head) + 1))  # one more: gzip's checksum is at the end
 
 
 def read_nifti(file: Path) -> Volume:
@@ -83,10 +113,7 @@ def read_nifti(file: Path) -> Volume:
     Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3.
     """
     try:
-        image = nib.load(file)
-        if image.get_data_dtype().kind not in "iuf":
-            raise UnreadableScanError(f"values are of type {image.get_data_dtype()}: expected real numbers")
-        _refuse_shape(image.shape)
+        image = _nifti_image(file)
         unit = UNITS_MM[image.header.get_xyzt_units()[0]]
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (
@@ -94,6 +121,7 @@ def read_nifti(file: Path) -> Volume:
         HeaderDataError,
         EOFError,
         KeyError,
+        MemoryError,
         OSError,
         OverflowError,
         ValueError,
@@ -117,12 +145,17 @@ def read_itk(file: Path) -> Volume:
         NotCtError: several volumes, or several numbers a voxel.
         TooFewSlicesError: an image of two axes.
     """
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(file))
     try:
-        image = SimpleITK.ReadImage(str(file))
-    except RuntimeError as error:
+        packed = sum(part.stat().st_size for part in (file, *data_files(file)))
+        reader.ReadImageInformation()
+        _refuse_shape(reader.GetSize())
+        refuse_size("the file", packed, _stored_bytes((*reader.GetSize(), reader.GetNumberOfComponents()), 8))
+        image = reader.Execute()
+    except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise UnreadableScanError(f"no readable {file.suffix} file: {reason}; make it again") from error
-    _refuse_shape(image.GetSize())
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise NotCtError(f"the file holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel: expected one (HU)")
     if file.suffix.lower() in (".nrrd", ".nhdr") and not image.HasMetaDataKey("NRRD_space"):

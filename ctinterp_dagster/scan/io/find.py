@@ -23,6 +23,7 @@ from ctinterp_dagster.scan.io.grid import Grid
 from ctinterp_dagster.scan.io.source import Found, Kind, Place, Scan
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC keeps a file
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 # How gzip, nibabel and SimpleITK say that a file ends too early.
 ENDS_EARLY = re.compile(r"end-of-stream|Expected \d+ bytes, got|fread got only")
@@ -49,11 +50,22 @@ def _kind(file: Path) -> Literal["dicom", "nifti", "itk", "zip", "archive", "oth
 
 
 def _visible_files(folder: Path) -> Iterable[Path]:
-    """Every file below a folder in sorted order, without hidden ones and what macOS adds to archives."""
+    """Every file and link below a folder in sorted order, without hidden ones and what macOS adds to archives."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(p.startswith(".") or p == "__MACOSX" for p in parts):
+        if (path.is_file() or path.is_symlink()) and not any(p.startswith(".") or p == "__MACOSX" for p in parts):
             yield path
+
+
+def _leads_away(file: Path, root: Path) -> bool:
+    """Whether a path is a link to nothing, to a folder, or out of the searched one; no such link is followed.
+
+    DVC's links into its cache are: it names files by their content, so what they hold was added here.
+    """
+    if not file.is_symlink():
+        return False
+    target = file.resolve()
+    return not (file.is_file() and (target.is_relative_to(root.resolve()) or CACHED.search(target.as_posix())))
 
 
 def _located(name: str, error: ScanError) -> ScanError:
@@ -152,7 +164,8 @@ def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
 
     A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
     A DICOM series is one scan even if its files are spread over folders. Files that are no scans (text, viewers) are
-    passed over; localizers, dose sheets and reports too, unless nothing else is in their folder.
+    passed over; localizers, dose sheets and reports too, unless nothing else is in their folder. Links are followed to
+    files of the same folder only.
 
     Args:
         path: where to look.
@@ -160,6 +173,7 @@ def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
 
     Raises:
         MissingInputError: there is nothing at the path.
+        UnreadableScanError: its folders lie a thousand deep.
     """
     if path.is_dir() and keep_headers:
         cache = HeaderCache(path)
@@ -167,7 +181,16 @@ def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
         cache.save()
         return found
     if path.is_dir():
-        return _folder_scans(list(_visible_files(path)), path)
+        try:
+            files = list(_visible_files(path))
+        except RecursionError as deep:
+            raise UnreadableScanError(f"folders of {path.name} are nested too deep: move the scans up") from deep
+        links = [file for file in files if _leads_away(file, path)]
+        error = UnreadableScanError(
+            "a link out of the folder, to a folder or to nothing is not followed: copy the files"
+        )
+        refused = [_unreadable(link.relative_to(path).as_posix(), [link], error) for link in links]
+        return sorted((*refused, *_folder_scans([f for f in files if f not in links], path)), key=lambda f: f.name)
     if not path.is_file():
         raise MissingInputError(f"{path} does not exist: expected a scan file or a folder of scans")
     found = _folder_scans([path], path.parent)
