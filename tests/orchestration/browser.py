@@ -62,6 +62,13 @@ class Browser:
         """The value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def click(self, text: str) -> None:
+        """Click on the innermost element that shows exactly this text."""
+        all_ = "[...document.querySelectorAll('button,a,span,div')]"
+        script = f"{all_}.filter(e => e.innerText?.trim() === '{text}').pop()"
+        assert self.read(f"!!{script}"), f"nothing to click on says {text!r}"
+        self.read(f"{script}.click()")
+
     def picture(self, path: Path) -> None:
         """Write what is seen as PNG."""
         time.sleep(2)  # drawn, and at rest
