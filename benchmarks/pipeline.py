@@ -29,6 +29,7 @@ from ctinterp_dagster.scan.phantom import phantom
 
 ROOT = Path(__file__).parent.parent
 HELD_OUT = 8  # scans each for validation and for testing
+SMALL = {"expect": {"slab_zyx": [4, 16, 16]}, "train": {"nullspace": {"slab_zyx": [4, 16, 16]}}}  # than a scan
 BEFORE_TRAINING = ("ingest", "thicken", "encode")
 IMPORT = "import sys; import ctinterp_dagster.definitions; assert 'torch' not in sys.modules"
 MATERIALIZE = """
@@ -78,12 +79,13 @@ def project(root: Path, scans: int) -> Callable[[int], None]:
     (root / "dvc.lock").unlink(missing_ok=True)
     values = yaml.safe_load((root / "params.yaml").read_text())
     override(values, yaml.safe_load((PRESETS / "smoke.yaml").read_text()))
+    override(values, SMALL)
     (root / "params.yaml").write_text(yaml.safe_dump(values))
     for command in (("git", "init", "-q"), ("git", "add", "-A"), ("git", "commit", "-qm", "begin")):
         run(root, *command)
     (root / ".dagster").mkdir()
     shutil.copy(root / "dagster.yaml", root / ".dagster")
-    body = phantom(0, shape_zyx=(24, 16, 16), spacing_mm=(1.0, 20.0, 20.0), noise_hu=0.0)
+    body = phantom(0, shape_zyx=(24, 16, 16), spacing_mm=(1.0, 10.0, 10.0), noise_hu=0.0)
 
     def add(number: int) -> None:
         noise = np.random.default_rng(number).normal(0, 10, body.hu.shape).astype(np.float32)
