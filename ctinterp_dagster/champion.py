@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ctinterp_dagster.records import file_hash, read_json, whole_file, write_jso
 
 JUDGED = "nullspace/model.safetensors"  # below data/train: the weights behind the row `model` of per_case.csv
 DIGITS = 16  # of a model's hash in names
+RESTORE = "`dvc checkout --force {0}` or `dvc pull --force {0}` brings it back; without {0} the next model is the first"
 
 
 @dataclass(frozen=True)
@@ -115,20 +116,39 @@ class Registry:
 
     @property
     def champion(self) -> Challenger | None:
-        """The present champion; None before the first promotion."""
+        """The present champion; None before the first promotion.
+
+        Raises:
+            MissingInputError: the pointer is damaged, or the champion's record or files are damaged or gone.
+        """
         pointer = self.folder / "champion.json"
-        return self.get(read_json(pointer)["model_hash"]) if pointer.exists() else None
+        if not pointer.exists():
+            return None
+        hash_ = self._read(pointer, {"model_hash"})["model_hash"]
+        champion, files = self.get(hash_), self.files(hash_)
+        if champion is None or not model_files(files):
+            gone = self._record(hash_) if champion is None else files
+            raise MissingInputError(f"{pointer} names a model, but {gone} is missing: {self._restore}")
+        return champion
 
     @property
     def challengers(self) -> list[Challenger]:
-        """Every model that was judged, in the order of their numbers."""
-        records = [Challenger(**read_json(path)) for path in (self.folder / "challengers").glob("*.json")]
+        """Every model that was judged, in the order of their numbers.
+
+        Raises:
+            MissingInputError: a record is damaged.
+        """
+        records = [self._challenger(path) for path in (self.folder / "challengers").glob("*.json")]
         return sorted(records, key=lambda challenger: challenger.number)
 
     def get(self, hash_: str) -> Challenger | None:
-        """What is known of a model, by its hash; None if it was never judged."""
+        """What is known of a model, by its hash; None if it was never judged.
+
+        Raises:
+            MissingInputError: the record is damaged.
+        """
         path = self._record(hash_)
-        return Challenger(**read_json(path)) if path.exists() else None
+        return self._challenger(path) if path.exists() else None
 
     def files(self, hash_: str) -> Path:
         """The folder of a promoted model's files."""
@@ -176,3 +196,21 @@ class Registry:
 
     def _record(self, hash_: str) -> Path:
         return self.folder / "challengers" / f"{hash_[:DIGITS]}.json"
+
+    def _challenger(self, path: Path) -> Challenger:
+        return Challenger(**self._read(path, {field.name for field in fields(Challenger)}))
+
+    def _read(self, path: Path, names: set[str]) -> dict[str, Any]:
+        """A JSON object of exactly these names."""
+        try:
+            record = read_json(path)
+        except MissingInputError as error:
+            raise MissingInputError(f"{path} is damaged: {self._restore}") from error
+        if not isinstance(record, dict) or set(record) != names:
+            expected = ", ".join(sorted(names))
+            raise MissingInputError(f"{path} is of another version: expected {expected}; {self._restore}")
+        return record
+
+    @property
+    def _restore(self) -> str:
+        return RESTORE.format(self.folder)

@@ -29,4 +29,5 @@ defs = dg.Definitions(
         build_failure_sensor(project.root, settings.alert),
     ],
     resources={"dvc": DvcCliResource(project_dir=str(project.root))},
+    executor=dg.in_process_executor,  # stages take turns and are processes of their own: one more a step costs seconds
 )

@@ -1,6 +1,7 @@
 """The pointer moves in one step, back as well as forward, and what was judged stays known."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,31 @@ def test_a_record_is_json_that_a_person_can_read(registry: Registry, tmp_path: P
     record = json.loads((registry.folder / "challengers" / f"{judged.name}.json").read_text())
     assert record["seen"] == {"case": "1"}
     assert record["number"] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("champion.json", "{", "champion.json is damaged: `dvc checkout --force "),
+        ("champion.json", '{"hash": "1"}', "champion.json is of another version: expected model_hash; "),
+        ("champion.json", '["1"]', "champion.json is of another version: expected model_hash; "),
+        ("champion.json", '{"model_hash": "never judged"}', r"names a model, but .*never judged\.json is missing: "),
+        ("challengers/{name}.json", "not JSON", r"\w{16}\.json is damaged: "),
+        ("challengers/{name}.json", '{"model_hash": "1"}', r"\w{16}\.json is of another version: expected against, "),
+    ],
+)
+def test_a_damaged_or_old_registry_is_said_on_one_line(
+    registry: Registry, tmp_path: Path, file: str, content: str, message: str
+) -> None:
+    name = promoted(registry, tmp_path / "train", "one").name
+    (registry.folder / file.format(name=name)).write_text(content)
+    with pytest.raises(MissingInputError, match=message) as raised:
+        _ = registry.champion
+    assert "\n" not in str(raised.value)
+
+
+def test_a_champion_without_its_files_is_not_taken_for_none(registry: Registry, tmp_path: Path) -> None:
+    only = promoted(registry, tmp_path / "train", "one")
+    shutil.rmtree(registry.files(only.model_hash))
+    with pytest.raises(MissingInputError, match=rf"names a model, but .*{only.name} is missing: `dvc"):
+        _ = registry.champion

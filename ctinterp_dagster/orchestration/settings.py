@@ -57,11 +57,14 @@ def load_settings(path: Path) -> Settings:
 
     Raises:
         MissingInputError: the file is not there.
-        ParamsError: a value is missing, unknown or impossible.
+        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
     """
     if not path.exists():
         raise MissingInputError(f"{path} is missing: start Dagster in the project's root, the folder of dvc.yaml")
-    raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:

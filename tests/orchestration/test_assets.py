@@ -178,6 +178,23 @@ def test_git_checkout_with_dvc_checkout_leaves_nothing_stale(
     assert stale(toy, instance) == dvc_changed(toy) == set()
 
 
+@pytest.mark.parametrize("side", ["DVC", "Dagster"])
+def test_a_stage_that_read_a_tampered_file_is_stale_when_the_file_is_put_right(
+    side: str, toy: DvcProject, instance: dg.DagsterInstance, dvc_changed: Status, shell: Shell
+) -> None:
+    tick(toy, instance)
+    (toy.root / "data" / "prepared.csv").unlink()  # it may be a link into the cache
+    (toy.root / "data" / "prepared.csv").write_text("1\n")
+    materialize(toy, instance, "fit@a", "score")
+    if side == "Dagster":
+        materialize(toy, instance, "prepare")
+    else:
+        shell(toy.root, "dvc", "repro", "-q", "prepare")
+        tick(toy, instance)
+    assert stale(toy, instance) == dvc_changed(toy) == {"fit@a"}
+    assert tick(toy, instance) == []
+
+
 AGREE = {
     "an output": ("data/prepared.csv", "6", "7"),
     "a metric": ("scores/metrics.json", "mean", "median"),

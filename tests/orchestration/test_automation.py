@@ -337,6 +337,12 @@ def test_the_settings_of_the_checkout_are_read_and_a_wrong_one_is_refused(tmp_pa
         load_settings(tmp_path / "operate.yaml")
 
 
+def test_settings_that_are_not_yaml_are_refused_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "operate.yaml").write_text("scans: {settle_s: 10\nretrain: [\n")
+    with pytest.raises(ParamsError, match=r"^operate\.yaml is not YAML: .*line \d.*$"):
+        load_settings(tmp_path / "operate.yaml")
+
+
 def test_the_definitions_of_the_checkout_name_what_an_operator_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     from ctinterp_dagster.definitions import defs  # noqa: PLC0415 (read in the folder that it is started in)

@@ -23,6 +23,7 @@ defs = dg.Definitions(
     jobs=[dg.define_asset_job("all_stages")],
     sensors=[build_dvc_sensor(project)],
     resources={"dvc": DvcCliResource(project_dir=str(project.root))},
+    executor=dg.in_process_executor,
 )
 """
 

@@ -7,7 +7,14 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectComponent, DvcProjectError, select_stages
+from ctinterp_dagster.orchestration.dvc import (
+    DvcCliResource,
+    DvcProject,
+    DvcProjectComponent,
+    DvcProjectError,
+    build_dvc_assets,
+    select_stages,
+)
 from ctinterp_dagster.orchestration.dvc.component import DvcScaffoldParams
 from tests.orchestration.test_assets import KEYS, asset_graph, materialize, specs, tick
 
@@ -24,6 +31,18 @@ CHECKS = """meta:
     deps: [scores/metrics.json]
     outs: [published]
 vars: [{limit: 10}]
+"""
+
+
+EXTRA = """
+vars: [{name: plus}]
+stages:
+  sum:
+    wdir: ..
+    matrix: {kind: [x, y], size: [0.1]}
+    cmd: echo ${name}-${item.kind} > extra/${item.kind}.txt
+    deps: [scores/metrics.json]
+    outs: ["extra/${item.kind}.txt"]
 """
 
 
@@ -112,6 +131,23 @@ def test_a_blocking_threshold_that_fails_stops_what_comes_after(
 def test_checks_of_a_run_outside_come_with_the_sensor(checked: DvcProject, instance: dg.DagsterInstance) -> None:
     events = [event for event in tick(checked, instance) if isinstance(event, dg.AssetCheckEvaluation)]
     assert {(event.check_name, event.passed) for event in events} == {("mean", True), ("tiny", False)}
+
+
+def test_a_stage_of_another_dvc_yaml_runs_in_its_working_directory_and_is_clean_for_dvc(
+    toy: DvcProject, instance: dg.DagsterInstance, dvc_changed: Callable[[DvcProject], set[str]]
+) -> None:
+    (toy.root / "extra").mkdir()
+    (toy.root / "extra" / "dvc.yaml").write_text(EXTRA)
+    assert dvc_changed(toy) == {"sum@x-0.1", "sum@y-0.1"}
+    dg.materialize(
+        build_dvc_assets(toy),
+        instance=instance,
+        resources={"dvc": DvcCliResource(project_dir=str(toy.root))},
+        selection=[dg.AssetKey(["extra", "sum", "x-0.1"])],
+    )
+    assert (toy.root / "extra" / "x.txt").read_text() == "plus-x\n"
+    assert dvc_changed(toy) == {"sum@y-0.1"}
+    assert dg.AssetKey(["extra", "sum", "x-0.1"]) not in {event.asset_key for event in tick(toy, instance)}
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity"])

@@ -22,8 +22,11 @@ from tests.orchestration.server import Server, wait_for
 
 Shell = Callable[..., str]
 
+STAGES = ("ingest", "thicken", "autoencoder", "encode", "expect", "train", "generate", "evaluate", "promote", "report")
 FIRST = {"s1": "train", "s2": "train", "s3": "val", "s4": "test"}
 PICTURES = os.environ.get("PICTURES")  # a folder that the browser's pictures are written to
+
+PREVIEW = "document.querySelector('img[src^=\"data:image/png\"]')"
 
 ASSET = """query($k: AssetKeyInput!){assetNodeOrError(assetKey:$k){... on AssetNode{
     description
@@ -160,16 +163,20 @@ def test_a_person_sees_the_graph_the_numbers_and_the_pictures(server: Server, ch
     with Browser(tmp_path / "profile") as browser:
         browser.open(f"{url}/asset-groups", "data", "model", "results", "release")
         browser.picture(folder / "dagster-groups.png")
-        browser.open(f"{url}/assets/promote?view=lineage&lineageScope=upstream", "ingest", "evaluate", "promote")
+        whole = f"{url}/assets/report?view=lineage&lineageScope=upstream&lineageDepth=6"
+        browser.open(whole, *STAGES)
         browser.picture(folder / "dagster-graph.png")
-        browser.open(f"{url}/assets/evaluate", "Scores of the model and of every classical method", "residual_hu")
+        described = "Scores of the model and of every classical method"
+        browser.open(f"{url}/assets/evaluate", described, "metrics/box.psnr_db")
         browser.picture(folder / "dagster-evaluate.png")
-        browser.read("[...document.querySelectorAll('button')].find(b => b.innerText.trim() === 'Plots').click()")
+        browser.click("Plots")
         wait_for(lambda: browser.read("document.querySelectorAll('canvas').length"), 60)
         browser.picture(folder / "dagster-plots.png")
         browser.open(f"{url}/assets/report?view=events", "plot/reports/report/previews")
+        browser.click("[Show Markdown]")
+        wait_for(lambda: browser.read(f"{PREVIEW}?.naturalWidth"), 60)
         browser.picture(folder / "dagster-report.png")
-        browser.open(f"{url}/assets/scan?view=partitions", "s1")
+        browser.open(f"{url}/assets/scan?view=partitions&partition=broken.nii", "s1", "quarantined", "unreadable")
         browser.picture(folder / "dagster-scans.png")
     for picture in folder.glob("dagster-*.png"):
         assert picture.stat().st_size > 10_000

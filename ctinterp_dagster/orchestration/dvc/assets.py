@@ -8,7 +8,7 @@ import dagster as dg
 from ctinterp_dagster.orchestration.dvc.checks import check_results, check_specs
 from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
 from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.provenance import provenance_tags, source_events
+from ctinterp_dagster.orchestration.dvc.provenance import provenance_tags, source_events, superseded_events
 from ctinterp_dagster.orchestration.dvc.resource import DvcCliResource
 from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcStage
 from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
@@ -64,7 +64,10 @@ def _stage_asset(
                 raise dg.RetryRequested(max_retries=retries) from failure
             raise
         after = project.read()
-        for event in source_events(after, translator, context.instance):
+        for event in (
+            *source_events(after, translator, context.instance),
+            *superseded_events(after, project, translator, context.instance),
+        ):
             context.instance.report_runless_asset_event(event)
         made = after.stages[stage.target]
         yield dg.MaterializeResult(

@@ -18,21 +18,22 @@ _MAX_ROWS = 50
 
 
 def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
-    """Metadata of a stage that has run: `<file>/<metric>`, `plot/<path>`, `table/<path>`, `out/<path>`.
+    """Metadata of a stage that has run: `<file>/<metric>`, `plot/<path>`, `table/<path>`, `out/<path>`, in this order.
 
     Args:
         stage: with its lock entry.
         root: the project's root.
     """
-    metadata: dict[str, dg.MetadataValue] = {}
-    for out in (stage.lock or {}).get("outs", []):
-        files = f", {out['nfiles']} files" if "nfiles" in out else ""
-        metadata[f"out/{out['path']}"] = dg.MetadataValue.text(f"{out.get('md5')} ({out.get('size', 0)} bytes{files})")
-    metadata |= {name: dg.MetadataValue.float(value) for name, value in stage_metrics(stage, root).items()}
+    metadata: dict[str, dg.MetadataValue] = {
+        name: dg.MetadataValue.float(value) for name, value in stage_metrics(stage, root).items()
+    }
     for path in islice((p for p in _plots(stage, root, ".png") if p.stat().st_size <= _MAX_IMAGE_BYTES), _MAX_IMAGES):
         metadata[f"plot/{path.relative_to(root).as_posix()}"] = inline_picture(path.read_bytes(), path.stem)
     for path in _plots(stage, root, ".csv"):
         metadata[f"table/{path.relative_to(root).as_posix()}"] = _table(path)
+    for out in (stage.lock or {}).get("outs", []):
+        files = f", {out['nfiles']} files" if "nfiles" in out else ""
+        metadata[f"out/{out['path']}"] = dg.MetadataValue.text(f"{out.get('md5')} ({out.get('size', 0)} bytes{files})")
     return metadata
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import dagster as dg
 from dagster import AssetMaterialization, DagsterInstance
 
+from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
+from ctinterp_dagster.orchestration.dvc.project import DvcProject
 from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcStage, digest
 from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
 
@@ -29,7 +31,7 @@ def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator:
         LOCK_TAG: digest(stage.lock),
     }
     for key, version in versions.items():
-        tags[f"dagster/input_data_version/{key.to_user_string()}"] = version
+        tags[_read_tag(key)] = version
         tags[f"dagster/input_event_pointer/{key.to_user_string()}"] = "NULL"
     return tags
 
@@ -50,6 +52,44 @@ def source_events(index: DvcIndex, translator: DvcTranslator, instance: DagsterI
         if recorded_tags(instance, key).get(DATA_VERSION_TAG) != source.now:
             events.append(AssetMaterialization(key, tags={DATA_VERSION_TAG: source.now}))
     return events
+
+
+def superseded_events(
+    index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
+) -> list[AssetMaterialization]:
+    """Materializations of the stages that DVC calls changed and whose record calls them fresh.
+
+    A stage that read a file that its maker had not made was up to date with it. When the maker puts its own file back,
+    no version moves: only a new record shows that the stage read something else.
+    """
+    events = []
+    for stage in index.stages.values():
+        key = translator.get_asset_key(stage)
+        if stage.changed and stage.lock is not None and _looks_fresh(stage, index.stages, translator, instance):
+            events.append(
+                AssetMaterialization(
+                    key,
+                    description="Made from what is no longer there.",
+                    metadata=stage_metadata(stage, project.root),
+                    tags=provenance_tags(stage, index.stages, translator),
+                )
+            )
+    return events
+
+
+def _looks_fresh(
+    stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator, instance: DagsterInstance
+) -> bool:
+    """Whether the record of a stage says that it read the present outputs of the makers of a changed input."""
+    recorded = recorded_tags(instance, translator.get_asset_key(stage))
+    makers = {i.maker for i in stage.inputs if i.changed and i.maker is not None}
+    read = {maker: recorded.get(_read_tag(translator.get_asset_key(stages[maker]))) for maker in makers}
+    same_code = recorded.get("dagster/code_version") == stage.code_version
+    return same_code and bool(read) and all(read[m] == stages[m].data_version for m in makers)
+
+
+def _read_tag(key: dg.AssetKey) -> str:
+    return f"dagster/input_data_version/{key.to_user_string()}"
 
 
 def recorded_tags(instance: DagsterInstance, key: dg.AssetKey) -> Mapping[str, str]:

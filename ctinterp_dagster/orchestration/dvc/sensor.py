@@ -12,7 +12,13 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin  # no publi
 from ctinterp_dagster.orchestration.dvc.checks import check_results
 from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
 from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.provenance import LOCK_TAG, provenance_tags, recorded_tags, source_events
+from ctinterp_dagster.orchestration.dvc.provenance import (
+    LOCK_TAG,
+    provenance_tags,
+    recorded_tags,
+    source_events,
+    superseded_events,
+)
 from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, digest
 from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
 
@@ -60,7 +66,10 @@ def lock_events(
     index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
 ) -> list[AssetMaterialization | AssetCheckEvaluation]:
     """What dvc.lock and the workspace hold and Dagster has not recorded: sources, then stages with their checks."""
-    events: list[AssetMaterialization | AssetCheckEvaluation] = [*source_events(index, translator, instance)]
+    events: list[AssetMaterialization | AssetCheckEvaluation] = [
+        *source_events(index, translator, instance),
+        *superseded_events(index, project, translator, instance),
+    ]
     for stage in index.stages.values():
         if stage.lock is None:
             continue
