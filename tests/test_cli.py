@@ -164,7 +164,7 @@ def test_check_says_what_a_scan_is(
     assert verdict["spacing_mm"] == pytest.approx([5.0, 2.9, 2.8])
     (tmp_path / "bad.nii.gz").write_bytes((scans / "thick.nii.gz").read_bytes()[:500])
     assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 0
-    assert "unreadable" in capsys.readouterr().out
+    assert "truncated" in capsys.readouterr().out
 
 
 def test_check_gives_the_geometry_of_what_it_refuses(

@@ -271,6 +271,9 @@ def promoted(root: Path) -> Challenger:
         rolled_back="",
     )
     registry = Registry(Layout(root).promote)
+    model = registry.files(judged.model_hash) / "model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
     registry.record(judged)
     registry.point_at(judged.model_hash)
     write_json(Layout(root).report("promote") / "decision.json", judged.decision)

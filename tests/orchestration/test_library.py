@@ -180,7 +180,7 @@ def test_what_a_stage_says_while_it_runs_is_observed_at_once(
         "    for step in (1, 2):\n"
         "        pipes.report_custom_message({'step': step, 'eta': 'soon', 'preview': 'scores/curve.png'})\n"
         "        print('step', step, flush=True)\n"
-        "        time.sleep(1.5)\n"
+        "        time.sleep(2.5)\n"
         "import json",
     )
     result = materialize(toy, instance, "fit@a")

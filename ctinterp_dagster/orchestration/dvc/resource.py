@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import IO, Any
 
 import dagster as dg
 from dagster import PipesEnvContextInjector, PipesTempFileMessageReader, open_pipes_session
@@ -18,6 +20,7 @@ from ctinterp_dagster.orchestration.dvc.metadata import live_metadata
 from ctinterp_dagster.orchestration.dvc.stage import DvcStage
 
 _GUARD = Path(__file__).with_name("guard.py")
+_LOOK_S = 1.0  # what a stage says through Pipes is looked for at each line that it prints, and this often
 _TAIL_LINES = 40
 _BUSY = "is busy, it is being blocked by:"  # dvc/rwlock.py; `--wait-for-lock` does not wait for this lock
 _BUSY_WAIT_S = 2.0
@@ -92,7 +95,7 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> tuple[list[str], int]:
         """Run a command under the guard; the last lines that it printed, and its exit code.
 
-        `watch` is called at each line: who reports through Pipes prints a line too.
+        `watch` is called at each line, and every second without one.
         """
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with subprocess.Popen(
@@ -109,7 +112,7 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                for line in process.stdout:
+                for line in _arriving(process.stdout):
                     if text := line.rstrip():
                         tail.append(text)
                         context.log.info(text)
@@ -146,6 +149,27 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         for result in session.get_reported_results():
             if isinstance(result, dg.MaterializeResult):
                 metadata |= dict(result.metadata or {})
+
+
+def _arriving(stream: IO[str]) -> Iterator[str]:
+    """The lines of a stream as they come, and an empty one for each second without."""
+    lines: SimpleQueue[str | None] = SimpleQueue()
+
+    def forward() -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    Thread(target=forward, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_LOOK_S)
+        except Empty:
+            yield ""
+            continue
+        if line is None:
+            return
+        yield line
 
 
 def _environment() -> dict[str, str]:
