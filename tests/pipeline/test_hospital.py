@@ -20,7 +20,19 @@ from ctinterp_dagster.errors import ScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
-from ctinterp_dagster.pipeline import evaluate, generate, ingest, thicken
+from ctinterp_dagster.orchestration.scans import read_verdicts
+from ctinterp_dagster.pipeline import (
+    autoencoder,
+    encode,
+    evaluate,
+    expect,
+    generate,
+    ingest,
+    promote,
+    report,
+    thicken,
+    train,
+)
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
@@ -235,11 +247,31 @@ def test_no_identifier_gets_out_of_data_raw(
     reasons = {r["reason"]: r["message"] for r in csv.DictReader((layout.ingest / "quarantine.csv").open())}
     assert set(reasons) == {"missing_slices", "truncated", "unreadable"}
     assert reasons["missing_slices"].startswith("1 slice(s) missing between file 3 and file 4")
+    assert told(repr(read_verdicts(layout)).encode()) == []  # what Dagster shows of each scan
     monkeypatch.chdir(layout.root)
     monkeypatch.setattr("sys.argv", ["ctinterp", "scans", "list"])
     with pytest.raises(SystemExit):
         main()
     assert "quarantined: Zwiebel Planted/gap/series-0004: missing_slices" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_no_identifier_gets_into_anything_that_a_whole_run_makes(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for number in range(6):
+        made = phantom(number, (40, 48, 48), (1.0, 7.0, 7.0), 12.0)
+        secrets = SECRETS | {"PatientID": f"planted-{number}"}
+        write_dicom(layout.raw / f"Zwiebel Planted {number}", made.hu, 1.0, **secrets)
+    params = smoke_params(layout.root, ingest={"split": {"val_fraction": 0.3, "test_fraction": 0.3}})
+    for stage in (ingest, thicken, autoencoder, encode, expect, train, generate, evaluate, promote, report):
+        stage.run(params, layout)
+    left = [p for p in layout.root.rglob("*") if p.is_file() and layout.raw not in p.parents]
+    assert any(p.name == "index.html" for p in left)
+    found = {p.name: told(p.read_bytes() + p.relative_to(layout.root).as_posix().encode()) for p in left}
+    assert {name: words for name, words in found.items() if words} == {}
+    assert told(caplog.text.encode()) == []
 
 
 def test_check_and_results_tell_no_tag_of_the_patient(
