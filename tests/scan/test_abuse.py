@@ -161,7 +161,11 @@ def test_a_data_file_beside_its_header_is_read(tmp_path: Path, name: str, header
     np.testing.assert_array_equal(read_scan(tmp_path / name).volume.hu.ravel(), np.arange(315))
 
 
-def test_links_that_lead_out_of_a_folder_are_refused_and_others_are_followed(series: Series, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep_headers", [False, True])
+def test_links_that_lead_out_of_a_folder_are_refused_and_others_are_followed(
+    series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keep_headers: bool
+) -> None:
+    monkeypatch.setenv("CTINTERP_KEY_FILE", str(tmp_path / "key"))
     outside, folder = series(name="outside"), tmp_path / "folder"
     folder.mkdir()
     inside = series(name="folder/inside")
@@ -174,7 +178,9 @@ def test_links_that_lead_out_of_a_folder_are_refused_and_others_are_followed(ser
     (inside / "002.dcm").symlink_to(cached)
     (folder / "all").symlink_to(outside, target_is_directory=True)
     (folder / "round").symlink_to(folder, target_is_directory=True)
-    refused = {found.name: str(found.refusal) for found in find_scans(folder) if found.refusal}
+    refused = {
+        found.name: str(found.refusal) for found in find_scans(folder, keep_headers=keep_headers) if found.refusal
+    }
     assert sorted(refused) == ["all", "file.dcm", "round"]
     assert read_scan(folder, "inside/series-0004").volume.depth == 6
     for name, said in refused.items():

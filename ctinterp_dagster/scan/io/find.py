@@ -159,6 +159,19 @@ def _folder_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dico
     return sorted(found, key=lambda f: f.name)
 
 
+def _without_strays(folder: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
+    """The scans of a folder, and each link that leads out of it as one that cannot be read."""
+    try:
+        files = list(_visible_files(folder))
+    except RecursionError as deep:
+        raise UnreadableScanError(f"folders of {folder.name} are nested too deep: move the scans up") from deep
+    links = [file for file in files if _leads_away(file, folder)]
+    error = UnreadableScanError("a link out of the folder, to a folder or to nothing is not followed: copy the files")
+    refused = [_unreadable(link.relative_to(folder).as_posix(), [link], error) for link in links]
+    scans = _folder_scans([file for file in files if file not in links], folder, read)
+    return sorted((*refused, *scans), key=lambda f: f.name)
+
+
 def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
     """List the scans that a path holds, sorted by name, reading headers only.
 
@@ -175,22 +188,12 @@ def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
         MissingInputError: there is nothing at the path.
         UnreadableScanError: its folders lie a thousand deep.
     """
-    if path.is_dir() and keep_headers:
-        cache = HeaderCache(path)
-        found = _folder_scans(list(_visible_files(path)), path, cache.read)
-        cache.save()
-        return found
     if path.is_dir():
-        try:
-            files = list(_visible_files(path))
-        except RecursionError as deep:
-            raise UnreadableScanError(f"folders of {path.name} are nested too deep: move the scans up") from deep
-        links = [file for file in files if _leads_away(file, path)]
-        error = UnreadableScanError(
-            "a link out of the folder, to a folder or to nothing is not followed: copy the files"
-        )
-        refused = [_unreadable(link.relative_to(path).as_posix(), [link], error) for link in links]
-        return sorted((*refused, *_folder_scans([f for f in files if f not in links], path)), key=lambda f: f.name)
+        cache = HeaderCache(path) if keep_headers else None
+        found = _without_strays(path, cache.read if cache else read_header)
+        if cache:
+            cache.save()
+        return found
     if not path.is_file():
         raise MissingInputError(f"{path} does not exist: expected a scan file or a folder of scans")
     found = _folder_scans([path], path.parent)
