@@ -1,8 +1,9 @@
 """How long ingest takes for a large DICOM series, and looking through many for new ones; run by hand, in the root.
 
-    python benchmarks/scans.py
+    python -m benchmarks.scans
 
-Series are made in a temporary folder: one of 512x512x300, and 1,000 of 4 slices of 16x16. Prints wall and CPU seconds.
+Series are made in a temporary folder: one of 512x512x300, 1,000 of 4 slices of 16x16, and 1,000 folders of 100 files
+for the sensor, which looks at names, sizes and times. Prints wall and CPU seconds.
 """
 
 import os
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML
 
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.orchestration.scans import survey
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import ingest
 from ctinterp_dagster.scan.io import find_scans
@@ -62,6 +64,11 @@ def main(scans: int, slices: int) -> None:
             write_series(many / f"{number}", small, f"1.2.{number + 1}", f"p{number}")
         for when in ("first look", "second look"):
             timed(f"{scans} series of {slices} files, {when}", lambda: find_scans(many, keep_headers=True))
+        for number in range(scans):
+            (Path(folder) / "files" / str(number)).mkdir(parents=True)
+            for k in range(100):
+                (Path(folder) / "files" / str(number) / f"{k}.dcm").touch()
+        timed(f"the sensor, {scans} folders of 100 files", lambda: survey(Path(folder) / "files"))
 
 
 if __name__ == "__main__":
