@@ -22,7 +22,7 @@ from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 
 from ..conftest import ROOT  # noqa: TID252 - a package of tests
-from .seeds import SEEDS
+from .seeds import SEEDS, seed
 
 Series = Callable[..., Path]
 
@@ -276,3 +276,12 @@ def test_folders_a_thousand_deep_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "rglob", lambda *_: (_ for _ in ()).throw(RecursionError))  # removing real ones recurses
     with pytest.raises(UnreadableScanError, match="are nested too deep: move the scans up"):
         find_scans(tmp_path)
+
+
+def test_run_length_coded_pixels_without_segments_are_refused_before_gdcm_divides_by_them(tmp_path: Path) -> None:
+    for name, content in seed("DICOM, RLE").items():
+        whole = content.replace(b"\2\0\0\0\x40\0\0\0", b"\0\0\0\0\x40\0\0\0")
+        assert whole != content
+        (tmp_path / name).write_bytes(whole)
+    with pytest.raises(UnreadableScanError, match=r"frame 1 of .*\.dcm has no segments of run-length coded pixels"):
+        read_scan(tmp_path)

@@ -34,7 +34,7 @@ from ctinterp_dagster.errors import (
     WrongUnitsError,
 )
 from ctinterp_dagster.scan.io.grid import Grid, Plane, regular_grid, without_scout
-from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_size
+from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_segments, refuse_size
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
@@ -303,6 +303,7 @@ def _pixels(file: Path) -> FloatArray:
     reader.SetOutputPixelType(SimpleITK.sitkFloat32)
     try:
         refuse_depth(file)
+        refuse_segments(file)
     except BROKEN as error:
         raise UnreadableScanError(f"{file.name} is no readable DICOM file: {error}; export it again") from error
     try:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.uid import RLELossless
 
 from ctinterp_dagster.errors import UnreadableScanError
 
@@ -62,3 +64,23 @@ def refuse_depth(file: Path) -> None:
         f"{file.name} has more than {MAX_DEPTH} levels of sequences in sequences: damaged, or made to harm; export it "
         "again"
     )
+
+
+def refuse_segments(file: Path) -> None:
+    """Refuse run-length coded pixels without a segment in one of their frames: GDCM divides by their number.
+
+    Raises:
+        UnreadableScanError: a frame has no segments.
+
+    Source: DICOM PS3.5, annex G.5 (the header of a frame begins with the number of its segments).
+    """
+    dataset = pydicom.dcmread(file, force=True, defer_size=1024)  # pixels are read where they are asked for
+    if dataset.file_meta.get("TransferSyntaxUID") != RLELossless or "PixelData" not in dataset:
+        return
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    for number, frame in enumerate(generate_frames(dataset["PixelData"].value, number_of_frames=frames), start=1):
+        if not any(frame[:4]):
+            raise UnreadableScanError(
+                f"frame {number} of {file.name} has no segments of run-length coded pixels, expected one a byte of a "
+                "pixel: damaged; export it again"
+            )
