@@ -108,11 +108,13 @@ class Expect(Optimisation):
 
     launcher: str
     start: str
+    start_share: Fraction
     channels: Triple
     blocks: Count
     slab_zyx: Triple
     vary: bool
     noise_hu: Annotated[float, Field(ge=0)]
+    weights: dict[str, Positive]
 
 
 class NullSpaceTraining(Optimisation):

@@ -8,7 +8,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, narrower
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES
-from ctinterp_dagster.pipeline.start import begin_with, start_file
+from ctinterp_dagster.pipeline.start import begin_with, keep_of, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     is_main_process,
@@ -19,7 +19,7 @@ from ctinterp_dagster.pipeline.training import (
     write_curve,
 )
 from ctinterp_dagster.records import code_version, file_hash, write_json
-from ctinterp_dagster.training.loop import run_loop
+from ctinterp_dagster.training.loop import mean_loss, run_loop
 from ctinterp_dagster.training.nullspace import ExpectationObjective
 from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
@@ -43,19 +43,24 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     if start:
         begin_with(network, "expectation", start)
     slab = SlabSettings(section.slab_zyx, section.vary, section.noise_hu)
-    train = ThickSlabs(thin_volumes(layout, "train"), slab, section.batch_size)
+    train = ThickSlabs(thin_volumes(layout, "train", section.weights), slab, section.batch_size)
     unseen = thin_volumes(layout, "val")
     count = max(1, VALIDATION_SLABS // section.batch_size)
+    validation = ThickSlabs(unseen, slab, section.batch_size).fixed(count, params.base.seed) if unseen else []
+    objective = ExpectationObjective(network)
     with resumable(layout.expect, recipe) as checkpoint, watched("expectation", section.steps) as on_step:
         history = run_loop(
-            ExpectationObjective(network),
+            objective,
             train,
             loop_settings(section, params.base),
-            validation=ThickSlabs(unseen, slab, section.batch_size).fixed(count, params.base.seed) if unseen else (),
+            validation=validation,
             checkpoint=checkpoint,
             on_step=on_step,
         )
         metrics = final_losses(history)
+        if start and section.start_share:
+            keep_of(network, "expectation", start, section.start_share)
+            metrics |= {"val_loss": mean_loss(objective, validation)} if validation else {}
         if is_main_process():
             network.save(layout.expectation)
             write_curve(reports / "curve.csv", history)

@@ -1,8 +1,10 @@
 """Where a training of the null-space model begins: afresh, or with the weights of another model."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ctinterp_dagster.champion import JUDGED, Registry
@@ -33,6 +35,24 @@ def start_file(start: str, layout: Layout) -> Path | None:
     if start and not path.exists():
         raise MissingInputError(f"start: {path} is missing: give a model file, champion, or leave it empty")
     return path if start else None
+
+
+def keep_of(part: nn.Module, name: str, path: Path, share: float) -> None:
+    """Average a trained part with the weights that its training began with.
+
+    Args:
+        part: as it was trained, in place.
+        name: of the part in a whole model.
+        path: what `begin_with` was given.
+        share: of the old weights.
+
+    Source: Wortsman et al. 2022 (robust fine-tuning), eq. 1.
+    """
+    old = copy.deepcopy(part)
+    begin_with(old, name, path)
+    with torch.no_grad():
+        for weights, before in zip(part.parameters(), old.parameters(), strict=True):
+            weights.lerp_(before, share)
 
 
 def begin_with(part: nn.Module, name: str, path: Path) -> None:

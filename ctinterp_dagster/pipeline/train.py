@@ -105,7 +105,7 @@ def train_nullspace(params: Params, layout: Layout, recipe: Mapping[str, Any]) -
     ):
         history = run_loop(
             objective,
-            noisy(thin_volumes(layout, "train")),
+            noisy(thin_volumes(layout, "train", params.expect.weights)),
             loop_settings(section, params.base),
             validation=validation,
             checkpoint=checkpoint,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from rich.console import Console
 
 from ctinterp_dagster import live
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Optimisation
 from ctinterp_dagster.pipeline.cases import read_cases
@@ -117,11 +119,26 @@ def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
     return {"loss": sum(tail) / len(tail), **({"val_loss": validated[-1]} if validated else {})}
 
 
-def thin_volumes(layout: Layout, split: Split) -> list[ThinVolume]:
-    """The thin volumes of a split; empty if no case is in it."""
+def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | None = None) -> list[ThinVolume]:
+    """The thin volumes of a split; empty if no case is in it.
+
+    Args:
+        layout: where things are.
+        split: the split.
+        weights: by shell pattern of a case, how often it is drawn; the first that fits counts, 1 where none does.
+
+    Raises:
+        ParamsError: a pattern fits no case of the split.
+    """
+    weights, cases = weights or {}, [case for case in read_cases(layout) if case.split == split]
+    idle = [pattern for pattern in weights if not any(fnmatchcase(case.case, pattern) for case in cases)]
+    if idle:
+        raise ParamsError(
+            f"expect.weights: {idle[0]} fits no {split} case: expected one of {', '.join(c.case for c in cases[:9])}"
+        )
     volumes = []
-    for case in read_cases(layout):
-        if case.split == split:
-            thin = read_scan(case.thin(layout)).volume
-            volumes.append(ThinVolume(torch.from_numpy(thin.hu).round().to(torch.int16), thin.spacing_mm))
+    for case in cases:
+        thin = read_scan(case.thin(layout)).volume
+        weight = next((w for pattern, w in weights.items() if fnmatchcase(case.case, pattern)), 1.0)
+        volumes.append(ThinVolume(torch.from_numpy(thin.hu).round().to(torch.int16), thin.spacing_mm, weight))
     return volumes

@@ -133,7 +133,7 @@ def run_loop(
             state.ema.update(objective)
             last = step + 1 == settings.steps
             if validation and (last or (step + 1) % settings.validate_every == 0):
-                record = replace(record, val_loss=_validate(accelerator, state, validation))
+                record = replace(record, val_loss=_validate(state, validation))
             history.append(record)
             if checkpoint and accelerator.is_main_process and (last or (step + 1) % settings.checkpoint_every == 0):
                 state.save(checkpoint, identity, history)
@@ -249,11 +249,17 @@ def _take_step(
     return StepRecord(step + 1, mean, rate, grad_norm, None)
 
 
-@torch.no_grad()
-def _validate(accelerator: Accelerator, state: "_State", validation: Sequence[Batch]) -> float:
+def _validate(state: "_State", validation: Sequence[Batch]) -> float:
     """Mean loss of the averaged weights; every process computes all of it, so that all agree without talking."""
     with state.ema.swapped_in(state.objective):
-        losses = [state.objective(*(tensor.to(accelerator.device) for tensor in batch)) for batch in validation]
+        return mean_loss(state.objective, validation)
+
+
+@torch.no_grad()
+def mean_loss(objective: nn.Module, batches: Sequence[Batch]) -> float:
+    """Mean loss of these batches."""
+    device = next(objective.parameters()).device
+    losses = [objective(*(tensor.to(device) for tensor in batch)) for batch in batches]
     return float(torch.stack(losses).double().mean())
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, training_target
 from ctinterp_dagster.model.nullspace import UNIT_HU, Expectation, NullSpaceDiffusion, shown, standardised
-from ctinterp_dagster.training.loop import Batch, seeded
+from ctinterp_dagster.training.loop import Batch, mean_loss, seeded
 from ctinterp_dagster.training.slabs import ThickSlabs
 
 HEADLINE = (-1.0, 1.0)  # windows that are reported, in units of 1000 HU
@@ -94,7 +94,6 @@ class NullSpaceObjective(nn.Module):
         return loss.sum() / known.expand_as(loss).sum()
 
 
-@torch.no_grad()
 def loss_by_time(objective: NullSpaceObjective, batches: Sequence[Batch]) -> list[dict[str, float]]:
     """Mean loss at each of nine times: at which level of noise does the denoiser know something?
 
@@ -104,14 +103,8 @@ def loss_by_time(objective: NullSpaceObjective, batches: Sequence[Batch]) -> lis
         objective: of the trained model.
         batches: what `NoisySlabs.fixed` gives; their own times are not used.
     """
-    device = next(objective.parameters()).device
-    rows = []
-    for t in SHOWN_TIMES:
-        losses = [
-            objective(*(part.to(device) for part in [*batch[:-1], torch.full_like(batch[-1], t)])) for batch in batches
-        ]
-        rows.append({"t": t, "loss": float(torch.stack(losses).mean())})
-    return rows
+    timed = {t: [(*batch[:-1], torch.full_like(batch[-1], t)) for batch in batches] for t in SHOWN_TIMES}
+    return [{"t": t, "loss": mean_loss(objective, at_time)} for t, at_time in timed.items()]
 
 
 class NoisySlabs:

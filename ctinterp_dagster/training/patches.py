@@ -13,6 +13,11 @@ def integer(below: int, generator: torch.Generator) -> int:
     return int(torch.randint(below, (), generator=generator))
 
 
+def uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """A random number in [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
 def window(size: Sequence[int], patch: Sequence[int], generator: torch.Generator) -> list[slice]:
     """A random window of a patch's size inside a grid."""
     firsts = [integer(n - p + 1, generator) for n, p in zip(size, patch, strict=True)]

@@ -13,6 +13,7 @@ from ctinterp_dagster.champion import JUDGED, Registry, model_files
 from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.nullspace import Expectation
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import (
     autoencoder,
@@ -26,6 +27,8 @@ from ctinterp_dagster.pipeline import (
     thicken,
     train,
 )
+from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.training import thin_volumes
 from ctinterp_dagster.records import file_hash
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
@@ -207,6 +210,39 @@ def test_a_training_begins_with_the_weights_of_another(
     trained = first_number(load_checkpoint(layout.trained("nullspace")).model.expectation)
     assert begun[1:] == [trained] * 3
     assert begun[0] != trained
+
+
+def test_a_share_of_the_weights_that_a_training_began_with_is_kept(
+    done: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, layout = done
+    elsewhere = Layout(tmp_path / "elsewhere")
+    shutil.copytree(layout.root, elsewhere.root)
+
+    def add_eight(objective: torch.nn.Module, *_: object, **__: object) -> list[object]:
+        with torch.no_grad():
+            for weights in objective.parameters():
+                weights.add_(8.0)
+        return []
+
+    monkeypatch.setattr(expect, "run_loop", add_eight)
+    monkeypatch.setattr(expect, "final_losses", lambda _: {})
+    section = params.expect.model_copy(update={"start": "champion", "start_share": 0.25})
+    metrics = expect.run(params.model_copy(update={"expect": section}), elsewhere)
+    before = load_checkpoint(layout.trained("nullspace")).model.expectation
+    after = Expectation.load(elsewhere.expectation)
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 6.0)
+    assert metrics["val_loss"] > 0  # of the average
+
+
+def test_how_often_a_case_is_drawn_is_given_by_pattern(done: tuple[Params, Layout]) -> None:
+    _, layout = done
+    case, *others = [case.case for case in read_cases(layout) if case.split == "train"]
+    weights = [volume.weight for volume in thin_volumes(layout, "train", {case: 2.5})]
+    assert weights == [2.5, *[1.0] * len(others)]
+    with pytest.raises(ParamsError, match=r"expect\.weights: heart-\* fits no train case: expected one of"):
+        thin_volumes(layout, "train", {"heart-*": 2.0})
 
 
 def first_number(module: torch.nn.Module) -> float:

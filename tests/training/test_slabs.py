@@ -13,7 +13,7 @@ from ctinterp_dagster.training.nullspace import (
     loss_by_time,
     true_coefficients,
 )
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume, sharpened
 
 SLAB = SlabSettings((3, 16, 16), vary=True, noise_hu=10.0)
 TINY = ExpectationConfig(FEATURES, MODES, (8, 8, 8), 1, (8, 8, 8))
@@ -67,6 +67,39 @@ def test_an_untrained_denoiser_knows_nothing_at_any_level_of_noise() -> None:
     rows = loss_by_time(NullSpaceObjective(model), batches)
     assert [row["t"] for row in rows] == [pytest.approx(n / 10) for n in range(1, 10)]
     assert len({row["loss"] for row in rows}) == 1  # it answers 0: the loss is the data's own variance
+
+
+def test_volumes_are_drawn_as_often_as_their_weights_say() -> None:
+    common, rare = (ThinVolume(torch.full((20, 16, 16), value, dtype=torch.int16), (1, 1, 1), weight)
+                    for value, weight in ((0, 3.0), (500, 1.0)))  # fmt: skip
+    slabs = ThickSlabs([common, rare], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 4)
+    drawn = torch.cat([slabs.draw(seeded(0, index))[3].mean((1, 2, 3)) for index in range(100)])
+    assert 0.19 < float((drawn > 0.1).float().mean()) < 0.31
+
+
+def test_slabs_are_cut_across_every_axis_of_isotropic_volumes_only() -> None:
+    z = torch.arange(20)[:, None, None].expand(20, 20, 20).to(torch.int16) * 40
+    settings = SlabSettings((2, 10, 10), vary=True, noise_hu=0.0)
+    for spacing, axes in (((1.0, 0.7, 0.7), {1, 2, 3}), ((2.0, 0.7, 0.7), {1})):
+        slabs, changing = ThickSlabs([ThinVolume(z, spacing)], settings, 1), set()
+        for index in range(40):
+            truth = slabs.draw(seeded(0, index))[3][0]
+            steps = [float(truth.narrow(axis, 0, 4).diff(dim=axis).abs().mean()) for axis in range(3)]
+            changing.add(1 + max(range(3), key=steps.__getitem__))
+        assert changing == axes
+    turned = ThinVolume(z, (1.0, 0.7, 0.8)).along(2)
+    assert turned.spacing_mm == (0.8, 1.0, 0.7)
+    assert torch.equal(turned.hu, z.permute(2, 0, 1))
+
+
+def test_a_kernel_is_sharpened_and_softened_in_the_plane() -> None:
+    thin = torch.zeros(2, 5, 5)
+    thin[0, 2, 2] = 16.0
+    assert torch.equal(sharpened(thin, 0.0), thin)
+    assert sharpened(thin, -1.0)[0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert float(sharpened(thin, 1.0)[0, 2, 2]) == 28.0
+    assert float(sharpened(thin, 1.0)[1].abs().max()) == 0.0
+    assert torch.equal(sharpened(torch.ones(1, 4, 4), 1.5), torch.ones(1, 4, 4))  # the edges too
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:
