@@ -14,8 +14,8 @@ from ctinterp_dagster.physics.nullspace import FEATURES, MODES
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> None:
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of modules and of the session
+def pytest_runtest_setup() -> None:
     torch.set_num_threads(2)
 
 
