@@ -23,6 +23,7 @@ from ctinterp_dagster.model.weights import LoadStatistics, load_weights, read_me
 
 MULTIPLE = 4  # two halvings
 EPSILON = 1e-6
+BLOCK = 16  # channels of a block of oneDNN's kernels with AVX-512
 LEVELS = 3
 ARCHITECTURE = "ctinterp_autoencoder"  # the key of the metadata of a safetensors file
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
@@ -90,12 +91,12 @@ class LocalConv(nn.Conv3d):
         return self._convolve(functional.pad(x, (0, 0, 0, 0, before, after)), [0, reach, reach])
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """See `LocalLayer`; input and output again, which kernels reorder into the blocks that they want."""
+        """See `LocalLayer`; input and output again, which kernels reorder into blocks of 16 channels."""
         batch, _, _, height, width = shape
         first, last = self.source_rows(0, rows)
         output = self.output_shape(shape)
-        given = self.in_channels * (last - first) * height * width
-        return batch * (given + self.out_channels * rows * output[3] * output[4])
+        into, out = (-(-channels // BLOCK) * BLOCK for channels in (self.in_channels, self.out_channels))
+        return batch * (into * (last - first) * height * width + out * rows * output[3] * output[4])
 
     def _convolve(self, x: Tensor, padding: list[int]) -> Tensor:
         if self._has_onednn(x):

@@ -1,6 +1,5 @@
 """One undisturbed smoke run to compare with, and what is true after every fault."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.records import file_hash
+from ctinterp_dagster.champion import Registry, model_hash
+from ctinterp_dagster.layout import Layout
 from tests.checkout import Checkout
 
 
@@ -43,15 +43,14 @@ def same(undisturbed: Checkout) -> Callable[[Checkout], None]:
 
 @pytest.fixture
 def champion_is_whole() -> Callable[[Checkout], bool]:
-    """Whether there is a champion; asserts that its pointer names weights that are those that were promoted."""
+    """Whether there is a champion; asserts that its files are those that were promoted."""
 
     def check(checkout: Checkout) -> bool:
-        pointer = checkout.root / "data" / "promote" / "champion.json"
-        if not pointer.exists():
-            return False
-        weights = pointer.with_name(json.loads(pointer.read_text())["weights"])
-        assert file_hash(weights) == weights.stem
-        return True
+        registry = Registry(Layout(checkout.root).promote)
+        champion = registry.champion
+        if champion is not None:
+            assert model_hash(registry.files(champion.model_hash)) == champion.model_hash
+        return champion is not None
 
     return check
 
