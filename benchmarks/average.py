@@ -1,0 +1,72 @@
+"""Averages of two models' weights on validation scans: which `expect.start_share` to take; run by hand.
+
+    python benchmarks/average.py OLD NEW SCAN ... --share 0 --share 0.35 --share 1 --sharpen 1
+
+OLD is a model file, whole or the expectation alone; NEW is what the stage `expect` wrote. Each scan is cropped in its
+middle to at most 100x192x256 voxels, thickened by 5 (box) and restored; printed is PSNR in [-1000, 1000] and in
+[-160, 240], without 5 slices at each end. `--sharpen` scores the scans too as a sharper kernel would have shown them.
+"""
+
+import copy
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+from ctinterp_dagster.evaluation.metrics import HEADLINE_HU, SOFT_HU, psnr_db, slice_mse
+from ctinterp_dagster.model.nullspace import UNIT_HU, Expectation
+from ctinterp_dagster.physics.nullspace import NullSpace
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.pipeline.start import keep_of
+from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.training.slabs import sharpened
+
+CROP, FACTOR = (100, 192, 256), 5
+
+
+def middle(hu: Tensor) -> Tensor:
+    """The middle of a volume."""
+    first = [max(0, (n - size) // 2) for n, size in zip(hu.shape, CROP, strict=True)]
+    z, y, x = (slice(start, start + size) for start, size in zip(first, CROP, strict=True))
+    return hu[z, y, x][: hu[z].shape[0] // FACTOR * FACTOR]
+
+
+@torch.inference_mode()
+def psnr(network: Expectation, thin: Tensor, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
+    """Of the expected thin volume, in both windows."""
+    space = NullSpace(ThickeningOperator.from_factor(len(thin), FACTOR, "box"))
+    thick = space.operator.forward(thin)
+    told = space.geometry((FACTOR * spacing_mm[0], *spacing_mm[1:]))
+    mean, _ = network.expect(space.features(thick)[None], told[None], 3.0)
+    estimate = space.base(thick) + space.expand(UNIT_HU * mean[0])
+    inner = slice(FACTOR, -FACTOR)
+    pair = estimate[inner].numpy(), thin[inner].numpy()
+    return psnr_db(slice_mse(*pair, HEADLINE_HU).mean(), HEADLINE_HU), psnr_db(
+        slice_mse(*pair, SOFT_HU).mean(), SOFT_HU
+    )
+
+
+@click.command
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("scans", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--share", "shares", type=float, multiple=True, default=[0.0, 0.2, 0.35, 0.5, 1.0])
+@click.option("--sharpen", type=float, default=0.0, help="score each scan too with this much in-plane sharpening")
+def main(old: Path, new: Path, scans: list[Path], shares: list[float], sharpen: float) -> None:
+    """Score the averages."""
+    trained = Expectation.load(new)
+    for scan in scans:
+        volume = read_scan(scan).volume
+        thin = middle(torch.from_numpy(volume.hu).float())
+        shown = {scan.name: thin, **({f"{scan.name} sharpened": sharpened(thin, sharpen)} if sharpen else {})}
+        for name, hu in shown.items():
+            for share in shares:
+                network = copy.deepcopy(trained)
+                keep_of(network, "expectation", old, share)
+                wide, soft = psnr(network, hu, volume.spacing_mm)
+                print(f"{name} old_share={share:g} psnr_db={wide:.2f} psnr_soft_db={soft:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
