@@ -1,7 +1,7 @@
 """Peak memory of encode and decode, measured against the bound and the prediction; run by hand.
 
     python benchmarks/autoencoder_memory.py --case encode 64 256 256 2.0 --case decode 64 256 256 2.0
-    python benchmarks/autoencoder_memory.py --narrower 8 --case encode 256 512 512 1.0 --case decode 256 512 512 1.0
+    python benchmarks/autoencoder_memory.py --narrower 8 --case encode 256 512 512 1.5 --case decode 256 512 512 1.5
 
 MAISI's width, or that divided by `--narrower`: activations then take that share of the memory, so that a size which
 would take hours at full width is shown with the same slabs, passes and stored layers.

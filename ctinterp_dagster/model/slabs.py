@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.heap import give_back
 from ctinterp_dagster.model.moments import PART, group_moments, in_parts
 
 GIB = 1 << 30
@@ -117,7 +118,7 @@ class Budget:
         return self.stored_bytes() + candidate.row_bytes * candidate.depth <= self.memory_gib * GIB / 2
 
     def start_pass(self, target: "Field") -> None:
-        """Plan the thickest slabs in which `target` can be computed within the budget.
+        """Plan the thickest slabs in which `target` can be computed within the budget; clear up after the last pass.
 
         Raises:
             ParamsError: not even one row fits.
@@ -137,6 +138,8 @@ class Budget:
                 f"{needed / GIB:.3g} GiB; give at least twice that, or crop the scan in plane"
             )
         self.peak_bytes = max(self.peak_bytes, needed)
+        if not self.dry and math.isfinite(self.memory_gib):
+            give_back()
 
 
 class Field:
