@@ -1,8 +1,9 @@
 """The only module that touches DVC's Python classes: one adapter between its index and `DvcStage`."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,16 @@ def read_index(root: Path) -> DvcIndex:
     with Repo(str(root)) as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd is not None]
         imports = [stage for stage in repo.index.stages if stage.cmd is None]
+        _hash_once(item for stage in repo.index.stages for item in (*stage.deps, *stage.outs))
         reader = _Reader(
             root=root,
             makers={_path(out, root): _target(stage, root) for stage in stages for out in stage.outs},
             tracked={_path(out, root): (stage, out) for stage in imports for out in stage.outs},
             drifted=frozenset(_path(out, root) for stage in stages for out in stage.outs if out.status()),
+            locks={
+                file.path: file.lockfile_contents
+                for file in {stage.dvcfile.path: stage.dvcfile for stage in stages}.values()
+            },
         )
         read = sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target)
         return DvcIndex({stage.target: stage for stage in read}, reader.sources(read))
@@ -90,6 +96,20 @@ def _status(item: Any) -> Any:
     return next(iter(item.status().values()), None)
 
 
+def _hash_once(items: Iterable[Any]) -> None:
+    """Let dependencies and outputs of the same path, which are objects of their own, share one look at the files."""
+    known: dict[tuple[str, str, str], Any] = {}
+
+    def shared(key: tuple[str, str, str], look: Callable[[], Any]) -> Any:
+        if key not in known:
+            known[key] = look()
+        return known[key]
+
+    for item in items:
+        if not isinstance(item, ParamsDependency):
+            item.get_hash = partial(shared, (item.protocol, item.fs_path, item.hash_name), item.get_hash)
+
+
 def _hash(item: Any) -> Any:
     """The hash of a dependency in the workspace; `missing` if it is not there.
 
@@ -110,12 +130,14 @@ class _Reader:
         makers: path of each output to the target of its stage.
         tracked: what `dvc add` and `dvc import` track: its path to its stage and output.
         drifted: outputs that are not what dvc.lock says.
+        locks: path of each dvc.yaml to the content of its dvc.lock.
     """
 
     root: Path
     makers: Mapping[str, str]
     tracked: Mapping[str, tuple[Any, Any]]
     drifted: frozenset[str]
+    locks: Mapping[str, Mapping[str, Any]]
 
     def sources(self, stages: Iterable[DvcStage]) -> dict[str, DvcSource]:
         """The data that no stage makes, whether a stage reads it or not."""
@@ -127,7 +149,7 @@ class _Reader:
 
     def stage(self, stage: Any) -> DvcStage:
         settings = (stage.meta or {}).get("dagster", {})
-        lock = stage.dvcfile.lockfile_contents.get("stages", {}).get(stage.name)
+        lock = self.locks[stage.dvcfile.path].get("stages", {}).get(stage.name)
         files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
         sources = (*self.tracked, *settings.get("sources", []))
         data = [dep for dep in files if _within(_path(dep, self.root), (*self.makers, *sources))]
