@@ -19,7 +19,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.cases import REFERENCES, Case, read_cases
+from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, Case, read_cases
 from ctinterp_dagster.records import file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
@@ -105,8 +105,9 @@ def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
 
 
 def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:
-    """MAE by position in the group, mean over cases, by task and method."""
+    """MAE by position in the group, mean over cases, by task and method; not of the ceiling, which is far above all."""
     table = pd.read_csv(layout.report("evaluate") / "position.csv")
+    table = table[table["method"] != CEILING]
     means = table.groupby(["profile", "factor", "method", "position"], sort=False)["mae_hu"].mean().reset_index()
     by_task: dict[str, dict[str, list[float]]] = {}
     for row in means.to_dict("records"):
