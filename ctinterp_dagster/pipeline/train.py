@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,8 +42,8 @@ Model = NullSpaceDiffusion | LatentDiffusion
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `data/train/<model>/model.safetensors`; in `reports/train` the curves `<model>.csv`, and `metrics.json`.
 
-    A model whose parameters, code and data are those of the file that is there is not trained again; its curves lie
-    beside it, because DVC empties the reports before the stage runs.
+    A model whose parameters, code and data are those of the file that is there is not trained again, unless the file
+    was damaged; its curves lie beside it, because DVC empties the reports before the stage runs.
     """
     metrics: dict[str, float] = {}
     trainings: dict[str, Callable[[Params, Layout, Mapping[str, Any]], Mapping[str, float]]] = {
@@ -52,10 +53,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     for name, training in trainings.items():
         recipe = recipe_of(name, params, layout)
         done = layout.trained(name).with_name("trained.json")
-        if not (done.exists() and read_json(done)["key"] == recipe_key(recipe)):
+        if not is_trained(layout.trained(name), done, recipe):
             numbers = training(params, layout, recipe)
             if is_main_process():
-                write_json(done, {"key": recipe_key(recipe), "metrics": dict(numbers)})
+                weights = file_hash(layout.trained(name))
+                write_json(done, {"key": recipe_key(recipe), "weights": weights, "metrics": dict(numbers)})
         if is_main_process():
             for curve in done.parent.glob("*.csv"):
                 with whole_file(layout.report("train") / curve.name) as partial:
@@ -64,6 +66,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     if is_main_process():
         write_json(layout.report("train") / "metrics.json", metrics)
     return metrics
+
+
+def is_trained(model: Path, done: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether the file is what this recipe made."""
+    if not (done.exists() and model.exists()):
+        return False
+    record = read_json(done)
+    return (record.get("key"), record.get("weights")) == (recipe_key(recipe), file_hash(model))
 
 
 def recipe_of(name: str, params: Params, layout: Layout) -> dict[str, Any]:

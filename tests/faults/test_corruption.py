@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.checkout import Checkout
 
@@ -77,11 +78,13 @@ def test_a_damaged_checkpoint_of_an_interrupted_training_is_refused_in_one_line(
 ) -> None:
     params = finished.root / "params.yaml"
     before = params.read_text()
-    params.write_text(before.replace("ema_decay: 0.9 ", "ema_decay: 0.8 "))
+    values = yaml.safe_load(before)
+    values["train"]["maisi"]["ema_decay"] = 0.8
+    params.write_text(yaml.safe_dump(values))
     stop = "import torch, ctinterp_dagster.model.latent_diffusion as m\nm.LatentDiffusion.save = None\n"
     script = stop + (finished.root / "stages" / "train.py").read_text()
     assert finished.attempt("python", "-c", script)[0] != 0  # dies when all steps are done and the checkpoint is there
-    (checkpoint,) = (finished.root / "data" / "train").glob("resume-*.pt")
+    (checkpoint,) = (finished.root / "data" / "train").rglob("resume-*.pt")
     cut(checkpoint)
     code, shown = finished.attempt("dvc", "repro")
     assert code != 0
@@ -92,23 +95,21 @@ def test_a_damaged_checkpoint_of_an_interrupted_training_is_refused_in_one_line(
     same(finished)
 
 
-def test_a_damaged_lock_is_named_and_git_brings_it_back(finished: Checkout, same: Same, one_line: OneLine) -> None:
+@pytest.mark.parametrize("harm", ["cut", "empty"])
+def test_a_damaged_lock_is_named_and_git_brings_it_back(finished: Checkout, same: Same, harm: str) -> None:
     lock = finished.root / "dvc.lock"
     whole = lock.read_text()
-    cut(lock)
-    lock.write_text(lock.read_text() + "\n  : {")
+    lock.write_text(whole[: len(whole) // 2] + "\n  : {" if harm == "cut" else "")
     code, shown = finished.attempt("dvc", "repro")
     assert code != 0
-    assert "dvc.lock" in one_line(shown)
+    assert "'./dvc.lock' is invalid" in shown or "'./dvc.lock' validation failed" in shown  # DVC's own words
+    assert "Traceback" not in shown
     lock.write_text(whole)
     finished.run("dvc", "repro")
     same(finished)
 
 
-def test_an_empty_or_absent_lock_is_written_again(finished: Checkout, same: Same) -> None:
-    (finished.root / "dvc.lock").write_text("")
-    finished.run("dvc", "repro")
-    same(finished)
+def test_an_absent_lock_is_written_again(finished: Checkout, same: Same) -> None:
     (finished.root / "dvc.lock").unlink()
     finished.run("dvc", "repro")
     same(finished)

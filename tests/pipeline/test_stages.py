@@ -105,6 +105,10 @@ def test_what_is_not_trained_again_has_its_curves_all_the_same(done: tuple[Param
     assert {path.name: path.read_bytes() for path in copy.report("train").iterdir()} == before
     assert {"nullspace.csv", "nullspace_by_time.csv", "maisi.csv", "metrics.json"} == set(before)
     assert {name: file_hash(copy.trained(name)) for name in weights} == weights
+    damaged = copy.trained("nullspace")
+    damaged.write_bytes(damaged.read_bytes()[:-16] + bytes(16))
+    train.run(params, copy)
+    assert {name: file_hash(copy.trained(name)) for name in weights} == weights
 
 
 def test_a_changed_factor_makes_the_thick_scans_again(done: tuple[Params, Layout], layout: Layout) -> None:
