@@ -49,8 +49,9 @@ def samples(path: Path) -> None:
     truth = Truth.of(thin.hu[: operator.n_thin], factor=FACTOR)
     spread = calibrate(mean.numpy(), std.numpy(), truth)
     print(f"{path.name} coverage_90={spread.coverage_90:.3f} correlation={spread.correlation:.2f}")
-    for name, hu in {"mean": mean.numpy(), "sample": drawn[0].numpy()}.items():
-        row = score(hu, truth, residual_hu=0.0)
+    estimates = {"mean": mean, "mean of samples": torch.stack(drawn).mean(0), "sample": drawn[0]}
+    for name, hu in estimates.items():
+        row = score(hu.numpy(), truth, residual_hu=0.0)
         shifts = {tissue: getattr(row, f"shift_{tissue}_hu") for tissue in ("air", "fat", "muscle", "bone")}
         print(f"  {name} psnr_db={row.psnr_db:.2f} noise_ratio={row.noise_ratio} shifts_hu={shifts}")
         print(f"  {name} mae_by_position_hu={[round(value, 1) for value in row.mae_by_position_hu]}", flush=True)

@@ -75,6 +75,21 @@ def test_evaluate_writes_the_records_of_every_method(
     assert "cubic_projected" in capsys.readouterr().out
 
 
+def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thin, other, record = read_scan(scans / "thin.nii.gz").volume, tmp_path / "other.nii.gz", tmp_path / "scores.json"
+    write_volume(thin.with_slices(thin.hu[5:], 5, thin.spacing_mm[0]), other)
+    words = ["--model", model, "--methods", "linear,model", "--json", record]
+    assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", other, *words) == 0
+    linear, model_row = ([row["psnr_db"] for row in json.loads(record.read_text())[n::2]] for n in (0, 1))
+    gains = np.subtract(model_row, linear)
+    out = capsys.readouterr().out
+    assert "mean of 2 cases" in out
+    assert f"{np.mean(linear):.2f} ({min(linear):.2f}, {max(linear):.2f})" in out
+    assert f"{gains.mean():.2f} ({gains.min():.2f}, {gains.max():.2f})" in out
+
+
 def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
     monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path
 ) -> None:

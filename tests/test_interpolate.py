@@ -9,7 +9,9 @@ from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsEr
 from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.interpolation.interpolator import Model
 from ctinterp_dagster.interpolation.latent import gather_evidence
+from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
+from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.phantom import phantom
@@ -79,16 +81,22 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, a
     assert not np.array_equal(first.std.hu, other.std.hu)
 
 
-def test_each_sample_explains_the_scan_and_their_spread_is_the_deviation(thick: Volume, any_model: Model) -> None:
+def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume, any_model: Model) -> None:
     drawn: list[torch.Tensor] = []
     operator = ThickeningOperator.from_factor(40, 5, "gaussian")
     result = Interpolator(any_model, "cpu")(thick, operator, QUICK, lambda _, sample: drawn.append(sample))
     assert len(drawn) == 2
     for sample in drawn:
         torch.testing.assert_close(operator.forward(sample), torch.from_numpy(thick.hu), atol=0.05, rtol=0)
-    squares = [(sample - torch.from_numpy(result.thin.hu)).square() for sample in drawn]
+    squares = sum((sample - torch.from_numpy(result.thin.hu)).square() for sample in drawn)
     assert result.std is not None
-    torch.testing.assert_close(torch.from_numpy(result.std.hu), (sum(squares) / 2) ** 0.5, atol=0.01, rtol=1e-4)
+    prior, worth = torch.zeros(()), 0
+    if isinstance(any_model, NullSpaceDiffusion):
+        restorer = NullSpaceRestorer(any_model, torch.from_numpy(thick.hu), operator, thick.spacing_mm, QUICK)
+        prior, worth = restorer.prior()
+        assert float(prior.min()) > 0
+    variance = (squares + worth * prior) / (2 + worth)
+    torch.testing.assert_close(torch.from_numpy(result.std.hu), variance.sqrt(), atol=0.01, rtol=1e-4)
 
 
 def test_without_samples_there_is_a_mean_and_no_deviation(thick: Volume, any_model: Model) -> None:

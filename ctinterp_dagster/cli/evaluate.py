@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -14,7 +15,7 @@ from rich.table import Table
 from ctinterp_dagster.cli.scans import given_for
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
-from ctinterp_dagster.evaluation.page import task_name
+from ctinterp_dagster.evaluation.statistics import Interval, compare, summarise, task_name
 from ctinterp_dagster.interpolation import RELEASED, Aligned, aligned, load_checkpoint, thicken
 from ctinterp_dagster.params import Baseline, Profile
 from ctinterp_dagster.pipeline.cases import REAL
@@ -24,6 +25,9 @@ from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan
 
 METHODS = (*get_args(Baseline), "model")
+MEANS = {"psnr_db": 2, "psnr_soft_db": 2, "ssim": 4, "mae_hu": 1}
+GAINS = ("psnr_db", "psnr_soft_db")
+WIDTH = 170
 FIELDS = (
     "psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "residual_hu", "noise_floor_db",
 )  # fmt: skip
@@ -130,4 +134,32 @@ def show(records: list[dict[str, Any]]) -> None:
             r["case"], r["method"], f"{r['psnr_db']:.2f}", f"{r['psnr_soft_db']:.2f}", f"{r['ssim']:.4f}",
             f"{r['mae_hu']:.2f}", f"{r['residual_hu']:.3f}", f"{r['seconds']:.1f}",
         )  # fmt: skip
-    Console(width=110).print(table)
+    Console(width=WIDTH).print(table)
+    for task in dict.fromkeys((r["profile"], r["factor"]) for r in records):
+        rows = [r for r in records if (r["profile"], r["factor"]) == task]
+        if len({r["case"] for r in rows}) > 1:
+            show_means(pd.DataFrame(rows), task_name(*task))
+
+
+def show_means(rows: pd.DataFrame, task: str) -> None:
+    """Print means over the cases of a task, and what the model gains on each method, with 95 % bootstrap intervals."""
+    table = Table(title=f"{task}: mean of {rows['case'].nunique()} cases with 95 % interval; gain: the model's, paired")
+    columns = ("method", *MEANS, *(f"gain {name}" for name in GAINS))
+    for name in columns:
+        table.add_column(name, justify="left" if name == "method" else "right")
+    means = {metric: summarise(rows, metric, seed=0) for metric in MEANS}
+    gains: dict[str, dict[str, Interval]] = {metric: {} for metric in GAINS}
+    if "model" in set(rows["method"]):
+        for metric, found in gains.items():
+            differences = compare(rows, metric, method="model", higher_is_better=True, seed=0)
+            found |= {it.baseline: it.interval for it in differences}
+    for method in rows["method"].unique():
+        cells = [interval_words(means[metric][method], digits) for metric, digits in MEANS.items()]
+        cells += [interval_words(found[method], 2) if method in found else "" for found in gains.values()]
+        table.add_row(method, *cells)
+    Console(width=WIDTH).print(table)
+
+
+def interval_words(it: Interval, digits: int) -> str:
+    """Mean (low, high)."""
+    return f"{it.mean:.{digits}f} ({it.low:.{digits}f}, {it.high:.{digits}f})"

@@ -20,6 +20,7 @@ from ctinterp_dagster.evaluation.statistics import (
     best_baseline,
     compare,
     summarise,
+    task_name,
 )
 
 MODEL = "model"
@@ -130,11 +131,6 @@ class TaskSection:
     gains: Markup
     positions: Markup | None
     calibration: Calibration | None
-
-
-def task_name(profile: str, factor: int) -> str:
-    """The name of a task wherever one is named: profile and factor, as in `box x5`."""
-    return f"{profile} x{factor}"
 
 
 def render(report: ReportData) -> str:

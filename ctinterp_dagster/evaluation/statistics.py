@@ -64,6 +64,11 @@ class Calibration:
     correlation: float | None
 
 
+def task_name(profile: str, factor: int) -> str:
+    """The name of a task wherever one is named: profile and factor, as in `box x5`."""
+    return f"{profile} x{factor}"
+
+
 def bootstrap_mean(values: Sequence[float] | npt.NDArray[np.float64], *, seed: int) -> Interval:
     """Mean with a 95 % percentile bootstrap interval over 10,000 resamplings of the cases.
 

@@ -33,7 +33,7 @@ class Interpolation:
 
     Attributes:
         thin: the posterior mean on the thin grid, HU.
-        std: the standard deviation over the samples on the same grid, HU; None without samples.
+        std: the standard deviation on the same grid, HU, see `Interpolator.restore`; None without samples.
         residual_hu: mean |A x_hat - y|.
     """
 
@@ -65,7 +65,11 @@ class Interpolator:
     ) -> tuple[Tensor, Tensor | None]:
         """Posterior mean and standard deviation of the thin volume, both (z, y, x) in HU on the CPU.
 
-        The mean is the model's one-step estimate; samples tell how far from it the truth may lie.
+        The mean is the model's one-step estimate; samples tell how far from it the truth may lie. Few samples tell
+        it of a single voxel badly, so where the model has an expectation of the variance it counts as some more.
+
+        Source: scaled inverse chi squared prior of a variance about a known mean, Gelman et al. 2013, Bayesian Data
+            Analysis, section 2.6.
 
         Args:
             thick_hu: (k, y, x) float32.
@@ -81,11 +85,14 @@ class Interpolator:
             else LatentRestorer(self.model, thick_hu, operator, settings)
         )
         mean = restorer.mean()
-        squares = torch.zeros_like(mean)
+        if not settings.samples:
+            return mean.cpu(), None
+        variance, worth = restorer.prior()
+        squares = worth * variance
         for index, drawn in enumerate(restorer.draws()):
             squares += (drawn - mean).square()
             on_sample(index, drawn)
-        return mean.cpu(), (squares / settings.samples).sqrt().cpu() if settings.samples else None
+        return mean.cpu(), (squares / (worth + settings.samples)).sqrt().cpu()
 
     def __call__(
         self,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ctinterp_dagster.interpolation.settings import ETA, Settings
@@ -82,6 +83,10 @@ class LatentRestorer:
     def mean(self) -> Tensor:
         """The one-step estimate, (z, y, x) HU: that nearest the posterior mean which a single evaluation gives."""
         return self._draw(steps=1, seed=self.settings.seed)
+
+    def prior(self) -> tuple[Tensor, int]:
+        """No variance but that of the samples is known."""
+        return torch.zeros_like(self.evidence.base_hu), 0
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""

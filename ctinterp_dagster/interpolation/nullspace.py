@@ -9,6 +9,9 @@ from ctinterp_dagster.model.nullspace import UNIT_HU, NullSpaceDiffusion
 from ctinterp_dagster.physics.nullspace import NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
+PRIOR_SAMPLES = 2
+"""How much the regression's own spread counts beside that of the samples. Chosen on the validation patients."""
+
 
 class NullSpaceRestorer:
     """Draws thin volumes with a null-space diffusion."""
@@ -32,6 +35,10 @@ class NullSpaceRestorer:
     def mean(self) -> Tensor:
         """The expected thin volume, (z, y, x) HU."""
         return self._volume(self.expected[0])
+
+    def prior(self) -> tuple[Tensor, int]:
+        """Variance that the regression expects, (z, y, x) HU squared, and how many samples it is worth."""
+        return self.space.expand_variance((2 * self.expected[1][0]).exp() * UNIT_HU**2), PRIOR_SAMPLES
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""

@@ -85,6 +85,10 @@ class NullSpace:
         """B c: (..., MODES, n_thick, y, x) to (..., n_thin, y, x), which thickens to 0."""
         return apply_along_z(self.basis, coefficients.flatten(-4, -3))
 
+    def expand_variance(self, variance: Tensor) -> Tensor:
+        """Variance of B c for uncorrelated c: (..., MODES, n_thick, y, x) to (..., n_thin, y, x), units squared."""
+        return apply_along_z(self.basis**2, variance.flatten(-4, -3))
+
     def coefficients(self, thin: Tensor) -> Tensor:
         """B^+ x: (..., n_thin, y, x) to (..., MODES, n_thick, y, x); what is not in the null space does not count."""
         return apply_along_z(self.analysis, thin).unflatten(-3, (MODES, self.operator.n_thick))

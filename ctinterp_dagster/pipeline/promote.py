@@ -11,8 +11,7 @@ import pandas as pd
 
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
-from ctinterp_dagster.evaluation.page import task_name
-from ctinterp_dagster.evaluation.statistics import best_baseline
+from ctinterp_dagster.evaluation.statistics import best_baseline, task_name
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params

@@ -13,8 +13,8 @@ from ctinterp_dagster import live
 from ctinterp_dagster.evaluation.figures import Look, views
 from ctinterp_dagster.evaluation.gates import Decision, Finding
 from ctinterp_dagster.evaluation.metrics import body_mask
-from ctinterp_dagster.evaluation.page import ReportData, View, render, task_name
-from ctinterp_dagster.evaluation.statistics import Calibration
+from ctinterp_dagster.evaluation.page import ReportData, View, render
+from ctinterp_dagster.evaluation.statistics import Calibration, task_name
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS

@@ -31,6 +31,14 @@ def test_whatever_the_coefficients_the_measurement_stays(factor: int, profile: P
     assert float(here.operator.forward(added).abs().max()) < 1e-12
 
 
+def test_variances_of_coefficients_become_those_of_the_volume() -> None:
+    here = space(5, "gaussian")
+    deviation = torch.rand(MODES, 9, 1, 1, dtype=torch.float64)
+    drawn = here.expand(deviation * torch.randn(MODES, 9, 200, 200, dtype=torch.float64))
+    expected = here.expand_variance(deviation.square())
+    torch.testing.assert_close(drawn.var((1, 2)), expected[:, 0, 0], rtol=0.05, atol=0)
+
+
 def test_the_base_is_the_projected_cubic_spline() -> None:
     here = space(5, "gaussian")
     thick = torch.randn(9, 3, 4, dtype=torch.float64)
