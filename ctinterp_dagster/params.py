@@ -4,13 +4,14 @@ The meaning, unit and source of each value stand beside it in params.yaml.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 
+Kind = TypeVar("Kind", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -194,7 +195,12 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check params.yaml.
+    """Read and check params.yaml; raises what `load_section` raises."""
+    return load_section(Params, path)
+
+
+def load_section(kind: type[Kind], path: Path) -> Kind:
+    """Read and check a YAML file of the project's root.
 
     Raises:
         MissingInputError: the file is not there.
@@ -205,9 +211,9 @@ def load_params(path: Path) -> Params:
     try:
         raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ParamsError(f"{path.name} is not YAML: {str(error).splitlines()[0]}") from error
+        raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
     try:
-        return Params.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,12 +1,11 @@
 """operate.yaml: how the project runs by itself."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.params import load_section
 
 
 class _Section(BaseModel):
@@ -53,21 +52,5 @@ class Settings(_Section):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check operate.yaml.
-
-    Raises:
-        MissingInputError: the file is not there.
-        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
-    """
-    if not path.exists():
-        raise MissingInputError(f"{path} is missing: start Dagster in the project's root, the folder of dvc.yaml")
-    try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
-    try:
-        return Settings.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ParamsError(f"{path.name}: {where}: {first['msg']}, got {first['input']!r}") from error
+    """Read and check operate.yaml; raises what `load_section` raises."""
+    return load_section(Settings, path)

@@ -21,23 +21,13 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.orchestration.scans import read_verdicts
-from ctinterp_dagster.pipeline import (
-    autoencoder,
-    encode,
-    evaluate,
-    expect,
-    generate,
-    ingest,
-    promote,
-    report,
-    thicken,
-    train,
-)
+from ctinterp_dagster.pipeline import evaluate, generate, ingest, thicken
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 from tests.conftest import smoke_params
+from tests.pipeline.conftest import run_all
 from tests.scan.conftest import ct_slice
 
 THIN = phantom("hospital", (8, 24, 24), (1.5, 10.0, 10.0), 10.0)
@@ -266,8 +256,7 @@ def test_no_identifier_gets_into_anything_that_a_whole_run_makes(
         secrets = SECRETS | {"PatientID": f"planted-{number}"}
         write_dicom(layout.raw / f"Zwiebel Planted {number}", made.hu, 1.0, **secrets)
     params = smoke_params(layout.root, ingest={"split": {"val_fraction": 0.3, "test_fraction": 0.3}})
-    for stage in (ingest, thicken, autoencoder, encode, expect, train, generate, evaluate, promote, report):
-        stage.run(params, layout)
+    run_all(layout, params)
     left = [p for p in layout.root.rglob("*") if p.is_file() and layout.raw not in p.parents]
     assert any(p.name == "index.html" for p in left)
     found = {p.name: told(p.read_bytes() + p.relative_to(layout.root).as_posix().encode()) for p in left}

@@ -15,18 +15,7 @@ from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline import (
-    autoencoder,
-    encode,
-    evaluate,
-    expect,
-    generate,
-    ingest,
-    promote,
-    report,
-    thicken,
-    train,
-)
+from ctinterp_dagster.pipeline import autoencoder, expect, ingest, thicken, train
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import thin_volumes
 from ctinterp_dagster.records import file_hash
@@ -34,19 +23,12 @@ from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import smoke_params
+from tests.pipeline.conftest import run_all
 
 
 def scan_id(name: str) -> str:
     """What ingest calls a scan that no table lists."""
     return pseudonym(name, load_key(), "s")
-
-
-STAGES = [ingest, thicken, autoencoder, encode, expect, train, generate, evaluate, promote, report]
-
-
-def run_all(layout: Layout, params: Params) -> None:
-    for stage in STAGES:
-        stage.run(params, layout)
 
 
 @pytest.fixture(scope="module")

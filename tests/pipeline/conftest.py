@@ -1,0 +1,23 @@
+"""All stages in their order."""
+
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Params
+from ctinterp_dagster.pipeline import (
+    autoencoder,
+    encode,
+    evaluate,
+    expect,
+    generate,
+    ingest,
+    promote,
+    report,
+    thicken,
+    train,
+)
+
+STAGES = [ingest, thicken, autoencoder, encode, expect, train, generate, evaluate, promote, report]
+
+
+def run_all(layout: Layout, params: Params) -> None:
+    for stage in STAGES:
+        stage.run(params, layout)
