@@ -91,14 +91,17 @@ def project(root: Path, scans: int) -> Callable[[int], None]:
         noise = np.random.default_rng(number).normal(0, 10, body.hu.shape).astype(np.float32)
         write_volume(body.with_hu(body.hu + noise), root / place(number))
 
-    rows = []
     for number in range(scans):
-        split = ("val" if number < HELD_OUT else "test") if number < 2 * HELD_OUT else "train"
-        rows.append({"file": f"{number:05d}.nii", "patient": f"p{number}", "split": split})
         add(number)
-    rows.append({"file": f"{scans:05d}.nii", "patient": f"p{scans}", "split": "train"})
-    write_csv(root / "data" / "raw" / "scans.csv", rows, ["file", "patient", "split"])
+    rows = [listed(number) for number in range(scans + 1)]
+    write_csv(root / "data" / "raw" / "scans.csv", rows, list(rows[0]))
     return add
+
+
+def listed(number: int) -> dict[str, str]:
+    """The row of a scan in scans.csv."""
+    split = ("val" if number < HELD_OUT else "test") if number < 2 * HELD_OUT else "train"
+    return {"file": f"{number:05d}.nii", "patient": f"p{number}", "split": split}
 
 
 def place(number: int) -> str:
@@ -130,6 +133,18 @@ def benchmark(root: Path, scans: int) -> None:
     add(scans)
     with measured("one scan more, dvc repro --single-item", scans=scans, stages=BEFORE_TRAINING):
         run(root, *dvc, "repro", "--single-item", *BEFORE_TRAINING)
+    alone(root, scans)
+    with measured("that scan alone from nothing, dvc repro --single-item", stages=BEFORE_TRAINING):
+        run(root, *dvc, "repro", "--single-item", *BEFORE_TRAINING)
+
+
+def alone(root: Path, number: int) -> None:
+    """Leave one scan, and nothing that was made of any."""
+    for other in range(number):
+        (root / place(other)).unlink()
+    write_csv(root / "data" / "raw" / "scans.csv", [listed(number)], list(listed(number)))
+    for stage in BEFORE_TRAINING:
+        shutil.rmtree(root / "data" / stage)
 
 
 def main() -> None:
