@@ -14,13 +14,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+import torch
 
-from ctinterp_dagster.interpolation import thicken
+from ctinterp_dagster.interpolation import Settings, load_checkpoint, operator_for, thicken, thin_volume
+from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 FACTOR = 5
@@ -37,6 +41,15 @@ aspect = thick.spacing_mm[0] / 5 / thick.spacing_mm[1]
 hu = METHODS[sys.argv[1]](torch.from_numpy(thick.hu), operator, aspect).numpy()
 write_volume(replace(thick, hu=hu), Path(sys.argv[3]))
 """
+B_SPLINE = """
+import sys, SimpleITK as sitk
+thick = sitk.ReadImage(sys.argv[1])
+size, spacing = list(thick.GetSize()), list(thick.GetSpacing())
+first = thick.TransformContinuousIndexToPhysicalPoint((0, 0, -0.4))
+size[2], spacing[2] = size[2] * 5, spacing[2] / 5
+thin = sitk.Resample(thick, size, sitk.Transform(), sitk.sitkBSpline, first, spacing, thick.GetDirection())
+sitk.WriteImage(thin, sys.argv[2])
+"""
 
 
 def tiled(source_hu: np.ndarray, size_zyx: tuple[int, int, int]) -> np.ndarray:
@@ -48,6 +61,7 @@ def tiled(source_hu: np.ndarray, size_zyx: tuple[int, int, int]) -> np.ndarray:
 
 def runs(thick: Path, out: Path, steps: tuple[int, ...], samples: int) -> Iterator[tuple[str, list[str]]]:
     """Names and command lines."""
+    yield "SimpleITK's B-spline", [sys.executable, "-c", B_SPLINE, str(thick), str(out)]
     for method in ("cubic", "registration_projected"):
         yield method, [sys.executable, "-c", CLASSICAL, method, str(thick), str(out)]
     model = ["ctinterp", "interpolate", str(thick), "-o", str(out), "--factor", str(FACTOR)]
@@ -55,6 +69,36 @@ def runs(thick: Path, out: Path, steps: tuple[int, ...], samples: int) -> Iterat
     for count in steps if samples else ():
         std = ["--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
         yield f"model, and {samples} samples of {count} steps", [*model, *std]
+
+
+def shares(given: Path, out: Path) -> None:
+    """Print where the seconds of the estimate go: networks, matrices along z, files."""
+    seconds = dict.fromkeys(("networks", "matrices along z", "files"), 0.0)
+
+    @contextmanager
+    def spent(what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds[what] += time.perf_counter() - start
+
+    with spent("files"):
+        thick = read_scan(given).volume
+    operator = operator_for(thick.depth, *[thick.spacing_mm[0]] * 2, thick.spacing_mm[0] / FACTOR, "box")
+    model, thick_hu = load_checkpoint(device="cpu").model, torch.from_numpy(thick.hu)
+    expect = model.expectation.expect
+
+    def timed(*given: Any) -> Any:
+        with spent("networks"):
+            return expect(*given)
+
+    model.expectation.expect = timed
+    with spent("matrices along z"), torch.inference_mode():
+        mean = NullSpaceRestorer(model, thick_hu, operator, thick.spacing_mm, Settings()).mean()
+        operator.forward(mean)
+    seconds["matrices along z"] -= seconds["networks"]
+    with spent("files"):
+        write_volume(thin_volume(thick, operator, mean), out)
+    print(f"the estimate in one process: {', '.join(f'{what} {s:.1f} s' for what, s in seconds.items())}", flush=True)
 
 
 def measured(command: list[str]) -> tuple[float, float]:
@@ -85,6 +129,7 @@ def main(scan: Path, sizes: list[tuple[int, int, int]], samples: int, steps: tup
                 out.unlink()
                 rate = seconds / (FACTOR * np.prod(size)) * 1e6
                 print(f"| {'x'.join(map(str, size))} | {name} | {seconds:.1f} | {rate:.2f} | {gib:.2f} |", flush=True)
+            shares(given, out)
 
 
 if __name__ == "__main__":
