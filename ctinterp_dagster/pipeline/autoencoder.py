@@ -5,24 +5,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
-from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     is_main_process,
     loop_settings,
     resumable,
+    thin_volumes,
     watched,
     write_curve,
 )
 from ctinterp_dagster.records import code_version, file_hash, write_json
-from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.autoencoder import measure_reconstruction, train_autoencoder
 from ctinterp_dagster.training.loop import StepRecord
 
@@ -75,11 +72,11 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
         "start": file_hash(layout.root / section.checkpoint) if section.checkpoint else "",
         "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
     }
-    validation = hu_volumes(layout, "val")
+    validation = thin_volumes(layout, "val")
     with resumable(layout.autoencoder, recipe) as checkpoint, watched("autoencoder", section.steps) as on_step:
         history = train_autoencoder(
             autoencoder,
-            hu_volumes(layout, "train"),
+            thin_volumes(layout, "train"),
             validation,
             crop_zyx=section.patch_zyx,
             kl_weight=section.kl_weight,
@@ -90,7 +87,7 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
         metrics = final_losses(history)
         if is_main_process():
             if validation:
-                metrics |= asdict(measure_reconstruction(autoencoder, validation, MEASURING_GIB))
+                metrics |= asdict(measure_reconstruction(autoencoder, [v.hu for v in validation], MEASURING_GIB))
             write_results(autoencoder, history, metrics, layout)
     return metrics
 
@@ -103,9 +100,3 @@ def write_results(
     autoencoder.save(layout.autoencoder / "autoencoder.safetensors")
     write_curve(reports / "curve.csv", history)
     write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in autoencoder.parameters())})
-
-
-def hu_volumes(layout: Layout, split: Split) -> list[Tensor]:
-    """The thin volumes of a split, (z, y, x) int16 HU; empty if no case is in it."""
-    cases = [case for case in read_cases(layout) if case.split == split]
-    return [torch.from_numpy(read_scan(case.thin(layout)).volume.hu).round().short() for case in cases]

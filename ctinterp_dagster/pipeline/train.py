@@ -185,7 +185,6 @@ def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layo
         for profile in params.thicken.profiles:
             base, condition = latents[f"{profile}/base"], latents[f"{profile}/condition"]
             target = latents["thin"] - base if config.target == "residual" else latents["thin"]
-            pairs.append(
-                LatentPair(condition * config.scale_factor, target * config.scale_factor * config.target_scale)
-            )
+            scale = config.scale_factor
+            pairs.append(LatentPair(condition * scale, target * scale * config.target_scale, case.case))
     return pairs

@@ -140,5 +140,6 @@ def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | No
     for case in cases:
         thin = read_scan(case.thin(layout)).volume
         weight = next((w for pattern, w in weights.items() if fnmatchcase(case.case, pattern)), 1.0)
-        volumes.append(ThinVolume(torch.from_numpy(thin.hu).round().to(torch.int16), thin.spacing_mm, weight))
+        hu = torch.from_numpy(thin.hu).round().to(torch.int16)
+        volumes.append(ThinVolume(hu, thin.spacing_mm, weight, case.case))
     return volumes

@@ -13,6 +13,7 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.loop import Batch, LoopSettings, StepRecord, run_loop, seeded
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash, window
+from ctinterp_dagster.training.slabs import ThinVolume
 
 _STRIDE = 4  # voxels a latent voxel covers along each axis
 _VALIDATION_CROPS = 8
@@ -46,9 +47,9 @@ class VolumeCrops:
     """Random crops, mirrored at random along each axis, with the noise of their latents, as (crop, noise)."""
 
     def __init__(
-        self, volumes: Sequence[Tensor], crop_zyx: tuple[int, int, int], batch_size: int, latent_channels: int
+        self, volumes: Sequence[ThinVolume], crop_zyx: tuple[int, int, int], batch_size: int, latent_channels: int
     ) -> None:
-        """Hold volumes (z, y, x) in HU, int16 to save memory; each is drawn equally often.
+        """Hold the volumes; each is drawn equally often.
 
         A short one is replicated at its far end.
 
@@ -63,10 +64,13 @@ class VolumeCrops:
         self.crop_zyx = crop_zyx
         self.batch_size = batch_size
         self.latent_channels = latent_channels
-        self.volumes = [at_least(volume[None], crop_zyx) for volume in volumes]
+        self.volumes = [at_least(volume.hu[None], crop_zyx) for volume in volumes]
+        self.cases = [volume.case for volume in volumes]
+        self.drawn: list[str] = []
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch: crops (b, 1, z, y, x) and standard normal noise (b, latent channel, z/4, y/4, x/4)."""
+        self.drawn = []
         crops = torch.stack([self._draw_crop(generator) for _ in range(self.batch_size)])
         latent = [n // _STRIDE for n in self.crop_zyx]
         return crops, torch.randn(self.batch_size, self.latent_channels, *latent, generator=generator)
@@ -76,7 +80,9 @@ class VolumeCrops:
         return tensors_hash(repr(self.crop_zyx), self.volumes)
 
     def _draw_crop(self, generator: torch.Generator) -> Tensor:
-        volume = self.volumes[integer(len(self.volumes), generator)]
+        index = integer(len(self.volumes), generator)
+        self.drawn.append(self.cases[index])
+        volume = self.volumes[index]
         z, y, x = window(volume.shape[1:], self.crop_zyx, generator)
         crop = volume[:, z, y, x].flip([axis for axis in (1, 2, 3) if integer(2, generator)])
         return MAISI.to_unit(MAISI.clip(crop.float()))
@@ -146,8 +152,8 @@ def _psnr_db(mean_square_hu: float, window_hu: Window) -> float:
 
 def train_autoencoder(
     autoencoder: MaisiAutoencoder,
-    train: Sequence[Tensor],
-    validation: Sequence[Tensor],
+    train: Sequence[ThinVolume],
+    validation: Sequence[ThinVolume],
     *,
     crop_zyx: tuple[int, int, int],
     kl_weight: float,
@@ -159,7 +165,7 @@ def train_autoencoder(
 
     Args:
         autoencoder: the network.
-        train: volumes (z, y, x) in HU, int16, to learn from.
+        train: volumes to learn from.
         validation: other patients' volumes, may be empty; 8 fixed crops of them give `val_loss`.
         crop_zyx: size of a training crop, multiples of 4.
         kl_weight: weight of the KL divergence, summed over a sample's latent (MAISI: 1e-7).
@@ -175,7 +181,7 @@ def train_autoencoder(
         ParamsError: the crop is not a multiple of 4.
     """
 
-    def crops(volumes: Sequence[Tensor]) -> VolumeCrops:
+    def crops(volumes: Sequence[ThinVolume]) -> VolumeCrops:
         return VolumeCrops(volumes, crop_zyx, settings.batch_size, autoencoder.latent_channels)
 
     fixed: list[Batch] = []

@@ -1,7 +1,7 @@
 """Pairs of latents, and the random patches of them that the denoiser is trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ class LatentPair:
     Attributes:
         condition: (condition channel, z, y, x), standardised.
         target: (latent channel, z, y, x), standardised, on the same grid.
+        case: its id.
     """
 
     condition: Tensor
     target: Tensor
+    case: str = ""
 
     def __post_init__(self) -> None:
         """Refuse latents on different grids.
@@ -77,11 +79,15 @@ class LatentPatches:
             raise TrainingError("there is no case to train on: check the splits in cases.csv")
         self.patch = patch
         self.batch_size = batch_size
-        self.pairs = [LatentPair(at_least(p.condition, patch.zyx), at_least(p.target, patch.zyx)) for p in pairs]
+        self.drawn: list[str] = []
+        self.pairs = [
+            replace(p, condition=at_least(p.condition, patch.zyx), target=at_least(p.target, patch.zyx)) for p in pairs
+        ]
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch: condition (b, Cc, z, y, x), target (b, C, z, y, x), noise like target, t (b,)."""
         patches = [self._draw_pair(generator) for _ in range(self.batch_size)]
+        self.drawn = [pair.case for pair in patches]
         target = torch.stack([pair.target for pair in patches])
         noise = torch.randn(target.shape, generator=generator)
         share, t = torch.rand(2, self.batch_size, generator=generator)
@@ -101,4 +107,5 @@ class LatentPatches:
         pair = self.pairs[integer(len(self.pairs), generator)]
         z, y, x = window(pair.target.shape[1:], self.patch.zyx, generator)
         flips = [axis + 1 for axis in self.patch.flip_axes if integer(2, generator)]
-        return LatentPair(pair.condition[:, z, y, x].flip(flips), pair.target[:, z, y, x].flip(flips))
+        condition, target = (latent[:, z, y, x].flip(flips) for latent in (pair.condition, pair.target))
+        return replace(pair, condition=condition, target=target)

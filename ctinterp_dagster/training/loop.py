@@ -24,7 +24,13 @@ Batch = tuple[Tensor, ...]
 
 
 class Batches(Protocol):
-    """Where training batches come from."""
+    """Where training batches come from.
+
+    Attributes:
+        drawn: the cases of the last batch.
+    """
+
+    drawn: list[str]
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch on the CPU, all of its chance from the generator."""
@@ -127,9 +133,7 @@ def run_loop(
         history = state.load(checkpoint, identity) if checkpoint and checkpoint.exists() else []
         objective.train()
         for step in range(len(history), settings.steps):
-            record = _take_step(
-                accelerator, parallel, optimizer, _draws(batches, step, accelerator, settings), step, settings
-            )
+            record = _take_step(accelerator, parallel, optimizer, batches, step, settings)
             state.ema.update(objective)
             last = step + 1 == settings.steps
             if validation and (last or (step + 1) % settings.validate_every == 0):
@@ -222,15 +226,16 @@ def _take_step(
     accelerator: Accelerator,
     parallel: nn.Module,
     optimizer: Any,
-    draws: Iterator[Batch],
+    batches: Batches,
     step: int,
     settings: LoopSettings,
 ) -> StepRecord:
     rate = learning_rate_at(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    losses, norm = [], torch.tensor(0.0)
-    for batch in draws:
+    losses, norm, cases = [], torch.tensor(0.0), set[str]()
+    for batch in _draws(batches, step, accelerator, settings):
+        cases.update(batches.drawn)
         with accelerator.accumulate(parallel):
             loss = parallel(*batch)
             losses.append(loss.detach().float())
@@ -243,8 +248,9 @@ def _take_step(
     grad_norm = float(norm)
     if not math.isfinite(mean) or not (math.isfinite(grad_norm) or accelerator.optimizer_step_was_skipped):
         raise TrainingError(
-            f"training diverged at step {step + 1}: loss {mean}, gradient norm {grad_norm}, expected finite numbers: "
-            "lower learning_rate or clip_norm, or use mixed_precision no"
+            f"training diverged at step {step + 1}, on {', '.join(sorted(cases))}: loss {mean}, gradient norm "
+            f"{grad_norm}, expected finite numbers: look at these cases, lower learning_rate or clip_norm, or use "
+            "mixed_precision no; the last checkpoint is as it was"
         )
     return StepRecord(step + 1, mean, rate, grad_norm, None)
 

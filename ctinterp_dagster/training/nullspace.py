@@ -112,10 +112,12 @@ class NoisySlabs:
 
     def __init__(self, slabs: ThickSlabs, modes: int) -> None:
         self.slabs, self.modes = slabs, modes
+        self.drawn: list[str] = []
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch; t is uniform in [0, 1]."""
         slab = self.slabs.draw(generator)
+        self.drawn = self.slabs.drawn
         noise = torch.randn(slab[0].shape[0], self.modes, *slab[0].shape[2:], generator=generator)
         return *slab, noise, torch.rand(slab[0].shape[0], generator=generator)
 

@@ -32,11 +32,13 @@ class ThinVolume:
         hu: (z, y, x) int16 HU.
         spacing_mm: (z, y, x).
         weight: how often it is drawn, against the others.
+        case: its id.
     """
 
     hu: Tensor
     spacing_mm: tuple[float, float, float]
     weight: float = 1.0
+    case: str = ""
 
     def along(self, axis: int) -> "ThinVolume":
         """The volume with this axis first: slices that lie across another direction of the body."""
@@ -103,9 +105,11 @@ class ThickSlabs:
                     "lower slab_zyx"
                 )
         self.volumes, self.slab, self.batch_size = volumes, slab, batch_size
+        self.drawn: list[str] = []
 
     def draw(self, generator: torch.Generator) -> Batch:
         """One batch."""
+        self.drawn = []
         return tuple(
             torch.stack(parts) for parts in zip(*(self._one(generator) for _ in range(self.batch_size)), strict=True)
         )
@@ -123,6 +127,7 @@ class ThickSlabs:
     def _one(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         weights = torch.tensor([volume.weight for volume in self.volumes])
         volume = self.volumes[int(torch.multinomial(weights, 1, generator=generator))]
+        self.drawn.append(volume.case)
         depth, height, width = self.slab.zyx
         size = 1.0
         factor, profile, thickness = 5, PROFILES[0], 1.0

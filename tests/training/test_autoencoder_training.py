@@ -16,6 +16,7 @@ from ctinterp_dagster.training.autoencoder import (
     train_autoencoder,
 )
 from ctinterp_dagster.training.loop import StepRecord, seeded
+from ctinterp_dagster.training.slabs import ThinVolume
 
 SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
 
@@ -25,12 +26,16 @@ def network() -> MaisiAutoencoder:
     return MaisiAutoencoder(channels=(4, 4, 8), latent_channels=2, norm_groups=2)
 
 
-def balls(count: int, seed: int) -> list[torch.Tensor]:
+def balls(count: int, seed: int) -> list[ThinVolume]:
     """Bright balls in air, HU."""
     generator = torch.Generator().manual_seed(seed)
     grid = torch.stack(torch.meshgrid(*[torch.arange(20.0)] * 3, indexing="ij"))
     centres = torch.randint(6, 14, (count, 3, 1, 1, 1), generator=generator)
-    return [((grid - centre).square().sum(0) < 30.0).short() * 1200 - 1000 for centre in centres]
+    return [volume(((grid - centre).square().sum(0) < 30.0).short() * 1200 - 1000) for centre in centres]
+
+
+def volume(hu: torch.Tensor) -> ThinVolume:
+    return ThinVolume(hu, (1.0, 1.0, 1.0))
 
 
 def train(**changes: object) -> tuple[MaisiAutoencoder, list[StepRecord]]:
@@ -72,7 +77,7 @@ def test_the_loss_is_l1_of_values_and_differences_and_the_divergence_by_hand() -
 
 def test_crops_depend_on_their_seed_and_lie_in_the_volume_mirrored_or_not() -> None:
     ramp = (200 * torch.arange(8)[:, None, None] - 1000 + torch.zeros(8, 9, 10)).short()
-    source = VolumeCrops([ramp], (4, 4, 8), 50, latent_channels=3)
+    source = VolumeCrops([volume(ramp)], (4, 4, 8), 50, latent_channels=3)
     crop, noise = source.draw(seeded(0))
     assert crop.shape == (50, 1, 4, 4, 8)
     assert noise.shape == (50, 3, 1, 1, 2)
@@ -83,9 +88,8 @@ def test_crops_depend_on_their_seed_and_lie_in_the_volume_mirrored_or_not() -> N
 
 
 def test_a_volume_smaller_than_the_crop_is_replicated_at_its_far_end() -> None:
-    crop = VolumeCrops([torch.randint(-1000, 1000, (3, 8, 8)).short()], (4, 8, 8), 1, latent_channels=1).draw(
-        seeded(0)
-    )[0][0, 0]
+    short = volume(torch.randint(-1000, 1000, (3, 8, 8)).short())
+    crop = VolumeCrops([short], (4, 8, 8), 1, latent_channels=1).draw(seeded(0))[0][0, 0]
     assert torch.equal(crop[3], crop[2]) or torch.equal(crop[0], crop[1])
 
 
@@ -110,8 +114,8 @@ class Shifted:
 
 
 def test_reconstruction_is_measured_in_windows_of_hu_and_a_collapsed_channel_is_counted_out() -> None:
-    volume = torch.tensor([-1000, -500, 0, 200]).short().expand(2, 3, 4)
-    measured = measure_reconstruction(Shifted(), [volume, volume], 1.0)
+    hu = torch.tensor([-1000, -500, 0, 200]).short().expand(2, 3, 4)
+    measured = measure_reconstruction(Shifted(), [hu, hu], 1.0)
     assert measured.psnr_db == pytest.approx(20 * math.log10(2000 / 100))
     assert measured.psnr_soft_db == pytest.approx(10 * math.log10(400**2 / ((100**2 + 40**2) / 4)), rel=1e-5)
     assert measured.active_channels == 1

@@ -16,8 +16,12 @@ from ctinterp_dagster.errors import CheckpointError, TrainingError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.slice_unet import SliceUNet
-from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop, seeded
+from ctinterp_dagster.training.autoencoder import VolumeCrops
+from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
+from ctinterp_dagster.training.loop import Batches, LoopSettings, StepRecord, learning_rate_at, run_loop, seeded
+from ctinterp_dagster.training.nullspace import NoisySlabs
 from ctinterp_dagster.training.recompute import recomputed
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
 
 
 class StopHereError(Exception):
@@ -46,11 +50,13 @@ class Line(nn.Module):
 class Points:
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
-        self.drawn: list[torch.Tensor] = []
+        self.batches: list[torch.Tensor] = []
+        self.drawn: list[str] = []
 
     def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        self.drawn.append(self.scale * torch.randn(4, generator=generator))
-        return (self.drawn[-1],)
+        self.batches.append(self.scale * torch.randn(4, generator=generator))
+        self.drawn = [f"case-{len(self.batches)}"]
+        return (self.batches[-1],)
 
     def fingerprint(self) -> str:
         return f"points {self.scale}"
@@ -184,9 +190,39 @@ class Payload:
         return (os.mkdir, (str(self.path),))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run() -> None:
-    with pytest.raises(TrainingError, match=r"diverged at step 1: loss inf, .* lower learning_rate"):
-        run_loop(Line(), Points(scale=1e30), settings())
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_cases_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    points, checkpoint = Points(), tmp_path / "checkpoint"
+    kept = []
+
+    def spoil(record: StepRecord) -> None:
+        if record.step == 2:
+            kept.append(checkpoint.read_bytes())
+            points.scale = 1e30
+
+    asked = settings(steps=4, accumulation=2, checkpoint_every=2)
+    cause = r"diverged at step 3, on case-5, case-6: loss inf, .* lower learning_rate"
+    with pytest.raises(TrainingError, match=cause):
+        run_loop(Line(), points, asked, checkpoint=checkpoint, on_step=spoil)
+    assert [checkpoint.read_bytes()] == kept
+
+
+def test_every_kind_of_batch_knows_its_cases() -> None:
+    hu = torch.zeros(24, 16, 16, dtype=torch.int16)
+    volumes = [ThinVolume(hu, (1.0, 1.0, 1.0), case=case) for case in ("a", "b")]
+    slabs = ThickSlabs(volumes, SlabSettings((4, 16, 16), vary=True, noise_hu=1.0), 8)
+    latent = torch.zeros(1, 4, 4, 4)
+    pairs = [LatentPair(latent, latent, case) for case in ("a", "b")]
+    kinds: list[Batches] = [
+        slabs,
+        NoisySlabs(slabs, 4),
+        VolumeCrops(volumes, (4, 8, 8), 8, 1),
+        LatentPatches(pairs, PatchSettings((2, 2, 2), (), 0.0), 8),
+    ]
+    for batches in kinds:
+        batches.draw(seeded(0))
+        batches.draw(seeded(1))
+        assert len(batches.drawn) == 8
+        assert set(batches.drawn) == {"a", "b"}
 
 
 def test_the_gradient_is_clipped_and_its_norm_recorded_before_clipping() -> None:
@@ -199,9 +235,9 @@ def test_the_gradient_is_clipped_and_its_norm_recorded_before_clipping() -> None
 def test_accumulated_batches_make_the_gradient_of_their_mean() -> None:
     points = Points()
     row = run_loop(Line(), points, settings(steps=1, accumulation=3))[0]
-    assert len(points.drawn) == 3
-    assert row.loss == pytest.approx(float(torch.stack(points.drawn).mul(3.0).square().mean()), rel=1e-6)
-    assert row.grad_norm == pytest.approx(float(torch.stack(points.drawn).square().mean() * 6.0), rel=1e-6)
+    assert len(points.batches) == 3
+    assert row.loss == pytest.approx(float(torch.stack(points.batches).mul(3.0).square().mean()), rel=1e-6)
+    assert row.grad_norm == pytest.approx(float(torch.stack(points.batches).square().mean() * 6.0), rel=1e-6)
 
 
 def test_validation_sees_the_averaged_weights() -> None:
