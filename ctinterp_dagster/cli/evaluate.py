@@ -127,12 +127,15 @@ def show(records: list[dict[str, Any]]) -> None:
     """Print the table."""
     done = ", ".join(sorted({task_name(r["profile"], r["factor"]) for r in records}))
     table = Table(title=f"{done}, {torch.get_num_threads()} threads")
-    for name in ("case", "method", "psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu", "seconds"):
+    scores = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
+    for name in ("case", "method", *scores, "noise floor dB", "seconds", "peak MiB"):
         table.add_column(name, justify="left" if name in ("case", "method") else "right")
     for r in records:
+        floor = "" if r["noise_floor_db"] is None else f"{r['noise_floor_db']:.2f}"
         table.add_row(
             r["case"], r["method"], f"{r['psnr_db']:.2f}", f"{r['psnr_soft_db']:.2f}", f"{r['ssim']:.4f}",
-            f"{r['mae_hu']:.2f}", f"{r['residual_hu']:.3f}", f"{r['seconds']:.1f}",
+            f"{r['mae_hu']:.2f}", f"{r['residual_hu']:.3f}", floor,
+            f"{r['seconds']:.1f}", f"{r['peak_rss_mib']:.0f}",
         )  # fmt: skip
     Console(width=WIDTH).print(table)
     for task in dict.fromkeys((r["profile"], r["factor"]) for r in records):
