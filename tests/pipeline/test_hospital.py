@@ -222,6 +222,7 @@ def test_no_identifier_gets_out_of_data_raw(
     image.to_filename(layout.raw / "zwiebel.nii")
     whole = (layout.raw / "zwiebel.nii").read_bytes()
     (layout.raw / "zwiebel-cut.nii").write_bytes(whole[:-100])
+    (layout.raw / "zwiebel-none.nii").write_bytes(b"no scan of Zwiebel at all")
     with zipfile.ZipFile(layout.raw / "planted.zip", "w") as archive:
         archive.writestr("zwiebel/cut.nii", whole[:-100])
     with zipfile.ZipFile(layout.raw / "planted-2.zip", "w") as archive:

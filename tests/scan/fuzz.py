@@ -28,7 +28,7 @@ from typing import Self
 import numpy as np
 import psutil
 
-from ctinterp_dagster.errors import CtinterpError
+from ctinterp_dagster.errors import CtinterpError, ScanError
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.io import find_scans, read_scan
 
@@ -136,12 +136,14 @@ def make_input(seed: int, index: int, formats: Sequence[str] = tuple(SEEDS)) -> 
 
 
 def examine(folder: Path) -> str:
-    """Read and judge every scan of a folder; "read", or the reason of the first refusal."""
+    """Read and judge every scan of a folder, as ingest does; "read", or the reason of the last refusal."""
     outcome = "read"
     for found in find_scans(folder):
         try:
             check_volume(read_scan(found).volume, min_slices=3)
         except CtinterpError as error:
+            if isinstance(error, ScanError):
+                found.without_names(error)
             if re.search("alloc|out of memory", str(error), re.IGNORECASE):
                 raise MemoryError(str(error)) from error
             outcome = getattr(error, "reason", type(error).__name__)

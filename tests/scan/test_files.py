@@ -208,6 +208,20 @@ def test_a_truncated_file_is_unreadable(oblique: Volume, tmp_path: Path, suffix:
         read_scan(path)
 
 
+@pytest.mark.parametrize("name", ["none.nii", "none.nii.gz", "none.mha", "none.nrrd"])
+def test_the_causes_of_a_refusal_come_to_an_end(name: str, tmp_path: Path) -> None:
+    """Who looks for the first cause, as ingest does, would not come to an end itself."""
+    (tmp_path / name).write_bytes(b"no scan at all")
+    with pytest.raises(UnreadableScanError) as caught:
+        read_scan(tmp_path / name)
+    seen: list[BaseException] = []
+    cause: BaseException | None = caught.value
+    while cause:
+        assert all(cause is not other for other in seen)
+        seen.append(cause)
+        cause = cause.__cause__
+
+
 def test_a_corrupt_gzip_is_unreadable(oblique: Volume, tmp_path: Path) -> None:
     path = tmp_path / "v.nii.gz"
     write_volume(oblique, path)

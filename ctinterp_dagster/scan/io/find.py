@@ -221,7 +221,9 @@ def _read(kind: Kind, files: Sequence[Path]) -> Scan:
     try:
         volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
     except UnreadableScanError as error:
-        raise TruncatedScanError(str(error)) if ENDS_EARLY.search(str(error)) else error from error
+        if ENDS_EARLY.search(str(error)):
+            raise TruncatedScanError(str(error)) from error
+        raise
     return Scan(volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=kind, burned_in_annotation=False)
 
 
