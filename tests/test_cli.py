@@ -69,7 +69,7 @@ def test_evaluate_writes_the_records_of_every_method(
     labels = {"case", "method", "factor", "profile", "seconds", "peak_rss_mib"}
     assert set(rows[0]) == labels | set(FIELDS)
     assert {"psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "noise_floor_db"} <= set(rows[0])
-    assert rows[0]["case"] == pseudonym("thin.nii.gz", load_key(), "s")
+    assert rows[0]["case"] == pseudonym(str((scans / "thin.nii.gz").resolve()), load_key(), "s")
     assert rows[2]["residual_hu"] < 0.05 < rows[0]["residual_hu"]
     assert rows[1]["psnr_db"] > rows[0]["psnr_db"] > 20
     assert "cubic_projected" in capsys.readouterr().out
@@ -78,14 +78,14 @@ def test_evaluate_writes_the_records_of_every_method(
 def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
     monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    thin, other, record = read_scan(scans / "thin.nii.gz").volume, tmp_path / "other.nii.gz", tmp_path / "scores.json"
+    thin, other, record = read_scan(scans / "thin.nii.gz").volume, tmp_path / "thin.nii.gz", tmp_path / "scores.json"
     write_volume(thin.with_slices(thin.hu[5:], 5, thin.spacing_mm[0]), other)
     words = ["--model", model, "--methods", "linear,model", "--json", record]
     assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", other, *words) == 0
     linear, model_row = ([row["psnr_db"] for row in json.loads(record.read_text())[n::2]] for n in (0, 1))
     gains = np.subtract(model_row, linear)
     out = capsys.readouterr().out
-    assert "mean of 2 cases" in out
+    assert "mean of 2 cases" in out  # the two share a file name, in different folders
     assert f"{np.mean(linear):.2f} ({min(linear):.2f}, {max(linear):.2f})" in out
     assert f"{gains.mean():.2f} ({gains.min():.2f}, {gains.max():.2f})" in out
 
@@ -124,6 +124,7 @@ def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
         ),
         (["interpolate", "a.nii"], 2, "Missing option '-o'"),
         (["evaluate", "a.nii", "--methods", "magic"], 2, "'magic' is not one of"),
+        (["evaluate", "a.nii", "a.nii"], 2, "two of the scans have the same name"),
         (["evaluate"], 2, "give THIN volumes or --pair THICK THIN"),
         (["dance"], 2, "No such command 'dance'"),
         (["preset", "cpu"], 1, "error: params.yaml is missing"),

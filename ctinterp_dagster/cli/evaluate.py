@@ -80,6 +80,9 @@ def command(
     """
     if not thin and not pairs:
         raise click.UsageError("give THIN volumes or --pair THICK THIN")
+    for paths in (thin, tuple(thick for thick, _ in pairs)):
+        if len(set(map(case_name, paths))) < len(paths):
+            raise click.UsageError("two of the scans have the same name: give each once, or rename one")
     if json_path and not json_path.absolute().parent.is_dir():
         raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
     model = load_checkpoint(model_path, device) if "model" in methods else None
@@ -113,9 +116,9 @@ def tasks(
 
 
 def case_name(path: Path) -> str:
-    """A file's name without the ending of its format if an index beside it lists it, else a pseudonym."""
+    """A file's name without the ending of its format if an index beside it lists it, else a pseudonym of its place."""
     listed = any(row["file"] == path.name for row in given_for(path)) and path.is_file()
-    return (path.name.split(".")[0] or path.name) if listed else pseudonym(path.name, load_key(), "s")
+    return (path.name.split(".")[0] or path.name) if listed else pseudonym(str(path.resolve()), load_key(), "s")
 
 
 def fields_of(scores: Scores) -> dict[str, float | None]:
