@@ -1,0 +1,40 @@
+"""The picture of the README: one held-out scan, thickened by 5 and restored, against the truth.
+
+usage: python benchmarks/picture.py lidc0002.nii.gz docs/images/estimate.png
+"""
+
+from pathlib import Path
+
+import click
+import torch
+
+from ctinterp_dagster.evaluation.figures import Look, views
+from ctinterp_dagster.interpolation import load_checkpoint, thicken
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.pipeline.scoring import synthetic
+from ctinterp_dagster.scan.io import read_scan
+
+FACTOR = 5
+TITLES = {"nearest": "thick slices", "cubic": "cubic", "registration_projected": "registration + projection"}
+
+
+@click.command
+@click.argument("scan", type=click.Path(path_type=Path, exists=True))
+@click.argument("picture", type=click.Path(path_type=Path))
+@click.option("--point", nargs=3, type=float, default=(0.5, 0.5, 0.5), help="where the planes meet, shares of z y x")
+@click.option("--window", nargs=2, type=float, default=(-1000, 400), help="black and white in HU")
+def main(scan: Path, picture: Path, point: tuple[float, float, float], window: tuple[float, float]) -> None:
+    """Draw the planes of SCAN, a thin one, into PICTURE, a PNG."""
+    truth = read_scan(scan).volume
+    pair = synthetic(truth, thicken(truth, FACTOR, "box"), FACTOR, "box")
+    thick_hu, thin = torch.from_numpy(pair.thick.hu), pair.thin
+    aspect = thin.spacing_mm[0] / thin.spacing_mm[1]
+    estimates = {title: METHODS[name](thick_hu, pair.operator, aspect).numpy() for name, title in TITLES.items()}
+    estimates["ctinterp"] = load_checkpoint().means(pair.thick.spacing_mm, 3.0)(thick_hu, pair.operator).numpy()
+    z, y, x = (round(share * (size - 1)) for share, size in zip(point, thin.hu.shape, strict=True))
+    look = Look(scan.name, window, 140.0, (z, y, x))
+    picture.write_bytes(views(estimates, thin.hu, spacing_mm=thin.spacing_mm, look=look))
+
+
+if __name__ == "__main__":
+    main()
