@@ -1,0 +1,250 @@
+"""One change at a time: short trainings of the null-space networks that differ in one thing each; run by hand.
+
+usage: python -m benchmarks.ablation RESULTS [--steps 800] [--only NAME ...]
+
+Run it where data/ingest is made. The recipe is that of params.yaml, from random weights. The Visible Human's head is
+not trained on; after training the middle of each validation patient and of that head, at most 100x192x256 voxels, is
+thickened by 5 (box) and restored. RESULTS gets one line of JSON a change; changes that stand there are not run again.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+import torch
+from torch import Tensor
+
+from benchmarks.average import middle
+from ctinterp_dagster.evaluation.metrics import Truth, score
+from ctinterp_dagster.interpolation import Settings, load_checkpoint
+from ctinterp_dagster.interpolation import nullspace as restoring
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model import diffusion, sampler
+from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceDiffusion, narrower
+from ctinterp_dagster.params import Params, load_params
+from ctinterp_dagster.physics.interpolators import spline_weights
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES, FloatArray, NullSpace
+from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
+from ctinterp_dagster.physics.registration import registration_projected
+from ctinterp_dagster.pipeline.runner import make_deterministic
+from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
+from ctinterp_dagster.training import nullspace as objectives
+from ctinterp_dagster.training import slabs
+from ctinterp_dagster.training.loop import run_loop
+
+HEAD = "vhf-head"
+FACTOR = 5
+SAMPLES, SAMPLE_STEPS = 2, 8
+
+
+class LinearBase(NullSpace):
+    """The base is projected linear interpolation."""
+
+    @cached_property
+    def upsampling(self) -> FloatArray:
+        """(n_thin, n_thick)."""
+        linear = spline_weights(self.operator.n_thick, self.operator.thin_positions, order=1)
+        inverse, a = self.operator.pseudo_inverse_matrix, self.operator.matrix
+        return linear + inverse - inverse @ (a @ linear)
+
+
+class LeastNormBase(NullSpace):
+    """The base is the pseudo-inverse alone: for the box profile, each thick slice repeated."""
+
+    @cached_property
+    def upsampling(self) -> FloatArray:
+        """(n_thin, n_thick)."""
+        return self.operator.pseudo_inverse_matrix
+
+
+class RegisteredBase(NullSpace):
+    """The base is registration and projection, and so are the last features."""
+
+    def base(self, thick: Tensor) -> Tensor:
+        """(n_thick, y, x) to (n_thin, y, x)."""
+        return registration_projected(thick, self.operator)
+
+    def features(self, thick: Tensor) -> Tensor:
+        """(n_thick, y, x) to (FEATURES, n_thick, y, x)."""
+        waves = apply_along_z(self.cosines.T / self.slices_per_cell, self.base(thick))
+        return torch.cat([super().features(thick)[:-MODES], waves.reshape(MODES, *thick.shape) / 1000])
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a training has that the reference has not.
+
+    Attributes:
+        section: values of `expect`, or of `train.nullspace` for a denoiser.
+        constants: of modules, (module, name, value).
+        space: the null space, with another base.
+        seed: added to the seed.
+        cases: how many volumes are trained on; None for all.
+        network: what is trained: the expectation, or a denoiser around the released one, or around 0.
+    """
+
+    section: Mapping[str, Any] = field(default_factory=dict)
+    constants: tuple[tuple[Any, str, Any], ...] = ()
+    space: type[NullSpace] = NullSpace
+    seed: int = 0
+    cases: int | None = None
+    network: str = "expectation"
+
+
+def linear_beta(t: Tensor) -> Tensor:
+    """The alpha of Ho et al. 2020 (section 4) in continuous time: Song et al. 2021, eq. 32, beta from 0.1 to 20."""
+    return (-0.25 * t.double() ** 2 * 19.9 - 0.5 * t.double() * 0.1).exp().to(t.dtype)
+
+
+def linear_beta_sigma(t: Tensor) -> Tensor:
+    """The sigma beside it."""
+    return (1.0 - linear_beta(t.double()) ** 2).clamp_min(0.0).sqrt().to(t.dtype)
+
+
+LINEAR_BETA = tuple(
+    (module, name, value)
+    for module in (diffusion, sampler)
+    for name, value in (("alpha", linear_beta), ("sigma", linear_beta_sigma))
+)
+CHANGES = {
+    "reference": Change(),
+    "another seed": Change(seed=1),
+    "base: linear": Change(space=LinearBase),
+    "base: pseudo-inverse": Change(space=LeastNormBase),
+    "base: registration": Change(space=RegisteredBase),
+    "half the width": Change({"channels": (24, 48, 64)}),
+    "1.5 times the width": Change({"channels": (72, 144, 192)}),
+    "two blocks a level": Change({"blocks": 2}),
+    "2 of 6 volumes": Change(cases=2),
+    "4 of 6 volumes": Change(cases=4),
+    "nothing varies": Change({"vary": False, "noise_hu": 0.0}),
+    "no noise": Change({"noise_hu": 0.0}),
+    "box profile only": Change(constants=((slabs, "PROFILES", ("box",)),)),
+    "slices as thick as far apart": Change(constants=((slabs, "WIDTHS", (1.0,)),)),
+    "factor 5 only": Change(constants=((slabs, "FACTORS", (5,)),)),
+    "one direction": Change(constants=((slabs, "ISOTROPIC", 0.0),)),
+    "one kernel": Change(constants=((slabs, "SHARPNESS", (0.0, 0.0)),)),
+    "one size": Change(constants=((slabs, "MAGNIFICATION", 1.0),)),
+    "soft tissue weighs as much": Change(constants=((objectives, "SOFT_WEIGHT", 30.0),)),
+    "no absolute error": Change(constants=((objectives, "ABSOLUTE_WEIGHT", 0.0),)),
+    "denoiser: reference (v, cosine)": Change(network="denoiser"),
+    "denoiser: x0": Change({"prediction": "x0"}, network="denoiser"),
+    "denoiser: linear beta": Change(constants=LINEAR_BETA, network="denoiser"),
+    "denoiser: twice the width": Change({"channels": (64, 128, 192)}, network="denoiser"),
+    "denoiser: of c, without a mean": Change(network="denoiser around 0"),
+}
+
+
+@contextlib.contextmanager
+def changed(change: Change) -> Iterator[None]:
+    """The modules as the change has them."""
+    spaces = ((slabs, "NullSpace", change.space), (restoring, "NullSpace", change.space))
+    slabs.space.cache_clear()
+    with contextlib.ExitStack() as stack:
+        for module, name, value in (*change.constants, *spaces):
+            stack.enter_context(patch.object(module, name, value))
+        yield
+    slabs.space.cache_clear()
+
+
+def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
+    """The model before training."""
+    section, denoiser = params.expect, params.train.nullspace
+    fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels))
+    released = load_checkpoint(device="cpu").model
+    assert isinstance(released, NullSpaceDiffusion)
+    config = replace(
+        released.config,
+        expectation=released.config.expectation if change.network == "denoiser" else fresh,
+        channels=denoiser.channels,
+        blocks=denoiser.blocks,
+        prediction=denoiser.prediction,
+    )
+    model = NullSpaceDiffusion(config)
+    if change.network == "denoiser":
+        model.expectation.load_state_dict(released.expectation.state_dict())
+    return model
+
+
+def trained(change: Change, params: Params, layout: Layout) -> NullSpaceDiffusion:
+    """The model after training."""
+    section = params.expect if change.network == "expectation" else params.train.nullspace
+    torch.manual_seed(params.base.seed)
+    model = model_of(change, params)
+    volumes = [volume for volume in thin_volumes(layout, "train", params.expect.weights) if volume.case != HEAD]
+    slab = slabs.SlabSettings(params.expect.slab_zyx, params.expect.vary, params.expect.noise_hu)
+    drawn = slabs.ThickSlabs(volumes[: change.cases], slab, section.batch_size)
+    if change.network == "expectation":
+        run_loop(objectives.ExpectationObjective(model.expectation), drawn, loop_settings(section, params.base))
+    else:
+        noisy = objectives.NoisySlabs(drawn, MODES)
+        run_loop(objectives.NullSpaceObjective(model), noisy, loop_settings(section, params.base))
+    return model.eval()
+
+
+def figures(
+    model: NullSpaceDiffusion, hu: Tensor, spacing_mm: tuple[float, float, float], samples: int
+) -> dict[str, Any]:
+    """PSNR of the mean; with samples, of their mean and of one, and the noise of one."""
+    operator = ThickeningOperator.from_factor(len(hu), FACTOR, "box")
+    thick_mm = (FACTOR * spacing_mm[0], *spacing_mm[1:])
+    truth = Truth.of(hu.numpy(), factor=FACTOR)
+    settings = Settings(steps=SAMPLE_STEPS, samples=samples)
+    with torch.no_grad():  # registration has threads of its own, which know nothing of inference mode
+        restorer = restoring.NullSpaceRestorer(model, operator.forward(hu), operator, thick_mm, settings)
+        estimates = {"mean": restorer.mean()}
+        if samples:
+            drawn = list(restorer.draws())
+            estimates = {"mean of samples": torch.stack(drawn).mean(0), "sample": drawn[0]}
+    scores = {name: score(estimate.numpy(), truth, residual_hu=0.0) for name, estimate in estimates.items()}
+    return {name: [s.psnr_db, s.psnr_soft_db, s.ssim, s.noise_ratio] for name, s in scores.items()}
+
+
+def run(name: str, params: Params, layout: Layout) -> dict[str, Any]:
+    """Train with a change, and score."""
+    change, start = CHANGES[name], time.perf_counter()
+    where = "expect" if change.network == "expectation" else "nullspace"
+    base = params.base.model_copy(update={"seed": params.base.seed + change.seed})
+    expect = params.expect.model_copy(update=dict(change.section) if where == "expect" else {})
+    denoiser = params.train.nullspace.model_copy(update=dict(change.section) if where == "nullspace" else {})
+    train = params.train.model_copy(update={"nullspace": denoiser})
+    params = params.model_copy(update={"base": base, "expect": expect, "train": train})
+    held_out = [*thin_volumes(layout, "val"), *(v for v in thin_volumes(layout, "train") if v.case == HEAD)]
+    with changed(change):
+        model = trained(change, params, layout)
+        seconds = time.perf_counter() - start
+        samples = 0 if where == "expect" else SAMPLES
+        cases = {v.case: figures(model, middle(v.hu.float()), v.spacing_mm, samples) for v in held_out}
+    return {"change": name, "seconds": round(seconds), **cases}
+
+
+@click.command
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--steps", default=800, help="of each training")
+@click.option("--only", multiple=True, type=click.Choice(list(CHANGES)), help="these changes")
+def main(results: Path, steps: int, only: tuple[str, ...]) -> None:
+    """Run the changes that are not in RESULTS yet."""
+    layout = Layout(Path.cwd())
+    params = load_params(layout.params)
+    make_deterministic(params.base.threads)
+    short = {"steps": steps, "warmup_steps": steps // 10}
+    train = params.train.model_copy(update={"nullspace": params.train.nullspace.model_copy(update=short)})
+    params = params.model_copy(update={"expect": params.expect.model_copy(update=short), "train": train})
+    done = {json.loads(line)["change"] for line in results.read_text().splitlines()} if results.exists() else set()
+    for name in only or CHANGES:
+        if name not in done:
+            line = json.dumps(run(name, params, layout))
+            with results.open("a") as file:
+                file.write(line + "\n")
+            click.echo(line)
+
+
+if __name__ == "__main__":
+    main()
