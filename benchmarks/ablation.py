@@ -68,8 +68,11 @@ class RegisteredBase(NullSpace):
     """The base is registration and projection, and so are the last features."""
 
     def base(self, thick: Tensor) -> Tensor:
-        """(n_thick, y, x) to (n_thin, y, x)."""
-        return registration_projected(thick, self.operator)
+        """(n_thick, y, x) to (n_thin, y, x); the last answer is kept, because `features` asks for it too."""
+        kept: tuple[Tensor, Tensor] | None = self.__dict__.get("kept")
+        if kept is None or kept[0] is not thick:
+            kept = self.__dict__["kept"] = thick, registration_projected(thick, self.operator)
+        return kept[1].clone()
 
     def features(self, thick: Tensor) -> Tensor:
         """(n_thick, y, x) to (FEATURES, n_thick, y, x)."""
