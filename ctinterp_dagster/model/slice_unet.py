@@ -13,7 +13,7 @@ from ctinterp_dagster.model.denoiser import pixel_norm, silence
 from ctinterp_dagster.model.tiles import Reach
 
 GEOMETRY = 3  # numbers that the network is told of the grid
-LIVE_TENSORS = 9
+LIVE_TENSORS = 7
 """Tensors of the finest level's width that a forward pass holds at its peak."""
 
 

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ def tiled(
         ParamsError: not even the smallest tile fits.
     """
     size = x.shape[2:]
-    tile = list(size) if memory_gib is None else tile_that_fits(x.shape, reach, memory_gib)
+    tile = tuple(size) if memory_gib is None else tile_that_fits(tuple(x.shape), reach, memory_gib)
     answer = x.new_empty(x.shape[0], out_channels, *size)
     for corner in itertools.product(*(range(0, n, step) for n, step in zip(size, tile, strict=True))):
         ends = list(zip(corner, tile, reach.halo, strict=True))
@@ -63,25 +64,39 @@ def tiled(
     return answer
 
 
-def tile_that_fits(shape: Sequence[int], reach: Reach, memory_gib: float) -> list[int]:
-    """Halve the longest axis of the tile, on the network's grid, until a tile with its halo fits.
+@cache
+def tile_that_fits(shape: tuple[int, ...], reach: Reach, memory_gib: float) -> tuple[int, ...]:
+    """The tile that fits with its halo and for which the tiles see the fewest voxels in all.
 
     Raises:
         ParamsError: not even the smallest tile fits.
     """
-    batch, size = shape[0], shape[2:]
-    whole = [math.ceil(n / grid) * grid for n, grid in zip(size, reach.grid, strict=True)]
-    tile = list(whole)
-    while True:
-        seen = [min(step + 2 * halo, n) for step, halo, n in zip(tile, reach.halo, whole, strict=True)]
-        needed_gib = batch * math.prod(seen) * reach.bytes_per_voxel / 2**30
-        if needed_gib <= memory_gib:
-            return tile
-        excess = [step - grid for step, grid in zip(tile, reach.grid, strict=True)]
-        longest = excess.index(max(excess))
-        if excess[longest] == 0:
-            raise ParamsError(
-                f"the network needs {needed_gib:.2g} GiB for its smallest tile, got memory_gib={memory_gib}: raise it"
-            )
-        grid = reach.grid[longest]
-        tile[longest] = math.ceil(tile[longest] / 2 / grid) * grid
+    axes = [_steps(n, grid, halo) for n, grid, halo in zip(shape[2:], reach.grid, reach.halo, strict=True)]
+    bytes_per_voxel = shape[0] * reach.bytes_per_voxel
+    bound = memory_gib * 2**30 / bytes_per_voxel
+    fitting = [tile for tile in itertools.product(*axes) if math.prod(axis.largest for axis in tile) <= bound]
+    if not fitting:
+        smallest_gib = math.prod(axis[-1].largest for axis in axes) * bytes_per_voxel / 2**30
+        raise ParamsError(
+            f"the network needs {smallest_gib:.2g} GiB for its smallest tile, got memory_gib={memory_gib}: raise it"
+        )
+    return tuple(axis.step for axis in min(fitting, key=lambda tile: math.prod(axis.seen for axis in tile)))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Tiles along one axis: how far apart, the voxels that the largest sees, and those that all see together."""
+
+    step: int
+    largest: int
+    seen: int
+
+
+def _steps(n: int, grid: int, halo: int) -> list[_Step]:
+    """Every useful size of a tile along an axis of n voxels, the largest first."""
+    counts = range(1, math.ceil(n / grid) + 1)
+    steps = []
+    for step in dict.fromkeys(math.ceil(n / count / grid) * grid for count in counts):
+        seen = [min(first + step + halo, n) - max(first - halo, 0) for first in range(0, n, step)]
+        steps.append(_Step(step, max(seen), sum(seen)))
+    return steps

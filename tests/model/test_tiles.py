@@ -7,7 +7,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.slice_unet import SliceUNet
-from ctinterp_dagster.model.tiles import Reach, tiled
+from ctinterp_dagster.model.tiles import Reach, tile_that_fits, tiled
 
 SIZE = (5, 70, 50)
 
@@ -58,3 +58,11 @@ def test_a_smaller_budget_makes_smaller_windows() -> None:
 def test_a_budget_that_no_tile_fits_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"for its smallest tile, got memory_gib=1e-08: raise it"):
         tiled(lambda x: x, torch.zeros(1, 1, *SIZE), 1, Reach((1, 1, 1), (1, 1, 1), 100), 1e-8)
+
+
+def test_no_other_tile_that_fits_sees_fewer_voxels() -> None:
+    """A slab of tall tiles at the left is cheaper here than squares."""
+    reach, size = Reach((6, 36, 36), (1, 4, 4), 1000), (40, 256, 256)
+    memory_gib = 40 * 256 * 164 * 1000 / 2**30
+    assert sorted(tile_that_fits((1, 14, *size), reach, memory_gib)) == [40, 128, 256]
+    assert tile_that_fits((1, 14, *size), reach, 10.0) == size
