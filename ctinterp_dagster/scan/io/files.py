@@ -207,7 +207,7 @@ def write_volume(volume: Volume, path: Path) -> None:
     """
     name = path.name.lower()
     if name.endswith(".nii.gz"):
-        path.write_bytes(gzip.compress(_nifti_bytes(volume), compresslevel=6, mtime=0))
+        path.write_bytes(gzip.compress(_nifti_bytes(volume), compresslevel=1, mtime=0))
     elif name.endswith(".nii"):
         path.write_bytes(_nifti_bytes(volume))
     elif name.endswith((".mha", ".nrrd")):
