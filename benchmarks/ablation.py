@@ -200,7 +200,7 @@ def figures(
     thick_mm = (FACTOR * spacing_mm[0], *spacing_mm[1:])
     truth = Truth.of(hu.numpy(), factor=FACTOR)
     settings = Settings(steps=SAMPLE_STEPS, samples=samples)
-    with torch.no_grad():  # registration has threads of its own, which know nothing of inference mode
+    with torch.inference_mode():
         restorer = restoring.NullSpaceRestorer(model, operator.forward(hu), operator, thick_mm, settings)
         estimates = {"mean": restorer.mean()}
         if samples:

@@ -95,12 +95,13 @@ def registered(thick: Tensor, positions: npt.NDArray[np.float64]) -> Tensor:
     pair = np.minimum(np.floor(held).astype(int), len(slices) - 2)
     result = slices.new_empty(len(positions), *slices.shape[1:])
 
-    def fill(k: int) -> None:
-        wanted = np.flatnonzero(pair == k)
-        result[torch.from_numpy(wanted)] = _between(slices[k], slices[k + 1], held[wanted] - k)
+    def made(k: int) -> Tensor:
+        return _between(slices[k], slices[k + 1], held[pair == k] - k)
 
+    lower = np.unique(pair).tolist()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, np.unique(pair).tolist()))
+        for k, between in zip(lower, pool.map(made, lower), strict=True):
+            result[torch.from_numpy(pair == k)] = between
     return result
 
 

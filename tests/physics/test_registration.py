@@ -49,3 +49,10 @@ def test_beyond_the_outer_centres_the_outer_slices_are_held() -> None:
     thick = torch.stack([disc(28, 26), disc(32, 34)])
     outer = registered(thick, np.array([-0.4, 1.4]))
     torch.testing.assert_close(outer, thick, rtol=0, atol=0.01)
+
+
+def test_it_runs_inside_of_inference_mode() -> None:
+    thick, positions = torch.randn(3, 20, 20), np.arange(-0.4, 2.5, 0.2)
+    with torch.inference_mode():
+        inside = registered(1 * thick, positions)
+    torch.testing.assert_close(inside, registered(thick, positions), rtol=0, atol=0)
