@@ -99,6 +99,18 @@ def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume,
     torch.testing.assert_close(torch.from_numpy(result.std.hu), variance.sqrt(), atol=0.01, rtol=1e-4)
 
 
+def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume, any_model: Model) -> None:
+    interpolator, operator = Interpolator(any_model, "cpu"), ThickeningOperator.from_factor(40, 5, "box")
+    exact, quick = (interpolator(thick, operator, replace(QUICK, mixed_precision=it)) for it in ("no", "bf16"))
+    assert exact.std is not None
+    assert quick.std is not None
+    base = cubic_projected(torch.from_numpy(thick.hu), operator).numpy()
+    detail, error = exact.thin.hu - base, quick.thin.hu - exact.thin.hu
+    assert 0 < np.linalg.norm(error) < 0.15 * np.linalg.norm(detail)  # a difference of two decodings, in a latent
+    assert 0 < np.linalg.norm(quick.std.hu - exact.std.hu) < 0.15 * np.linalg.norm(exact.std.hu)
+    assert quick.residual_hu < 0.05
+
+
 def test_without_samples_there_is_a_mean_and_no_deviation(thick: Volume, any_model: Model) -> None:
     operator = ThickeningOperator.from_factor(40, 5, "box")
     assert Interpolator(any_model, "cpu")(thick, operator, Settings()).std is None

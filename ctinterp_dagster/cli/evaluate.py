@@ -16,7 +16,7 @@ from ctinterp_dagster.cli.scans import given_for
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
 from ctinterp_dagster.evaluation.statistics import Interval, compare, summarise, task_name
-from ctinterp_dagster.interpolation import RELEASED, Aligned, aligned, load_checkpoint, thicken
+from ctinterp_dagster.interpolation import RELEASED, Aligned, MixedPrecision, aligned, load_checkpoint, thicken
 from ctinterp_dagster.params import Baseline, Profile
 from ctinterp_dagster.pipeline.cases import REAL
 from ctinterp_dagster.pipeline.scoring import score_aligned, synthetic
@@ -59,6 +59,8 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 @click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
+@click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
+              help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the records as JSON")
 def command(
     *,
@@ -70,6 +72,7 @@ def command(
     methods: tuple[str, ...],
     device: str,
     memory_gib: float,
+    mixed_precision: MixedPrecision,
     json_path: Path | None,
 ) -> None:
     """Score every method on THIN volumes that the model has not seen.
@@ -92,7 +95,7 @@ def command(
         task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
         for path, task_profile, scans in tasks(thin, pairs, factor, profile):
             progress.update(task, description=path.name)
-            models = {"model": model.means(scans.thick.spacing_mm, memory_gib)} if model else {}
+            models = {"model": model.means(scans.thick.spacing_mm, memory_gib, mixed_precision)} if model else {}
             labels = {"case": case_name(path), "factor": scans.factor, "profile": task_profile}
             for scored in score_aligned(scans, baselines=baselines, models=models):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}

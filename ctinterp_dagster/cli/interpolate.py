@@ -42,6 +42,8 @@ THIN_MM = 1.0
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
 @click.option("--series", help="SeriesInstanceUID, where a folder holds several series")
 @click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
+@click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
+              help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write what was done as JSON")
 def command(
     *,
@@ -61,6 +63,7 @@ def command(
     seed: int,
     series: str | None,
     memory_gib: float,
+    mixed_precision: str,
     json_path: Path | None,
 ) -> None:
     """Turn a thick-slice CT into a thin-slice one.
@@ -84,7 +87,7 @@ def command(
     thickness_mm = scan.thickness_mm or thick.spacing_mm[0]
     target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
     operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile)  # type: ignore[arg-type]
-    settings = Settings(sampler, steps, drawn, seed, memory_gib)  # type: ignore[arg-type]
+    settings = Settings(sampler, steps, drawn, seed, memory_gib, mixed_precision)  # type: ignore[arg-type]
     needed = needed_gib(memory_gib, len(operator.thin_positions) * thick.hu[0].size)
     with (
         turn(needed, slots_gib(), lambda: click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)),
@@ -116,6 +119,7 @@ def command(
         "samples": drawn,
         "seed": seed,
         "device": str(interpolator.device),
+        "mixed_precision": mixed_precision,
         "threads": torch.get_num_threads(),
         "seconds": time.perf_counter() - start,
     }

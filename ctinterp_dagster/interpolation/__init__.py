@@ -8,13 +8,14 @@ from ctinterp_dagster.interpolation.interpolator import (
     load_checkpoint,
     thin_volume,
 )
-from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.interpolation.settings import MixedPrecision, Settings
 
 __all__ = [
     "RELEASED",
     "Aligned",
     "Interpolation",
     "Interpolator",
+    "MixedPrecision",
     "Settings",
     "aligned",
     "load_checkpoint",

@@ -7,7 +7,6 @@ the difference, and a denoiser that adds nothing leaves the classical estimate.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -76,8 +75,7 @@ class LatentRestorer:
     ) -> None:
         """Encode what was measured; all on the model's device."""
         self.model, self.thick_hu, self.operator, self.settings = model, thick_hu, operator, settings
-        encode = partial(model.encode, memory_gib=settings.memory_gib)
-        self.evidence = gather_evidence(thick_hu, operator, encode, model.config.conditioning)
+        self.evidence = gather_evidence(thick_hu, operator, self._encode, model.config.conditioning)
         self.decoded_base = self._decode(self.evidence.base)
 
     def mean(self) -> Tensor:
@@ -94,17 +92,24 @@ class LatentRestorer:
             yield self._draw(steps=self.settings.steps, seed=self.settings.seed + index)
 
     def _draw(self, *, steps: int, seed: int) -> Tensor:
-        latent = self.model.sample(
-            condition=self.evidence.condition,
-            base=self.evidence.base,
-            steps=steps,
-            seeds=[seed],
-            eta=ETA[self.settings.sampler],
-            memory_gib=self.settings.memory_gib,
-        )
+        with self.settings.autocast(self.thick_hu.device):
+            latent = self.model.sample(
+                condition=self.evidence.condition,
+                base=self.evidence.base,
+                steps=steps,
+                seeds=[seed],
+                eta=ETA[self.settings.sampler],
+                memory_gib=self.settings.memory_gib,
+            )
         detail_hu = (self._decode(latent) - self.decoded_base) * MAISI.width_hu
         return self.operator.project(self.evidence.base_hu + detail_hu, self.thick_hu)
 
+    def _encode(self, unit: Tensor) -> Tensor:
+        with self.settings.autocast(self.thick_hu.device):
+            return self.model.encode(unit, memory_gib=self.settings.memory_gib).float()
+
     def _decode(self, latent: Tensor) -> Tensor:
         depth, height, width = self.evidence.base_hu.shape
-        return self.model.decode(latent, (depth, height, width), memory_gib=self.settings.memory_gib)[0, 0]
+        with self.settings.autocast(self.thick_hu.device):
+            decoded = self.model.decode(latent, (depth, height, width), memory_gib=self.settings.memory_gib)
+        return decoded[0, 0].float()

@@ -30,7 +30,8 @@ class NullSpaceRestorer:
         self.base_hu = self.space.base(thick_hu)
         self.features = self.space.features(thick_hu)[None]
         self.geometry = self.space.geometry(spacing_mm)[None].to(thick_hu.device)
-        self.expected = model.expectation.expect(self.features, self.geometry, settings.memory_gib)
+        with settings.autocast(thick_hu.device):
+            self.expected = model.expectation.expect(self.features, self.geometry, settings.memory_gib)
 
     def mean(self) -> Tensor:
         """The expected thin volume, (z, y, x) HU."""
@@ -43,15 +44,16 @@ class NullSpaceRestorer:
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
         for index in range(self.settings.samples):
-            drawn = self.model.draw(
-                self.features,
-                self.geometry,
-                self.expected,
-                steps=self.settings.steps,
-                seed=self.settings.seed + index,
-                eta=ETA[self.settings.sampler],
-                memory_gib=self.settings.memory_gib,
-            )
+            with self.settings.autocast(self.features.device):
+                drawn = self.model.draw(
+                    self.features,
+                    self.geometry,
+                    self.expected,
+                    steps=self.settings.steps,
+                    seed=self.settings.seed + index,
+                    eta=ETA[self.settings.sampler],
+                    memory_gib=self.settings.memory_gib,
+                )
             yield self._volume(drawn)
 
     def _volume(self, coefficients: Tensor) -> Tensor:
