@@ -90,7 +90,8 @@ class Change:
         space: the null space, with another base.
         seed: added to the seed.
         cases: how many volumes are trained on; None for all.
-        network: what is trained: the expectation, or a denoiser around the released one, or around 0.
+        network: what is trained: the expectation; a denoiser around the released one, or around 0; the released
+            expectation, on the plane of each thick scan itself; or nothing, to score the released one.
     """
 
     section: Mapping[str, Any] = field(default_factory=dict)
@@ -142,6 +143,8 @@ CHANGES = {
     "denoiser: linear beta": Change(constants=LINEAR_BETA, network="denoiser"),
     "denoiser: twice the width": Change({"channels": (64, 128, 192)}, network="denoiser"),
     "denoiser: of c, without a mean": Change(network="denoiser around 0"),
+    "released": Change(network="released"),
+    "released, and its scan's own plane": Change(network="own plane"),
 }
 
 
@@ -192,6 +195,19 @@ def trained(change: Change, params: Params, layout: Layout) -> NullSpaceDiffusio
     return model.eval()
 
 
+def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float, float]) -> NullSpaceDiffusion:
+    """The released model after training on the rows of the thick scan, which are as near as thin slices."""
+    model = load_checkpoint(device="cpu").model
+    assert isinstance(model, NullSpaceDiffusion)
+    thick = ThickeningOperator.from_factor(len(hu), FACTOR, "box").forward(hu).round().to(torch.int16)
+    rows = slabs.ThinVolume(thick, (FACTOR * spacing_mm[0], *spacing_mm[1:])).along(1)
+    depth, _, width = params.expect.slab_zyx
+    drawn = slabs.ThickSlabs([rows], slabs.SlabSettings((depth, 16, width), vary=False, noise_hu=0.0), 2)
+    gentle = replace(loop_settings(params.expect, params.base), learning_rate=1e-4)
+    run_loop(objectives.ExpectationObjective(model.expectation), drawn, gentle)
+    return model.eval()
+
+
 def figures(
     model: NullSpaceDiffusion, hu: Tensor, spacing_mm: tuple[float, float, float], samples: int
 ) -> dict[str, Any]:
@@ -213,19 +229,24 @@ def figures(
 def run(name: str, params: Params, layout: Layout) -> dict[str, Any]:
     """Train with a change, and score."""
     change, start = CHANGES[name], time.perf_counter()
-    where = "expect" if change.network == "expectation" else "nullspace"
+    where = "nullspace" if "denoiser" in change.network else "expect"
     base = params.base.model_copy(update={"seed": params.base.seed + change.seed})
     expect = params.expect.model_copy(update=dict(change.section) if where == "expect" else {})
     denoiser = params.train.nullspace.model_copy(update=dict(change.section) if where == "nullspace" else {})
     train = params.train.model_copy(update={"nullspace": denoiser})
     params = params.model_copy(update={"base": base, "expect": expect, "train": train})
     held_out = [*thin_volumes(layout, "val"), *(v for v in thin_volumes(layout, "train") if v.case == HEAD)]
+    samples = SAMPLES if "denoiser" in change.network else 0
     with changed(change):
-        model = trained(change, params, layout)
-        seconds = time.perf_counter() - start
-        samples = 0 if where == "expect" else SAMPLES
-        cases = {v.case: figures(model, middle(v.hu.float()), v.spacing_mm, samples) for v in held_out}
-    return {"change": name, "seconds": round(seconds), **cases}
+        model = load_checkpoint(device="cpu").model if change.network == "released" else None
+        model = trained(change, params, layout) if change.network not in ("released", "own plane") else model
+        cases = {}
+        for volume in held_out:
+            hu = middle(volume.hu.float())
+            its = model or on_its_own_plane(params, hu, volume.spacing_mm)
+            assert isinstance(its, NullSpaceDiffusion)
+            cases[volume.case] = figures(its, hu, volume.spacing_mm, samples)
+    return {"change": name, "seconds": round(time.perf_counter() - start), **cases}
 
 
 @click.command
