@@ -2,7 +2,7 @@
 
 usage: python -m benchmarks.ablation RESULTS [--steps 800] [--only NAME ...]
 
-Run it where data/ingest is made. The recipe is that of params.yaml, from random weights. The Visible Human's head is
+Run it where data/ingest is made. The recipe is that of params.yaml, from random weights, averaged over the last steps. The Visible Human's head is
 not trained on; after training the middle of each validation patient and of that head, at most 100x192x256 voxels, is
 thickened by 5 (box) and restored. RESULTS gets one line of JSON a change; changes that stand there are not run again.
 """
@@ -258,7 +258,7 @@ def main(results: Path, steps: int, only: tuple[str, ...]) -> None:
     layout = Layout(Path.cwd())
     params = load_params(layout.params)
     make_deterministic(params.base.threads)
-    short = {"steps": steps, "warmup_steps": steps // 10}
+    short = {"steps": steps, "warmup_steps": steps // 10, "ema_decay": 0.99}
     train = params.train.model_copy(update={"nullspace": params.train.nullspace.model_copy(update=short)})
     params = params.model_copy(update={"expect": params.expect.model_copy(update=short), "train": train})
     done = {json.loads(line)["change"] for line in results.read_text().splitlines()} if results.exists() else set()
