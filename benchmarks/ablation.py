@@ -2,9 +2,10 @@
 
 usage: python -m benchmarks.ablation RESULTS [--steps 800] [--only NAME ...]
 
-Run it where data/ingest is made. The recipe is that of params.yaml, from random weights, averaged over the last steps. The Visible Human's head is
-not trained on; after training the middle of each validation patient and of that head, at most 100x192x256 voxels, is
-thickened by 5 (box) and restored. RESULTS gets one line of JSON a change; changes that stand there are not run again.
+Run it where data/ingest is made. The recipe is that of params.yaml, from random weights, averaged over the last steps.
+The Visible Human's head is not trained on; after training the middle of each validation patient and of that head, at
+most 100x192x256 voxels, is thickened by 5 (box) and restored. RESULTS gets one line of JSON a change; changes that
+stand there are not run again.
 """
 
 import contextlib
