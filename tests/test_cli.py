@@ -58,6 +58,20 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
     assert json.loads(record.read_text())["residual_hu"] < 0.5
 
 
+def test_bf16_reaches_the_networks(monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path) -> None:
+    made, scored = [], []
+    for precision in ("no", "bf16"):
+        output, record = tmp_path / f"{precision}.nii", tmp_path / f"{precision}.json"
+        words = ["--model", model, "--mixed-precision", precision]
+        assert run(monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", output, *words) == 0
+        words += ["--methods", "model", "--json", record]
+        assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", *words) == 0
+        made.append(read_scan(output).volume.hu)
+        scored.append(json.loads(record.read_text())[0]["psnr_db"])
+    assert not np.array_equal(*made)
+    assert 0 < abs(scored[1] - scored[0]) < 0.2
+
+
 def test_evaluate_writes_the_records_of_every_method(
     monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

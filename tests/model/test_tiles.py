@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -60,9 +61,22 @@ def test_a_budget_that_no_tile_fits_is_refused() -> None:
         tiled(lambda x: x, torch.zeros(1, 1, *SIZE), 1, Reach((1, 1, 1), (1, 1, 1), 100), 1e-8)
 
 
+def voxels_seen(size: tuple[int, ...], tile: tuple[int, ...], reach: Reach) -> list[int]:
+    """Of each tile with its halo."""
+    inside = [
+        [len(range(max(0, a - halo), min(n, a + step + halo))) for a in range(0, n, step)]
+        for n, step, halo in zip(size, tile, reach.halo, strict=True)
+    ]
+    return [math.prod(sides) for sides in itertools.product(*inside)]
+
+
 def test_no_other_tile_that_fits_sees_fewer_voxels() -> None:
-    """A slab of tall tiles at the left is cheaper here than squares."""
-    reach, size = Reach((6, 36, 36), (1, 4, 4), 1000), (40, 256, 256)
-    memory_gib = 40 * 256 * 164 * 1000 / 2**30
-    assert sorted(tile_that_fits((1, 14, *size), reach, memory_gib)) == [40, 128, 256]
+    reach, size = Reach((2, 6, 6), (1, 4, 4), 1000), (6, 48, 36)
+    bound = 6 * 30 * 30
+    chosen = tile_that_fits((1, 14, *size), reach, bound * 1000 / 2**30)
+    others = itertools.product(range(1, 7), range(4, 49, 4), range(4, 37, 4))
+    fitting = [seen for tile in others if max(seen := voxels_seen(size, tile, reach)) <= bound]
+    assert len(fitting) > 100
+    assert max(voxels_seen(size, chosen, reach)) <= bound
+    assert sum(voxels_seen(size, chosen, reach)) == min(map(sum, fitting))
     assert tile_that_fits((1, 14, *size), reach, 10.0) == size
