@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.average import middle
+from benchmarks.quality import texture
 from ctinterp_dagster.evaluation.metrics import Truth, score
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.interpolation import nullspace as restoring
@@ -212,19 +213,21 @@ def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float,
 def figures(
     model: NullSpaceDiffusion, hu: Tensor, spacing_mm: tuple[float, float, float], samples: int
 ) -> dict[str, Any]:
-    """PSNR of the mean; with samples, of their mean and of one, and the noise of one."""
+    """PSNR of the mean; with samples, of their mean and of one, and how rough one and the truth are."""
     operator = ThickeningOperator.from_factor(len(hu), FACTOR, "box")
     thick_mm = (FACTOR * spacing_mm[0], *spacing_mm[1:])
     truth = Truth.of(hu.numpy(), factor=FACTOR)
     settings = Settings(steps=SAMPLE_STEPS, samples=samples)
     with torch.inference_mode():
         restorer = restoring.NullSpaceRestorer(model, operator.forward(hu), operator, thick_mm, settings)
-        estimates = {"mean": restorer.mean()}
+        mean, rough = restorer.mean(), {}
+        estimates = {"mean": mean}
         if samples:
-            drawn = list(restorer.draws())
+            drawn, body = list(restorer.draws()), torch.from_numpy(truth.body)
             estimates = {"mean of samples": torch.stack(drawn).mean(0), "sample": drawn[0]}
+            rough = {"texture": {"truth": texture(hu - mean, body), "sample": texture(drawn[0] - mean, body)}}
     scores = {name: score(estimate.numpy(), truth, residual_hu=0.0) for name, estimate in estimates.items()}
-    return {name: [s.psnr_db, s.psnr_soft_db, s.ssim, s.noise_ratio] for name, s in scores.items()}
+    return {name: [s.psnr_db, s.psnr_soft_db, s.ssim, s.noise_ratio] for name, s in scores.items()} | rough
 
 
 def run(name: str, params: Params, layout: Layout) -> dict[str, Any]:

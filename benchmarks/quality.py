@@ -18,6 +18,7 @@ from ctinterp_dagster.scan.io import read_scan
 
 PROFILES = ("box", "gaussian")
 FACTOR = 5
+LAGS = (1, 2, 4)
 
 
 def pair(thick_path: Path, thin_path: Path) -> None:
@@ -37,7 +38,7 @@ def pair(thick_path: Path, thin_path: Path) -> None:
 
 
 def samples(path: Path) -> None:
-    """Coverage of the 90 % interval, its correlation with the error, and how mean and sample differ from the truth."""
+    """Coverage of the 90 % interval, its correlation with the error, how mean and sample differ from the truth."""
     thin = read_scan(path).volume
     thick = thicken(thin, FACTOR, "box")
     operator = ThickeningOperator.from_factor(thick.depth * FACTOR, FACTOR, "box")
@@ -55,6 +56,17 @@ def samples(path: Path) -> None:
         shifts = {tissue: getattr(row, f"shift_{tissue}_hu") for tissue in ("air", "fat", "muscle", "bone")}
         print(f"  {name} psnr_db={row.psnr_db:.2f} noise_ratio={row.noise_ratio} shifts_hu={shifts}")
         print(f"  {name} mae_by_position_hu={[round(value, 1) for value in row.mae_by_position_hu]}", flush=True)
+    hu, body = torch.from_numpy(truth.hu), torch.from_numpy(truth.body)
+    for name, whole in {"truth": hu, "sample": drawn[0]}.items():
+        print(f"  {name} rms_hu, correlation at {LAGS} pixels of what the mean lacks: {texture(whole - mean, body)}")
+
+
+def texture(residual_hu: torch.Tensor, body: torch.Tensor) -> list[float]:
+    """Of a residual (z, y, x) in the body: root mean square in HU, correlation of pixels LAGS apart along x."""
+    inside = residual_hu * body
+    power = inside.square().sum()
+    correlations = [(inside[..., lag:] * inside[..., :-lag]).sum() / power for lag in LAGS]
+    return [round(float(value), 3) for value in ((power / body.sum()).sqrt(), *correlations)]
 
 
 if __name__ == "__main__":
