@@ -10,6 +10,7 @@ from torch import nn
 from ctinterp_dagster.champion import JUDGED, Registry
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.diffusion import Prediction
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 
@@ -73,3 +74,17 @@ def begin_with(part: nn.Module, name: str, path: Path) -> None:
         replace(file, tensors=tensors if whole else file.tensors).fill(part)
     except CheckpointError as error:
         raise ParamsError(f"start: {path} has another {name} than the parameters ask for: give its widths") from error
+
+
+def must_predict(prediction: Prediction, path: Path) -> None:
+    """Refuse a whole model whose denoiser was trained to predict something else, which the weights do not show.
+
+    Raises:
+        ParamsError: so it was.
+    """
+    found = read_model(path).config["prediction"]
+    if found != prediction:
+        raise ParamsError(
+            f"train.nullspace.start: the denoiser of {path} predicts {found}, train.nullspace.prediction is "
+            f"{prediction}: make them the same, or begin afresh once with an empty start"
+        )

@@ -14,7 +14,7 @@ from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.model.nullspace import Expectation, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.start import begin_with, start_file
+from ctinterp_dagster.pipeline.start import begin_with, must_predict, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     is_main_process,
@@ -99,6 +99,7 @@ def train_nullspace(params: Params, layout: Layout, recipe: Mapping[str, Any]) -
     start = start_file(section.start, layout)
     if start:
         begin_with(model.denoiser, "denoiser", start)
+        must_predict(section.prediction, start)
     model.expectation = expectation
     slab = SlabSettings(section.slab_zyx, params.expect.vary, params.expect.noise_hu)
 

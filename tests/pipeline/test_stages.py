@@ -249,3 +249,12 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused(
     section = params.expect.model_copy(update=change)
     with pytest.raises(error, match=message):
         expect.run(params.model_copy(update={"expect": section}), layout)
+
+
+def test_a_denoiser_does_not_begin_with_one_that_predicts_something_else(done: tuple[Params, Layout]) -> None:
+    params, layout = done
+    other = {"v": "x0", "x0": "v"}[params.train.nullspace.prediction]
+    begun = {"prediction": other, "start": "data/train/nullspace/model.safetensors"}
+    section = params.train.nullspace.model_copy(update=begun)
+    with pytest.raises(ParamsError, match=rf"predicts {params.train.nullspace.prediction}, .*prediction is {other}"):
+        train.run(params.model_copy(update={"train": params.train.model_copy(update={"nullspace": section})}), layout)
