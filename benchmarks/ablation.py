@@ -28,7 +28,7 @@ from ctinterp_dagster.evaluation.metrics import Truth, score
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.interpolation import nullspace as restoring
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model import diffusion, sampler
+from ctinterp_dagster.model import diffusion, nullspace, sampler
 from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceDiffusion, narrower
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
@@ -119,6 +119,7 @@ LINEAR_BETA = tuple(
     for module in (diffusion, sampler)
     for name, value in (("alpha", linear_beta), ("sigma", linear_beta_sigma))
 )
+NOT_SHIFTED = tuple((module, "SHIFT", 1.0) for module in (nullspace, objectives))
 CHANGES = {
     "reference": Change(),
     "another seed": Change(seed=1),
@@ -138,10 +139,11 @@ CHANGES = {
     "one direction": Change(constants=((slabs, "ISOTROPIC", 0.0),)),
     "one kernel": Change(constants=((slabs, "SHARPNESS", (0.0, 0.0)),)),
     "one size": Change(constants=((slabs, "MAGNIFICATION", 1.0),)),
-    "soft tissue weighs as much": Change(constants=((objectives, "SOFT_WEIGHT", 30.0),)),
+    "soft tissue weighs three times as much": Change(constants=((objectives, "SOFT_WEIGHT", 90.0),)),
     "no absolute error": Change(constants=((objectives, "ABSOLUTE_WEIGHT", 0.0),)),
-    "denoiser: reference (v, cosine)": Change(network="denoiser"),
-    "denoiser: x0": Change({"prediction": "x0"}, network="denoiser"),
+    "denoiser: reference (x0, cosine, shifted)": Change(network="denoiser"),
+    "denoiser: v": Change({"prediction": "v"}, network="denoiser"),
+    "denoiser: times not shifted": Change(constants=NOT_SHIFTED, network="denoiser"),
     "denoiser: linear beta": Change(constants=LINEAR_BETA, network="denoiser"),
     "denoiser: twice the width": Change({"channels": (64, 128, 192)}, network="denoiser"),
     "denoiser: of c, without a mean": Change(network="denoiser around 0"),

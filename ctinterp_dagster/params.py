@@ -151,7 +151,7 @@ class Train(Section):
 class Generate(Section):
     """Sampling."""
 
-    sampler: Literal["ddim", "ddpm"]
+    sampler: Literal["adams", "ddim", "ddpm"]
     steps: Count
     samples: Count
     memory_gib: Positive

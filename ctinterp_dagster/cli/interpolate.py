@@ -34,7 +34,8 @@ THIN_MM = 1.0
               help="network evaluations a sample; 1 draws no samples")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True,
               help="samples for --std and --draws; the mean needs none")  # fmt: skip
-@click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), default="ddim", show_default=True)
+@click.option("--sampler", type=click.Choice(["adams", "ddim", "ddpm"]), default="adams", show_default=True,
+              help="adams is DDIM's equation to second order: its samples keep their noise in few steps")  # fmt: skip
 @click.option("--std", "std_path", type=click.Path(path_type=Path), help="file for the standard deviation in HU")
 @click.option("--draws", "draws_path", type=click.Path(path_type=Path), help="folder for the samples, one file each")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")

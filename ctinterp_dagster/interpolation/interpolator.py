@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from ctinterp_dagster.interpolation.settings import MixedPrecision, Settings
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.volume import Volume
@@ -119,7 +119,7 @@ class Interpolator:
         self,
         thick_hu: Tensor,
         *,
-        sampler: Literal["ddim", "ddpm"] = "ddim",
+        sampler: Sampler = "adams",
         num_inference_steps: int = 50,
         target_depth: int,
         profile: Profile = "box",
@@ -130,7 +130,7 @@ class Interpolator:
 
         Args:
             thick_hu: (k, y, x) float32 HU.
-            sampler: ddim or ddpm.
+            sampler: adams, ddim or ddpm, see `model.sampler.sample`.
             num_inference_steps: network evaluations.
             target_depth: thin slices, more than k.
             profile: slice profile of the thick scan, whose slices touch.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.interpolation.settings import ETA, Settings
+from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.model.latent_diffusion import Conditioning, LatentDiffusion
 from ctinterp_dagster.physics.interpolators import cubic_projected, linear
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -98,7 +98,7 @@ class LatentRestorer:
                 base=self.evidence.base,
                 steps=steps,
                 seeds=[seed],
-                eta=ETA[self.settings.sampler],
+                sampler=self.settings.sampler,
                 memory_gib=self.settings.memory_gib,
             )
         detail_hu = (self._decode(latent) - self.decoded_base) * MAISI.width_hu

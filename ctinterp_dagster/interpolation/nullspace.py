@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ctinterp_dagster.interpolation.settings import ETA, Settings
+from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.model.nullspace import UNIT_HU, NullSpaceDiffusion
 from ctinterp_dagster.physics.nullspace import NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -51,7 +51,7 @@ class NullSpaceRestorer:
                     self.expected,
                     steps=self.settings.steps,
                     seed=self.settings.seed + index,
-                    eta=ETA[self.settings.sampler],
+                    sampler=self.settings.sampler,
                     memory_gib=self.settings.memory_gib,
                 )
             yield self._volume(drawn)

@@ -5,9 +5,9 @@ from typing import Literal
 
 import torch
 
+from ctinterp_dagster.model.sampler import Sampler
+
 MixedPrecision = Literal["no", "bf16"]
-ETA = {"ddim": 0.0, "ddpm": 1.0}
-"""How much fresh noise a step adds. Source: Song, Meng and Ermon 2021, eq. 16."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Settings:
     """How to sample.
 
     Attributes:
-        sampler: ddim or ddpm.
+        sampler: adams, ddim or ddpm, see `model.sampler.sample`.
         steps: network evaluations a sample.
         samples: how many to draw for the standard deviation; 0 for the mean alone, which needs none.
         seed: of the first sample; the next ones count up from it.
@@ -24,7 +24,7 @@ class Settings:
             fast; what explains the measurement is in float32 all the same.
     """
 
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: Sampler = "adams"
     steps: int = 8
     samples: int = 0
     seed: int = 0

@@ -28,6 +28,16 @@ def sigma(t: Tensor) -> Tensor:
     return torch.sin(0.5 * math.pi * t.double()).clamp(0.0, 1.0).to(t.dtype)
 
 
+def shifted(t: Tensor, shift: float) -> Tensor:
+    """Times in [0, 1], in the same order, crowded towards the noisy end where `shift` is above 1.
+
+    What is coarser than a pixel is decided there: noise hides it less.
+
+    Source: Esser et al. 2024, eq. 23.
+    """
+    return shift * t / (1.0 + (shift - 1.0) * t)
+
+
 def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """The noisy state x_t.
 

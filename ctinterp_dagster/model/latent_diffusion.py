@@ -13,7 +13,7 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, save_model
-from ctinterp_dagster.model.sampler import sample
+from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import tiled
 
 Target = Literal["residual", "latent"]
@@ -90,7 +90,7 @@ class LatentDiffusion(nn.Module):
         base: Tensor,
         steps: int,
         seeds: Sequence[int],
-        eta: float,
+        sampler: Sampler,
         memory_gib: float,
     ) -> Tensor:
         """Draw one thin latent a seed.
@@ -100,7 +100,7 @@ class LatentDiffusion(nn.Module):
             base: the same shape, the latent of the interpolated volume, to which a residual is added.
             steps: network evaluations a sample.
             seeds: one a sample.
-            eta: 0 for DDIM, 1 for DDPM.
+            sampler: see `sampler.sample`.
             memory_gib: bound of the denoiser's activations, kept by working in tiles.
 
         Returns:
@@ -113,7 +113,7 @@ class LatentDiffusion(nn.Module):
             output = tiled(lambda part: self.denoiser(*part.split(channels, 1), t), x, channels, reach, memory_gib)
             return to_x0(output, noisy, t, self.config.prediction)
 
-        drawn = sample(predict_x0, tuple(base.shape[1:]), steps=steps, seeds=seeds, eta=eta, device=base.device)
+        drawn = sample(predict_x0, tuple(base.shape[1:]), steps=steps, seeds=seeds, sampler=sampler, device=base.device)
         drawn = drawn / self.config.target_scale
         return base + drawn if self.config.target == "residual" else drawn
 

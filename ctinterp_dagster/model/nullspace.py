@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ctinterp_dagster.model.denoiser import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, read_model, save_model
-from ctinterp_dagster.model.sampler import sample
+from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.slice_unet import GEOMETRY, SliceUNet
 from ctinterp_dagster.model.tiles import tiled
 
@@ -22,6 +22,7 @@ UNIT_HU = 100.0
 """The unit of coefficients inside the networks."""
 
 TIMES = 64  # features of the time
+SHIFT = 2.0  # of the times that are trained and sampled
 FARTHEST = 6.0  # spreads from the mean: the rare coefficients beyond are taken for that
 
 
@@ -147,7 +148,7 @@ class NullSpaceDiffusion(nn.Module):
         *,
         steps: int,
         seed: int,
-        eta: float,
+        sampler: Sampler,
         memory_gib: float | None,
     ) -> Tensor:
         """One sample of the coefficients, (1, modes, z, y, x) in units of 100 HU.
@@ -158,7 +159,7 @@ class NullSpaceDiffusion(nn.Module):
             expected: mean and log spread of these features.
             steps: network evaluations.
             seed: of the sample.
-            eta: 0 for DDIM, 1 for DDPM.
+            sampler: see `sampler.sample`.
             memory_gib: bound of the networks' working memory.
         """
         mean, log_spread = expected
@@ -172,7 +173,9 @@ class NullSpaceDiffusion(nn.Module):
             return to_x0(output, noisy, t, self.config.prediction)
 
         size = (modes, *features.shape[2:])
-        drawn = sample(predict_x0, size, steps=steps, seeds=[seed], eta=eta, device=features.device)
+        drawn = sample(
+            predict_x0, size, steps=steps, seeds=[seed], sampler=sampler, shift=SHIFT, device=features.device
+        )
         return mean + log_spread.exp() * drawn
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:

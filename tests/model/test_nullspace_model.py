@@ -43,7 +43,8 @@ def test_a_sample_depends_on_its_seed_and_on_nothing_else(model: NullSpaceDiffus
     features = torch.randn(1, 6, 4, 12, 12, generator=torch.Generator().manual_seed(1))
     expected = model.expectation.expect(features, GEOMETRY, None)
     first, again, other = (
-        model.draw(features, GEOMETRY, expected, steps=2, seed=seed, eta=0.0, memory_gib=None) for seed in (3, 3, 4)
+        model.draw(features, GEOMETRY, expected, steps=2, seed=seed, sampler="adams", memory_gib=None)
+        for seed in (3, 3, 4)
     )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
@@ -81,5 +82,5 @@ def test_a_sample_lies_as_many_spreads_from_the_mean_as_the_denoiser_says() -> N
     features = torch.randn(1, 6, 4, 8, 8)
     mean, log_spread = model.expectation.expect(features, GEOMETRY, None)
     assert float(log_spread.std()) > 0.1
-    drawn = model.draw(features, GEOMETRY, (mean, log_spread), steps=3, seed=0, eta=0.0, memory_gib=None)
+    drawn = model.draw(features, GEOMETRY, (mean, log_spread), steps=3, seed=0, sampler="ddim", memory_gib=None)
     torch.testing.assert_close(drawn, mean + 2.0 * log_spread.exp())
