@@ -71,9 +71,9 @@ class Expectation(nn.Module):
 
     @torch.inference_mode()
     def expect(self, features: Tensor, geometry: Tensor, memory_gib: float | None) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, in bounded memory."""
+        """What `forward` gives, in bounded memory, with the mean of two mirror images for the mean."""
         modes = self.config.modes
-        mean = tiled(lambda part: self.mean(part, geometry), features, modes, self.mean.reach, memory_gib)
+        mean = tiled(lambda part: self.mean.mirrored(part, geometry), features, modes, self.mean.reach, memory_gib)
         shown = torch.cat([features, mean], dim=1)
         return mean, tiled(lambda part: self.spread(part, geometry), shown, modes, self.spread.reach, memory_gib)
 

@@ -118,6 +118,15 @@ class SliceUNet(nn.Module):
             x = through(level.children(), skip + functional.interpolate(up(x), scale_factor=(1.0, 2.0, 2.0)), heard)
         return self.leave(functional.silu(pixel_norm(x)))[..., :height, :width]
 
+    def mirrored(self, x: Tensor, told: Tensor) -> Tensor:
+        """The mean of what `forward` says of a volume and, mirrored back, of its mirror image along x.
+
+        Source: Timofte, Rothe and Van Gool 2016 (enhanced prediction).
+        """
+        width = x.shape[-1]
+        x = functional.pad(x, (0, -width % self.multiple, 0, 0, 0, 0), mode="replicate")
+        return 0.5 * (self(x, told) + self(x.flip(-1), told).flip(-1))[..., :width]
+
 
 def through(level: Iterable[nn.Module], x: Tensor, told: Tensor) -> Tensor:
     """Blocks in a row."""

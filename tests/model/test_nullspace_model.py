@@ -51,6 +51,19 @@ def test_a_sample_depends_on_its_seed_and_on_nothing_else(model: NullSpaceDiffus
     assert first.shape == (1, 2, 4, 12, 12)
 
 
+def test_the_mirror_image_of_a_scan_has_the_mirror_image_of_its_mean_in_tiles_too(model: NullSpaceDiffusion) -> None:
+    torch.nn.init.normal_(model.expectation.mean.leave.weight, std=0.5)
+    features = torch.randn(1, 6, 4, 12, 90, generator=torch.Generator().manual_seed(1))
+    whole = model.expectation.expect(features, GEOMETRY, None)[0]
+    tiles = model.expectation.expect(features, GEOMETRY, 0.0008)[0]  # tiles of 4 columns
+    torch.testing.assert_close(tiles, whole)
+    even = features[..., :88]
+    mean = model.expectation.expect(even, GEOMETRY, None)[0]
+    mirrored = model.expectation.expect(even.flip(-1), GEOMETRY, None)[0].flip(-1)
+    torch.testing.assert_close(mirrored, mean)
+    assert not torch.allclose(model.expectation(even, GEOMETRY)[0], mean, atol=1e-3)
+
+
 def test_what_is_left_is_measured_in_spreads_and_limited() -> None:
     e = standardised(torch.tensor([3.0, 100.0]), torch.tensor([1.0, 1.0]), torch.log(torch.tensor([2.0, 2.0])))
     torch.testing.assert_close(e, torch.tensor([1.0, 6.0]))
