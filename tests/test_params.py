@@ -6,6 +6,9 @@ import yaml
 
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.interpolation import load_checkpoint
+from ctinterp_dagster.interpolation.interpolator import RELEASED
+from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.params import Params, load_params
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +66,14 @@ def test_the_committed_parameters_are_the_demo_preset() -> None:
     committed = leaves(yaml.safe_load(TEXT))
     demo = leaves(yaml.safe_load((PRESETS / "demo.yaml").read_text()))
     assert {key: committed[key] for key in demo} == demo
+
+
+def test_the_parameters_that_the_released_model_was_trained_with_fit_it_and_are_still_valid() -> None:
+    params = load_params(RELEASED.with_name("params.yaml"))
+    model = load_checkpoint(device="cpu").model
+    assert isinstance(model, NullSpaceDiffusion)
+    assert model.config.expectation.channels == params.expect.channels
+    assert (model.config.channels, model.config.prediction) == (
+        params.train.nullspace.channels,
+        params.train.nullspace.prediction,
+    )
