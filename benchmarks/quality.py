@@ -26,7 +26,7 @@ def pair(thick_path: Path, thin_path: Path) -> None:
     thick, thin = read_scan(thick_path).volume, read_scan(thin_path).volume
     factor = round(thick.spacing_mm[0] / thin.spacing_mm[0])
     aspect = thin.spacing_mm[0] / thin.spacing_mm[1]
-    model = load_checkpoint().means(thick.spacing_mm, 3.0)
+    model = load_checkpoint().means(thick.spacing_mm, Settings())
     for profile in PROFILES:
         operator = operator_for(thick.depth, *[thick.spacing_mm[0]] * 2, thin.spacing_mm[0], profile)
         classical = {name: lambda y, a, method=method: method(y, a, aspect) for name, method in METHODS.items()}

@@ -89,6 +89,19 @@ def test_evaluate_writes_the_records_of_every_method(
     assert "cubic_projected" in capsys.readouterr().out
 
 
+def test_the_regression_is_a_row_where_the_model_starts_from_one(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "scores.json"
+    words = ["evaluate", scans / "thin.nii.gz", "--methods", "regression,model", "--json", record]
+    assert run(monkeypatch, *words) == 0
+    alone, both = json.loads(record.read_text())
+    assert (alone["method"], both["method"]) == ("regression", "model")
+    assert 0 < abs(both["psnr_db"] - alone["psnr_db"]) < 1, "the model sees the mirror image too"
+    assert run(monkeypatch, *words, "--model", model) == 2
+    assert "does not start from a regression" in capsys.readouterr().err
+
+
 def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
     monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +17,15 @@ from ctinterp_dagster.cli.scans import given_for
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
 from ctinterp_dagster.evaluation.statistics import Interval, compare, summarise, task_name
-from ctinterp_dagster.interpolation import RELEASED, Aligned, MixedPrecision, aligned, load_checkpoint, thicken
+from ctinterp_dagster.interpolation import (
+    RELEASED,
+    Aligned,
+    MixedPrecision,
+    Settings,
+    aligned,
+    load_checkpoint,
+    thicken,
+)
 from ctinterp_dagster.params import Baseline, Profile
 from ctinterp_dagster.pipeline.cases import REAL
 from ctinterp_dagster.pipeline.scoring import score_aligned, synthetic
@@ -24,7 +33,8 @@ from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan
 
-METHODS = (*get_args(Baseline), "model")
+LEARNED = ("regression", "model")
+METHODS = (*get_args(Baseline), *LEARNED)
 MEANS = {"psnr_db": 2, "psnr_soft_db": 2, "ssim": 4, "mae_hu": 1}
 GAINS = ("psnr_db", "psnr_soft_db")
 WIDTH = 170
@@ -88,14 +98,18 @@ def command(
             raise click.UsageError("two of the scans have the same name: give each once, or rename one")
     if json_path and not json_path.absolute().parent.is_dir():
         raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
-    model = load_checkpoint(model_path, device) if "model" in methods else None
-    baselines = tuple(name for name in methods if name != "model")
+    model = load_checkpoint(model_path, device) if set(methods) & set(LEARNED) else None
+    baselines = tuple(name for name in methods if name not in LEARNED)
+    settings = Settings(memory_gib=memory_gib, mixed_precision=mixed_precision)
+    learned = {name: replace(settings, mirror=name == "model") for name in methods if name in LEARNED}
+    if model and not model.starts_from_regression and learned.pop("regression", None) and methods != METHODS:
+        raise click.UsageError(f"{model_path} does not start from a regression: leave it out of --methods")
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
         for path, task_profile, scans in tasks(thin, pairs, factor, profile):
             progress.update(task, description=path.name)
-            models = {"model": model.means(scans.thick.spacing_mm, memory_gib, mixed_precision)} if model else {}
+            models = {name: model.means(scans.thick.spacing_mm, how) for name, how in learned.items()} if model else {}
             labels = {"case": case_name(path), "factor": scans.factor, "profile": task_profile}
             for scored in score_aligned(scans, baselines=baselines, models=models):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}

@@ -11,7 +11,7 @@ from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.interpolation.grid import operator_for
 from ctinterp_dagster.interpolation.latent import LatentRestorer
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
-from ctinterp_dagster.interpolation.settings import MixedPrecision, Settings
+from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
@@ -108,11 +108,13 @@ class Interpolator:
         residual = float((operator.forward(mean) - thick_hu).abs().mean())
         return Interpolation(thin, None if std is None else thin.with_hu(std.numpy()), residual)
 
-    def means(
-        self, spacing_mm: Spacing, memory_gib: float, mixed_precision: MixedPrecision = "no"
-    ) -> Callable[[Tensor, ThickeningOperator], Tensor]:
+    @property
+    def starts_from_regression(self) -> bool:
+        """Whether there is a regression, the mean of one pass that settings without `mirror` give."""
+        return isinstance(self.model, NullSpaceDiffusion)
+
+    def means(self, spacing_mm: Spacing, settings: Settings) -> Callable[[Tensor, ThickeningOperator], Tensor]:
         """The posterior mean as a function of thick slices (k, y, x) of this spacing and the operator."""
-        settings = Settings(memory_gib=memory_gib, mixed_precision=mixed_precision)
         return lambda thick_hu, operator: self.restore(thick_hu, operator, spacing_mm, settings)[0]
 
     def generate(

@@ -31,7 +31,9 @@ class NullSpaceRestorer:
         self.features = self.space.features(thick_hu)[None]
         self.geometry = self.space.geometry(spacing_mm)[None].to(thick_hu.device)
         with settings.autocast(thick_hu.device):
-            self.expected = model.expectation.expect(self.features, self.geometry, settings.memory_gib)
+            self.expected = model.expectation.expect(
+                self.features, self.geometry, settings.memory_gib, mirror=settings.mirror
+            )
 
     def mean(self) -> Tensor:
         """The expected thin volume, (z, y, x) HU."""

@@ -22,6 +22,8 @@ class Settings:
         memory_gib: bound of the networks' working memory.
         mixed_precision: bf16 has the networks multiply in bfloat16, which only processors with instructions for it do
             fast; what explains the measurement is in float32 all the same.
+        mirror: True has the null-space model look at the scan and at its mirror image for the mean; False is one pass,
+            the plain regression that tables compare with.
     """
 
     sampler: Sampler = "adams"
@@ -30,6 +32,7 @@ class Settings:
     seed: int = 0
     memory_gib: float = 3.0
     mixed_precision: MixedPrecision = "no"
+    mirror: bool = True
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which the networks run."""

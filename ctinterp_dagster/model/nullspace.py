@@ -4,8 +4,9 @@ c = m + s e: a network tells the expected coefficients m and how far they spread
 near unit variance everywhere, so that a quiet liver and a sharp rib are the same task to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, read_model, save_model
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.slice_unet import GEOMETRY, SliceUNet
-from ctinterp_dagster.model.tiles import tiled
+from ctinterp_dagster.model.tiles import swept
 
 UNIT_HU = 100.0
 """The unit of coefficients inside the networks."""
@@ -70,12 +71,21 @@ class Expectation(nn.Module):
         return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
 
     @torch.inference_mode()
-    def expect(self, features: Tensor, geometry: Tensor, memory_gib: float | None) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, in bounded memory, with the mean of two mirror images for the mean."""
+    def expect(
+        self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, in bounded memory, with the mean of two mirror images for the mean if asked."""
         modes = self.config.modes
-        mean = tiled(lambda part: self.mean.mirrored(part, geometry), features, modes, self.mean.reach, memory_gib)
+
+        def seen(one_pass: Callable[[Iterator[Tensor], Tensor], Iterator[Tensor]]) -> Tensor:
+            return swept(lambda chunks: one_pass(chunks, geometry), features, modes, self.mean.reach, memory_gib)
+
+        mean = seen(self.mean.stream)
+        if mirror:
+            mean = 0.5 * (mean + seen(self.mean.mirrored))
         shown = torch.cat([features, mean], dim=1)
-        return mean, tiled(lambda part: self.spread(part, geometry), shown, modes, self.spread.reach, memory_gib)
+        spread = partial(self.spread.stream, told=geometry)
+        return mean, swept(spread, shown, modes, self.spread.reach, memory_gib)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
@@ -167,9 +177,9 @@ class NullSpaceDiffusion(nn.Module):
         modes = self.config.expectation.modes
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
-            told = torch.cat([geometry, time_features(t)], dim=1)
             x = torch.cat([noisy, fixed], dim=1)
-            output = tiled(lambda part: self.denoiser(part, told), x, modes, self.denoiser.reach, memory_gib)
+            denoise = partial(self.denoiser.stream, told=torch.cat([geometry, time_features(t)], dim=1))
+            output = swept(denoise, x, modes, self.denoiser.reach, memory_gib)
             return to_x0(output, noisy, t, self.config.prediction)
 
         size = (modes, *features.shape[2:])

@@ -2,7 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,10 @@ from ctinterp_dagster.model.denoiser import pixel_norm, silence
 from ctinterp_dagster.model.tiles import Reach
 
 GEOMETRY = 3  # numbers that the network is told of the grid
-LIVE_TENSORS = 7
-"""Tensors of the finest level's width that a forward pass holds at its peak."""
+LIVE_TENSORS = 30
+"""Tensors of the finest level's width that `SliceUNet.stream` holds of a chunk, gaps of the heap included; measured."""
+Through = Callable[[Iterable[nn.Module], Iterator[Tensor], Tensor], Iterator[Tensor]]
+PAIR = 2  # slices of a chunk at least: of a single one torch makes convolutions that are 1.4 times slower
 
 
 class PlaneConv(nn.Conv2d):
@@ -46,9 +50,28 @@ class SliceBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """(b, channels, z, y, x) and (b, told) to (b, channels, z, y, x)."""
+        return self.space(self._in_plane(x, told)).add_(x)
+
+    def stream(self, chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+        """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead."""
+        waiting = deque[tuple[Tensor, Tensor]]()
+        for x in chunks:
+            near = functional.pad(self._in_plane(x, told), (0, 0, 0, 0, 1, 1))
+            if waiting:
+                share_ends(waiting[0][1], near)
+            waiting.append((x, near))
+            if len(waiting) == 2:
+                yield self._first_of(waiting)
+        yield self._first_of(waiting)
+
+    def _in_plane(self, x: Tensor, told: Tensor) -> Tensor:
         scale, shift = self.film(told)[:, :, None, None, None].chunk(2, dim=1)
-        h = self.plane(functional.silu(pixel_norm(x)))
-        return x + self.space(functional.silu(torch.addcmul(shift, h, 1.0 + scale)))
+        h = self.plane(silu(pixel_norm(x)))
+        return silu(torch.addcmul(shift, h, 1.0 + scale))
+
+    def _first_of(self, waiting: deque[tuple[Tensor, Tensor]]) -> Tensor:
+        x, near = waiting.popleft()
+        return functional.conv3d(near, self.space.weight, self.space.bias, padding=(0, 1, 1)).add_(x)
 
 
 class SliceUNet(nn.Module):
@@ -78,9 +101,8 @@ class SliceUNet(nn.Module):
             )
         pairs, width = list(itertools.pairwise(channels)), 64
         self.multiple = 2 ** (len(channels) - 1)
-        self.reach = Reach(
-            halo(len(channels), blocks), (1, self.multiple, self.multiple), 4 * channels[0] * LIVE_TENSORS
-        )
+        near, grid = halo(len(channels), blocks), self.multiple
+        self.reach = Reach((0, near, near), (PAIR, grid, grid), 4 * channels[0] * LIVE_TENSORS)
         self.listen = nn.Sequential(nn.Linear(told, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.enter = PlaneConv(in_channels, channels[0])
 
@@ -105,40 +127,83 @@ class SliceUNet(nn.Module):
         Returns:
             (b, out_channels, z, y, x).
         """
-        height, width = x.shape[-2:]
-        x = functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple, 0, 0), mode="replicate")
-        x = self.enter(x.contiguous(memory_format=torch.channels_last_3d))
-        heard, skips = self.listen(told), []
+        return next(self._walk(iter([x]), told, alone))
+
+    def stream(self, chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+        """`forward` of a volume that comes in chunks of slices, chunk by chunk; nothing is computed twice.
+
+        Each block reads a chunk ahead; what skips to a later level waits for it, so that about LIVE_TENSORS of the
+        finest level are held for a chunk.
+        """
+        return self._walk(chunks, told, streamed)
+
+    def _walk(self, chunks: Iterator[Tensor], told: Tensor, through: Through) -> Iterator[Tensor]:
+        heard, skips = self.listen(told), list[deque[Tensor]]()
+        first = next(chunks)
+        height, width = first.shape[-2:]
+        x: Iterator[Tensor] = map(self._enter, itertools.chain([first], chunks))
         for level, down in zip(self.encode, self.down, strict=True):
-            x = through(level.children(), x, heard)
-            skips.append(x)
-            x = down(x)
+            skips.append(deque())
+            x = map(down, remembered(through(level.children(), x, heard), skips[-1]))
         x = through(self.bottom, x, heard)
         for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
-            x = through(level.children(), skip + functional.interpolate(up(x), scale_factor=(1.0, 2.0, 2.0)), heard)
-        return self.leave(functional.silu(pixel_norm(x)))[..., :height, :width]
+            x = through(level.children(), map(partial(joined, up, skip), x), heard)
+        for chunk in x:
+            yield self.leave(silu(pixel_norm(chunk)))[..., :height, :width]
 
-    def mirrored(self, x: Tensor, told: Tensor) -> Tensor:
-        """The mean of what `forward` says of a volume and, mirrored back, of its mirror image along x.
+    def mirrored(self, chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+        """What `stream` says of the mirror image along x, mirrored back."""
+        first = next(chunks)
+        width = first.shape[-1]
+        padding = (0, -width % self.multiple, 0, 0, 0, 0)
+        images = (functional.pad(x, padding, mode="replicate").flip(-1) for x in itertools.chain([first], chunks))
+        return (said.flip(-1)[..., :width] for said in self.stream(images, told))
 
-        Source: Timofte, Rothe and Van Gool 2016 (enhanced prediction).
-        """
-        width = x.shape[-1]
-        x = functional.pad(x, (0, -width % self.multiple, 0, 0, 0, 0), mode="replicate")
-        return 0.5 * (self(x, told) + self(x.flip(-1), told).flip(-1))[..., :width]
+    def _enter(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple, 0, 0), mode="replicate")
+        return self.enter(x.contiguous(memory_format=torch.channels_last_3d))
 
 
-def through(level: Iterable[nn.Module], x: Tensor, told: Tensor) -> Tensor:
+def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
     """Blocks in a row."""
     for block in level:
-        x = block(x, told)
-    return x
+        assert isinstance(block, SliceBlock)
+        chunks = block.stream(chunks, told)
+    return chunks
 
 
-def halo(levels: int, blocks: int) -> tuple[int, int, int]:
-    """How far an output voxel sees, (z, y, x): in the plane rounded up to the network's multiple."""
+def alone(level: Iterable[nn.Module], chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+    """Blocks in a row, of chunks that have no neighbours."""
+    blocks = tuple(level)
+    return (reduce(lambda x, block: block(x, told), blocks, chunk) for chunk in chunks)
+
+
+def share_ends(near: Tensor, following: Tensor) -> None:
+    """Put the neighbouring slice of each into the room that the other has for it at its end, (b, channels, z, y, x)."""
+    near[:, :, -1] = following[:, :, 1]
+    following[:, :, 0] = near[:, :, -2]
+
+
+def remembered(x: Iterator[Tensor], skip: deque[Tensor]) -> Iterator[Tensor]:
+    """The chunks, each of which waits in `skip` as well."""
+    for chunk in x:
+        skip.append(chunk)
+        yield chunk
+
+
+def joined(up: nn.Module, skip: deque[Tensor], coarse: Tensor) -> Tensor:
+    """What comes from the coarser level, and what has waited for it."""
+    return functional.interpolate(up(coarse), scale_factor=(1.0, 2.0, 2.0)).add_(skip.popleft())
+
+
+def silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else reads: in its place unless gradients are asked for."""
+    return functional.silu(fresh, inplace=not torch.is_grad_enabled())
+
+
+def halo(levels: int, blocks: int) -> int:
+    """How far an output voxel sees in the plane, rounded up to the network's multiple."""
     coarsest = 2 ** (levels - 1)
-    slices = 2 * blocks * levels
     pixels = 2 + sum(4 * blocks * 2**level for level in range(levels)) + (coarsest - 1)
-    reach = math.ceil(pixels / coarsest) * coarsest
-    return slices, reach, reach
+    return math.ceil(pixels / coarsest) * coarsest

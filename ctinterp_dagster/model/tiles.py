@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.heap import kept
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,49 @@ def tiled(
     """
     size = x.shape[2:]
     tile = tuple(size) if memory_gib is None else tile_that_fits(tuple(x.shape), reach, memory_gib)
+    return _in_tiles(network, x, out_channels, reach, tile)
+
+
+@torch.inference_mode()
+def swept(
+    network: Callable[[Iterator[Tensor]], Iterator[Tensor]],
+    x: Tensor,
+    out_channels: int,
+    reach: Reach,
+    memory_gib: float | None,
+) -> Tensor:
+    """Apply a network that streams along z, in tiles of the plane where the whole plane does not fit.
+
+    Args:
+        network: chunks of slices (b, in_channels, n, y, x), one after the other, to chunks (b, out_channels, n, y, x).
+        x: as for `tiled`.
+        out_channels: channels of the answer.
+        reach: of the network; its halo is 0 along z, and its memory is that of a chunk.
+        memory_gib: bound of the network's working memory; None makes one chunk of the whole.
+
+    Returns:
+        (b, out_channels, z, y, x).
+
+    Raises:
+        ParamsError: not even one slice of the smallest tile fits.
+    """
+    depth = x.shape[2]
+    tile = tuple(x.shape[2:]) if memory_gib is None else tile_that_fits(tuple(x.shape), reach, memory_gib)
+
+    def whole_depth(part: Tensor) -> Tensor:
+        said = part.new_empty(part.shape[0], out_channels, *part.shape[2:])
+        for chunk, place in zip(network(iter(part.split(tile[0], dim=2))), said.split(tile[0], dim=2), strict=True):
+            place.copy_(chunk)
+        return said
+
+    with kept():
+        return _in_tiles(whole_depth, x, out_channels, reach, (depth, *tile[1:]))
+
+
+def _in_tiles(
+    network: Callable[[Tensor], Tensor], x: Tensor, out_channels: int, reach: Reach, tile: tuple[int, ...]
+) -> Tensor:
+    size = x.shape[2:]
     answer = x.new_empty(x.shape[0], out_channels, *size)
     for corner in itertools.product(*(range(0, n, step) for n, step in zip(size, tile, strict=True))):
         ends = list(zip(corner, tile, reach.halo, strict=True))

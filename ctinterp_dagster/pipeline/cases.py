@@ -20,7 +20,10 @@ REAL = "real"
 CEILING = "autoencoder_ceiling"
 """The row of the truth, encoded and decoded."""
 
-REFERENCES = (CEILING, *(row for row in ROWS if row != "model"))
+REGRESSION = "regression"
+"""The row of the network that the judged model's diffusion starts from, by itself."""
+
+REFERENCES = (CEILING, REGRESSION, *(row for row in ROWS if row != "model"))
 """Rows that are shown, but are neither the model nor its rivals."""
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
 from ctinterp_dagster.evaluation.statistics import best_baseline, calibrate, summarise
-from ctinterp_dagster.interpolation import Aligned
+from ctinterp_dagster.interpolation import Aligned, Interpolator, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.operator import slices_to_keep
-from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, ROWS, read_cases, without_others
+from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, REGRESSION, ROWS, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.real import aligned_pairs
 from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_aligned, synthetic
@@ -82,8 +82,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     rows: list[dict[str, Any]] = []
     positions: list[dict[str, Any]] = []
     spreads: list[dict[str, Any]] = []
+    judged = load_checkpoint(layout.trained(JUDGED), params.base.device)
     for task in tasks(params, layout):
-        for scored in score_task(task, params):
+        for scored in score_task(task, params, judged):
             labels = {**task.labels, "method": scored.method}
             rows.append({**labels, **scored.scores.row()})
             by_position = enumerate(scored.scores.mae_by_position_hu)
@@ -101,13 +102,18 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items()}
 
 
-def score_task(task: Task, params: Params) -> Iterator[Scored]:
-    """Every method on one thick scan; the models' estimates are those that generate wrote."""
+def score_task(task: Task, params: Params, judged: Interpolator) -> Iterator[Scored]:
+    """Every method on one thick scan; the models' estimates are those that generate wrote.
+
+    The regression alone, with which the judged model is compared, is computed here.
+    """
 
     def generated(model: str) -> Restore:
         return lambda _thick_hu, _operator: torch.from_numpy(read_scan(task.estimates[model]).volume.hu)
 
     models = {CEILING: lambda *_: task.ceiling, **{row: generated(model) for row, model in ROWS.items()}}
+    settings = Settings(memory_gib=params.generate.memory_gib, mirror=False)
+    models |= {REGRESSION: judged.means(task.scans.thick.spacing_mm, settings)}
     return score_aligned(task.scans, baselines=params.evaluate.baselines, models=models)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
 from ctinterp_dagster.evaluation.statistics import best_baseline, task_name
-from ctinterp_dagster.interpolation import load_checkpoint
+from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import REAL, read_cases, without_others
@@ -131,7 +131,7 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         scores = {}
         for case in read_cases(layout, "test"):
             thick = read_scan(case.thick(layout, profile)).volume
-            models = {"model": model.means(thick.spacing_mm, params.generate.memory_gib)}
+            models = {"model": model.means(thick.spacing_mm, Settings(memory_gib=params.generate.memory_gib))}
             scans = synthetic(read_scan(case.thin(layout)).volume, thick, factor, profile)
             (scored,) = score_aligned(scans, baselines=(), models=models)
             scores[case.case] = scored.scores

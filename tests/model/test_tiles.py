@@ -1,5 +1,7 @@
 import itertools
 import math
+import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.slice_unet import SliceUNet
-from ctinterp_dagster.model.tiles import Reach, tile_that_fits, tiled
+from ctinterp_dagster.model.tiles import Reach, swept, tile_that_fits, tiled
 
 SIZE = (5, 70, 50)
 
@@ -20,26 +22,72 @@ def loud(network: torch.nn.Module) -> torch.nn.Module:
     return network.requires_grad_(requires_grad=False)
 
 
-def whole_and_reach(kind: str) -> tuple[object, int, Reach]:
-    torch.manual_seed(1)
-    if kind == "latent":
-        denoiser = loud(Denoiser(2, 2, channels=(4, 8, 8), blocks=1))
-        return (lambda x: denoiser(x[:, :2], x[:, 2:], torch.tensor([0.7]))), 2, denoiser.reach
-    network = loud(SliceUNet(4, 3, (8, 8, 8), 1, 3))
-    return (lambda x: network(x, torch.tensor([[0.1, -0.2, 1.0]]))), 3, network.reach
+def same(parts: Tensor, whole: Tensor) -> bool:
+    """Up to the rounding of sums in another order."""
+    alike = float((parts - whole).norm() / whole.norm()) < 1e-5
+    return alike and float((parts - whole).abs().max() / whole.std()) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["latent", "slices"])
 @pytest.mark.parametrize("share", [1.0, 0.8, 0.55])
-def test_tiles_answer_what_the_whole_answers(kind: str, share: float) -> None:
-    network, channels, reach = whole_and_reach(kind)
-    size = (8, 160, 120)
+def test_tiles_answer_what_the_whole_answers(share: float) -> None:
+    torch.manual_seed(1)
+    network, size = loud(Denoiser(2, 2, channels=(4, 8, 8), blocks=1)), (8, 160, 120)
     x = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(0))
-    memory_gib = share * math.prod(size) * reach.bytes_per_voxel / 2**30
-    whole = tiled(network, x, channels, reach, None)
-    parts = tiled(network, x, channels, reach, memory_gib)
-    assert float((parts - whole).norm() / whole.norm()) < 1e-5
-    assert float((parts - whole).abs().max() / whole.std()) < 1e-4
+
+    def denoise(x: Tensor) -> Tensor:
+        return network(x[:, :2], x[:, 2:], torch.tensor([0.7]))
+
+    memory_gib = share * math.prod(size) * network.reach.bytes_per_voxel / 2**30
+    assert same(tiled(denoise, x, 2, network.reach, memory_gib), tiled(denoise, x, 2, network.reach, None))
+
+
+TOLD = torch.tensor([[0.1, -0.2, 1.0]])
+
+
+@pytest.mark.parametrize("slices_that_fit", [9.0, 4.0, 2.0, 1.5])
+def test_a_sweep_answers_what_the_whole_answers(slices_that_fit: float) -> None:
+    torch.manual_seed(1)
+    network, size = loud(SliceUNet(4, 3, (8, 8, 8), 1, 3)), (9, 161, 122)
+    x = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(0))
+    shapes: list[tuple[int, ...]] = []
+
+    def watched(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        return network.stream((shapes.append(tuple(chunk.shape[2:])) or chunk for chunk in chunks), TOLD)
+
+    memory_gib = slices_that_fit * math.prod(size[1:]) * network.reach.bytes_per_voxel / 2**30
+    parts = swept(watched, x, 3, network.reach, memory_gib)
+    assert same(parts, network(x, TOLD))
+    whole_plane = all(shape[1:] == size[1:] for shape in shapes)
+    assert whole_plane == (slices_that_fit >= 2), "the plane is cut where not even two slices fit"
+    assert sum(shape[0] for shape in shapes) == (size[0] if whole_plane else 2 * size[0])
+    assert max(map(math.prod, shapes)) <= slices_that_fit * math.prod(size[1:])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+def test_chunks_of_any_size_give_what_the_whole_gives(chunk: int) -> None:
+    torch.manual_seed(2)
+    network = loud(SliceUNet(4, 3, (8, 8, 8), 2, 3))
+    x = torch.randn(2, 4, 7, 26, 31, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        parts = torch.cat(list(network.stream(iter(x.split(chunk, dim=2)), TOLD)), dim=2)
+        whole = network(x, TOLD)
+        mirrored = torch.cat(list(network.mirrored(iter(x.split(chunk, dim=2)), TOLD)), dim=2)
+        even = torch.cat([x, x[..., -1:]], dim=-1)  # as the network pads the plane
+        image = network(even.flip(-1), TOLD).flip(-1)[..., :31]
+    assert same(parts, whole)
+    assert same(mirrored, image)
+
+
+def test_a_stream_holds_few_chunks_however_deep_the_volume() -> None:
+    network = loud(SliceUNet(1, 1, (4, 4, 4), 1, 3))
+    entered: list[weakref.ref[Tensor]] = []
+    network.enter.register_forward_hook(lambda _layer, _given, said: entered.append(weakref.ref(said)))
+    most = 0
+    with torch.inference_mode():
+        for _ in network.stream(iter(torch.zeros(1, 1, 40, 8, 8).split(1, dim=2)), TOLD):
+            most = max(most, sum(reference() is not None for reference in entered))
+    assert len(entered) == 40
+    assert most <= 2
 
 
 def test_a_smaller_budget_makes_smaller_windows() -> None:

@@ -179,7 +179,7 @@ def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
     for stage in (ingest, thicken, generate, evaluate):
         stage.run(params, paired)
     rows = [r for r in csv.DictReader((paired.report("evaluate") / "per_case.csv").open()) if r["profile"] == "real"]
-    assert [row["method"] for row in rows] == ["linear", "autoencoder_ceiling", "maisi", "model"]
+    assert [row["method"] for row in rows] == ["linear", "autoencoder_ceiling", "maisi", "model", "regression"]
     assert {(row["case"], row["factor"]) for row in rows} == {(pseudonym("thick/series-0004", load_key(), "s"), "5")}
     made = read_scan(paired.generate / "nullspace" / "real" / f"{rows[0]['case']}.nii").volume
     assert (made.depth, made.origin_mm[2], made.spacing_mm[0]) == pytest.approx((30, 2.0, 1.0))

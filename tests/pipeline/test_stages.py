@@ -51,7 +51,7 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     assert {(r["profile"], r["method"]) for r in rows} == {
         (p, m)
         for p in params.thicken.profiles
-        for m in (*params.evaluate.baselines, "autoencoder_ceiling", "maisi", "model")
+        for m in (*params.evaluate.baselines, "autoencoder_ceiling", "maisi", "model", "regression")
     }
     assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "maisi", "cubic_projected"))
     page = (layout.report("report") / "index.html").read_text()

@@ -107,3 +107,12 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
         ThickSlabs([], SLAB, 1)
     with pytest.raises(ParamsError, match=r"smaller than a slab of \(15, 16, 16\)"):
         ThickSlabs([volume(14)], SLAB, 1)
+
+
+def test_training_times_crowd_towards_the_noise_as_the_samplers_do() -> None:
+    slabs = NoisySlabs(ThickSlabs([volume()], SlabSettings((3, 4, 4), vary=False, noise_hu=0.0), 64), MODES)
+    times = torch.cat([batch[-1] for batch in slabs.fixed(40, seed=0)])
+    middle = 2.0 * 0.5 / (1.0 + (2.0 - 1.0) * 0.5)  # Esser et al. 2024, eq. 23, with a shift of 2
+    assert float((times > middle).float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert 0 <= float(times.min()) < 0.02
+    assert 0.98 < float(times.max()) <= 1
