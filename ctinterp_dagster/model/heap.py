@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, see malloc.h
-LARGEST = 2**31 - 1
-USUAL = {MMAP_MAX: 65536, TRIM_THRESHOLD: 64 << 20}
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of mallopt, see malloc.h
+KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1}
+USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 << 20, TRIM_THRESHOLD: 64 << 20}  # where glibc's own thresholds end up
 
 
 def give_back() -> None:
@@ -27,14 +27,17 @@ def kept() -> Iterator[None]:
     if libc is None:
         yield
         return
-    libc.mallopt(MMAP_MAX, 0)
-    libc.mallopt(TRIM_THRESHOLD, LARGEST)
+    _set(libc, KEEPING)
     try:
         yield
     finally:
-        for option, value in USUAL.items():
-            libc.mallopt(option, value)
+        _set(libc, USUAL)
         libc.malloc_trim(0)
+
+
+def _set(libc: ctypes.CDLL, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        libc.mallopt(option, value)
 
 
 def _glibc() -> ctypes.CDLL | None:
