@@ -21,7 +21,6 @@ WIDTHS = (1.0, 1.0, 1.0, 0.8, 0.9, 1.1, 1.2)  # slice thickness over slice dista
 LARGEST = max(FACTORS)
 ISOTROPIC = 1.5  # largest spacing over the smallest at which a volume is also cut along y or x
 SHARPNESS = (-0.7, 1.5)  # unsharp masking: a softer and a sharper reconstruction kernel
-SELDOM = 6  # one slab in so many is of a patient half as large
 MAGNIFICATION = 1.5  # a scan is told to be up to this much larger or smaller than it is
 
 
@@ -41,11 +40,6 @@ class ThinVolume:
     weight: float = 1.0
     case: str = ""
 
-    def halved(self) -> "ThinVolume":
-        """A patient half as large on the same grid: means of 2x2x2 voxels, whose noise is about a third."""
-        means = functional.avg_pool3d(self.hu[None].float(), 2)[0]
-        return replace(self, hu=means.round().to(torch.int16))
-
     def along(self, axis: int) -> "ThinVolume":
         """The volume with this axis first: slices that lie across another direction of the body."""
         order = (axis, *(other for other in range(3) if other != axis))
@@ -61,7 +55,7 @@ class SlabSettings:
         zyx: size in thick slices and pixels.
         vary: False thickens by factor 5 with the box profile only. True thickens by factors 2 to 5 and several
             profiles; in a third of the slabs each, isotropic volumes are cut across another axis, the kernel is
-            softer or sharper, and the scan passes for a larger or smaller one; a sixth are of a patient half as large.
+            softer or sharper, and the scan passes for a larger or smaller one.
         noise_hu: largest standard deviation of noise that is added to a third of the slabs before thickening.
     """
 
@@ -111,7 +105,6 @@ class ThickSlabs:
                     "lower slab_zyx"
                 )
         self.volumes, self.slab, self.batch_size = volumes, slab, batch_size
-        self.small = [volume.halved() for volume in volumes] if slab.vary else []
         self.drawn: list[str] = []
 
     def draw(self, generator: torch.Generator) -> Batch:
@@ -133,17 +126,12 @@ class ThickSlabs:
 
     def _one(self, generator: torch.Generator) -> tuple[Tensor, ...]:
         weights = torch.tensor([volume.weight for volume in self.volumes])
-        chosen = int(torch.multinomial(weights, 1, generator=generator))
-        volume = self.volumes[chosen]
+        volume = self.volumes[int(torch.multinomial(weights, 1, generator=generator))]
         self.drawn.append(volume.case)
         depth, height, width = self.slab.zyx
         size = 1.0
         factor, profile, thickness = 5, PROFILES[0], 1.0
         if self.slab.vary:
-            small = self.small[chosen]
-            fits = all(n >= m for n, m in zip(small.hu.shape, (depth * LARGEST, height, width), strict=True))
-            if integer(SELDOM, generator) == 0 and fits:
-                volume = small
             factor = FACTORS[integer(len(FACTORS), generator)]
             profile = PROFILES[integer(len(PROFILES), generator)]
             thickness = WIDTHS[integer(len(WIDTHS), generator)]
