@@ -1,7 +1,8 @@
 """What `ctinterp evaluate` does not tell of the released model: a real thick and thin pair, and samples.
 
 usage: python benchmarks/quality.py pair THICK THIN      the real thin scan lies at factor k + (factor - 1) / 2
-       python benchmarks/quality.py samples THIN ...     thickened by 5, box profile; 4 samples of 8 steps
+       python benchmarks/quality.py samples THIN ...     thickened by 5, box profile; 4 samples of 8 steps;
+                                                         THIN,MM for slices of MM that overlap
 """
 
 import sys
@@ -13,7 +14,7 @@ from ctinterp_dagster.evaluation.metrics import HEADLINE_HU, SOFT_HU, Truth, psn
 from ctinterp_dagster.evaluation.statistics import calibrate
 from ctinterp_dagster.interpolation import Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.pipeline.scoring import synthetic
 from ctinterp_dagster.scan.io import read_scan
 
 PROFILES = ("box", "gaussian")
@@ -37,11 +38,11 @@ def pair(thick_path: Path, thin_path: Path) -> None:
             print(f"profile={profile} method={name} psnr_db={values[0]:.2f} psnr_soft_db={values[1]:.2f}", flush=True)
 
 
-def samples(path: Path) -> None:
+def samples(path: Path, thin_mm: str) -> None:
     """Coverage of the 90 % interval, its correlation with the error, how mean and sample differ from the truth."""
     thin = read_scan(path).volume
     thick = thicken(thin, FACTOR, "box")
-    operator = ThickeningOperator.from_factor(thick.depth * FACTOR, FACTOR, "box")
+    operator = synthetic(thin, thick, FACTOR, "box", float(thin_mm) if thin_mm else None).operator
     drawn: list[torch.Tensor] = []
     settings = Settings(steps=8, samples=4)
     mean, std = load_checkpoint().restore(
@@ -74,4 +75,5 @@ if __name__ == "__main__":
         pair(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         for scan in sys.argv[2:]:
-            samples(Path(scan))
+            path, _, millimetres = scan.partition(",")
+            samples(Path(path), millimetres)

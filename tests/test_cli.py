@@ -58,6 +58,26 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
     assert json.loads(record.read_text())["residual_hu"] < 0.5
 
 
+def test_thin_slices_may_overlap(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["interpolate", scans / "thick.nii.gz", "--factor", 5, "--steps", 2, "--samples", 2]
+    steps = []
+    for name, more in (("touching", []), ("overlapping", ["--thin-thickness", 1.5])):
+        folder, draws, record = tmp_path / name, tmp_path / f"{name}-draws", tmp_path / f"{name}.json"
+        assert run(monkeypatch, *words, "-o", folder, "--draws", draws, "--json", record, *more) == 0
+        assert json.loads(record.read_text())["residual_hu"] < 0.01
+        steps.append(float(np.square(np.diff(read_scan(draws / "sample-00.nii.gz").volume.hu, axis=0)).mean()))
+    assert steps[1] < 0.9 * steps[0]
+    assert json.loads(record.read_text())["output_thickness_mm"] == 1.5
+    assert (read_scan(folder).thickness_mm, read_scan(folder).volume.spacing_mm[0]) == (1.5, 1.0)
+    for thickness, more in ((0.9, []), (5.0, []), (1.5, ["--model", model])):
+        assert run(monkeypatch, *words, "-o", tmp_path / "no.nii", "--thin-thickness", thickness, *more) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("must be at least as thick as their distance, 1 mm, and thinner than the scan's 5 mm") == 2
+    assert "a latent diffusion draws thin slices that touch" in errors
+
+
 def test_bf16_reaches_the_networks(monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path) -> None:
     made, scored = [], []
     for precision in ("no", "bf16"):
@@ -97,6 +117,10 @@ def test_the_regression_is_a_row_where_the_model_starts_from_one(
     assert run(monkeypatch, *words) == 0
     alone, both = json.loads(record.read_text())
     assert (alone["method"], both["method"]) == ("regression", "model")
+    assert run(monkeypatch, *words, "--thin-thickness", 1.4) == 0
+    other = json.loads(record.read_text())[1]
+    assert other["residual_hu"] < 0.01
+    assert other["psnr_db"] != both["psnr_db"]
     assert 0 < abs(both["psnr_db"] - alone["psnr_db"]) < 1, "the model sees the mirror image too"
     assert run(monkeypatch, *words, "--model", model) == 2
     assert "does not start from a regression" in capsys.readouterr().err

@@ -65,6 +65,8 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 )
 @click.option("--factor", type=click.IntRange(min=2), default=5, show_default=True, help="thin slices a thick one")
 @click.option("--profile", type=click.Choice(get_args(Profile)), default="box", show_default=True)
+@click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
+              help="thickness in mm of THIN's slices, where they overlap: the model's then do")  # fmt: skip
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
 @click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -78,6 +80,7 @@ def command(
     pairs: tuple[tuple[Path, Path], ...],
     factor: int,
     profile: Profile,
+    thin_mm: float | None,
     model_path: Path,
     methods: tuple[str, ...],
     device: str,
@@ -107,7 +110,7 @@ def command(
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
-        for path, task_profile, scans in tasks(thin, pairs, factor, profile):
+        for path, task_profile, scans in tasks(thin, pairs, factor, profile, thin_mm):
             progress.update(task, description=path.name)
             models = {name: model.means(scans.thick.spacing_mm, how) for name, how in learned.items()} if model else {}
             labels = {"case": case_name(path), "factor": scans.factor, "profile": task_profile}
@@ -121,12 +124,12 @@ def command(
 
 
 def tasks(
-    thin: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...], factor: int, profile: Profile
+    thin: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...], factor: int, profile: Profile, thin_mm: float | None
 ) -> Iterator[tuple[Path, str, Aligned]]:
     """Each thick scan with its truth: the path that names it, the profile, the scans."""
     for path in thin:
         truth = read_scan(path).volume
-        yield path, profile, synthetic(truth, thicken(truth, factor, profile), factor, profile)
+        yield path, profile, synthetic(truth, thicken(truth, factor, profile), factor, profile, thin_mm)
     for thick_path, thin_path in pairs:
         thick = read_scan(thick_path)
         yield thick_path, REAL, aligned(thick.volume, read_scan(thin_path).volume, thick.thickness_mm)

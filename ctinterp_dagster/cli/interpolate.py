@@ -28,6 +28,8 @@ THIN_MM = 1.0
               callback=lambda _, __, value: value == "dicom", help="auto goes by the output's name")  # fmt: skip
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
 @click.option("--factor", type=click.IntRange(min=2), help="thin slices a thick one; instead of --spacing")
+@click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
+              help="thickness of thin slices in mm: above their distance they overlap [distance]")  # fmt: skip
 @click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
               help="slice profile of the scan: box (cautious) or gaussian (what helical scanners show)")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True,
@@ -53,6 +55,7 @@ def command(
     as_dicom: bool,
     spacing_mm: float | None,
     factor: int | None,
+    thin_mm: float | None,
     profile: str,
     steps: int,
     samples: int,
@@ -87,7 +90,7 @@ def command(
     thick = scan.volume
     thickness_mm = scan.thickness_mm or thick.spacing_mm[0]
     target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
-    operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile)  # type: ignore[arg-type]
+    operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile, thin_mm)  # type: ignore[arg-type]
     settings = Settings(sampler, steps, drawn, seed, memory_gib, mixed_precision)  # type: ignore[arg-type]
     needed = needed_gib(memory_gib, len(operator.thin_positions) * thick.hu[0].size)
     with (
@@ -105,14 +108,15 @@ def command(
 
         result = interpolator(thick, operator, settings, keep)
     description = f"ctinterp {version('ctinterp')}, model {file_hash(model_path)[:16]}, posterior mean"
-    write_result(result.thin, output, scan, description, as_dicom=as_dicom)
+    write_result(result.thin, output, scan, description, thickness_mm=thin_mm, as_dicom=as_dicom)
     if std_path and result.std:
-        write_result(result.std, std_path, scan, f"{description}: standard deviation in HU")
+        write_result(result.std, std_path, scan, f"{description}: standard deviation in HU", thickness_mm=thin_mm)
     record = {
         "input_slices": thick.depth,
         "input_spacing_mm": thick.spacing_mm[0],
         "output_slices": result.thin.depth,
         "output_spacing_mm": result.thin.spacing_mm[0],
+        "output_thickness_mm": thin_mm or result.thin.spacing_mm[0],
         "residual_hu": result.residual_hu,
         "profile": profile,
         "sampler": sampler,

@@ -24,7 +24,12 @@ def thicken(thin: Volume, factor: int, profile: Profile) -> Volume:
 
 
 def operator_for(
-    depth: int, spacing_mm: float, thickness_mm: float, target_mm: float, profile: Profile
+    depth: int,
+    spacing_mm: float,
+    thickness_mm: float,
+    target_mm: float,
+    profile: Profile,
+    thin_thickness_mm: float | None = None,
 ) -> ThickeningOperator:
     """The operator between a thick grid and a thin one that covers the same extent.
 
@@ -35,14 +40,22 @@ def operator_for(
         target_mm: distance of the thin slices. Where it does not divide the extent, as many slices as fit are
             centred on it.
         profile: slice profile.
+        thin_thickness_mm: full width at half maximum of the thin slices' profile; their distance where None, more
+            where they are to overlap.
 
     Raises:
-        ParamsError: the target is not finer than the scan.
+        ParamsError: the target is not finer than the scan, or the thin slices are not as thick as their distance and
+            thinner than the scan's.
     """
     if not 0 < target_mm < spacing_mm:
         raise ParamsError(
             f"the target spacing must be finer than the scan's {spacing_mm:g} mm, got {target_mm:g} mm: "
             "give --spacing or --factor"
+        )
+    if thin_thickness_mm is not None and not target_mm <= thin_thickness_mm < thickness_mm:
+        raise ParamsError(
+            f"the thin slices must be at least as thick as their distance, {target_mm:g} mm, and thinner than the "
+            f"scan's {thickness_mm:g} mm, got {thin_thickness_mm:g} mm: change --thin-thickness or the spacing"
         )
     count, first = thin_grid(depth, spacing_mm, target_mm)
     return ThickeningOperator.from_geometry(
@@ -51,7 +64,7 @@ def operator_for(
         thick_thickness_mm=thickness_mm,
         n_thin=count,
         thin_spacing_mm=target_mm,
-        thin_thickness_mm=target_mm,
+        thin_thickness_mm=thin_thickness_mm or target_mm,
         first_thin_offset_mm=first,
         profile=profile,
     )

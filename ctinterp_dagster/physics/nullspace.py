@@ -32,6 +32,9 @@ class NullSpace:
     Volumes are (..., n_thin, y, x), coefficients (..., MODES, n_thick, y, x) in the units of the volume. Where there
     are no more than m thin slices a thick one, cosine m and those above it are 0.
 
+    Thin slices that overlap are means of slices that touch: those have the coefficients, so that noise is drawn as the
+    networks know it, and is smoothed as a scanner smooths it.
+
     Attributes:
         operator: relates thin and thick slices.
     """
@@ -62,8 +65,8 @@ class NullSpace:
     @cached_property
     def basis(self) -> FloatArray:
         """B, (n_thin, MODES * n_thick): the cosines without what the scanner would have seen of them; A B = 0."""
-        a, inverse = self.operator.matrix, self.operator.pseudo_inverse_matrix
-        return np.ascontiguousarray(self.cosines - inverse @ (a @ self.cosines))
+        a, inverse = self.operator.touching.matrix, self.operator.touching.pseudo_inverse_matrix
+        return np.ascontiguousarray(self.operator.overlap @ (self.cosines - inverse @ (a @ self.cosines)))
 
     @cached_property
     def analysis(self) -> FloatArray:
@@ -72,10 +75,17 @@ class NullSpace:
 
     @cached_property
     def upsampling(self) -> FloatArray:
-        """up, (n_thin, n_thick): the projected cubic B-spline as one matrix, equal to `cubic_projected`."""
+        """up, (n_thin, n_thick): the projected cubic B-spline as one matrix, equal to `cubic_projected`.
+
+        Of thin slices that overlap: the mean of those that touch.
+        """
+        return np.ascontiguousarray(self.operator.overlap @ self._touching_upsampling)
+
+    @cached_property
+    def _touching_upsampling(self) -> FloatArray:
         cubic = spline_weights(self.operator.n_thick, self.operator.thin_positions, order=3)
-        a, inverse = self.operator.matrix, self.operator.pseudo_inverse_matrix
-        return np.ascontiguousarray(cubic + inverse @ (np.eye(len(a)) - a @ cubic))
+        a, inverse = self.operator.touching.matrix, self.operator.touching.pseudo_inverse_matrix
+        return cubic + inverse @ (np.eye(len(a)) - a @ cubic)
 
     def base(self, thick: Tensor) -> Tensor:
         """up(y): (..., n_thick, y, x) to (..., n_thin, y, x)."""
@@ -118,4 +128,4 @@ class NullSpace:
 
     @cached_property
     def _waves_of_base(self) -> FloatArray:
-        return np.ascontiguousarray(self.cosines.T @ self.upsampling / self.slices_per_cell)
+        return np.ascontiguousarray(self.cosines.T @ self._touching_upsampling / self.slices_per_cell)

@@ -64,12 +64,15 @@ class ThickeningOperator:
         matrix: A, (n_thick, n_thin) float64. Each row sums to 1, so that HU stay HU. Where a profile reaches beyond
             the thin grid the outer weights are dropped and the rest scaled up: nothing is known of the anatomy there.
         thin_positions: (n_thin,) float64, centres of the thin slices in units of thick slice indices.
+        thin_thickness: full width at half maximum of the thin slices' own profile in units of their distance; they
+            overlap where it is above 1.
 
     Source: y_k = sum_i w(z_i - c_k) x_i, Greenspan 2009, Super-resolution in medical imaging, Computer Journal 52(1).
     """
 
     matrix: FloatArray
     thin_positions: FloatArray
+    thin_thickness: float = 1.0
 
     @classmethod
     def from_factor(cls, n_thin: int, factor: int, profile: Profile = "box") -> "ThickeningOperator":
@@ -147,7 +150,7 @@ class ThickeningOperator:
                 f"thick slice {int(np.argmin(sums))} of {n_thick} sees none of the {n_thin} thin slices: the thin grid "
                 f"from {thin_mm[0]:g} to {thin_mm[-1]:g} mm must cover it (`thin_grid`)"
             )
-        return cls(weights / sums, thin_mm / thick_spacing_mm)
+        return cls(weights / sums, thin_mm / thick_spacing_mm, thin_thickness_mm / thin_spacing_mm)
 
     def __post_init__(self) -> None:
         """Refuse an operator that cannot be inverted on its range.
@@ -182,6 +185,24 @@ class ThickeningOperator:
         """
         gram = cho_factor(self.matrix @ self.matrix.T)
         return np.ascontiguousarray(cho_solve(gram, self.matrix).T)
+
+    @cached_property
+    def overlap(self) -> FloatArray:
+        """(n_thin, n_thin): thin slices as means of slices that touch; the identity where they touch themselves."""
+        index = np.arange(self.n_thin, dtype=np.float64)
+        weights = slice_weights(
+            "box",
+            index - index[:, None],
+            thin_spacing_mm=1.0,
+            thin_thickness_mm=1.0,
+            thick_thickness_mm=max(1.0, self.thin_thickness),
+        )
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def touching(self) -> "ThickeningOperator":
+        """What thick slices are of thin ones that touch, where those of this operator overlap."""
+        return ThickeningOperator(self.matrix @ self.overlap, self.thin_positions)
 
     def forward(self, thin: Tensor) -> Tensor:
         """Thick slices A x: (..., n_thin, y, x) to (..., n_thick, y, x), in the units of x."""

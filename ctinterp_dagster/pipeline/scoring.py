@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -65,9 +65,21 @@ class Scored:
     peak_rss_mib: float
 
 
-def synthetic(thin: Volume, thick: Volume, factor: int, profile: Profile) -> Aligned:
-    """A thin scan, cut to whole groups of `factor` slices, and what `thicken` made of it."""
+def synthetic(
+    thin: Volume, thick: Volume, factor: int, profile: Profile, thin_thickness_mm: float | None = None
+) -> Aligned:
+    """A thin scan, cut to whole groups of `factor` slices, and what `thicken` made of it.
+
+    Args:
+        thin: the truth.
+        thick: of the truth.
+        factor: thin slices a thick one.
+        profile: that it was thickened with.
+        thin_thickness_mm: of the thin slices, where they overlap; None where they touch.
+    """
     operator = ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
+    if thin_thickness_mm is not None:
+        operator = replace(operator, thin_thickness=thin_thickness_mm / thin.spacing_mm[0])
     kept = thin.with_slices(thin.hu[: operator.n_thin], 0, thin.spacing_mm[0])
     return Aligned(thick, kept, operator, factor)
 

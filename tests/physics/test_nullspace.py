@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,34 @@ def test_a_spacing_that_does_not_divide_the_extent_keeps_the_measurement() -> No
     )  # fmt: skip
     here = NullSpace(operator)
     assert float(operator.forward(here.expand(torch.randn(MODES, 10, 2, 2))).abs().max()) < 1e-5
+
+
+def overlapping(thickness: float) -> NullSpace:
+    touching = ThickeningOperator.from_factor(45, 5, "box")
+    return NullSpace(replace(touching, thin_thickness=thickness))
+
+
+def test_slices_that_overlap_keep_the_measurement_and_are_means_of_slices_that_touch() -> None:
+    here, plain = overlapping(1.5), space(5, "box")
+    thick = torch.randn(9, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    coefficients = torch.randn(MODES, 9, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    thin = here.base(thick) + here.expand(coefficients)
+    torch.testing.assert_close(here.operator.forward(thin), thick, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(here.operator.overlap[20, 18:23], np.array([0, 0.25, 1, 0.25, 0]) / 1.5, atol=1e-12)
+    np.testing.assert_allclose(here.operator.overlap.sum(axis=1), 1.0)
+    steps = [
+        float(volume.diff(dim=0).square().mean()) for volume in (here.expand(coefficients), plain.expand(coefficients))
+    ]
+    assert steps[0] < 0.6 * steps[1], "what is drawn is smoother along z"
+
+
+def test_slices_that_touch_or_leave_gaps_are_as_they_were() -> None:
+    plain = space(5, "box")
+    for thickness in (0.5, 1.0):
+        here = overlapping(thickness)
+        assert np.array_equal(here.operator.overlap, np.eye(45))
+        assert np.array_equal(here.basis, plain.basis)
+        assert np.array_equal(here.upsampling, plain.upsampling)
 
 
 def test_features_show_the_neighbours_in_two_windows_and_the_base() -> None:

@@ -166,7 +166,7 @@ def _decimal(value: float) -> DSfloat:
     return DSfloat(float(value), auto_format=True)
 
 
-def _template(volume: Volume, origin: Origin, description: str, series: UID) -> Dataset:
+def _template(volume: Volume, origin: Origin, description: str, series: UID, thickness_mm: float | None) -> Dataset:
     """The attributes that all slices share. Source: DICOM PS3.3 A.3 (CT image IOD), C.7.6.1 and C.12.1."""
     out = Dataset()
     out.update(origin.header)
@@ -192,8 +192,9 @@ def _template(volume: Volume, origin: Origin, description: str, series: UID) -> 
         "SeriesDescription": f"{named} {title}".strip(), "DerivationDescription": description[:1024],
         "Manufacturer": "ctinterp", "ManufacturerModelName": "ctinterp", "SoftwareVersions": version("ctinterp"),
         "ImageOrientationPatient": [_decimal(v) for v in volume.direction[:, :2].T.ravel()],
-        "PixelSpacing": [_decimal(v) for v in spacing_mm[1:]], "SliceThickness": _decimal(spacing_mm[0]),
-        "SpacingBetweenSlices": _decimal(spacing_mm[0]), "Rows": volume.hu.shape[1], "Columns": volume.hu.shape[2],
+        "PixelSpacing": [_decimal(v) for v in spacing_mm[1:]], "SpacingBetweenSlices": _decimal(spacing_mm[0]),
+        "SliceThickness": _decimal(thickness_mm or spacing_mm[0]),
+        "Rows": volume.hu.shape[1], "Columns": volume.hu.shape[2],
         "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
         "HighBit": 15, "PixelRepresentation": 1, "RescaleSlope": 1, "RescaleIntercept": INTERCEPT_HU,
         "RescaleType": "HU",
@@ -222,7 +223,7 @@ def _raw(volume: Volume) -> npt.NDArray[np.int16]:
     return raw.astype("<i2")
 
 
-def write_series(volume: Volume, folder: Path, scan: Scan, description: str) -> None:
+def write_series(volume: Volume, folder: Path, scan: Scan, description: str, thickness_mm: float | None = None) -> None:
     """Write a volume as a DICOM series of CT images in a folder of its own, `IM00001.dcm` and on.
 
     Patient, study and frame of reference are the source's; series and instance UIDs are new, and the same for the same
@@ -234,6 +235,7 @@ def write_series(volume: Volume, folder: Path, scan: Scan, description: str) -> 
         folder: where; it must not exist or be empty.
         scan: the source, as `read_scan` gave it.
         description: DerivationDescription (0008,2111): software, model, version; no identifiers.
+        thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
 
     Raises:
         IntensityError: a value is not finite, or out of 16 bits.
@@ -245,7 +247,7 @@ def write_series(volume: Volume, folder: Path, scan: Scan, description: str) -> 
     origin = _origin(scan)
     place = repr((volume.spacing_mm, volume.origin_mm, volume.direction.tolist())).encode()
     series = _uid(repr(origin.images).encode(), description.encode(), place, raw.tobytes())
-    dataset = _template(volume, origin, description, series)
+    dataset = _template(volume, origin, description, series, thickness_mm)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
     dataset.file_meta = meta

@@ -39,7 +39,15 @@ def check_output(output: Path, *, as_dicom: bool = False) -> None:
             raise ParamsError(f"the folder {output.name} is not empty: expected a new one for the DICOM series")
 
 
-def write_result(volume: Volume, output: Path, scan: Scan, description: str, *, as_dicom: bool = False) -> None:
+def write_result(
+    volume: Volume,
+    output: Path,
+    scan: Scan,
+    description: str,
+    *,
+    thickness_mm: float | None = None,
+    as_dicom: bool = False,
+) -> None:
     """Write what was made of a scan: a volume file, or a DICOM series beside the source's in its study.
 
     Args:
@@ -47,6 +55,7 @@ def write_result(volume: Volume, output: Path, scan: Scan, description: str, *, 
         output: `.nii.gz`, `.nii`, `.mha`, `.nrrd`, or a folder for DICOM.
         scan: the source, as `read_scan` gave it.
         description: software, model and version, for DerivationDescription (0008,2111).
+        thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
         as_dicom: write DICOM whatever the folder is called.
 
     Raises:
@@ -55,7 +64,7 @@ def write_result(volume: Volume, output: Path, scan: Scan, description: str, *, 
     """
     check_output(output, as_dicom=as_dicom)
     if is_series(output, as_dicom=as_dicom):
-        write_series(volume, output, scan, description)
+        write_series(volume, output, scan, description, thickness_mm)
     else:
         with whole_file(output) as partial:
             write_volume(volume, partial)
