@@ -88,9 +88,9 @@ def shares(given: Path, out: Path) -> None:
     model, thick_hu = load_checkpoint(device="cpu").model, torch.from_numpy(thick.hu)
     expect = model.expectation.expect
 
-    def timed(*given: Any) -> Any:
+    def timed(*given: Any, **how: Any) -> Any:
         with spent("networks"):
-            return expect(*given)
+            return expect(*given, **how)
 
     model.expectation.expect = timed
     with spent("matrices along z"), torch.inference_mode():
