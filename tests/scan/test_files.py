@@ -1,5 +1,7 @@
 """Volume files keep values and place."""
 
+import gzip
+import zlib
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.io.files import gzipped
 from ctinterp_dagster.scan.volume import Volume
 
 from .conftest import rotation
@@ -86,6 +89,21 @@ def test_the_same_volume_gives_the_same_bytes(oblique: Volume, tmp_path: Path, s
     for name in ("a", "b"):
         write_volume(oblique, tmp_path / f"{name}{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 4 << 20, (4 << 20) + 1, 9_000_000])
+def test_gzip_of_many_blocks_is_one_member_that_every_reader_takes(size: int, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(0, 40, size, dtype=np.uint8).tobytes()
+    packed = gzipped(data)
+    assert packed == gzipped(data)
+    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    assert stream.decompress(packed) == data, "checksum and length are right, and it is one member"
+    assert stream.eof
+    assert stream.unused_data == b""
+    (tmp_path / "f.gz").write_bytes(packed)
+    with gzip.open(tmp_path / "f.gz") as opened:
+        assert opened.read() == data
+    assert len(packed) < 0.9 * size + 100
 
 
 def test_gzip_carries_no_time(oblique: Volume, tmp_path: Path) -> None:

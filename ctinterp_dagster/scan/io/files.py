@@ -1,9 +1,10 @@
 """Volume files: NIfTI with nibabel; MetaImage and NRRD with SimpleITK."""
 
-import gzip
 import math
+import struct
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -24,6 +25,8 @@ ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 WRITABLE_SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".nrrd")
 NIFTI_KINDS = (nib.Nifti1Image, nib.Nifti2Image)
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+GZIP_HEADER = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 4, 255])  # deflate, no time, fastest, unknown system
+GZIP_BLOCK = 4 << 20
 UNITS_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1e3, "micron": 1e-3}
 # A file whose voxels are this much longer along one axis than along both others was cut into slices along it.
 COARSE_AXIS = 1.5
@@ -195,6 +198,25 @@ def _write_itk(volume: Volume, path: Path) -> None:
     SimpleITK.WriteImage(image, str(path), useCompression=False)
 
 
+def gzipped(data: bytes) -> bytes:
+    """One member of gzip, without time or name, whose blocks are deflated side by side on the machine's cores.
+
+    The same data give the same bytes on any number of cores.
+
+    Source: RFC 1952, section 2.3; RFC 1951, section 3.2.4 (an empty stored block ends each but the last on a byte).
+    """
+    starts = range(0, max(len(data), 1), GZIP_BLOCK)
+
+    def deflated(start: int) -> bytes:
+        stream = zlib.compressobj(level=1, wbits=-zlib.MAX_WBITS)
+        block = stream.compress(memoryview(data)[start : start + GZIP_BLOCK])
+        return block + stream.flush(zlib.Z_FINISH if start == starts[-1] else zlib.Z_SYNC_FLUSH)
+
+    with ThreadPoolExecutor() as pool:
+        blocks = list(pool.map(deflated, starts))
+    return b"".join([GZIP_HEADER, *blocks, struct.pack("<II", zlib.crc32(data), len(data) % 2**32)])
+
+
 def write_volume(volume: Volume, path: Path) -> None:
     """Write a volume as `.nii`, `.nii.gz`, `.mha` or `.nrrd`; the same volume gives the same bytes.
 
@@ -207,7 +229,7 @@ def write_volume(volume: Volume, path: Path) -> None:
     """
     name = path.name.lower()
     if name.endswith(".nii.gz"):
-        path.write_bytes(gzip.compress(_nifti_bytes(volume), compresslevel=1, mtime=0))
+        path.write_bytes(gzipped(_nifti_bytes(volume)))
     elif name.endswith(".nii"):
         path.write_bytes(_nifti_bytes(volume))
     elif name.endswith((".mha", ".nrrd")):
