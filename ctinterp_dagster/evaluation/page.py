@@ -31,6 +31,7 @@ TITLES = {
     "cubic_projected": "Cubic + projection",
     "tv_projected": "Huber-TV + projection",
     "registration_projected": "Registration + projection",
+    "regression": "Regression alone",
     "maisi": "Latent diffusion (MAISI)",
     "autoencoder_ceiling": "Truth, encoded and decoded",
     MODEL: "ctinterp model",
