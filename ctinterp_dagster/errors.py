@@ -129,12 +129,6 @@ class MixedOrientationError(MixedSeriesError):
     reason = "mixed_orientation"
 
 
-class MixedRescaleError(MixedSeriesError):
-    """The slices of one series come to HU in different ways."""
-
-    reason = "mixed_rescale"
-
-
 class IntensityError(ScanError):
     """Values are not those of a CT."""
 

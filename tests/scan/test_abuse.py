@@ -65,7 +65,7 @@ def test_sequences_in_sequences_are_read_to_a_sane_depth(series: Series, lengths
 
 
 @pytest.mark.parametrize("depth", [65, 60_000])
-def test_deep_sequences_with_lengths_are_refused_before_gdcm_sees_them(series: Series, depth: int) -> None:
+def test_deep_sequences_with_lengths_are_refused(series: Series, depth: int) -> None:
     with pytest.raises(UnreadableScanError, match=r"003\.dcm has more than 64 levels of sequences in sequences"):
         read_scan(_nested(series, depth, lengths=True))
 
@@ -278,10 +278,10 @@ def test_folders_a_thousand_deep_are_refused(tmp_path: Path, monkeypatch: pytest
         find_scans(tmp_path)
 
 
-def test_run_length_coded_pixels_without_segments_are_refused_before_gdcm_divides_by_them(tmp_path: Path) -> None:
+def test_run_length_coded_pixels_without_segments_are_refused(tmp_path: Path) -> None:
     for name, content in seed("DICOM, RLE").items():
         whole = content.replace(b"\2\0\0\0\x40\0\0\0", b"\0\0\0\0\x40\0\0\0")
         assert whole != content
         (tmp_path / name).write_bytes(whole)
-    with pytest.raises(UnreadableScanError, match=r"frame 1 of .*\.dcm has no segments of run-length coded pixels"):
+    with pytest.raises(UnreadableScanError, match=r"cannot be decoded \(.*RLE segments .* \(0 vs\. 2 segments\)"):
         read_scan(tmp_path)

@@ -17,7 +17,6 @@ from ctinterp_dagster.errors import (
     GeometryError,
     MissingSlicesError,
     MixedOrientationError,
-    MixedRescaleError,
     MixedSeriesError,
     NotCtError,
     SecondaryCaptureError,
@@ -99,10 +98,9 @@ def test_hu_is_slope_times_raw_plus_intercept_exactly(
     np.testing.assert_array_equal(read_scan(folder).volume.hu, (raw * slope + intercept).astype(np.float32))
 
 
-@pytest.mark.parametrize("tags", [{"RescaleSlope": 2}, {"RescaleIntercept": 0}])
-def test_a_slice_that_comes_to_hu_in_another_way_is_refused(series: Series, tags: dict[str, int]) -> None:
-    with pytest.raises(MixedRescaleError, match=r"003\.dcm brings a second .*\(1\.0, -1024\.0\)"):
-        read_scan(series(edit=_only(3, **tags)))
+def test_each_slice_comes_to_hu_by_its_own_rescale(series: Series) -> None:
+    volume = read_scan(series(edit=lambda k, d: _set(RescaleSlope=0.5 + k, RescaleIntercept=-1000 - k)(k, d))).volume
+    assert volume.hu[:, 0, 1].tolist() == [(100 * k + 1) * (0.5 + k) - 1000 - k for k in range(6)]
 
 
 @pytest.mark.parametrize("suffix", ["", ".dcm", ".IMA", ".0001"])
@@ -131,19 +129,19 @@ def test_a_missing_slice_is_named(series: Series) -> None:
     folder = series(n=8)
     (folder / "004.dcm").unlink()
     with pytest.raises(
-        MissingSlicesError, match=r"1 slice\(s\) missing between 005\.dcm and 003\.dcm: a step of 4\.000"
+        MissingSlicesError, match=r"1 slice\(s\) missing between '005\.dcm' and '003\.dcm': a step of 4\.000"
     ):
         read_scan(folder)
 
 
 def test_a_doubled_slice_is_named(series: Series) -> None:
     folder = series()
-    (folder / "copy.dcm").write_bytes((folder / "003.dcm").read_bytes())
-    with pytest.raises(DuplicateSlicesError, match=r"003\.dcm and copy\.dcm lie at the same place"):
+    ct_slice((-10.0, 20.0, 106.0), value=7).save_as(folder / "other.dcm")
+    with pytest.raises(DuplicateSlicesError, match=r"'003\.dcm' and 'other\.dcm' differ and lie at the same place"):
         read_scan(folder)
 
 
-@pytest.mark.parametrize(("step", "shift"), [(2.0, 0.2), (5.0, 0.08), (0.5, 0.06)])
+@pytest.mark.parametrize(("step", "shift"), [(2.0, 0.2), (5.0, 0.14), (0.5, 0.14), (20.0, 0.5)])
 def test_a_slice_off_the_grid_by_more_than_the_tolerance_is_refused(series: Series, step: float, shift: float) -> None:
     with pytest.raises(UnevenSpacingError, match="unevenly spaced"):
         read_scan(series(step=step, edit=_only(3, ImagePositionPatient=[-10, 20, 100 + 3 * step + shift])))
@@ -152,7 +150,7 @@ def test_a_slice_off_the_grid_by_more_than_the_tolerance_is_refused(series: Seri
 @pytest.mark.parametrize(("step", "shift"), [(2.0, 0.04), (10.0, 0.09), (0.5, 0.04)])
 def test_a_slice_off_the_grid_by_less_is_rounding(series: Series, step: float, shift: float) -> None:
     edit = _only(3, ImagePositionPatient=[-10, 20, 100 + 3 * step + shift])
-    assert read_scan(series(step=step, edit=edit)).volume.spacing_mm[0] == pytest.approx(step)
+    assert read_scan(series(step=step, edit=edit)).volume.spacing_mm[0] == pytest.approx(step, abs=shift / 5)
 
 
 def test_a_gap_that_grows_slowly_is_refused_though_each_step_is_nearly_right(series: Series) -> None:
@@ -164,8 +162,8 @@ def test_a_gap_that_grows_slowly_is_refused_though_each_step_is_nearly_right(ser
 def test_gantry_tilt_is_refused_with_its_angle(series: Series, angle_deg: float) -> None:
     c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
     edit = _set(ImageOrientationPatient=[1, 0, 0, 0, round(float(c), 8), round(float(s), 8)])
-    with pytest.raises(GantryTiltError, match=f"run {abs(angle_deg):.2f} degrees off the slice normal"):
-        read_scan(series(edit=edit))
+    with pytest.raises(GantryTiltError, match=f"run {abs(angle_deg):.2f} degrees off the slice normal.*`_Tilt_`"):
+        read_scan(series(n=30, edit=edit))
 
 
 def test_a_slice_shifted_in_its_plane_is_refused(series: Series) -> None:
@@ -353,18 +351,17 @@ def test_a_multi_frame_ct_is_sorted_by_position_and_rescaled(tmp_path: Path) -> 
     assert scan.thickness_mm == 3.0
 
 
-def test_a_multi_frame_ct_with_several_rescales_is_refused(tmp_path: Path) -> None:
+def test_each_frame_of_a_multi_frame_ct_comes_to_hu_by_its_own_rescale(tmp_path: Path) -> None:
     file = tmp_path / "enhanced.dcm"
-    enhanced_ct([0.0, 3.0], [(1, -1024), (1, -1000)]).save_as(file, enforce_file_format=True)
-    with pytest.raises(MixedRescaleError, match=r"got \[\(1\.0, -1000\.0\), \(1\.0, -1024\.0\)\]"):
-        read_scan(file)
+    enhanced_ct([3.0, 0.0, 6.0], [(1, -1024), (0.5, -1000), (2, 8)]).save_as(file, enforce_file_format=True)
+    assert read_scan(file).volume.hu[:, 0, 0].tolist() == [100 * 0.5 - 1000, -1024, 200 * 2 + 8]
 
 
-def test_a_multi_frame_ct_whose_frames_are_not_all_there_is_unreadable(tmp_path: Path) -> None:
+def test_a_multi_frame_ct_whose_frames_are_not_all_there_is_refused(tmp_path: Path) -> None:
     dataset = enhanced_ct([0.0, 3.0, 6.0], [(1, -1024)] * 3)
     dataset.NumberOfFrames = 2
     dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
-    with pytest.raises(UnreadableScanError, match=r"enhanced\.dcm decodes to \(2, 6, 8\)"):
+    with pytest.raises(GeometryError, match=r"enhanced\.dcm holds 2 frames and not one place for each"):
         read_scan(tmp_path / "enhanced.dcm")
 
 
@@ -372,7 +369,7 @@ def test_a_multi_frame_ct_without_frames_is_refused(tmp_path: Path) -> None:
     dataset = enhanced_ct([0.0, 3.0], [(1, -1024)] * 2)
     dataset.PerFrameFunctionalGroupsSequence = []
     dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
-    with pytest.raises(GeometryError, match="has no position, orientation or size"):
+    with pytest.raises(GeometryError, match=r"enhanced\.dcm holds 2 frames and not one place for each"):
         read_scan(tmp_path / "enhanced.dcm")
 
 

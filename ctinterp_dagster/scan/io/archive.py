@@ -16,9 +16,14 @@ MAX_FOLDERS = 64  # Python's own walks over folders recurse
 ARCHIVE_SUFFIXES = {".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst"}
 
 
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive by its name."""
+    return PurePosixPath(name.lower()).suffix in ARCHIVE_SUFFIXES and not name.lower().endswith(".nii.gz")
+
+
 def _refuse_member(member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise UnreadableScanError(f"{member.filename!r} would be unpacked outside of the archive: expected plain names")
     if len(path.parts) > MAX_FOLDERS:
         raise UnreadableScanError(f"a file lies {len(path.parts)} folders deep: expected at most {MAX_FOLDERS}")
@@ -26,8 +31,12 @@ def _refuse_member(member: zipfile.ZipInfo) -> None:
         raise UnreadableScanError(f"{member.filename!r} is a symbolic link: expected files only")
     if member.flag_bits & 1:
         raise UnreadableScanError(f"{member.filename!r} is encrypted: decrypt the archive first")
-    if path.suffix.lower() in ARCHIVE_SUFFIXES and not member.filename.lower().endswith(".nii.gz"):
-        raise UnreadableScanError(f"{member.filename!r} is an archive inside the archive: unpack it first")
+
+
+def inner_archives(archive: Path) -> list[str]:
+    """The names of the archives inside of a zip archive that `unpacked` took, which stay packed."""
+    with zipfile.ZipFile(archive) as opened:
+        return [name for name in opened.namelist() if is_archive(name)]
 
 
 def _refuse_bomb(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
@@ -40,22 +49,26 @@ def _refuse_bomb(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
 
 @contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
-    """Unpack a zip archive into a temporary folder that lives as long as the context.
+    """Unpack a zip archive into a temporary folder that lives as long as the context; archives inside are left out.
+
+    Backslashes in names are taken for separators, as Windows means them.
 
     Sizes are those that the archive declares; the unpacker stops there, so a lie cannot exceed the limits.
 
     Raises:
-        UnreadableScanError: the archive is corrupt or encrypted, holds links, archives, or names that lead out of it,
+        UnreadableScanError: the archive is corrupt or encrypted, holds links or names that lead out of it,
             or exceeds 20,000 files, 8 GiB, or 200 times its packed size.
     """
     with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
         try:
             with zipfile.ZipFile(archive) as opened:
-                members = [m for m in opened.infolist() if not m.filename.endswith("/")]
+                for member in opened.infolist():
+                    member.filename = member.filename.replace("\\", "/")  # as Windows' own packer writes it
+                members = [m for m in opened.infolist() if not m.is_dir()]
                 for member in members:
                     _refuse_member(member)
                 _refuse_bomb(archive, members)
-                for member in members:
+                for member in (m for m in members if not is_archive(m.filename)):
                     opened.extract(member, folder)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             raise UnreadableScanError(

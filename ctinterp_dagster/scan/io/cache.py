@@ -1,7 +1,7 @@
 """Headers of DICOM files, read again only where a file is not what it was."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
 from ctinterp_dagster.scan.io.grid import Plane
 
-FORMAT = 1  # another one, and what was kept is forgotten
+FORMAT = 2  # another one, and what was kept is forgotten
 
 
 class HeaderCache:
     """The headers of files below a folder, kept beside the site's key, readable by its owner only.
 
-    A file is known by its path, size and time of change. Patients are kept, and given, as pseudonyms. What cannot be
-    read is not kept.
+    A file is known by its path, size and time of change. Patients are kept, and given, as pseudonyms; titles of
+    series, and what cannot be read, are not kept.
     """
 
     def __init__(self, root: Path) -> None:
@@ -41,7 +41,7 @@ class HeaderCache:
             self._asked[name] = known
             return _header(file, known[1])
         header = read_header(file)
-        header = replace(header, patient=pseudonym(header.patient, self._key) if header.patient else "")
+        header = replace(header, title="", patient=pseudonym(header.patient, self._key) if header.patient else "")
         self._asked[name] = (stamp, _record(header))
         return header
 
@@ -56,17 +56,22 @@ class HeaderCache:
 
 
 def _record(header: DicomFile) -> dict[str, Any]:
-    planes = [(p.frame, p.position_mm, p.orientation, p.pixel_mm, p.size) for p in header.planes]
-    record = asdict(replace(header, planes=()))
+    record = asdict(header)
     del record["file"]
-    return record | {"rescales": list(header.rescales), "planes": planes}
+    for plane in record["planes"]:
+        del plane["file"]
+    return record | {"rescale_types": sorted(header.rescale_types)}
 
 
 def _header(file: Path, record: Mapping[str, Any]) -> DicomFile:
-    def rescales() -> Iterator[tuple[float, float] | None]:
-        for pair in record["rescales"]:
-            yield None if pair is None else (pair[0], pair[1])
-
-    planes = (Plane(file, frame, *map(tuple, values)) for frame, *values in record["planes"])
-    made = {"image_type": tuple(record["image_type"]), "rescales": frozenset(rescales()), "planes": tuple(planes)}
+    planes = (Plane(file, **{key: _tuple(value) for key, value in plane.items()}) for plane in record["planes"])
+    made = {
+        "image_type": tuple(record["image_type"]),
+        "rescale_types": frozenset(record["rescale_types"]),
+        "planes": tuple(planes),
+    }
     return DicomFile(file=file, **(dict(record) | made))
+
+
+def _tuple(value: object) -> Any:
+    return tuple(value) if isinstance(value, list) else value

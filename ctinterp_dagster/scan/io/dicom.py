@@ -1,4 +1,4 @@
-"""DICOM series: headers with pydicom, pixels with GDCM through SimpleITK."""
+"""DICOM series: headers with pydicom, and what they say of a scan."""
 
 import math
 import re
@@ -7,12 +7,11 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
-import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
@@ -25,7 +24,6 @@ from pydicom.uid import (
 from ctinterp_dagster.errors import (
     DerivedError,
     GeometryError,
-    MixedRescaleError,
     MixedSeriesError,
     NotCtError,
     SecondaryCaptureError,
@@ -33,10 +31,11 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
     WrongUnitsError,
 )
-from ctinterp_dagster.scan.io.grid import Grid, Plane, regular_grid, without_scout
-from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_segments, refuse_size
+from ctinterp_dagster.scan.io.grid import MARKS, Grid, Plane, regular_grid, without_scout
+from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_inflation, refuse_size
+from ctinterp_dagster.scan.io.pixels import Stored, stored_values
 from ctinterp_dagster.scan.io.source import Scan
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import Volume
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
@@ -53,10 +52,13 @@ BROKEN = (
     ValueError, struct.error, zlib.error,
 )  # fmt: skip
 TAGS = [
-    "SOPClassUID", "ImageType", "Modality", "PatientID", "SeriesInstanceUID", "SeriesNumber", "SliceThickness",
-    "ConvolutionKernel", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
+    "SeriesNumber", "SeriesDescription", "SeriesDate", "InstanceNumber", "ImagesInAcquisition",
+    "NumberOfSeriesRelatedInstances", "SliceThickness", "ConvolutionKernel", "FrameOfReferenceUID",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "ModalityLUTSequence", "BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    *(keyword for keywords in MARKS.values() for keyword in keywords),
 ]  # fmt: skip
 
 
@@ -66,16 +68,22 @@ class DicomFile:
 
     Attributes:
         file: where it is.
+        instance: SOPInstanceUID (0008,0018).
+        study: StudyInstanceUID (0020,000D).
         series: SeriesInstanceUID (0020,000E).
         number: SeriesNumber (0020,0011), 0 where absent.
+        title: SeriesDescription (0008,103E) and SeriesDate (0008,0021). May name a person.
         patient: PatientID (0010,0020).
+        counted: InstanceNumber (0020,0013), 0 where absent.
+        expected: ImagesInAcquisition (0020,1002) or NumberOfSeriesRelatedInstances (0020,1209), 0 where absent.
+        frames: NumberOfFrames (0028,0008), 1 where absent.
+        photometric: PhotometricInterpretation (0028,0004).
         modality: Modality (0008,0060).
         image_type: ImageType (0008,0008).
         sop_class: SOPClassUID (0008,0016).
-        thickness_mm: SliceThickness (0018,0050).
         kernel: ConvolutionKernel (0018,1210).
-        rescales: the distinct (RescaleSlope, RescaleIntercept) of its planes, None where a plane has none.
-        rescale_type: RescaleType (0028,1054), HU where absent as DICOM has it for CT.
+        rescale_types: the distinct RescaleType (0028,1054) of its planes, HU where absent as DICOM has it for CT;
+            MODALITY LUT where a table takes the place of the rescale.
         burned_in: BurnedInAnnotation (0028,0301) is YES.
         frame_of_reference: FrameOfReferenceUID (0020,0052).
         missing_bytes: how many bytes of uncompressed pixels the file lacks at its end.
@@ -83,16 +91,21 @@ class DicomFile:
     """
 
     file: Path
+    instance: str
+    study: str
     series: str
     number: int
+    title: str
     patient: str
+    counted: int
+    expected: int
+    frames: int
+    photometric: str
     modality: str
     image_type: tuple[str, ...]
     sop_class: str
-    thickness_mm: float | None
     kernel: str
-    rescales: frozenset[tuple[float, float] | None]
-    rescale_type: str
+    rescale_types: frozenset[str]
     burned_in: bool
     frame_of_reference: str
     missing_bytes: int
@@ -122,6 +135,10 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "\\".join(_values(dataset, keyword))
 
 
+def _whole(dataset: Dataset, keyword: str, absent: int = 0) -> int:
+    return int((*_numbers(dataset, keyword), absent)[0])
+
+
 def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     try:
         return tuple(float(v) for v in _values(dataset, keyword) if v)
@@ -147,7 +164,8 @@ def _frame_groups(dataset: Dataset) -> list[Dataset]:
     return flat or [dataset]
 
 
-def _plane(dataset: Dataset, file: Path, frame: int, size: tuple[int, int]) -> Plane | None:
+def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple[int, int]) -> Plane | None:
+    """One frame's place and values, by its own attributes; what it does not say, the `whole` file does."""
     position = _numbers(dataset, "ImagePositionPatient")
     orientation = _numbers(dataset, "ImageOrientationPatient")
     pixel = _numbers(dataset, "PixelSpacing")
@@ -160,12 +178,19 @@ def _plane(dataset: Dataset, file: Path, frame: int, size: tuple[int, int]) -> P
             f"position {position}, orientation {orientation}, pixel spacing {pixel} mm do not place the image: "
             "expected finite numbers, unit vectors and a positive spacing"
         )
-    return Plane(file, frame, position, orientation, pixel, size)
+    thickness = (*_numbers(dataset, "SliceThickness"), *_numbers(whole, "SliceThickness"), None)[0]
+    marks = tuple("".join(_text(dataset, k) or _text(whole, k) for k in keywords) for keywords in MARKS.values())
+    return Plane(file, frame, position, orientation, pixel, size, thickness, _rescale(dataset), marks)
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float] | None:
     slope, intercept = _numbers(dataset, "RescaleSlope"), _numbers(dataset, "RescaleIntercept")
-    return (slope[0], intercept[0]) if slope and intercept else None
+    usable = slope and intercept and slope[0] and np.isfinite([slope[0], intercept[0]]).all()
+    return (slope[0], intercept[0]) if usable else None
+
+
+def _rescale_type(dataset: Dataset) -> str:
+    return "MODALITY LUT" if "ModalityLUTSequence" in dataset else _text(dataset, "RescaleType").upper() or "HU"
 
 
 def _missing_bytes(dataset: Dataset, after_header: int) -> int:
@@ -174,7 +199,7 @@ def _missing_bytes(dataset: Dataset, after_header: int) -> int:
     Source: DICOM PS3.3 C.7.6.3 (image pixel); PS3.5, 7.1 (the element's tag, VR and length take 8 or 12 bytes).
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-    if syntax.is_compressed or "BitsAllocated" not in dataset:
+    if syntax.is_compressed or syntax.is_deflated or "BitsAllocated" not in dataset:
         return 0
     tag = 8 if syntax.is_implicit_VR else 12
     sizes = [int(dataset.get(k) or 1) for k in ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")]
@@ -182,28 +207,33 @@ def _missing_bytes(dataset: Dataset, after_header: int) -> int:
 
 
 def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) -> DicomFile:
-    frames = _frame_groups(dataset)
-    size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
-    count = max(len(frames), int((*_numbers(dataset, "NumberOfFrames"), 1)[0]))
-    refuse_size(file.name, file.stat().st_size, 4 * count * size[0] * size[1])
-    planes = [_plane(frame, file, k, size) for k, frame in enumerate(frames)]
-    thickness = (*_numbers(dataset, "SliceThickness"), *_numbers(frames[0], "SliceThickness"))
+    groups = _frame_groups(dataset)
+    size = (_whole(dataset, "Rows"), _whole(dataset, "Columns"))
+    frames = _whole(dataset, "NumberOfFrames", 1)
+    refuse_size(file.name, file.stat().st_size, 4 * max(len(groups), frames) * size[0] * size[1])
+    planes = [_plane(group, dataset, file, k, size) for k, group in enumerate(groups)]
+    placed = all(size) and all(planes) and frames == len(planes)
     return DicomFile(
         file=file,
+        instance=_text(dataset, "SOPInstanceUID"),
+        study=_text(dataset, "StudyInstanceUID"),
         series=_text(dataset, "SeriesInstanceUID"),
-        number=int((*_numbers(dataset, "SeriesNumber"), 0)[0]),
+        number=_whole(dataset, "SeriesNumber"),
+        title=" ".join(filter(None, (_text(dataset, "SeriesDescription"), _text(dataset, "SeriesDate")))),
         patient=_text(dataset, "PatientID"),
+        counted=_whole(dataset, "InstanceNumber"),
+        expected=max(_whole(dataset, "ImagesInAcquisition"), _whole(dataset, "NumberOfSeriesRelatedInstances")),
+        frames=frames,
+        photometric=_text(dataset, "PhotometricInterpretation") or "MONOCHROME2",
         modality=_text(dataset, "Modality"),
         image_type=_values(dataset, "ImageType"),
         sop_class=sop_class,
-        thickness_mm=thickness[0] if thickness else None,
-        kernel=_text(dataset, "ConvolutionKernel") or _text(frames[0], "ConvolutionKernel"),
-        rescales=frozenset(_rescale(frame) for frame in frames),
-        rescale_type=_text(frames[0], "RescaleType").upper() or "HU",
+        kernel=_text(dataset, "ConvolutionKernel") or _text(groups[0], "ConvolutionKernel"),
+        rescale_types=frozenset(_rescale_type(group) for group in groups),
         burned_in=_text(dataset, "BurnedInAnnotation") == "YES",
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
         missing_bytes=missing_bytes,
-        planes=tuple(p for p in planes if p) if all(size) and all(planes) else (),
+        planes=tuple(p for p in planes if p) if placed else (),
     )
 
 
@@ -217,6 +247,7 @@ def read_header(file: Path) -> DicomFile:
     try:
         with warnings.catch_warnings(), file.open("rb") as handle:
             warnings.simplefilter("ignore")  # malformed private or textual tags do not matter here
+            refuse_inflation(file)
             dataset = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=TAGS)
             sop_class = _text(dataset, "SOPClassUID") or _text(dataset.file_meta, "MediaStorageSOPClassUID")
             missing_bytes = _missing_bytes(dataset, file.stat().st_size - handle.tell())
@@ -236,9 +267,9 @@ def check_series(files: Sequence[DicomFile]) -> Grid:
         NotCtError: no slice among the images, or another modality.
         DerivedError: a projection, a map or a reformat, by ImageType or by planes that are not axial.
         TruncatedScanError: a file is too short for its pixels.
-        MixedSeriesError: several patients, sizes, orientations (MixedOrientationError) or rescales (MixedRescaleError).
-        WrongUnitsError: no rescale to HU.
-        GeometryError: a CT image without a place in space.
+        MixedSeriesError: several patients, sizes or orientations (MixedOrientationError).
+        WrongUnitsError: no rescale to HU, or colours.
+        GeometryError: a CT image, or a frame, without a place in space.
         SliceSpacingError, GantryTiltError, TooFewSlicesError: see `regular_grid`.
     """
     slices = [f for f in files if not f.is_companion]
@@ -260,7 +291,6 @@ def check_series(files: Sequence[DicomFile]) -> Grid:
             f"planes face {normal.round(3).tolist()} (LPS), a sagittal or coronal reformat: expected axial slices, "
             "which face along z; give the series as it was acquired"
         )
-    _check_rescale(slices)
     return regular_grid(planes)
 
 
@@ -268,6 +298,11 @@ def _check_slice(file: DicomFile) -> None:
     name = file.file.name
     if file.modality != "CT":
         raise NotCtError(f"Modality of {name} is {file.modality!r}, expected 'CT': give the CT series")
+    if file.frames > 1 and not file.planes:
+        raise GeometryError(
+            f"{name} holds {file.frames} frames and not one place for each: expected one image a file, or an enhanced "
+            "CT with the position of every frame; export it again as single images"
+        )
     if not file.planes:
         raise GeometryError(f"{name} has no position, orientation or size: expected all; export it again")
     if COMPUTED.search("\\".join(file.image_type)):
@@ -275,70 +310,76 @@ def _check_slice(file: DicomFile) -> None:
             f"ImageType of {name} is {'/'.join(file.image_type)}, a map, a projection or a reformat: expected slices "
             "as reconstructed; give the series as it was acquired"
         )
+    _check_units(file)
     if file.missing_bytes:
         raise TruncatedScanError(
             f"{name} is truncated: {file.missing_bytes} bytes of its pixels are missing; export it again"
         )
 
 
-def _check_rescale(slices: Sequence[DicomFile]) -> None:
-    for file in slices:
-        if None in file.rescales or file.rescale_type not in HU_TYPES:
-            raise WrongUnitsError(
-                f"{file.file.name} has rescale {sorted(file.rescales, key=str)} of type {file.rescale_type!r}: "
-                "expected RescaleSlope and RescaleIntercept to HU; export the series with them"
-            )
-        if len(seen := slices[0].rescales | file.rescales) > 1:
-            raise MixedRescaleError(
-                f"{file.file.name} brings a second (RescaleSlope, RescaleIntercept) into the series: expected one, got "
-                f"{sorted(seen, key=str)}; separate the images"
-            )
+def _check_units(file: DicomFile) -> None:
+    rescales = {plane.rescale for plane in file.planes}
+    if None in rescales or not file.rescale_types <= HU_TYPES:
+        raise WrongUnitsError(
+            f"{file.file.name} has rescale {sorted(rescales, key=str)} of type "
+            f"{', '.join(sorted(file.rescale_types))}: expected RescaleSlope and RescaleIntercept to HU; export the "
+            "series with them"
+        )
+    if not file.photometric.startswith("MONOCHROME"):
+        raise WrongUnitsError(
+            f"PhotometricInterpretation of {file.file.name} is {file.photometric!r}, colours: expected MONOCHROME2 or "
+            "MONOCHROME1 with a rescale to HU; give the series as it was reconstructed"
+        )
 
 
-def _pixels(file: Path) -> FloatArray:
-    """(frames, y, x) HU of one file; GDCM decodes it and applies slope and intercept, in float32."""
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(file))
-    reader.SetOutputPixelType(SimpleITK.sitkFloat32)
+def _frames(file: Path) -> Stored:
+    """(frames, y, x) stored values of one file."""
     try:
-        refuse_depth(file)
-        refuse_segments(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(file, force=True)
+            refuse_depth(dataset, file.name)
+            return stored_values(dataset)
     except BROKEN as error:
-        raise UnreadableScanError(f"{file.name} is no readable DICOM file: {error}; export it again") from error
-    try:
-        array: FloatArray = SimpleITK.GetArrayFromImage(reader.Execute())
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].rpartition("): ")[2]
+        said = " ".join(str(error).split())
         raise UnreadableScanError(
-            f"pixels of {file.name} cannot be decoded ({reason}): truncated or a broken code stream; export it again"
+            f"pixels of {file.name} cannot be decoded ({said}): truncated or a broken code stream; export it again"
         ) from error
-    return array.reshape(-1, *array.shape[-2:])
 
 
-def read_series(files: Sequence[Path]) -> Scan:
-    """Read one DICOM series.
+def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
+    """Read one DICOM series, each slice by its own rescale.
+
+    Args:
+        files: its files.
+        frames: the frames of each file that belong to it; all of them where empty.
 
     Raises:
         ScanError: see `check_series`; UnreadableScanError also where the pixels cannot be decoded.
     """
     headers = [read_header(f) for f in files]
+    if frames:
+        headers = [
+            replace(h, planes=tuple(p for p in h.planes if p.frame in own))
+            for h, own in zip(headers, frames, strict=True)
+        ]
     grid = check_series(headers)
-    places: dict[Path, list[tuple[int, int]]] = defaultdict(list)
+    places: dict[Path, list[tuple[int, Plane]]] = defaultdict(list)
     for k, plane in enumerate(grid.planes):
-        places[plane.file].append((k, plane.frame))
+        places[plane.file].append((k, plane))
     hu = np.empty((len(grid.planes), *grid.planes[0].size), dtype=np.float32)
     for file, slots in places.items():
-        frames = _pixels(file)
-        if frames.shape[1:] != hu.shape[1:] or len(frames) <= max(frame for _, frame in slots):
+        stored = _frames(file)
+        if stored.shape[1:] != hu.shape[1:] or len(stored) <= max(plane.frame for _, plane in slots):
             raise UnreadableScanError(
-                f"{file.name} decodes to {frames.shape} (frames, rows, columns), its header says {len(slots)} of "
+                f"{file.name} decodes to {stored.shape} (frames, rows, columns), its header says {len(slots)} of "
                 f"{hu.shape[1:]}: export it again"
             )
-        for k, frame in slots:
-            hu[k] = frames[frame]
+        for k, plane in slots:
+            slope, intercept = plane.rescale or (1.0, 0.0)
+            hu[k] = stored[plane.frame] * slope + intercept
     used = [h for h in headers if h.file in places]
-    thickness = {h.thickness_mm for h in used}
+    thickness = {plane.thickness_mm for plane in grid.planes}
     return Scan(
         volume=Volume(hu, grid.spacing_mm, grid.origin_mm, grid.direction),
         patient=used[0].patient,

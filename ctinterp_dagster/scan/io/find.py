@@ -3,7 +3,8 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,13 @@ from ctinterp_dagster.errors import (
     TruncatedScanError,
     UnreadableScanError,
 )
-from ctinterp_dagster.scan.io.archive import ARCHIVE_SUFFIXES, unpacked
+from ctinterp_dagster.scan.io.archive import inner_archives, is_archive, unpacked
 from ctinterp_dagster.scan.io.cache import HeaderCache
 from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
 from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
 from ctinterp_dagster.scan.io.grid import Grid
-from ctinterp_dagster.scan.io.source import Found, Kind, Place, Scan
+from ctinterp_dagster.scan.io.parts import incomplete, scans_of, without_copies
+from ctinterp_dagster.scan.io.source import Found, Place, Scan
 
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC keeps a file
@@ -30,10 +32,10 @@ ENDS_EARLY = re.compile(r"end-of-stream|Expected \d+ bytes, got|fread got only")
 
 
 def _looks_like_dicom(file: Path) -> bool:
-    """DICM after a preamble of 128 bytes, or, in old files without one, an element of group 0008 at the start."""
+    """DICM after a preamble of 128 bytes; in files without one an element of group 0008, or group 0002's length."""
     with file.open("rb") as handle:
         head = handle.read(132)
-    return head[128:] == b"DICM" or head[:2] == b"\x08\x00"
+    return head[128:] == b"DICM" or head[:2] == b"\x08\x00" or head[:8] == b"\x02\x00\x00\x00UL\x04\x00"
 
 
 def _kind(file: Path) -> Literal["dicom", "nifti", "itk", "zip", "archive", "other"]:
@@ -44,8 +46,8 @@ def _kind(file: Path) -> Literal["dicom", "nifti", "itk", "zip", "archive", "oth
         return "itk"
     if name.endswith(".zip"):
         return "zip"
-    if file.suffix.lower() in ARCHIVE_SUFFIXES:
-        return "archive"
+    if is_archive(name):
+        return "other" if name.endswith(".pack.gz") else "archive"  # Java's packed code: a viewer beside scans
     return "dicom" if name.endswith(DICOM_SUFFIXES) or _looks_like_dicom(file) else "other"
 
 
@@ -83,13 +85,32 @@ def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
     return "" if folder == "." else f"{folder}/"
 
 
-def _series(name: str, files: Sequence[DicomFile]) -> Found:
-    refusal = place = None
-    try:
-        place = _place(check_series(files), files)
-    except ScanError as error:
-        refusal = _located(name, error)
-    return Found(name, "dicom", tuple(f.file for f in files), refusal=refusal, uid=files[0].series, place=place)
+def _series(name: str, files: Sequence[DicomFile], told: tuple[str, ...]) -> Iterator[Found]:
+    """The scans of one series without copies: mostly one."""
+    parts = scans_of(files)
+    for number, (part, why) in enumerate(parts, start=1):
+        own = name if len(parts) == 1 else f"{name}-part-{number}"
+        refusal = place = None
+        try:
+            place = _place(check_series(part), part)
+        except ScanError as error:
+            refusal = _located(own, error)
+        frames = tuple(tuple(p.frame for p in f.planes) for f in part) if len(parts) > 1 else ()
+        yield _found(own, part, refusal, place, frames, (*told, *why, *incomplete(files)))
+
+
+def _found(
+    name: str,
+    files: Sequence[DicomFile],
+    refusal: ScanError | None,
+    place: Place | None = None,
+    frames: tuple[tuple[int, ...], ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> Found:
+    return Found(
+        name, "dicom", tuple(f.file for f in files), None, refusal, files[0].series, place, frames,
+        next((f.title for f in files if not f.is_companion), files[0].title), warnings,
+    )  # fmt: skip
 
 
 def _place(grid: Grid, files: Sequence[DicomFile]) -> Place:
@@ -102,7 +123,7 @@ def _place(grid: Grid, files: Sequence[DicomFile]) -> Place:
 def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
     """One entry a series, wherever its files lie; companions without slices only where their folder has no series."""
     found = []
-    by_series: dict[str, list[DicomFile]] = defaultdict(list)
+    by_series: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
     for file in files:
         try:
             header = read(file)
@@ -110,25 +131,53 @@ def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dicom
             found.append(_unreadable(file.relative_to(root).as_posix(), [file], error))
         else:
             if header.sop_class != DICOMDIR_CLASS:
-                by_series[header.series].append(header)
-    groups = [by_series[uid] for uid in sorted(by_series)]
+                by_series[_series_key(header)].append(header)
+    groups = [group for key in sorted(by_series) for group in _by_owner(by_series[key])]
     folders = {f.file.parent for group in groups for f in group if not f.is_companion}
     names: dict[str, int] = defaultdict(int)
     for group in groups:
         if all(f.is_companion and f.file.parent in folders for f in group):
             continue
-        name = f"{_common_folder(group, root)}series-{group[0].number:04d}"
+        refusal: ScanError | None = None
+        try:
+            kept, copies = without_copies(group)
+        except ScanError as error:
+            kept, copies, refusal = group, (), error
+        name = f"{_common_folder(kept, root)}series-{kept[0].number:04d}"
         names[name] += 1
-        found.append(_series(name if names[name] == 1 else f"{name}-{names[name]}", group))
+        name = name if names[name] == 1 else f"{name}-{names[name]}"
+        found.extend([_found(name, group, _located(name, refusal))] if refusal else _series(name, kept, copies))
     return found
+
+
+def _series_key(file: DicomFile) -> tuple[str, ...]:
+    """What the files of one series share: its UID or, where that is blank, all else that tells series apart."""
+    return (file.series,) if file.series else ("", str(file.file.parent), file.patient, file.study, str(file.number))
+
+
+def _by_owner(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
+    """Files of one SeriesInstanceUID by patient and study, where each of their folders names one: a UID used twice."""
+    owners: dict[tuple[str, str], list[DicomFile]] = defaultdict(list)
+    folders: dict[Path, set[tuple[str, str]]] = defaultdict(set)
+    for file in files:
+        owners[file.patient, file.study].append(file)
+        folders[file.file.parent].add((file.patient, file.study))
+    return list(owners.values()) if all(len(named) == 1 for named in folders.values()) else [list(files)]
 
 
 def _zip_scans(archive: Path, name: str) -> list[Found]:
     try:
         with unpacked(archive) as folder:
             found = _folder_scans(list(_visible_files(folder)), folder)
+            inner = inner_archives(archive)
+            named = f"{len(inner)} archive(s) inside, such as {inner[0]!r}" if inner else ""
             if not found:
-                raise UnreadableScanError("the archive holds no scan: expected DICOM, NIfTI, MetaImage or NRRD")
+                raise UnreadableScanError(
+                    f"the archive holds no scan but {named}: unpack it first, and give what it holds"
+                    if inner
+                    else "the archive holds no scan: expected DICOM, NIfTI, MetaImage or NRRD"
+                )
+            told = (f"{named}, passed over: unpack what holds a scan",) if inner else ()
             return [
                 replace(
                     f,
@@ -136,6 +185,7 @@ def _zip_scans(archive: Path, name: str) -> list[Found]:
                     files=tuple(file.relative_to(folder) for file in f.files),
                     archive=archive,
                     refusal=_located(name, f.refusal) if f.refusal else None,
+                    warnings=(*f.warnings, *told),
                 )
                 for f in found
             ]
@@ -210,21 +260,33 @@ def _choose(path: Path, series: str | None) -> Found:
     chosen = [f for f in found if series in {f.name, f.uid}] if series else []
     if len(chosen) == 1:
         return chosen[0]
-    names = ", ".join(f"{f.name!r}" + (f" (refused: {f.refusal.reason})" if f.refusal else "") for f in found)
-    asked = "none was chosen" if series is None else f"none is named {series!r}"
-    raise MixedSeriesError(f"{path.name} holds {len(found)} scan(s) and {asked}: choose one of {names}")
+    asked = "none was chosen" if series is None else f"{len(chosen) or 'none'} of them named {series!r}"
+    raise MixedSeriesError(
+        f"{path} holds {len(found)} scan(s), {asked}: choose one by its name (--series): "
+        f"{'; '.join(_described(f) for f in chosen or found)}"
+    )
 
 
-def _read(kind: Kind, files: Sequence[Path]) -> Scan:
-    if kind == "dicom":
-        return read_series(files)
+def _described(found: Found) -> str:
+    """A scan in words to choose it by."""
+    slices = f"{found.place.size[0]} slices every {found.place.spacing_mm[0]:.4g} mm" if found.place else ""
+    refused = f"refused: {found.refusal.reason}" if found.refusal else ""
+    said = ", ".join(filter(None, (found.title, slices, refused)))
+    return f"{found.name!r} ({said})" if said else repr(found.name)
+
+
+def _read(found: Found, files: Sequence[Path]) -> Scan:
+    if found.kind == "dicom":
+        return read_series(files, found.frames)
     try:
-        volume = read_nifti(files[0]) if kind == "nifti" else read_itk(files[0])
+        volume = read_nifti(files[0]) if found.kind == "nifti" else read_itk(files[0])
     except UnreadableScanError as error:
         if ENDS_EARLY.search(str(error)):
             raise TruncatedScanError(str(error)) from error
         raise
-    return Scan(volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=kind, burned_in_annotation=False)
+    return Scan(
+        volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=found.kind, burned_in_annotation=False
+    )
 
 
 def read_scan(source: Found | Path, series: str | None = None) -> Scan:
@@ -243,9 +305,8 @@ def read_scan(source: Found | Path, series: str | None = None) -> Scan:
     if found.refusal is not None:
         raise found.refusal
     try:
-        if found.archive is None:
-            return replace(_read(found.kind, found.files), found=found)
-        with unpacked(found.archive) as folder:
-            return replace(_read(found.kind, [folder / file for file in found.files]), found=found)
+        with unpacked(found.archive) if found.archive else nullcontext(Path()) as folder:
+            scan = _read(found, [folder / file for file in found.files])
     except ScanError as error:
         raise _located(found.name, error) from error
+    return replace(scan, found=found, warnings=(*found.warnings, *scan.warnings))

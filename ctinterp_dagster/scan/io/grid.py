@@ -1,6 +1,7 @@
 """From the planes of a DICOM series to one regular grid, or a reason why there is none."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +22,34 @@ from ctinterp_dagster.errors import (
 
 Array = npt.NDArray[np.float64]
 
-# A slice's centre may lie this far from the regular grid: one hundredth of the slice distance, but not less than what
-# rounding of positions to 0.1 mm brings.
+# A slice's centre may lie this far from the regular grid that fits best: one hundredth of the slice distance, but not
+# less than what rounding each coordinate to 0.1 mm brings.
 GRID_TOLERANCE = 0.01
-GRID_TOLERANCE_MM = 0.05
+ROUNDING_MM = 0.05
 # 0.1 degree displaces the last slice of a 300 mm scan by 0.5 mm, less than a pixel.
 TILT_TOLERANCE_DEG = 0.1
 # Orientations that agree to this are one: DICOM's decimal strings are often rounded to 4 to 6 digits.
 ORIENTATION_TOLERANCE = 1e-3
+# So many steps at either end make a slice distance of their own.
+LEAST_STEPS = 3
+# What tells two scans of one series apart, by name; the attributes of which the name is said, put together. Those from
+# LATE on tell only slices that lie at the same place: times of reconstruction, and settings.
+MARKS = {
+    "AcquisitionNumber": ("AcquisitionNumber", "FrameAcquisitionNumber"),
+    "TemporalPosition": ("TemporalPositionIdentifier", "TemporalPositionIndex"),
+    "StackID": ("StackID",),
+    "cardiac phase": ("NominalPercentageOfCardiacPhase",),
+    "TriggerTime": ("TriggerTime",),
+    "time of acquisition": ("AcquisitionDate", "AcquisitionTime"),
+    "AcquisitionDateTime": ("AcquisitionDateTime",),
+    "time of the frame": ("FrameAcquisitionDateTime",),
+    "ContentTime": ("ContentDate", "ContentTime"),
+    "KVP": ("KVP",),
+    "ConvolutionKernel": ("ConvolutionKernel",),
+    "ImageType": ("ImageType",),
+    "SliceThickness": ("SliceThickness",),
+}
+LATE = list(MARKS).index("ContentTime")
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,9 @@ class Plane:
         orientation: ImageOrientationPatient (0020,0037), direction of a row, then of a column.
         pixel_mm: PixelSpacing (0028,0030): distance of rows, distance of columns.
         size: Rows (0028,0010), Columns (0028,0011).
+        thickness_mm: SliceThickness (0018,0050).
+        rescale: RescaleSlope (0028,1053), RescaleIntercept (0028,1052); None where one is missing.
+        marks: what may tell it from another plane at the same place, in the order of `MARKS`.
     """
 
     file: Path
@@ -50,6 +74,9 @@ class Plane:
     orientation: tuple[float, ...]
     pixel_mm: tuple[float, ...]
     size: tuple[int, int]
+    thickness_mm: float | None = None
+    rescale: tuple[float, float] | None = None
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +85,8 @@ class Grid:
 
     Attributes:
         planes: sorted along the slice normal.
-        spacing_mm: (z, y, x); z is measured on the positions, never taken from a tag.
-        origin_mm: LPS position of the first plane's first pixel.
+        spacing_mm: (z, y, x); z is that of the regular grid that fits the positions best, never taken from a tag.
+        origin_mm: LPS position of the first plane's first pixel, on that grid.
         direction: (3, 3), columns are the directions of x, y and z.
     """
 
@@ -97,22 +124,96 @@ def _refuse_mixture(planes: Sequence[Plane]) -> None:
                 )
 
 
-def _refuse_gaps(along_mm: Array, planes: Sequence[Plane]) -> None:
+def named(plane: Plane, other: Plane) -> tuple[str, str]:
+    """The names of two planes' files, with as much of their folders as tells them apart."""
+    parents = [plane.file.parent, other.file.parent]
+    top = Path(os.path.commonpath(parents))
+    one, two = (
+        p.file.relative_to(top).as_posix() + (f" (frame {p.frame + 1})" if p.frame else "") for p in (plane, other)
+    )
+    return one, two
+
+
+def along_normal(planes: Sequence[Plane]) -> tuple[list[Plane], Array, Array, Array]:
+    """Planes sorted along their normal, how far each lies along it and off it, and the directions (3, 3) of x, y, z.
+
+    Returns:
+        planes; (n,) mm along the normal from the first; (n, 3) mm across it; directions as columns.
+
+    Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
+    """
+    row = np.array(planes[0].orientation[:3])
+    row /= np.linalg.norm(row)
+    normal = np.cross(row, planes[0].orientation[3:])
+    normal /= np.linalg.norm(normal)
+    ordered = sorted(planes, key=lambda p: (float(normal @ p.position_mm), p.file, p.frame))
+    offsets = np.array([p.position_mm for p in ordered]) - np.array(ordered[0].position_mm)
+    along = offsets @ normal
+    return ordered, along, offsets - along[:, None] * normal, np.stack([row, np.cross(normal, row), normal], axis=1)
+
+
+def rounding_mm(normal: Array) -> float:
+    """How far along the normal a position may lie from where it was, once its coordinates are rounded to 0.1 mm."""
+    return ROUNDING_MM * float(np.abs(normal).sum()) + 1e-6
+
+
+def usual_step(along_mm: Array) -> float:
+    """The distance of neighbours, gaps left out."""
+    steps = np.diff(along_mm)
+    return float(steps[steps < 1.5 * np.median(steps)].mean())
+
+
+def deviation_mm(along_mm: Array) -> float:
+    """The largest distance of sorted positions from the regular grid that makes it smallest (Chebyshev's line)."""
+    index = np.arange(len(along_mm))
+    low, high = float(np.diff(along_mm).min()), float(np.diff(along_mm).max())
+    for _ in range(60):  # the width is convex in the step: thirds are cut off until nothing is left
+        third = (high - low) / 3
+        one, two = np.ptp(along_mm - (low + third) * index), np.ptp(along_mm - (high - third) * index)
+        low, high = (low, high - third) if one <= two else (low + third, high)
+    return float(np.ptp(along_mm - low * index)) / 2
+
+
+def is_regular(along_mm: Array, rounding: float) -> bool:
+    """Whether sorted positions lie on a regular grid, each at a place of its own."""
+    steps = np.diff(along_mm)
+    return bool(steps.min() > ROUNDING_MM) and deviation_mm(along_mm) <= max(
+        GRID_TOLERANCE * usual_step(along_mm), rounding
+    )
+
+
+def _refuse_change(steps: Array, planes: Sequence[Plane], rounding: float) -> None:
+    """Refuse slices of one distance followed by slices of another one, at most one odd step between."""
+    ends = float(steps[:LEAST_STEPS].mean()), float(steps[-LEAST_STEPS:].mean())
+    near = [np.abs(steps - end) <= 2 * rounding for end in ends]
+    before, after = (len(steps) if n.all() else int(np.argmin(n)) for n in (near[0], near[1][::-1]))
+    if before + after in (len(steps) - 1, len(steps)) and min(before, after) >= LEAST_STEPS:
+        raise UnevenSpacingError(
+            f"the slice distance changes from {ends[0]:.3f} to {ends[1]:.3f} mm at {planes[before].file.name!r}, and "
+            "SliceThickness does not say so: expected one distance; export the series again, whole, or give the slices "
+            "of one distance"
+        )
+
+
+def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> None:
     """Refuse positions along the normal, sorted, that do not lie on a regular grid."""
     steps = np.diff(along_mm)
-    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
-    tolerance = max(GRID_TOLERANCE * usual, GRID_TOLERANCE_MM)
     k = int(np.argmin(steps))
-    if steps[k] < GRID_TOLERANCE_MM:
+    if steps[k] <= ROUNDING_MM:
+        one, other = named(planes[k], planes[k + 1])
         raise DuplicateSlicesError(
-            f"{planes[k].file.name} and {planes[k + 1].file.name} lie at the same place ({along_mm[k]:.2f} mm along "
-            "the normal): expected one image a position; remove the copy, or separate the acquisitions"
+            f"{one!r} and {other!r} differ and lie at the same place ({along_mm[k]:.2f} mm along the normal), and no "
+            "acquisition number, time or phase tells two scans: expected one image a position; give one folder, or "
+            "separate the images"
         )
-    grid = np.linspace(along_mm[0], along_mm[-1], len(along_mm))
-    if np.abs(along_mm - grid).max() <= tolerance:
+    if is_regular(along_mm, rounding):
         return
+    usual = usual_step(along_mm)
+    tolerance = max(GRID_TOLERANCE * usual, rounding)
+    _refuse_change(steps, planes, rounding)
     k = int(np.argmax(np.abs(steps - usual)))
-    where = f"between {planes[k].file.name} and {planes[k + 1].file.name}"
+    one, other = named(planes[k], planes[k + 1])
+    where = f"between {one!r} and {other!r}"
     missing = round(float(steps[k]) / usual) - 1
     if missing >= 1 and abs(steps[k] - (missing + 1) * usual) <= 2 * tolerance:
         raise MissingSlicesError(
@@ -127,16 +228,16 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane]) -> None:
 
 def _refuse_tilt(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> None:
     """Refuse planes whose origins do not lie on one line along the normal. `across_mm`: (n, 3) off that line."""
-    length = float(along_mm[-1] - along_mm[0])
-    angle = math.degrees(math.atan2(float(np.linalg.norm(across_mm[-1])), length))
-    if angle > TILT_TOLERANCE_DEG:
+    length, drift = float(along_mm[-1]), float(np.linalg.norm(across_mm[-1]))
+    rounding = 4 * ROUNDING_MM  # of a slice and of those at the ends, each along three axes
+    if drift > max(math.tan(math.radians(TILT_TOLERANCE_DEG)) * length, rounding):
         raise GantryTiltError(
-            f"slice positions run {angle:.2f} degrees off the slice normal: expected at most {TILT_TOLERANCE_DEG} "
-            "(no gantry tilt); correct the tilt by resampling first (dcm2niix does)"
+            f"slice positions run {math.degrees(math.atan2(drift, length)):.2f} degrees off the slice normal: expected "
+            f"at most {TILT_TOLERANCE_DEG} (no gantry tilt); correct the tilt first: dcm2niix writes two files of such "
+            "a series, give the one with `_Tilt_` in its name (the other stays sheared)"
         )
-    line = (along_mm - along_mm[0])[:, None] / length * across_mm[-1]
-    shift = np.linalg.norm(across_mm - line, axis=1)
-    allowed = max(0.1 * min(planes[0].pixel_mm), GRID_TOLERANCE_MM)
+    shift = np.linalg.norm(across_mm - along_mm[:, None] / length * across_mm[-1], axis=1)
+    allowed = max(0.1 * min(planes[0].pixel_mm), rounding)
     if shift.max() > allowed:
         k = int(np.argmax(shift))
         raise MixedSeriesError(
@@ -146,35 +247,28 @@ def _refuse_tilt(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> 
 
 
 def regular_grid(planes: Sequence[Plane]) -> Grid:
-    """Sort planes along their normal and place them on a grid.
+    """Sort planes along their normal and place them on the regular grid that fits best (least squares).
 
     File names and instance numbers play no part. The normal is the cross product of the row and column directions.
 
     Raises:
         TooFewSlicesError: fewer than two planes.
         MixedSeriesError: planes differ in orientation, pixel spacing, size or in-plane position.
-        SliceSpacingError: a slice is missing, doubled, or off the regular grid by more than 1 % of the slice distance
-            (or 0.05 mm where that is more).
+        SliceSpacingError: a slice is missing, doubled, or off every regular grid by more than 1 % of the slice distance
+            (or by what rounding to 0.1 mm brings, where that is more).
         GantryTiltError: the positions run off the normal by more than 0.1 degree.
-
-    Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
     """
     if len(planes) < 2:
         raise TooFewSlicesError(f"found {len(planes)} slice(s), expected at least 2: give the whole series")
     _refuse_mixture(planes)
-    row = np.array(planes[0].orientation[:3])
-    row /= np.linalg.norm(row)
-    normal = np.cross(row, planes[0].orientation[3:])
-    normal /= np.linalg.norm(normal)
-    ordered = sorted(planes, key=lambda p: (float(normal @ p.position_mm), p.file, p.frame))
-    offsets = np.array([p.position_mm for p in ordered]) - np.array(ordered[0].position_mm)
-    along = offsets @ normal
-    _refuse_gaps(along, ordered)
-    _refuse_tilt(along, offsets - along[:, None] * normal, ordered)
-    x, y, z = ordered[0].position_mm
+    ordered, along, across, direction = along_normal(planes)
+    _refuse_gaps(along, ordered, rounding_mm(direction[:, 2]))
+    _refuse_tilt(along, across, ordered)
+    start, step = np.polynomial.polynomial.polyfit(np.arange(len(along)), along, 1)
+    x, y, z = np.add(ordered[0].position_mm, round(float(start), 6) * direction[:, 2]).tolist()
     return Grid(
         planes=tuple(ordered),
-        spacing_mm=(float(along[-1]) / (len(ordered) - 1), ordered[0].pixel_mm[0], ordered[0].pixel_mm[1]),
+        spacing_mm=(round(float(step), 7), ordered[0].pixel_mm[0], ordered[0].pixel_mm[1]),
         origin_mm=(x, y, z),
-        direction=np.stack([row, np.cross(normal, row), normal], axis=1),
+        direction=direction,
     )

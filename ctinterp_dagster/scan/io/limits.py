@@ -1,13 +1,13 @@
 """What a file may claim of itself before any memory is spent on it."""
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
-from pydicom.uid import RLELossless
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ctinterp_dagster.errors import UnreadableScanError
 
@@ -15,7 +15,9 @@ from ctinterp_dagster.errors import UnreadableScanError
 MAX_BYTES = 8 * 2**30
 MAX_RATIO = 200
 SMALL_BYTES = 1 << 16  # below it the ratio says little: a small file may be all header, or one value
-# Standards need about 10 levels of sequences in sequences; GDCM and pydicom recurse, and die somewhere above 1,000.
+META_BYTES = 4096  # group 0002, which names the transfer syntax, lies within
+CHUNK_BYTES = 1 << 20
+# Standards need about 10 levels of sequences in sequences; pydicom recurses, and dies somewhere above 1,000.
 MAX_DEPTH = 64
 ITEM = b"\xfe\xff\x00\xe0"  # (FFFE,E000) in little endian, which begins an item of a sequence
 
@@ -49,38 +51,38 @@ def _sequences(level: list[Dataset], left: int) -> Iterator[Dataset]:
                 yield from dataset[tag].value
 
 
-def refuse_depth(file: Path) -> None:
+def refuse_depth(dataset: Dataset, name: str) -> None:
     """Refuse a DICOM file whose sequences lie so deep in each other that a reader that recurses would die of it.
 
     Raises:
         UnreadableScanError: more than 64 levels.
     """
-    level: list[Dataset] = [pydicom.dcmread(file, stop_before_pixels=True, force=True)]
+    level = [dataset]
     for left in reversed(range(MAX_DEPTH + 1)):
         level = list(_sequences(level, left))
         if not level:
             return
     raise UnreadableScanError(
-        f"{file.name} has more than {MAX_DEPTH} levels of sequences in sequences: damaged, or made to harm; export it "
-        "again"
+        f"{name} has more than {MAX_DEPTH} levels of sequences in sequences: damaged, or made to harm; export it again"
     )
 
 
-def refuse_segments(file: Path) -> None:
-    """Refuse run-length coded pixels without a segment in one of their frames: GDCM divides by their number.
+def refuse_inflation(file: Path) -> None:
+    """Refuse a deflated DICOM file that inflates to more than it can hold: pydicom inflates it whole.
 
     Raises:
-        UnreadableScanError: a frame has no segments.
+        UnreadableScanError: more than 8 GiB, or than 200 times the file.
+        zlib.error: its data set is not deflated.
 
-    Source: DICOM PS3.5, annex G.5 (the header of a frame begins with the number of its segments).
+    Source: DICOM PS3.5, A.5 (what follows group 0002 is deflated, without a header of its own).
     """
-    dataset = pydicom.dcmread(file, force=True, defer_size=1024)  # pixels are read where they are asked for
-    if dataset.file_meta.get("TransferSyntaxUID") != RLELossless or "PixelData" not in dataset:
-        return
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    for number, frame in enumerate(generate_frames(dataset["PixelData"].value, number_of_frames=frames), start=1):
-        if not any(frame[:4]):
-            raise UnreadableScanError(
-                f"frame {number} of {file.name} has no segments of run-length coded pixels, expected one a byte of a "
-                "pixel: damaged; export it again"
-            )
+    with file.open("rb") as handle:
+        if DeflatedExplicitVRLittleEndian.encode() not in handle.read(META_BYTES):
+            return
+        handle.seek(0)
+        read_preamble(handle, force=True)
+        read_dataset(handle, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _, __: tag >> 16 != 2)
+        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while packed := inflater.unconsumed_tail or handle.read(CHUNK_BYTES):
+            size += len(inflater.decompress(packed, CHUNK_BYTES))
+            refuse_size(file.name, file.stat().st_size, size)

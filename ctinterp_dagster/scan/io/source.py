@@ -8,6 +8,9 @@ from typing import Literal
 from ctinterp_dagster.errors import ScanError
 from ctinterp_dagster.scan.volume import Volume
 
+# What `repr` makes of a name.
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+
 Kind = Literal["dicom", "nifti", "itk", "unreadable"]
 
 
@@ -47,6 +50,9 @@ class Found:
         refusal: why it will not be read, where the headers already tell.
         uid: SeriesInstanceUID (0020,000E) of a DICOM series, else empty.
         place: whose it is and where it lies, of a DICOM series that is not refused.
+        frames: the frames of each file that belong to it; empty where all do.
+        title: SeriesDescription and SeriesDate, for a user to choose by. May name a person: not for outputs.
+        warnings: what a user should know of it and the headers already tell. May name files: `nameless` for outputs.
     """
 
     name: str
@@ -56,22 +62,36 @@ class Found:
     refusal: ScanError | None = None
     uid: str = ""
     place: Place | None = None
+    frames: tuple[tuple[int, ...], ...] = ()
+    title: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def _without_files(self, said: str) -> str:
+        """Words about it in which its k-th file is called `file k` and no folder of its files is named."""
+        names = {}
+        for number, file in enumerate(self.files, 1):
+            names[str(file)] = f"file {number}"
+            for k in range(len(file.parts)):
+                tail = "/".join(file.parts[k:])
+                names.setdefault(tail, f"file {number}")
+                names.setdefault(repr(tail), f"file {number}")
+        for folder in {folder for file in self.files for folder in file.parents}:
+            for k in range(len(folder.parts)):
+                names.setdefault(repr("/".join(folder.parts[k:])), "a folder")
+        for name in sorted(names, key=len, reverse=True):
+            said = said.replace(name, names[name])
+        return QUOTED.sub("a member", said) if self.archive or self.kind == "unreadable" else said
 
     def without_names(self, error: ScanError) -> ScanError:
-        """A refusal of it without the names of folders and files: its k-th file is called `file k`.
-
-        Names that an archive holds stand in quotes, and go with them.
-        """
+        """A refusal of it without the names of folders and files."""
         plain: BaseException = error
         while isinstance(plain.__cause__, ScanError):  # `find_scans` puts the scan's place before the message
             plain = plain.__cause__
-        said = str(plain)
-        for number, file in sorted(enumerate(self.files, 1), key=lambda item: -len(item[1].name)):
-            for name in (str(file), file.name):
-                said = said.replace(name, f"file {number}")
-        if self.archive or self.kind == "unreadable":
-            said = re.sub(r"'[^']*'", "a member", said)
-        return type(error)(said)
+        return type(error)(self._without_files(str(plain)))
+
+    def nameless(self, warning: str) -> str:
+        """A warning of it without the names of folders and files, its own and others; names stand in quotes."""
+        return QUOTED.sub("another place", self._without_files(warning))
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,8 @@ class Scan:
         kind: the format that it was read from.
         burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
         derived: ImageType (0008,0008) is DERIVED: computed from other images, as the results of ctinterp are.
+        warnings: what a user should know of a scan that is not refused, each in one line: told by every command that
+            reads one. Readers of any format put theirs here. May name files: `found.nameless` for outputs.
         found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
             may name a person.
     """
@@ -101,4 +123,5 @@ class Scan:
     kind: Kind
     burned_in_annotation: bool
     derived: bool = False
+    warnings: tuple[str, ...] = ()
     found: Found | None = None

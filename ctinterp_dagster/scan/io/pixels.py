@@ -1,0 +1,85 @@
+"""Stored values of one DICOM file: pydicom reads plain and run-length coded pixels, GDCM (in SimpleITK) the others."""
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+
+PIXELS = [
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "PixelData",
+]  # fmt: skip
+_SILENCE = threading.Lock()
+logging.getLogger("pydicom").propagate = False  # what it says of a file, our errors say
+
+Stored = npt.NDArray[Any]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Let nothing reach the process's standard error: GDCM's decoders write there, past Python and ITK's switches."""
+    with _SILENCE, Path(os.devnull).open("wb") as nothing:
+        kept = os.dup(2)
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _decoded(dataset: Dataset) -> Stored:
+    """Code streams as GDCM decodes them, which is shown a file of nothing but them.
+
+    With the whole header it would invert MONOCHROME1 before the rescale, and give all frames the rescale of the first.
+    """
+    bare = Dataset()
+    for keyword in (keyword for keyword in PIXELS if keyword in dataset):
+        bare.add(dataset[keyword])
+    bare.SOPClassUID, bare.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    reader = SimpleITK.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    with tempfile.NamedTemporaryFile(prefix="ctinterp-", suffix=".dcm") as file:
+        bare.save_as(file, enforce_file_format=True)
+        file.flush()
+        reader.SetFileName(file.name)
+        with _silence():
+            return SimpleITK.GetArrayFromImage(reader.Execute())
+
+
+def stored_values(dataset: Dataset) -> Stored:
+    """(frames, y, x) stored values of a data set of one sample a pixel, before any rescale, never inverted.
+
+    Raises:
+        ValueError, or another of `dicom.BROKEN`: its pixels cannot be decoded.
+
+    Source: DICOM PS3.3 C.7.6.3.1.2 (MONOCHROME1 is a matter of display), C.11.1 (the rescale is of stored values).
+    """
+    implicit, little = dataset.original_encoding
+    plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    syntax = dataset.file_meta.setdefault("TransferSyntaxUID", plain).value  # old files do not name theirs
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    try:
+        decoded = syntax.is_encapsulated and syntax != RLELossless
+        array = _decoded(dataset) if decoded else dataset.pixel_array
+    except RuntimeError as error:
+        raise ValueError(str(error).strip().splitlines()[-1].rpartition("): ")[2]) from error
+    return np.asarray(array).reshape(-1, *array.shape[-2:])

@@ -1,0 +1,165 @@
+"""DICOM values: HU by the standard whatever the encoding, and nothing of a library on the terminal."""
+
+import logging
+import re
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
+    RLELossless,
+)
+
+from ctinterp_dagster.errors import GeometryError, UnreadableScanError, WrongUnitsError
+from ctinterp_dagster.scan.io import find_scans, limits, read_scan
+
+from .seeds import seed
+
+Series = Callable[..., Path]
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_monochrome1_is_a_matter_of_display_and_not_of_hu(series: Series, syntax: pydicom.uid.UID, signed: int) -> None:
+    def edit(_: int, dataset: FileDataset) -> None:
+        if syntax != dataset.file_meta.TransferSyntaxUID:
+            dataset.compress(syntax)
+
+    tags = {"PhotometricInterpretation": "MONOCHROME1", "PixelRepresentation": signed}
+    volume = read_scan(series(edit=edit, **tags)).volume
+    assert volume.hu[:, 0, 3].tolist() == [100 * k + 3 - 1024 for k in range(6)]
+
+
+@pytest.mark.parametrize("name", ["DICOM, JPEG", "DICOM, JPEG 2000", "DICOM, RLE", "DICOM, implicit"])
+def test_compressed_monochrome1_has_the_hu_of_the_same_pixels_in_monochrome2(tmp_path: Path, name: str) -> None:
+    for kind in ("MONOCHROME2", "MONOCHROME1"):
+        (tmp_path / kind).mkdir()
+        for file, content in seed(name).items():
+            (tmp_path / kind / file).write_bytes(content.replace(b"MONOCHROME2", kind.encode()))
+    one, two = (read_scan(tmp_path / kind).volume.hu for kind in ("MONOCHROME1", "MONOCHROME2"))
+    np.testing.assert_array_equal(one, two)
+    assert two[:, 0, 1].tolist() == [300 * k + 1 - 1024 for k in range(4)]
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_above_those_stored_are_no_part_of_the_value(series: Series, signed: int) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        raw = np.arange(48) + 100 * k - (60 if signed else 0)
+        dataset.PixelData = ((raw & 0x0FFF) | 0x5000).astype(np.uint16).tobytes()
+
+    volume = read_scan(series(edit=edit, BitsStored=12, HighBit=11, PixelRepresentation=signed)).volume
+    assert volume.hu[:, 0, 0].tolist() == [100 * k - (60 if signed else 0) - 1024 for k in range(6)]
+
+
+def test_padding_comes_to_hu_as_any_other_value(series: Series) -> None:
+    volume = read_scan(series(PixelPaddingValue=100)).volume
+    assert volume.hu[1, 0, 0] == 100 - 1024
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"ModalityLUTSequence": [Dataset()]}, "of type MODALITY LUT: expected RescaleSlope"),
+        ({"RescaleSlope": 0}, r"has rescale \[None\]"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "is 'PALETTE COLOR', colours: expected MONOCHROME2"),
+    ],
+)
+def test_values_that_are_not_stored_values_with_a_rescale_are_refused(
+    series: Series, tags: dict[str, object], said: str
+) -> None:
+    with pytest.raises(WrongUnitsError, match=rf"00\d\.dcm.*{said}"):
+        read_scan(series(**tags))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_frames_without_a_place_of_each_are_refused(series: Series, n: int) -> None:
+    def edit(_: int, dataset: FileDataset) -> None:
+        dataset.NumberOfFrames = 4
+        dataset.PixelData = dataset.PixelData * 4
+
+    with pytest.raises(GeometryError, match=r"00\d\.dcm holds 4 frames and not one place for each"):
+        read_scan(series(n=n, edit=edit))
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_other_plain_syntaxes_give_the_same_hu(series: Series, syntax: pydicom.uid.UID) -> None:
+    expected = read_scan(series()).volume.hu
+
+    def edit(_: int, dataset: FileDataset) -> None:
+        dataset.file_meta.TransferSyntaxUID = syntax
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, np.int16).astype(">i2").tobytes()
+            dataset.set_original_encoding(False, False)  # noqa: FBT003 - positional only
+
+    np.testing.assert_array_equal(read_scan(series(name="other", edit=edit)).volume.hu, expected)
+
+
+def test_a_deflated_file_cut_short_is_unreadable(series: Series) -> None:
+    folder = series(edit=lambda _, d: setattr(d.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
+    (folder / "003.dcm").write_bytes((folder / "003.dcm").read_bytes()[:-40])
+    (refused,) = (f for f in find_scans(folder) if f.name == "003.dcm")
+    assert isinstance(refused.refusal, UnreadableScanError)
+
+
+def test_a_deflated_file_is_not_inflated_without_end(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = series(n=1, edit=lambda _, d: setattr(d.file_meta, "TransferSyntaxUID", DeflatedExplicitVRLittleEndian))
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    meta = 132 + 12 + int.from_bytes(whole[140:144], "little")
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    inside = zlib.decompress(whole[meta:], -zlib.MAX_WBITS)
+    file.write_bytes(whole[:meta] + packer.compress(inside + bytes(40 << 20)) + packer.flush())
+    monkeypatch.setattr(
+        "ctinterp_dagster.scan.io.dicom.pydicom.dcmread", lambda *_, **__: pytest.fail("it was inflated whole")
+    )
+    (found,) = find_scans(folder)
+    assert re.search(r"would grow from \d+ to \d+ bytes", str(found.refusal))
+    assert limits.SMALL_BYTES * limits.MAX_RATIO < 40 << 20
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_files_that_begin_with_group_0002_and_have_no_ending_are_found(series: Series, syntax: pydicom.uid.UID) -> None:
+    folder = series(suffix="", edit=lambda _, d: setattr(d.file_meta, "TransferSyntaxUID", syntax))
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes()[132:])
+    assert read_scan(folder).volume.hu[:, 0, 0].tolist() == [100.0 * k - 1024 for k in range(6)]
+
+
+# JPEG, extended sequential with 12 bits: 6 x 8 pixels of 2048. Source: ITU-T T.81, annexes B and F.
+TABLE = bytes([0xFF, 0xC4, 0, 20]) + b"%c\1" + bytes(16)
+JPEG_12 = b"".join(
+    [
+        bytes([0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0, *[1] * 64, 0xFF, 0xC1, 0, 11, 12, 0, 6, 0, 8, 1, 1, 0x11, 0]),
+        TABLE % 0, TABLE % 16, bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0, 0x3F, 0xFF, 0xD9]),
+    ]
+)  # fmt: skip
+
+
+def test_what_libraries_say_of_a_file_stays_off_the_terminal(
+    series: Series, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDCM's codec says four lines a slice, and pydicom that a UID is none."""
+
+    def edit(_: int, dataset: FileDataset) -> None:
+        dataset.file_meta.TransferSyntaxUID = JPEGExtended12Bit
+        dataset.PixelData = encapsulate([JPEG_12])
+        dataset["StudyInstanceUID"] = DataElement(0x0020000D, "UI", "a.2.3", validation_mode=0)
+
+    folder = series(edit=edit, BitsStored=12, HighBit=11, PixelRepresentation=0)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        volume = read_scan(folder).volume
+    assert (capfd.readouterr().err, np.unique(volume.hu).tolist()) == ("", [2048 - 1024])
