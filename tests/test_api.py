@@ -7,7 +7,7 @@ import pytest
 import SimpleITK
 
 from ctinterp_dagster import interpolate
-from ctinterp_dagster.errors import NotCtError, ParamsError
+from ctinterp_dagster.errors import GeometryError, NotCtError, ParamsError, TooFewSlicesError
 from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.scan.io.images import image_of, volume_of
@@ -51,8 +51,29 @@ def test_what_does_not_say_where_it_lies_is_refused(thin: Volume, model: Path) -
         interpolate(thin.hu, model=model)
     with pytest.raises(ParamsError, match=re.escape("images know theirs")):
         interpolate(LIKE["sitk"], spacing_mm=(5.0, 1.0, 1.0), model=model)
-    with pytest.raises(NotCtError, match="expected three axes"):
+    with pytest.raises(TooFewSlicesError, match="expected a volume of three axes"):
         interpolate(SimpleITK.Image(4, 4, 1), model=model)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 1e-3), ("meter", 1e3), ("unknown", 1), ("mm", 1)])
+def test_units_of_an_image_in_memory_are_applied(unit: str, mm: float) -> None:
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.diag([1.0, 2, 5, 1]))
+    image.header.set_xyzt_units(unit)
+    assert volume_of(image).spacing_mm == pytest.approx((5 * mm, 2 * mm, mm))
+
+
+def test_images_in_memory_are_refused_as_files_are() -> None:
+    values = np.zeros((2, 3, 4), np.float32)
+    with pytest.raises(GeometryError, match="sform_code and qform_code are 0"):
+        volume_of(nib.Nifti1Image(values, None))
+    with pytest.raises(GeometryError, match="Analyze"):
+        volume_of(nib.Spm99AnalyzeImage(values, np.eye(4)))
+    with pytest.raises(NotCtError, match="complex64: expected real numbers"):
+        volume_of(nib.Nifti1Image(values.astype(np.complex64), np.eye(4)))
+    with pytest.raises(NotCtError, match="complex64: expected real numbers"):
+        volume_of(SimpleITK.Image([2, 3, 4], SimpleITK.sitkComplexFloat32))
+    assert volume_of(nib.Nifti1Image(values[..., None], np.eye(4))).hu.shape == (4, 3, 2)
+    assert volume_of(nib.MGHImage(values, np.eye(4))).hu.shape == (4, 3, 2)
 
 
 def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) -> None:

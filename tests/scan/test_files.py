@@ -176,12 +176,12 @@ def _nifti(tmp_path: Path, values: np.ndarray, affine: np.ndarray | None = None)
 def test_one_frame_of_a_4d_nifti_is_a_volume_and_more_are_refused(tmp_path: Path) -> None:
     values = np.arange(120, dtype=np.int16).reshape(4, 5, 6, 1)
     assert read_scan(_nifti(tmp_path, values)).volume.hu.shape == (6, 5, 4)
-    with pytest.raises(NotCtError, match=r"v\.nii: the file holds \(2,\) volumes of \(4, 5, 6\): expected one"):
+    with pytest.raises(NotCtError, match=r"v\.nii: the image holds \(2,\) volumes of \(4, 5, 6\): expected one"):
         read_scan(_nifti(tmp_path, np.repeat(values, 2, axis=3)))
 
 
 def test_a_flat_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TooFewSlicesError, match=r"image of shape \(4, 5\)"):
+    with pytest.raises(TooFewSlicesError, match=r"image is of shape \(4, 5\)"):
         read_scan(_nifti(tmp_path, np.zeros((4, 5), np.int16)))
 
 

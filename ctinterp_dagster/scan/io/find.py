@@ -222,7 +222,7 @@ def _without_strays(folder: Path, read: Callable[[Path], DicomFile]) -> list[Fou
     return sorted((*refused, *scans), key=lambda f: f.name)
 
 
-def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
+def find_scans(path: Path | str, *, keep_headers: bool = False) -> list[Found]:
     """List the scans that a path holds, sorted by name, reading headers only.
 
     A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
@@ -238,6 +238,7 @@ def find_scans(path: Path, *, keep_headers: bool = False) -> list[Found]:
         MissingInputError: there is nothing at the path.
         UnreadableScanError: its folders lie a thousand deep.
     """
+    path = Path(path)
     if path.is_dir():
         cache = HeaderCache(path) if keep_headers else None
         found = _without_strays(path, cache.read if cache else read_header)
@@ -279,17 +280,15 @@ def _read(found: Found, files: Sequence[Path]) -> Scan:
     if found.kind == "dicom":
         return read_series(files, found.frames)
     try:
-        volume = read_nifti(files[0]) if found.kind == "nifti" else read_itk(files[0])
+        volume, told = read_nifti(files[0]) if found.kind == "nifti" else read_itk(files[0])
     except UnreadableScanError as error:
         if ENDS_EARLY.search(str(error)):
             raise TruncatedScanError(str(error)) from error
         raise
-    return Scan(
-        volume, patient="", thickness_mm=None, kernel="", modality="CT", kind=found.kind, burned_in_annotation=False
-    )
+    return Scan(volume, "", None, "", "CT", found.kind, burned_in_annotation=False, warnings=told)
 
 
-def read_scan(source: Found | Path, series: str | None = None) -> Scan:
+def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
     """Read one scan.
 
     Args:
@@ -301,7 +300,7 @@ def read_scan(source: Found | Path, series: str | None = None) -> Scan:
         MixedSeriesError: the path holds several scans and `series` names none of them.
         ScanError: the scan is refused; the subclass is the reason.
     """
-    found = source if isinstance(source, Found) else _choose(source, series)
+    found = source if isinstance(source, Found) else _choose(Path(source), series)
     if found.refusal is not None:
         raise found.refusal
     try:

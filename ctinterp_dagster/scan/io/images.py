@@ -1,53 +1,238 @@
-"""Volumes from and to the images of SimpleITK and nibabel, in memory."""
+"""Volumes from and to the images of SimpleITK and nibabel, in memory as in files: all that is known of their axes."""
 
+import warnings
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import SimpleITK
+from nibabel.analyze import AnalyzeHeader
+from nibabel.spatialimages import HeaderDataError
 
-from ctinterp_dagster.errors import NotCtError
-from ctinterp_dagster.scan.io.files import RAS_TO_LPS, placed
-from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.errors import GeometryError, NotCtError, TooFewSlicesError, UnreadableScanError
+from ctinterp_dagster.scan.volume import FloatArray, Volume
 
+Array = npt.NDArray[np.float64]
 Image = Any
 """SimpleITK.Image or a nibabel SpatialImage; neither library has types."""
 
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+# Words of NIfTI, MetaImage and NRRD for a unit of length. Without a unit all programs take millimetres.
+UNITS_MM = {
+    "": 1.0, "?": 1.0, "unknown": 1.0, "mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0,
+    "centimetre": 10.0, "m": 1e3, "meter": 1e3, "metre": 1e3, "um": 1e-3, "micron": 1e-3, "micrometer": 1e-3,
+    "micrometre": 1e-3,
+}  # fmt: skip
+# Signs that bring a NRRD space to LPS. ITK brings RAS and LAS there itself, and renames them, but not those with time.
+SPACES = {
+    "left-posterior-superior": (1, 1, 1), "left-posterior-superior-time": (1, 1, 1),
+    "right-anterior-superior-time": (-1, -1, 1), "left-anterior-superior-time": (1, -1, 1),
+}  # fmt: skip
+# A file whose voxels are this much longer along one axis than along both others was cut into slices along it.
+COARSE_AXIS = 1.5
+TOLD_MM = 0.1  # two ways to say where a voxel lies that differ by more are told
 
-def volume_of(image: Image) -> Volume:
-    """The volume of an image in HU; the slice axis is brought to z, no axis is flipped.
+
+def _slice_axis(spacing_xyz_mm: Array, direction: Array) -> int:
+    """The through-plane axis of a file that does not name it: the one much coarser than both others, else head-feet."""
+    coarse = int(np.argmax(spacing_xyz_mm))
+    others = np.delete(spacing_xyz_mm, coarse)
+    if spacing_xyz_mm[coarse] >= COARSE_AXIS * others.max():
+        return coarse
+    return int(np.argmax(np.abs(direction[2])))
+
+
+def placed(values_xyz: FloatArray, affine: Array) -> Volume:
+    """A volume from an image's axes, the slice axis brought to z; no axis is flipped. `affine_of` is the way back.
+
+    Args:
+        values_xyz: values in the image's axis order.
+        affine: (3, 4), from voxel indices (x, y, z, 1) to LPS, mm.
 
     Raises:
-        NotCtError: the image is not one volume of three axes with one number a voxel.
-        GeometryError: its axes do not place it in space.
+        GeometryError: the affine is not that of a grid.
     """
-    if isinstance(image, SimpleITK.Image):
-        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-            raise NotCtError(
-                f"an image of {image.GetDimension()} axes with {image.GetNumberOfComponentsPerPixel()} numbers a "
-                "voxel: expected three axes and one number"
+    spacing = np.linalg.norm(affine[:, :3], axis=0)
+    if not np.isfinite(affine).all() or spacing.min() <= 0:
+        raise GeometryError(
+            f"the affine {affine.tolist()} mm does not place the image in space: expected finite numbers and positive "
+            "spacing; make the file again"
+        )
+    direction = affine[:, :3] / spacing
+    axis = _slice_axis(spacing, direction)
+    order = [k for k in range(3) if k != axis] + [axis]
+    z, y, x = (float(spacing[k]) for k in reversed(order))
+    return Volume(
+        hu=np.ascontiguousarray(values_xyz.transpose(order[::-1]), dtype=np.float32),
+        spacing_mm=(z, y, x),
+        origin_mm=(float(affine[0, 3]), float(affine[1, 3]), float(affine[2, 3])),
+        direction=np.ascontiguousarray(direction[:, order]),
+    )
+
+
+def affine_of(volume: Volume) -> Array:
+    """(3, 4) from voxel indices (x, y, z, 1) of a volume to LPS, mm."""
+    return np.column_stack([volume.direction * np.array(volume.spacing_mm[::-1]), volume.origin_mm])
+
+
+def refuse_shape(shape: tuple[int, ...]) -> None:
+    """Refuse what is not one volume; axes of length 1 beyond the third are allowed.
+
+    Raises:
+        TooFewSlicesError, UnreadableScanError, NotCtError: too few axes, no voxels, several volumes.
+    """
+    if len(shape) < 3:
+        raise TooFewSlicesError(f"the image is of shape {shape}: expected a volume of three axes")
+    if min(shape) < 1:
+        raise UnreadableScanError(f"the image is of shape {shape}: expected voxels; make it again")
+    if any(n != 1 for n in shape[3:]):
+        raise NotCtError(f"the image holds {shape[3:]} volumes of {shape[:3]}: expected one; split the image")
+
+
+def unit_mm(word: str) -> float:
+    """The millimetres of a unit of length.
+
+    Raises:
+        GeometryError: the word is none.
+    """
+    unit = UNITS_MM.get(word.strip().lower().removesuffix("s"))
+    if unit is None:
+        raise GeometryError(f"distances are in {word!r}: expected one of {', '.join(filter(None, UNITS_MM))}")
+    return unit
+
+
+def _nifti_unit_mm(header: nib.Nifti1Header) -> float:
+    try:
+        return unit_mm(header.get_xyzt_units()[0])
+    except KeyError as error:
+        raise UnreadableScanError(
+            f"no readable NIfTI image: xyzt_units is {int(header['xyzt_units'])}, no unit of length; make it again"
+        ) from error
+
+
+def _apart_mm(one: Array, other: Array, shape: tuple[int, ...]) -> float:
+    """The farthest that two affines place a voxel of a volume apart."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]], [1])).reshape(4, -1)
+    return float(np.linalg.norm((one[:3] - other[:3]) @ corners, axis=0).max())
+
+
+def _nifti_told(header: nib.Nifti1Header, shape: tuple[int, ...], unit: float) -> tuple[str, ...]:
+    """What a NIfTI header says in two ways of which only one is believed, and what else speaks against HU."""
+    told = []
+    sform, sizes_mm = header.get_sform(), np.abs(header["pixdim"][1:4]) * unit
+    if header["sform_code"] > 0 and header["qform_code"] > 0:
+        try:
+            apart = _apart_mm(sform, header.get_qform(), shape) * unit
+        except (HeaderDataError, ValueError):
+            apart = np.inf
+        if not apart <= TOLD_MM:
+            told.append(f"sform and qform place voxels up to {apart:.1f} mm apart: the sform is taken")
+    elif header["sform_code"] > 0:
+        steps_mm = np.linalg.norm(sform[:3, :3], axis=0) * unit
+        if not (np.abs(steps_mm - sizes_mm) * shape[:3]).max() <= TOLD_MM:
+            told.append(
+                f"pixdim says voxels of {sizes_mm.round(4).tolist()} mm (x, y, z), the sform "
+                f"{steps_mm.round(4).tolist()}: the sform is taken"
             )
-        direction = np.reshape(image.GetDirection(), (3, 3))
-        values = SimpleITK.GetArrayFromImage(image).astype(np.float32).transpose(2, 1, 0)
-        return placed(values, direction * np.array(image.GetSpacing()), np.array(image.GetOrigin()))
-    if len(image.shape) != 3:
-        raise NotCtError(f"an image of shape {image.shape}: expected three axes")
-    affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3]
-    return placed(np.asarray(image.dataobj, dtype=np.float32), affine[:, :3], affine[:, 3])
+    if header["intent_code"]:
+        told.append(f"the intent is {header.get_intent()[0]!r}: values may not be HU")
+    return tuple(told)
+
+
+def _from_nibabel(image: Image) -> tuple[Volume, tuple[str, ...]]:
+    refuse_shape(image.shape)
+    if image.get_data_dtype().kind not in "iuf":
+        raise NotCtError(f"values are of type {image.get_data_dtype()}: expected real numbers (HU)")
+    header, unit, told = image.header, 1.0, tuple[str, ...]()
+    if isinstance(header, nib.Nifti1Header):
+        if not (header["sform_code"] > 0 or header["qform_code"] > 0):
+            raise GeometryError(
+                "sform_code and qform_code are 0: expected one to be set, or left and right are unknown; set the code "
+                "of the form that is right"
+            )
+        unit = _nifti_unit_mm(header)
+        told = _nifti_told(header, image.shape, unit)
+    elif isinstance(header, AnalyzeHeader):
+        raise GeometryError("an Analyze image does not say what is left and right: expected NIfTI; convert it")
+    affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3] * unit
+    return placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), affine), told
+
+
+def _from_itk(image: SimpleITK.Image, unit: float) -> Volume:
+    refuse_shape(image.GetSize())
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise NotCtError(f"the image holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel: expected one (HU)")
+    array = SimpleITK.GetArrayViewFromImage(image)
+    if array.dtype.kind not in "iuf":
+        raise NotCtError(f"values are of type {array.dtype}: expected real numbers (HU)")
+    said = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    space = said.get(
+        "NRRD_space", "" if said.get("ITK_InputFilterName") == "NrrdImageIO" else "left-posterior-superior"
+    )
+    if space not in SPACES:
+        raise GeometryError(
+            f"the NRRD header names the `space` {space!r}: expected RAS, LAS or LPS, or left and right are unknown; "
+            "write the one that is right into it"
+        )
+    if "ITK_VoxelUnits" in said:  # of MetaImage; ITK hands it on and applies it nowhere
+        unit = unit_mm(said["ITK_VoxelUnits"])
+    n = image.GetDimension()
+    steps = np.reshape(image.GetDirection(), (n, n)) * np.array(image.GetSpacing())
+    affine = np.column_stack([steps[:3, :3], image.GetOrigin()[:3]]) * unit
+    values = array.astype(np.float32).reshape(array.shape[-3:]).transpose(2, 1, 0)
+    return placed(values, np.diag(np.array(SPACES[space], dtype=np.float64)) @ affine)
+
+
+def read_image(image: Image, unit: float = 1.0) -> tuple[Volume, tuple[str, ...]]:
+    """The volume of an image in HU, and what its header says that a user should know; see `volume_of`.
+
+    Args:
+        image: SimpleITK's or nibabel's.
+        unit: millimetres of an image of SimpleITK that names no unit itself.
+
+    Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3; NRRD, section 5 (space and orientation).
+    """
+    return (_from_itk(image, unit), ()) if isinstance(image, SimpleITK.Image) else _from_nibabel(image)
+
+
+def volume_of(image: Image) -> Volume:
+    """The volume of an image in HU; the slice axis is brought to z, no axis is flipped. What is odd is warned of.
+
+    The sform of NIfTI is used where its code is set, else the qform. Units of length become millimetres.
+
+    Raises:
+        NotCtError: the image is not one volume with one real number a voxel.
+        TooFewSlicesError: it has fewer than three axes.
+        GeometryError: its axes do not place it in a patient: no sform or qform code, an Analyze image, a NRRD space
+            that is not anatomical, shear.
+        UnreadableScanError: an unknown unit, or no voxels.
+    """
+    volume, told = read_image(image)
+    for said in told:
+        warnings.warn(said, stacklevel=2)
+    return volume
+
+
+def nifti_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> nib.Nifti1Image:
+    """Values (z, y, x) in the place of a volume, in sform and qform with code 1 (scanner)."""
+    affine = np.vstack([RAS_TO_LPS @ affine_of(volume), [0, 0, 0, 1]])
+    image = nib.Nifti1Image(values.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    return image
+
+
+def itk_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> SimpleITK.Image:
+    """Values (z, y, x) in the place of a volume."""
+    image = SimpleITK.GetImageFromArray(values)
+    image.SetSpacing(volume.spacing_mm[::-1])
+    image.SetOrigin(volume.origin_mm)
+    image.SetDirection(volume.direction.ravel().tolist())
+    return image
 
 
 def image_of(volume: Volume, like: Image) -> Image:
     """A float32 image of the same library as `like`: SimpleITK's, or nibabel's Nifti1Image with sform and qform."""
-    if isinstance(like, SimpleITK.Image):
-        image = SimpleITK.GetImageFromArray(volume.hu)
-        image.SetSpacing(volume.spacing_mm[::-1])
-        image.SetOrigin(volume.origin_mm)
-        image.SetDirection(volume.direction.ravel().tolist())
-        return image
-    affine = np.eye(4)
-    affine[:3, :3] = RAS_TO_LPS @ volume.direction * np.array(volume.spacing_mm[::-1])
-    affine[:3, 3] = RAS_TO_LPS @ np.array(volume.origin_mm)
-    image = nib.Nifti1Image(volume.hu.transpose(2, 1, 0), affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    return image
+    return (itk_image if isinstance(like, SimpleITK.Image) else nifti_image)(volume, volume.hu)

@@ -2,10 +2,17 @@
 
 import math
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ctinterp_dagster.errors import UnreadableScanError
+import numpy as np
+import numpy.typing as npt
 
+from ctinterp_dagster.errors import GeometryError, NotCtError, UnreadableScanError, WrongUnitsError
+from ctinterp_dagster.scan.io.images import unit_mm
+
+META_SUFFIXES = (".mha", ".mhd")
 HEADER_BYTES = 1 << 16
 MAX_AXES = 5
 MAX_NUMBER = 1e6  # voxels along an axis, mm
@@ -24,6 +31,14 @@ NUMBERS = {
     "dimension": lambda _: 1, "sizes": lambda n: n, "spacings": lambda n: n, "space directions": lambda n: 4 * n,
     "space origin": lambda _: 4, "space dimension": lambda _: 1, "thicknesses": lambda n: n,
 }  # fmt: skip
+# What the values of MetaImage's and NRRD's fields that ITK does not apply are where they change nothing.
+VALUES_AS_STORED = {
+    "elementtointensityfunctionslope": 1, "elementtointensityfunctionoffset": 0, "old min": None, "old max": None,
+    "oldmin": None, "oldmax": None,
+}  # fmt: skip
+# Letters of x, y, z of LPS, along and against: MetaImage names where an axis comes from, some programs where it goes.
+FROM, TO = ("RL", "AP", "IS"), ("LR", "PA", "SI")
+CT = {"MET_MOD_CT", "MET_MOD_UNKNOWN", "MET_MOD_OTHER"}
 UNKNOWN = {"spacings": {"nan"}, "thicknesses": {"nan"}, "space directions": {"none"}}  # NRRD's words for no number
 
 
@@ -33,7 +48,7 @@ def _damaged(what: str) -> UnreadableScanError:
 
 def _fields(file: Path) -> tuple[dict[str, str], list[str]]:
     """The fields of a header by their names in lower case, and the lines that follow a LIST of data files."""
-    meta = file.suffix.lower() in (".mha", ".mhd")
+    meta = file.suffix.lower() in META_SUFFIXES
     with file.open("rb") as handle:
         head = handle.read(HEADER_BYTES)
     end = END[meta].search(head)
@@ -63,8 +78,98 @@ def _check_numbers(name: str, value: str, axes: int) -> None:
             raise _damaged(f"{word[:40]!r} in {name!r}, expected a number of at most {MAX_NUMBER:g}")
 
 
-def data_files(file: Path) -> list[Path]:
-    """Check a MetaImage or NRRD header; list the files beside it that hold its voxels, as far as they exist.
+@dataclass(frozen=True)
+class TextHeader:
+    """A MetaImage or NRRD header, as far as ITK does not apply it.
+
+    Attributes:
+        fields: values by names in lower case.
+        parts: the files beside it that hold its voxels, as far as they exist.
+        meta: whether it is MetaImage.
+    """
+
+    fields: dict[str, str]
+    parts: tuple[Path, ...]
+    meta: bool
+
+    def refuse_unapplied(self, unknown: Iterable[str]) -> None:
+        """Refuse a header that says what ITK passes over, so that values or sizes would be wrong.
+
+        Args:
+            unknown: names of fields of which ITK made no use.
+
+        Raises:
+            WrongUnitsError: values that are not the stored ones.
+            NotCtError: another modality.
+            GeometryError: voxels without a size, or one that ITK does not find.
+        """
+        for name, plain in VALUES_AS_STORED.items():
+            if name in self.fields and _number(self.fields[name]) != plain:
+                raise WrongUnitsError(
+                    f"the header has {name!r} {self.fields[name]}: the stored numbers are not the values, though most "
+                    "programs take them for it; expected stored HU; write the file anew, without that field"
+                )
+        if self.meta and self.fields.get("modality", "MET_MOD_UNKNOWN").upper() not in CT:
+            raise NotCtError(f"the modality is {self.fields['modality']!r}: expected MET_MOD_CT; give the CT")
+        for name in unknown:
+            if self.meta and name.lower() in NUMBERS:
+                raise GeometryError(f"the header has {name!r}: MetaImage spells no field so; mind its upper case")
+        if not self.meta and "space" not in self.fields:
+            raise GeometryError("the NRRD header names no `space`: expected one, or left and right are unknown; add it")
+        steps = [self.fields[k] for k in ("elementspacing", "elementsize", "space directions") if k in self.fields]
+        if not steps or "none" in steps[0].lower():
+            raise GeometryError(
+                f"the header gives no {'ElementSpacing' if self.meta else 'space directions of all axes'}: expected "
+                "one, or the size of the voxels is unknown; add it"
+            )
+
+    def unit_mm(self) -> float:
+        """The millimetres of its unit of length.
+
+        Raises:
+            GeometryError: an unknown one, or several.
+        """
+        if self.meta:
+            return unit_mm(self.fields.get("distanceunits", ""))
+        words = set(re.findall(r'"([^"]*)"', self.fields.get("space units", ""))[:3]) or {""}
+        if len(words) > 1:
+            raise GeometryError(f"`space units` are {', '.join(sorted(words))}: expected one of all axes; convert them")
+        return unit_mm(words.pop())
+
+    def told(self, direction: npt.NDArray[np.float64]) -> tuple[str, ...]:
+        """What it says against the direction (columns are LPS axes) that ITK reads from its TransformMatrix."""
+        if not self.meta:
+            return ()
+        told = []
+        named = self.fields.get("anatomicalorientation", "?").upper()
+        if named.isalpha() and not any(_names(named, direction, letters) for letters in (FROM, TO)):
+            told.append(
+                f"AnatomicalOrientation is {named}, but the axes by TransformMatrix are "
+                f"{direction.T.round(3).tolist()} (LPS): the matrix is taken"
+            )
+        centre = self.fields.get("centerofrotation", "0")
+        if any(_number(word) for word in centre.split()) and not np.allclose(direction, np.eye(len(direction))):
+            told.append(f"CenterOfRotation is {centre}, expected 0: voxels are turned about the first one")
+        return tuple(told)
+
+
+def _names(code: str, direction: npt.NDArray[np.float64], letters: Sequence[str]) -> bool:
+    """Whether a letter for each axis is one of a direction that the axis follows more than another."""
+    return all(
+        any(letters[k][int(axis[k] < 0)] == letter for k in range(3) if abs(axis[k]) > 0.5)
+        for letter, axis in zip(code, direction.T, strict=False)
+    )
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
+
+
+def read_text_header(file: Path) -> TextHeader:
+    """Check a MetaImage or NRRD header.
 
     Raises:
         UnreadableScanError: no text, no end, numbers that are none or too many, or a data file (or a link to one)
@@ -91,4 +196,4 @@ def data_files(file: Path) -> list[Path]:
                 "the header names a data file outside of its own folder: expected one beside it; copy it there"
             )
         found.append(part)
-    return [part for part in found if part.is_file()]
+    return TextHeader(fields, tuple(part for part in found if part.is_file()), file.suffix.lower() in META_SUFFIXES)
