@@ -2,7 +2,16 @@
 
 from ctinterp_dagster.scan.io.files import write_volume
 from ctinterp_dagster.scan.io.find import find_scans, read_scan
-from ctinterp_dagster.scan.io.output import check_output, write_result
+from ctinterp_dagster.scan.io.output import check_output, check_overwriting, write_result
 from ctinterp_dagster.scan.io.source import Found, Scan
 
-__all__ = ["Found", "Scan", "check_output", "find_scans", "read_scan", "write_result", "write_volume"]
+__all__ = [
+    "Found",
+    "Scan",
+    "check_output",
+    "check_overwriting",
+    "find_scans",
+    "read_scan",
+    "write_result",
+    "write_volume",
+]

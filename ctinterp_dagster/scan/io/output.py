@@ -1,12 +1,17 @@
-"""One result out, in the format that its name asks for."""
+"""One result out, in the format that its name asks for, over nothing that is there."""
 
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.records import whole_file
-from ctinterp_dagster.scan.io.dicom_writer import write_series
-from ctinterp_dagster.scan.io.files import WRITABLE_SUFFIXES, write_volume
+from ctinterp_dagster.scan.io.dicom_writer import Quantity, refuse_range, write_series
+from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, WRITABLE_SUFFIXES, write_volume
+from ctinterp_dagster.scan.io.origin import read_origin
 from ctinterp_dagster.scan.io.source import Scan
+from ctinterp_dagster.scan.io.text_header import read_text_header
 from ctinterp_dagster.scan.volume import Volume
 
 
@@ -15,13 +20,72 @@ def is_series(output: Path, *, as_dicom: bool = False) -> bool:
     return as_dicom or output.is_dir() or not output.suffix
 
 
-def check_output(output: Path, *, as_dicom: bool = False) -> None:
-    """Refuse before the work what could not be written after it.
+def _input_files(source: Path) -> Iterator[Path]:
+    if source.is_dir():
+        yield from source.rglob("*")
+        return
+    yield source
+    if source.name.lower().endswith(ITK_SUFFIXES):
+        yield from read_text_header(source).parts
+
+
+def _is_one_of(output: Path, files: Iterable[Path]) -> bool:
+    """Whether an output is one of some files by any name: a link, a hard link, other case where that is the same."""
+    return output.exists() and any(file.exists() and output.samefile(file) for file in files)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def check_overwriting(source: Path | str, outputs: Sequence[Path | str], *, force: bool = False) -> None:
+    """Refuse, before the work, outputs that would replace the input, each other, or what is there.
+
+    Args:
+        source: the input; nothing in a folder of it is written to either.
+        outputs: each file and folder that a run writes.
+        force: whether another file or folder that exists may be written to.
 
     Raises:
-        ParamsError: the name has an ending that is not known, one that contradicts `as_dicom`, or is a folder in use.
-        MissingInputError: the folder to write to does not exist.
+        ParamsError: an output is the input or one of its files, lies in its folder or around it; two outputs are one or
+            lie in each other; or one exists, is no empty folder, and `force` does not allow it.
+        MissingInputError: there is no input.
     """
+    source = Path(source)
+    if not source.exists():
+        raise MissingInputError(f"{source} does not exist: expected a scan file or a folder of scans")
+    places = [(Path(output), Path(output).resolve()) for output in outputs]
+    for output, place in places:
+        inside = any(parent.exists() and parent.samefile(source) for parent in (place, *place.parents))
+        if inside or source.resolve().is_relative_to(place) or _is_one_of(output, _input_files(source)):
+            raise ParamsError(f"{output} is or touches the input {source}: expected another place; choose one outside")
+        if os.path.lexists(output) and not force and not _is_empty_folder(output):
+            raise ParamsError(f"{output} exists: expected a new name; choose one, or replace it with --force")
+    folded = [(output, Path(str(place).casefold())) for output, place in places]
+    for (output, one), (other, two) in combinations(folded, 2):
+        if one.is_relative_to(two) or two.is_relative_to(one):
+            raise ParamsError(f"{output} and {other} are one place, or in each other: expected places of their own")
+
+
+def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | None = None) -> tuple[str, ...]:
+    """Refuse before the work what could not be written after it.
+
+    Args:
+        output: see `write_result`.
+        as_dicom: see `write_result`.
+        scan: the source, once it is read: whether its patient, study and values can stand in DICOM.
+
+    Returns:
+        what a DICOM result gets anew because the source has none, a sentence each.
+
+    Raises:
+        ParamsError: the name has an ending that is not known, one that contradicts `as_dicom`, or is a folder in use;
+            or the source's patient or study cannot be kept.
+        MissingInputError: the folder to write to does not exist.
+        IntensityError: values of the source that DICOM does not hold.
+        UnreadableScanError: the source's headers cannot be read again.
+    """
+    output = Path(output)
     known = output.name.lower().endswith(WRITABLE_SUFFIXES)
     if as_dicom and known:
         raise ParamsError(f"{output.name} names a volume file, but the format is DICOM: expected the name of a folder")
@@ -37,16 +101,21 @@ def check_output(output: Path, *, as_dicom: bool = False) -> None:
             raise ParamsError(f"{output.name} is a file: expected a new or empty folder for the DICOM series")
         if any(output.iterdir()):
             raise ParamsError(f"the folder {output.name} is not empty: expected a new one for the DICOM series")
+    if scan is None or not is_series(output, as_dicom=as_dicom):
+        return ()
+    refuse_range(scan.volume.hu)
+    return read_origin(scan).told
 
 
 def write_result(
     volume: Volume,
-    output: Path,
+    output: Path | str,
     scan: Scan,
     description: str,
     *,
     thickness_mm: float | None = None,
     as_dicom: bool = False,
+    quantity: Quantity = "mean",
 ) -> None:
     """Write what was made of a scan: a volume file, or a DICOM series beside the source's in its study.
 
@@ -57,14 +126,19 @@ def write_result(
         description: software, model and version, for DerivationDescription (0008,2111).
         thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
         as_dicom: write DICOM whatever the folder is called.
+        quantity: what the values are, for the name of a DICOM series: a mean, or a standard deviation in HU.
 
     Raises:
-        ParamsError, MissingInputError: see `check_output`.
+        ParamsError: see `check_output`; also an output that is a file of the source.
+        MissingInputError: see `check_output`.
         IntensityError: a value is not finite, or out of the format's range.
     """
+    output = Path(output)
     check_output(output, as_dicom=as_dicom)
+    if scan.found and _is_one_of(output, [scan.found.archive] if scan.found.archive else scan.found.files):
+        raise ParamsError(f"{output} is the source: expected another name; a result never replaces its scan")
     if is_series(output, as_dicom=as_dicom):
-        write_series(volume, output, scan, description, thickness_mm)
+        write_series(volume, output, scan, description, thickness_mm, quantity)
     else:
         with whole_file(output) as partial:
             write_volume(volume, partial)

@@ -1,0 +1,180 @@
+"""What a derived DICOM series takes from its source: patient, study, frame of reference, and the images it names."""
+
+import hashlib
+import re
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.config import RAISE
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, CTImageStorage
+from pydicom.valuerep import validate_value
+
+from ctinterp_dagster.errors import ParamsError, UnreadableScanError
+from ctinterp_dagster.scan.io.archive import unpacked
+from ctinterp_dagster.scan.io.dicom import BROKEN, read_header
+from ctinterp_dagster.scan.io.source import Scan
+
+# By these a PACS finds patient, study and order. They go out as they came, whatever rule of DICOM they break, because
+# another value, or none, would be another patient or study. Readers compare them as text.
+IDENTITY = [
+    "SpecificCharacterSet", "PatientName", "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "StudyID",
+    "AccessionNumber", "FrameOfReferenceUID",
+]  # fmt: skip
+# One of a series; others may be written differently from image to image.
+ONE_OF_A_SERIES = ["StudyInstanceUID", "FrameOfReferenceUID"]
+# What stands in place of a UID that was taken out ("n", "REMOVED") is that of many patients; it has no digit.
+PLACEHOLDER = re.compile(r"\D*")
+UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")  # what readers take for a UID; a part may begin with 0
+# Whole modules that a derived image shares with its source: patient and clinical trial.
+SHARED_GROUPS = (0x0010, 0x0012)
+SHARED = {
+    *IDENTITY, "TimezoneOffsetFromUTC", "StudyDate", "StudyTime", "StudyDescription", "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName", "ProcedureCodeSequence", "PositionReferenceIndicator", "PatientPosition",
+    "BodyPartExamined", "Laterality", "ProtocolName", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime", "KVP",
+    "ConvolutionKernel", "ReconstructionDiameter", "ContrastBolusAgent", "ContrastBolusRoute", "BurnedInAnnotation",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "WindowCenter",
+    "WindowWidth", "SeriesNumber", "SeriesDescription",
+}  # fmt: skip
+SCANNER = ["Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a derived series takes from its source.
+
+    Attributes:
+        header: the first slice's data set without pixels; empty for a source that is not DICOM.
+        images: (SOPClassUID, SOPInstanceUID), sorted, of every image that was used and can be named.
+        told: what the series gets anew because a DICOM source has none, a sentence each.
+    """
+
+    header: Dataset
+    images: tuple[tuple[str, str], ...]
+    told: tuple[str, ...] = ()
+
+    def digest(self, scan: Scan) -> bytes:
+        """The source in 16 bytes: whose it is, its images, and its values and their place, as UIDs may be blank."""
+        volume = scan.volume
+        place = (volume.spacing_mm, volume.origin_mm, volume.direction.tolist())
+        said = repr(([str(self.header.get(keyword)) for keyword in IDENTITY], self.images, place))
+        return digest_of(said.encode(), volume.hu.tobytes())
+
+
+def digest_of(*parts: bytes) -> bytes:
+    """16 bytes that the parts determine."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(hashlib.blake2b(part).digest())
+    return digest.digest()
+
+
+def uid_of(*parts: bytes) -> UID:
+    """A UID below 2.25 that the parts determine, so that the same result is the same object."""
+    return UID(f"2.25.{uuid.UUID(bytes=digest_of(*parts), version=5).int}")
+
+
+@contextmanager
+def _source_files(scan: Scan) -> Iterator[Sequence[Path]]:
+    found = scan.found
+    if found is None or found.kind != "dicom":
+        yield ()
+        return
+    with unpacked(found.archive) if found.archive else nullcontext(Path()) as folder:
+        yield [folder / file for file in found.files]
+
+
+def read_origin(scan: Scan) -> Origin:
+    """Read the source's headers again: they are kept nowhere in between.
+
+    Raises:
+        UnreadableScanError: the source is no longer what it was.
+        ParamsError: its patient or study cannot stand in a new file as it stands there.
+    """
+    shared = Dataset()
+    headers: list[dict[str, str]] = []
+    images: list[tuple[str, str]] = []
+    with _source_files(scan) as files, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # malformed tags of the source are its own
+        for file in files:
+            if read_header(file).is_companion:
+                continue
+            try:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+                shared = shared if headers else _shared(dataset)
+                headers.append({keyword: str(dataset.get(keyword) or "") for keyword in ONE_OF_A_SERIES})
+                images.append(_named(dataset))
+            except BROKEN as error:
+                raise UnreadableScanError(
+                    f"{file.name} cannot be read again for its patient and study: {error}; export it again"
+                ) from error
+    for keyword in ONE_OF_A_SERIES:
+        if len(values := {header[keyword] for header in headers}) > 1:
+            raise _unfit(scan, keyword, f"has {len(values)} values in the series, expected one")
+    for keyword in IDENTITY:
+        value = str(shared.get(keyword) or "")
+        if keyword.endswith("UID") and value and not UID_CHARACTERS.fullmatch(value):
+            raise _unfit(scan, keyword, f"is {value[:80]!r}, expected up to 64 digits and dots")
+        if "\ufffd" in value:
+            raise _unfit(
+                scan, keyword, f"has bytes that its character set {shared.get('SpecificCharacterSet')} has not"
+            )
+    told = [
+        f"the source names no {keyword}, but {headers[0][keyword]!r}: the result gets a new one"
+        for keyword in ONE_OF_A_SERIES
+        if headers and keyword not in shared
+    ]
+    named = sorted({image for image in images if UID_CHARACTERS.fullmatch(image[1])})
+    return Origin(shared, tuple(named), tuple(told))
+
+
+def _named(dataset: pydicom.FileDataset) -> tuple[str, str]:
+    """SOPClassUID and SOPInstanceUID of an image; without a class, the file's, else a CT image."""
+    sop_class = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or CTImageStorage
+    return str(sop_class), str(dataset.get("SOPInstanceUID") or "")
+
+
+def _unfit(scan: Scan, keyword: str, what: str) -> ParamsError:
+    name = f"{keyword} {pydicom.tag.Tag(tag_for_keyword(keyword) or 0)}"
+    return ParamsError(
+        f"{scan.found.name if scan.found else 'the source'}: {name} {what}: a DICOM result would not be found with its "
+        "patient and study; mend the source, or write a volume file, such as .nii.gz"
+    )
+
+
+def _is_valid(element: DataElement) -> bool:
+    """Whether a value may stand in a new file; sloppy de-identification leaves codes and times that may not."""
+    if element.keyword == "PatientSex":
+        return element.value in {"M", "F", "O"}
+    if element.VR == "SQ":
+        return True
+    values = element.value if element.VM > 1 else [element.value]
+    try:
+        for value in values:
+            validate_value(element.VR, str(value), RAISE)
+    except ValueError:
+        return False
+    return "\ufffd" not in str(element.value)
+
+
+def _shared(source: Dataset) -> Dataset:
+    """The attributes that stay, without private, empty and invalid ones."""
+    out = Dataset()
+    for tag in source.keys():  # noqa: SIM118 - a data set's iterator decodes the elements that are not wanted, too
+        keyword = keyword_for_tag(tag)
+        if not (tag.group in SHARED_GROUPS or keyword in SHARED or keyword in SCANNER):
+            continue
+        element = source[tag]
+        if keyword in ONE_OF_A_SERIES and PLACEHOLDER.fullmatch(str(element.value)):
+            continue
+        if not element.is_empty and (keyword in IDENTITY or _is_valid(element)):
+            out.add(element)
+    out.remove_private_tags()
+    return out
