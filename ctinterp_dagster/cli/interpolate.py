@@ -14,7 +14,7 @@ from torch import Tensor
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.interpolation import RELEASED, Settings, load_checkpoint, operator_for, thin_volume
 from ctinterp_dagster.records import file_hash, write_json
-from ctinterp_dagster.scan.io import check_output, read_scan, write_result, write_volume
+from ctinterp_dagster.scan.io import check_output, check_overwriting, read_scan, write_result, write_volume
 
 THIN_MM = 1.0
 
@@ -48,6 +48,7 @@ THIN_MM = 1.0
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
               help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write what was done as JSON")
+@click.option("--force", is_flag=True, help="replace outputs that exist; the input never is")
 def command(
     *,
     source: Path,
@@ -69,6 +70,7 @@ def command(
     memory_gib: float,
     mixed_precision: str,
     json_path: Path | None,
+    force: bool,
 ) -> None:
     """Turn a thick-slice CT into a thin-slice one.
 
@@ -82,11 +84,19 @@ def command(
     check_output(output, as_dicom=as_dicom)
     if std_path:
         check_output(std_path)
+    check_overwriting(source, [p for p in (output, std_path, draws_path, json_path) if p], force=force)
     drawn = samples if (std_path or draws_path) and steps > 1 else 0
     if (std_path or draws_path) and not drawn:
         raise click.UsageError("--std and --draws need samples, which need --steps of 2 or more")
     start = time.perf_counter()
     scan = read_scan(source, series=series)
+    for said in sorted(
+        {
+            *check_output(output, as_dicom=as_dicom, scan=scan),
+            *(check_output(std_path, scan=scan) if std_path else ()),
+        }
+    ):
+        click.echo(f"warning: {said}", err=True)
     thick = scan.volume
     thickness_mm = scan.thickness_mm or thick.spacing_mm[0]
     target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
@@ -110,7 +120,9 @@ def command(
     description = f"ctinterp {version('ctinterp')}, model {file_hash(model_path)[:16]}, posterior mean"
     write_result(result.thin, output, scan, description, thickness_mm=thin_mm, as_dicom=as_dicom)
     if std_path and result.std:
-        write_result(result.std, std_path, scan, f"{description}: standard deviation in HU", thickness_mm=thin_mm)
+        write_result(
+            result.std, std_path, scan, f"{description}: standard deviation in HU", thickness_mm=thin_mm, quantity="std"
+        )
     record = {
         "input_slices": thick.depth,
         "input_spacing_mm": thick.spacing_mm[0],
