@@ -68,7 +68,7 @@ def runs(thick: Path, out: Path, steps: tuple[int, ...], samples: int) -> Iterat
     yield "model, the estimate (one step)", model
     yield "the same with --mixed-precision bf16", [*model, "--mixed-precision", "bf16"]
     for count in steps if samples else ():
-        std = ["--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
+        std = ["--force", "--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
         yield f"model, and {samples} samples of {count} steps", [*model, *std]
 
 
