@@ -113,7 +113,6 @@ class Scan:
             reads one. Readers of any format put theirs here. May name files: `found.nameless` for outputs.
         found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
             may name a person.
-        warnings: what a user should know of it, a sentence each.
     """
 
     volume: Volume
@@ -126,4 +125,3 @@ class Scan:
     derived: bool = False
     warnings: tuple[str, ...] = ()
     found: Found | None = None
-    warnings: tuple[str, ...] = ()
