@@ -171,6 +171,12 @@ class TooThickError(ScanError):
     reason = "too_thick"
 
 
+class DuplicateScanError(ScanError):
+    """The same voxels were taken in already, under another name."""
+
+    reason = "duplicate"
+
+
 class GeometryError(ScanError):
     """Spacing, direction or origin are missing, not finite, or not those of a scanner."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 
@@ -18,7 +18,8 @@ Count = Annotated[int, Field(ge=1)]
 Triple = Annotated[tuple[Count, Count, Count], Field()]
 Profile = Literal["box", "gaussian", "triangle"]
 Baseline = Literal["nearest", "linear", "cubic", "cubic_projected", "tv_projected", "registration_projected"]
-Precision = Literal["no", "bf16", "fp16"]
+# YAML reads a bare no, which DVC writes, as false.
+Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 
 
 class Section(BaseModel):

@@ -138,7 +138,7 @@ def test_a_narrow_autoencoder_loads_with_the_architecture_that_its_file_tells(tm
     torch.manual_seed(0)
     saved = MaisiAutoencoder((8, 16, 16), 4, 4).eval()
     saved.save(tmp_path / "w.safetensors")
-    loaded = load_autoencoder(tmp_path / "w.safetensors")
+    loaded = load_autoencoder(str(tmp_path / "w.safetensors"))
     assert loaded.architecture == saved.architecture
     x = torch.rand(1, 1, 8, 12, 16)
     with torch.no_grad():

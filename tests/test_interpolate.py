@@ -149,7 +149,7 @@ def test_a_target_that_is_not_finer_is_refused() -> None:
 
 def test_a_model_file_round_trips(tmp_path: Path, any_model: Model) -> None:
     any_model.save(tmp_path / "m.safetensors")
-    loaded = load_checkpoint(tmp_path / "m.safetensors", "cpu").model
+    loaded = load_checkpoint(str(tmp_path / "m.safetensors"), "cpu").model
     assert loaded.config == any_model.config
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), any_model.state_dict().values(), strict=True)

@@ -42,6 +42,16 @@ def test_an_impossible_value_is_refused_with_the_value(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
+def test_a_bare_no_is_the_word_no_and_not_false(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: no"))
+    params = load_params(tmp_path / "params.yaml")
+    sections = [params.autoencoder, params.expect, params.train.nullspace, params.train.maisi]
+    assert [section.mixed_precision for section in sections] == ["no"] * 4
+    (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: yes"))
+    with pytest.raises(ParamsError, match="got True"):
+        load_params(tmp_path / "params.yaml")
+
+
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"run from the project's root"):
         load_params(tmp_path / "params.yaml")

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ctinterp_dagster.cli.scans import given_for
+from ctinterp_dagster.cli.adding import given_for
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import Scores
 from ctinterp_dagster.evaluation.statistics import Interval, compare, summarise, task_name
@@ -137,7 +137,7 @@ def tasks(
 
 def case_name(path: Path) -> str:
     """A file's name without the ending of its format if an index beside it lists it, else a pseudonym of its place."""
-    listed = any(row["file"] == path.name for row in given_for(path)) and path.is_file()
+    listed = any(row["file"] == path.name for row in given_for(path, path.name)) and path.is_file()
     return (path.name.split(".")[0] or path.name) if listed else pseudonym(str(path.resolve()), load_key(), "s")
 
 

@@ -1,8 +1,7 @@
 """Scans into data/raw, and what is known of them."""
 
 import json
-import shutil
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,12 +9,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ctinterp_dagster.errors import MissingInputError, ParamsError, ScanError
+from ctinterp_dagster.cli.adding import TABLES, Added, add_one, table_of
+from ctinterp_dagster.errors import MissingInputError, ScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan
+from ctinterp_dagster.scan.padding import find_padding
 
 COLUMNS = ["file", "patient", "split"]
 MIN_SLICES = 3  # what can be interpolated at all; ingest asks for more
@@ -43,7 +44,10 @@ def command() -> None:
 @command.command
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 def add(paths: tuple[Path, ...]) -> None:
-    """Copy scans (files, or folders of DICOM) into data/raw.
+    """Copy scans (files, or folders of DICOM) into data/raw; the same bytes are copied once.
+
+    A name that is taken, or given twice, gets its folder's name before it: A/ct.nii.gz. What cannot be copied is named
+    and makes the exit code 1; the others are added all the same.
 
     Where an `index.jsonl` or `scans.csv` beside a scan names its patient and split (`use` or `split`: train, val,
     test), both are kept in data/raw/scans.csv.
@@ -51,61 +55,23 @@ def add(paths: tuple[Path, ...]) -> None:
     layout = Layout(Path())
     if not layout.params.exists():
         raise MissingInputError("params.yaml is not here: run in the project's root, the folder of dvc.yaml")
-    for path in paths:
-        if not path.exists():
-            raise MissingInputError(f"{path} does not exist: expected a scan file or a folder of scans")
     rows = {row["file"]: row for row in table_of(layout.raw / "scans.csv")}
-    added = 0
-    for path in paths:
-        target = layout.raw / path.name
-        if path.name in ("index.jsonl", "scans.csv"):
-            continue
-        if target.exists():
-            click.echo(f"{path.name} is in data/raw already")
-        else:
-            copy_whole(path, target)
-            added += 1
-        rows |= {row["file"]: row for row in given_for(path)}
+    layout.raw.mkdir(parents=True, exist_ok=True)
+    held, done, refused = Added(layout.raw), 0, 0
+    scans = [path for path in paths if path.name not in TABLES]
+    names = Counter(path.name for path in scans)
+    for path in scans:
+        new, told = add_one(path, held, rows, alone=names[path.name] == 1)
+        done += new
+        for line in told:
+            refused += (bad := line.startswith("refused"))
+            click.echo(line, err=bad)
     if rows:
         write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], COLUMNS)
-    click.echo(
-        f"{added} added to data/raw, {len(rows)} of them with patient and split; next: ctinterp preset cpu, dvc repro"
-    )
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file or folder so that an interrupted copy is never taken for a scan."""
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    if source.is_dir():
-        shutil.copytree(source, partial, symlinks=True)  # what a link leads to stays out
-    else:
-        shutil.copyfile(source, partial)
-    partial.replace(target)
-
-
-def table_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a scans.csv, none where there is no file."""
-    return read_csv(path) if path.exists() else []
-
-
-def given_for(path: Path) -> Iterator[dict[str, str]]:
-    """What the tables beside a scan, or inside a folder, say of it."""
-    folder = path if path.is_dir() else path.parent
-    prefix = f"{path.name}/" if path.is_dir() else ""
-    listed = table_of(folder / "scans.csv")
-    index = folder / "index.jsonl"
-    if index.exists():
-        try:
-            listed += [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ParamsError(f"{index} has a line that is not JSON: {error}") from error
-    for row in listed:
-        if path.is_dir() or row.get("file") == path.name:
-            if not isinstance(row.get("file"), str):
-                continue
-            split = row.get("split") or row.get("use") or ""
-            yield {"file": prefix + row["file"], "patient": row.get("patient") or row["file"], "split": split}
+    click.echo(f"{done} added to data/raw, where scans.csv lists {len(rows)}; next: ctinterp preset cpu, dvc repro")
+    if refused:
+        click.echo(f"{refused} refused", err=True)
+        raise click.exceptions.Exit(1)
 
 
 @command.command("list")
@@ -164,7 +130,9 @@ def verdict_on(found: Found) -> Verdict:
         scan = read_scan(found)
     except ScanError as error:
         return Verdict(found.name, error.reason, None, None, None, "", str(error), found.uid)
-    word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0])]
+    word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0]), *scan.warnings]
+    if padding := find_padding(scan.volume.hu):
+        remarks.append(f"padded with {padding.value_hu:g} outside of the field of view: comes back as it is")
     if scan.burned_in_annotation:
         remarks.append("burned-in annotation: the pixels may show who the patient is")
     if scan.derived:

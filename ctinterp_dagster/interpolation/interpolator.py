@@ -163,14 +163,14 @@ def thin_volume(thick: Volume, operator: ThickeningOperator, hu: Tensor) -> Volu
     return thick.with_slices(hu.cpu().numpy(), float(positions[0]), spacing_mm)
 
 
-def load_checkpoint(path: Path = RELEASED, device: str = "auto") -> Interpolator:
+def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interpolator:
     """Load a model file, the released one by default.
 
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is not a ctinterp model.
     """
-    file = read_model(path)
+    file = read_model(Path(path))
     kinds: dict[str, type[NullSpaceDiffusion | LatentDiffusion]] = {
         kind.kind: kind for kind in (NullSpaceDiffusion, LatentDiffusion)
     }

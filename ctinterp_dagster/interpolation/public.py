@@ -23,7 +23,7 @@ def interpolate(
     target_mm: float = 1.0,
     thickness_mm: float | None = None,
     profile: Profile = "box",
-    model: Path = RELEASED,
+    model: Path | str = RELEASED,
     device: str = "auto",
     memory_gib: float = 3.0,
 ) -> Scan:

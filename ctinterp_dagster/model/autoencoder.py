@@ -349,16 +349,16 @@ class MaisiAutoencoder(nn.Module):
         budget = Budget(memory_gib)
         return predicted_peak_gib(self.encoder, volume, budget), predicted_peak_gib(self.decoder, z, budget)
 
-    def load_pretrained_weights(self, path: Path, *, strict: bool = True) -> LoadStatistics:
+    def load_pretrained_weights(self, path: Path | str, *, strict: bool = True) -> LoadStatistics:
         """Read weights, MAISI's `autoencoder.pt` or any file with the same names; see `weights.load_weights`."""
-        return load_weights(self, path, strict=strict)
+        return load_weights(self, Path(path), strict=strict)
 
     def save(self, path: Path) -> None:
         """Write safetensors with the published names, and the architecture as metadata for `load_autoencoder`."""
         save_weights(self, path, {ARCHITECTURE: json.dumps(asdict(self.architecture), sort_keys=True)})
 
 
-def load_autoencoder(path: Path) -> MaisiAutoencoder:
+def load_autoencoder(path: Path | str) -> MaisiAutoencoder:
     """An autoencoder from a file of weights, on the CPU, for inference.
 
     Args:
@@ -368,7 +368,7 @@ def load_autoencoder(path: Path) -> MaisiAutoencoder:
         MissingInputError: the file is not there.
         CheckpointError: the file is refused, as by `weights.load_weights`.
     """
-    recorded = read_metadata(path).get(ARCHITECTURE)
+    recorded = read_metadata(Path(path)).get(ARCHITECTURE)
     try:
         architecture = Architecture(**json.loads(recorded)) if recorded else Architecture()
         autoencoder = MaisiAutoencoder(**asdict(architecture))

@@ -111,7 +111,8 @@ def survey(raw: Path) -> tuple[str, int, float]:
         for entry in sorted(entries):
             if entry.startswith("."):  # also a copy by `ctinterp scans add` that is not finished
                 continue
-            status = Path(folder, entry).stat()
+            file = Path(folder, entry)
+            status = file.stat() if file.exists() else file.lstat()  # a link to nothing
             files.append([folder, entry, status.st_size, status.st_ctime_ns])
             newest = max(newest, status.st_ctime)
     return (digest(files) if files else ""), stamp, newest

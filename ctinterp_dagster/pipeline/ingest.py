@@ -1,5 +1,6 @@
 """Is this a regular CT volume in HU, whose patient is it, which split?"""
 
+import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -7,7 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from ctinterp_dagster.errors import DerivedError, MissingInputError, ParamsError, ScanError, TooThickError
+import numpy as np
+
+from ctinterp_dagster.errors import (
+    DerivedError,
+    DuplicateScanError,
+    MissingInputError,
+    ParamsError,
+    ScanError,
+    TooThickError,
+)
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params
 from ctinterp_dagster.pipeline.cases import Case, RealPair, write_cases, write_pairs
@@ -15,9 +25,11 @@ from ctinterp_dagster.records import CaseFolder, code_version, read_csv, read_js
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
+from ctinterp_dagster.scan.padding import without_padding
 from ctinterp_dagster.scan.pairs import LEAST_SHARED, partners
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.split import Split, assert_no_leak, split_of
+from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.scan.window import STORED
 
 logger = logging.getLogger(__name__)
@@ -107,7 +119,8 @@ class Ingested:
 def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder) -> Ingested:
     """Read, check and write every scan; the refused ones with their reasons.
 
-    A scan that scans.csv lists keeps its name; another one, whose name may be a person's, is called by a pseudonym.
+    A scan that scans.csv lists keeps its name; another one, whose name may be a person's, is called by a pseudonym. Of
+    scans with the same voxels the first is taken: listed ones first, then DICOM, then by name.
     """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
     given = {row["file"]: (row["patient"], row["split"]) for row in table}
@@ -115,7 +128,12 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     truths = partners(found, max_thin_mm=section.max_spacing_mm)
     done = Ingested([], [], [])
     names: dict[str, str] = {}
-    for scan in sorted(found, key=lambda scan: scan.name in truths):  # the thick ones after the truths
+    taken: dict[str, Found] = {}
+
+    def turn(scan: Found) -> tuple[bool, ...]:
+        return (scan.name in truths, scan.name not in given, scan.kind != "dicom")  # the thick ones after the truths
+
+    for scan in sorted(found, key=turn):
         listed = scan.name in given
         name = unique_name(scan.name, set(names.values())) if listed else pseudonym(scan.name, key, "s")
         names[scan.name] = name
@@ -123,6 +141,14 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         paired = any(case.case == truth for case in done.cases)
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
+            first = taken.setdefault(record["voxels"], scan)
+            if first is not scan:
+                if scan.place and scan.place == first.place:
+                    names[scan.name] = names[first.name]  # its thick partner is the other's
+                raise DuplicateScanError(
+                    f"the same voxels as {names[first.name]}, which is taken: expected each scan once, or one could be "
+                    "trained on and tested on; remove either"
+                )
         except ScanError as error:
             refusal = error if listed else scan.without_names(error)
             logger.warning("scan=%s quarantined reason=%s: %s", name, refusal.reason, refusal)
@@ -143,7 +169,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
 def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> dict[str, Any]:
     """Write one scan and what is known of it, if that is not there already; what is known of it.
 
-    Values are clipped to the 12-bit range of CT: below it is padding outside of the field, above it metal.
+    Padding outside of the field is filled, then values are clipped to the 12-bit range of CT: above it is metal.
 
     Raises:
         ScanError: why it is refused.
@@ -154,8 +180,11 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
 
     def make(paths: list[Path]) -> None:
         read = read_thick(scan) if paired else read_thin(scan, section)
-        write_volume(read.volume.with_hu(STORED.clip(read.volume.hu)), paths[0])
+        volume, _ = without_padding(read.volume)
+        volume = volume.with_hu(STORED.clip(volume.hu))
+        write_volume(volume, paths[0])
         known = {
+            "voxels": voxels_of(volume),
             "patient": pseudonym(read.patient, key) if read.patient else name,
             "thickness_mm": read.thickness_mm,
             "kernel": read.kernel,
@@ -167,6 +196,15 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
     folder.make(name, inputs, [f"{place}/{name}.nii", f"{place}/{name}.json"], make)
     record: dict[str, Any] = read_json(folder.folder / place / f"{name}.json")
     return record
+
+
+def voxels_of(volume: Volume) -> str:
+    """A hash of the values in whole HU, in the order of patient axes: the same for a scan in any format."""
+    order = np.abs(volume.direction).argmax(axis=0)  # of the axes x, y, z
+    flips = np.sign(volume.direction[order, range(3)]).astype(int)
+    hu = volume.hu[:: flips[2], :: flips[1], :: flips[0]].transpose(2 - order[::-1])
+    values = np.ascontiguousarray(np.rint(hu).astype(np.int16))
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
 
 
 def read_thick(scan: Found) -> Scan:

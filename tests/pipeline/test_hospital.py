@@ -103,7 +103,7 @@ def test_of_a_hundred_scans_the_thirty_bad_ones_are_quarantined_with_their_reaso
     for number in range(60):
         write_volume(THIN.with_hu(THIN.hu + number), layout.raw / f"{number}.nii")
     for number in range(10):
-        write_dicom(layout.raw / f"series{number}", THIN.hu + number, 1.5, PatientID=f"p{number}")
+        write_dicom(layout.raw / f"series{number}", THIN.hu[::-1] + number, 1.5, PatientID=f"p{number}")
     expected = write_bad(layout.raw / "a") | write_bad(layout.raw / "b")
     result = ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout)
     assert (result["cases"], result["quarantined"]) == (70, 30)
@@ -113,6 +113,44 @@ def test_of_a_hundred_scans_the_thirty_bad_ones_are_quarantined_with_their_reaso
     assert len({row["reason"] for row in rows}) == 15
     with pytest.raises(ScanError, match=r"30 of 100 scans are in quarantine, ingest\.strict expects none"):
         ingest.run(smoke_params(layout.root, ingest={"min_slices": 8, "strict": True}), layout)
+
+
+def test_the_same_voxels_in_another_format_are_taken_once_and_the_other_is_told(layout: Layout) -> None:
+    hu = np.rint(THIN.hu).astype(np.float32)
+    write_dicom(layout.raw / "zoe", hu, 1.5, PatientID="zoe")
+    write_volume(THIN.with_hu(hu), layout.raw / "listed.nii")
+    ras = Volume(hu[:, ::-1, ::-1].copy(), THIN.spacing_mm, (0.0, 0.0, 0.0), np.diag([-1.0, -1.0, 1.0]))
+    write_volume(ras, layout.raw / "ras.mha")
+    write_volume(THIN.with_hu(hu + 1), layout.raw / "other.nii")
+    (layout.raw / "scans.csv").write_text("file,patient,split\nlisted.nii,anna,test\n")
+    result = ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout)
+    assert (result["cases"], result["quarantined"]) == (2, 2)
+    rows = list(csv.DictReader((layout.ingest / "quarantine.csv").open()))
+    key = load_key()
+    assert {row["scan"] for row in rows} == {pseudonym(name, key, "s") for name in ("zoe/series-0004", "ras.mha")}
+    assert {row["reason"] for row in rows} == {"duplicate"}
+    assert all("the same voxels as listed, " in row["message"] for row in rows)
+    assert ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout) == result
+
+
+def test_the_thick_partner_of_a_series_that_is_there_twice_stays_its_partner(paired: Layout) -> None:
+    write_dicom(paired.raw / "again", TALL.hu, 1.0, PatientID="anna", FrameOfReferenceUID="1.2.77")
+    result = ingest.run(smoke_params(paired.root, ingest=EVERYBODY), paired)
+    assert (result["cases"], result["pairs"], result["quarantined"]) == (1, 1, 1)
+
+
+def test_padding_and_links_to_nothing_leave_the_other_scans_as_they_are(layout: Layout) -> None:
+    hu = THIN.hu.copy()
+    hu[:, :, :3] = -3024
+    write_volume(THIN.with_hu(hu), layout.raw / "padded.nii")
+    (layout.raw / "gone.nii").symlink_to("/nowhere/gone.nii")
+    result = ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout)
+    assert (result["cases"], result["quarantined"]) == (1, 1)
+    (row,) = csv.DictReader((layout.ingest / "quarantine.csv").open())
+    assert row["reason"] == "unreadable"
+    (case,) = csv.DictReader((layout.ingest / "cases.csv").open())
+    kept = read_scan(layout.ingest / "volumes" / f"{case['case']}.nii").volume.hu
+    np.testing.assert_allclose(kept[:, :, 2], hu[:, :, 3], atol=0.5)
 
 
 def test_computed_images_are_interpolated_but_never_thin_truth(

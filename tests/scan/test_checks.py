@@ -1,7 +1,10 @@
 """What passes for an axial CT in HU."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from ctinterp_dagster.errors import (
     ClippedError,
@@ -10,6 +13,7 @@ from ctinterp_dagster.errors import (
     GeometryError,
     IntensityError,
     NotFiniteError,
+    ScanError,
     TooFewSlicesError,
     WrongUnitsError,
 )
@@ -18,20 +22,34 @@ from ctinterp_dagster.scan.phantom import phantom
 
 from .conftest import plain_volume
 
+Change = Callable[[np.ndarray], np.ndarray]
 CHEST = phantom("check", (12, 64, 64), (2.0, 6.0, 6.0), 10.0).hu
+RNG = np.random.default_rng(0)
+NOISE = RNG.normal(0, 12, CHEST.shape)
+BLOBS = gaussian_filter(RNG.normal(size=CHEST.shape), 4)
+BLOBS = (BLOBS - BLOBS.min()) / np.ptp(BLOBS)
+BODY = np.where(BLOBS > 0.6, -100, np.where(BLOBS < 0.1, 400, 50)) + NOISE
 
 
 def test_a_chest_passes() -> None:
     check_volume(plain_volume(CHEST), min_slices=12)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [lambda hu: hu.clip(-960), lambda hu: np.where(hu < -990, -3024, hu), lambda hu: np.where(hu > 500, 20000, hu)],
-    ids=["air at -960", "padding at -3024", "extended scale"],
-)
-def test_what_scanners_do_to_hu_passes(change: object) -> None:
-    check_volume(plain_volume(change(CHEST)), min_slices=2)
+CHANGES = {
+    "air at -960": lambda hu: hu.clip(-960),
+    "padding of -3024": lambda hu: np.where(hu < -990, -3024, hu),
+    "16-bit padding": lambda hu: np.where(hu < -990, -32768, hu),
+    "extended scale": lambda hu: np.where(hu > 500, 20000, hu),
+    "no gas: water with noise": lambda hu: RNG.normal(0, 5, hu.shape).round(),
+    "no gas: fat, muscle and bone": lambda _: np.where(BLOBS > 0.6, -100, np.where(BLOBS < 0.05, 900, 50)) + NOISE,
+    "no gas: a brain in its skull": lambda _: np.where(BLOBS < 0.2, 700, 35) + NOISE,
+    "no gas: bone alone": lambda _: 350 + 1200 * (BLOBS - 0.4) + NOISE,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_hu_pass_whatever_scanners_do_to_them_and_whatever_is_in_view(change: Change) -> None:
+    assert check_volume(plain_volume(change(CHEST)), min_slices=2) == ()
 
 
 @pytest.mark.parametrize(
@@ -40,28 +58,57 @@ def test_what_scanners_do_to_hu_passes(change: object) -> None:
         (lambda hu: np.where(hu > 400, np.nan, hu), NotFiniteError, "NaN or infinite"),
         (lambda hu: np.where(hu > 400, np.inf, hu), NotFiniteError, "NaN or infinite"),
         (lambda hu: np.full_like(hu, -1000), ConstantError, "every voxel is -1000"),
-        (lambda hu: (hu + 1024) / 4096, WrongUnitsError, "air"),
-        (lambda hu: (hu + 1024) / 16, WrongUnitsError, "air"),
-        (lambda hu: (hu + 1024) / 2048 - 1, WrongUnitsError, "air"),
-        (lambda hu: hu + 1024, WrongUnitsError, "air"),
-        (lambda hu: np.where(hu < -990, -2000, hu + 1024), WrongUnitsError, "air"),
-        (lambda hu: (hu.clip(-160, 240) + 160) / 200 - 1, WrongUnitsError, "air"),
-        (lambda hu: (hu + 1024) / 16 - 1024, WrongUnitsError, "tissue"),
-        (lambda hu: np.where(hu < -990, -32768, hu), WrongUnitsError, "values run from -32768"),
+        (lambda hu: np.full_like(hu, -2000), ConstantError, "every voxel is -2000"),
+        (lambda hu: (hu + 1024) / 4096, WrongUnitsError, "looks like 0 to 1"),
+        (lambda hu: (hu - hu.mean()) / hu.std(), WrongUnitsError, "a normalised image"),
+        (lambda hu: (hu + 1024) / 8, WrongUnitsError, "grey values of 0 to 255"),
+        (lambda hu: ((hu.clip(-160, 240) + 160) / 400 * 255).round(), WrongUnitsError, "grey values of 0 to 255"),
+        (lambda hu: hu + 1024, WrongUnitsError, r"HU \+ 1024: every voxel is 0 or more and organs lie near 998"),
+        (lambda hu: np.where(hu < -990, -2000, hu + 1024), WrongUnitsError, r"looks like HU \+ 1024"),
+        (lambda _: BODY + 1024, WrongUnitsError, r"looks like HU \+ 1024"),
+        (lambda _: BODY / 8 + 125, WrongUnitsError, "grey values of 0 to 255"),
+        (lambda hu: hu * 10, WrongUnitsError, "HU times 10"),
+        (lambda hu: hu - 1024, WrongUnitsError, "HU - 1024"),
+        (lambda hu: -hu, WrongUnitsError, "inverted"),
+        (lambda hu: hu / 10, WrongUnitsError, "HU scaled down"),
+        (lambda hu: (hu + 1024) / 16 - 1024, WrongUnitsError, "no tissue"),
+        (lambda hu: np.where(hu < -500, 0, hu), WrongUnitsError, "a masked image"),
         (lambda hu: np.where(hu > 400, 65535, hu), WrongUnitsError, "to 65535"),
         (lambda hu: hu.clip(-160, 240), ClippedError, "of the voxels are -160, and none lies beyond"),
         (lambda hu: hu.clip(-1350, 50), ClippedError, "of the voxels are 50, and none lies beyond"),
         (lambda hu: hu.clip(-850), ClippedError, "of the voxels are -850, and none lies beyond"),
     ],
     ids=[
-        "NaN", "infinite", "constant", "0..1", "0..255", "-1..1", "no intercept", "no intercept, padded",
-        "windowed to -1..1", "8 bits", "16-bit padding", "unsigned overflow", "soft-tissue window", "lung window",
-        "air cut off",
+        "NaN", "infinite", "constant", "padding alone", "0..1", "z-score", "0..255", "window to 0..255", "no intercept",
+        "no intercept, padded", "no intercept, no gas", "0..255, no gas", "times 10", "intercept twice", "inverted",
+        "over 10", "8 bits", "masked", "unsigned overflow", "soft-tissue window", "lung window", "air cut off",
     ],
 )  # fmt: skip
-def test_what_is_not_hu_is_refused(change: object, error: type[IntensityError], message: str) -> None:
+def test_what_is_not_hu_is_refused_with_what_it_looks_like(
+    change: Change, error: type[IntensityError], message: str
+) -> None:
     with pytest.raises(error, match=message):
         check_volume(plain_volume(change(CHEST)), min_slices=2)
+
+
+def test_force_turns_refusals_into_warnings_with_the_same_words() -> None:
+    coronal = plain_volume(CHEST + 1024, direction=np.eye(3)[:, [0, 2, 1]])
+    warnings = check_volume(coronal, min_slices=2, force=True, name="a.nii")
+    with pytest.raises(DerivedError) as refused:
+        check_volume(coronal, min_slices=2, name="a.nii")
+    assert warnings[0] == str(refused.value)
+    assert [w.split(" ")[0] for w in warnings] == ["a.nii:", "a.nii:"]
+    assert "HU + 1024" in warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("hu", "error"),
+    [(CHEST[:2], TooFewSlicesError), (np.zeros_like(CHEST), ConstantError),
+     (np.where(CHEST > 400, np.nan, CHEST), NotFiniteError)],
+)  # fmt: skip
+def test_no_force_takes_what_cannot_be_computed(hu: np.ndarray, error: type[ScanError]) -> None:
+    with pytest.raises(error):
+        check_volume(plain_volume(hu), min_slices=3, force=True)
 
 
 def test_too_few_slices_are_refused() -> None:

@@ -113,6 +113,7 @@ class Scan:
             reads one. Readers of any format put theirs here. May name files: `found.nameless` for outputs.
         found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
             may name a person.
+        warnings: what the user should know of it, one line each.
     """
 
     volume: Volume
@@ -125,3 +126,4 @@ class Scan:
     derived: bool = False
     warnings: tuple[str, ...] = ()
     found: Found | None = None
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,98 @@
+"""What lies outside of the field of view: constants far below air, which a scanner or a resampling put there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+# Air is -1000 HU and noise takes it lower, but never to one value that many voxels at the edge of the planes share.
+BELOW_AIR_HU = -1200.0
+LEAST_SHARE = 0.01  # of the voxels at the edge of the planes
+LEAST_OF_BELOW = 0.1  # of those that are below air; of numbers that are no HU each value has less
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where a volume is padded, and with what.
+
+    Attributes:
+        mask: (z, y, x) bool, true where the volume is padded.
+        hu: (z, y, x) float32, the volume as it was.
+        value_hu: the most common value of the padding.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    hu: FloatArray
+    value_hu: float
+
+    def put_back(self, thin_hu: FloatArray, positions: npt.ArrayLike) -> FloatArray:
+        """Thin slices with the padding of the nearest thick slice, value by value as it was.
+
+        Args:
+            thin_hu: (z', y, x) HU; it stays as it is.
+            positions: (z',) centres of the thin slices in indices of the thick ones.
+        """
+        nearest = np.floor(np.asarray(positions) + 0.5).astype(int).clip(0, len(self.mask) - 1)
+        out = thin_hu.copy()
+        for plane, k in zip(out, nearest, strict=True):
+            plane[self.mask[k]] = self.hu[k][self.mask[k]]
+        return out
+
+
+def edge_of(hu: FloatArray) -> FloatArray:
+    """(n,) values of the outermost rows and columns of a volume (z, y, x)."""
+    return np.concatenate([part.ravel() for part in (hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1])])
+
+
+def find_padding(hu: FloatArray) -> Padding | None:
+    """Padding: values below -1200 HU that at least 1 % of the voxels at the edge of the planes share, to half a HU.
+
+    Values below -1200 HU that touch padding are padding too: a resampling mixes it with its neighbours.
+
+    Args:
+        hu: (z, y, x) HU.
+    """
+    edge = edge_of(hu)
+    below = np.rint(edge[edge < BELOW_AIR_HU])
+    values, counts = np.unique(below, return_counts=True)
+    shared = (counts >= LEAST_SHARE * edge.size) & (counts >= LEAST_OF_BELOW * below.size)
+    if not shared.any():
+        return None
+    mask = np.zeros(hu.shape, np.bool_)
+    for value in values[shared]:
+        mask |= (hu >= value - 0.5) & (hu <= value + 0.5)
+    low = hu < BELOW_AIR_HU
+    if np.count_nonzero(low) > np.count_nonzero(mask):
+        mask = ndimage.binary_propagation(mask, mask=low)
+    return Padding(mask, hu, float(values[counts.argmax()]))
+
+
+def without_padding(volume: Volume) -> tuple[Volume, Padding | None]:
+    """A volume whose padding is replaced by the nearest value of its plane, and the padding, if there is any.
+
+    The nearest value leaves no edge for a network to blur: docs/scans.md compares it with air and with padding.
+    """
+    padding = find_padding(volume.hu)
+    if padding is None or padding.mask.all():
+        return volume, None
+    return volume.with_hu(_filled(volume.hu, padding.mask)), padding
+
+
+def _filled(hu: FloatArray, mask: npt.NDArray[np.bool_]) -> FloatArray:
+    """(z, y, x) with masked voxels filled from their plane, wholly masked planes from the nearest plane."""
+    out = hu.copy()
+    whole = mask.all(axis=(1, 2))
+    before, nearest = None, np.empty(0)
+    for k in np.flatnonzero(mask.any(axis=(1, 2)) & ~whole):
+        if before is None or not np.array_equal(mask[k], mask[before]):
+            nearest = ndimage.distance_transform_edt(mask[k], return_distances=False, return_indices=True)
+        rows, columns = nearest[:, mask[k]]
+        out[k][mask[k]] = hu[k][rows, columns]
+        before = k
+    measured = np.flatnonzero(~whole)
+    for k in np.flatnonzero(whole):
+        out[k] = out[measured[np.abs(measured - k).argmin()]]
+    return out
