@@ -11,7 +11,8 @@ from ctinterp_dagster.scan.volume import FloatArray, Volume
 # Air is -1000 HU and noise takes it lower, but never to one value that many voxels at the edge of the planes share.
 BELOW_AIR_HU = -1200.0
 LEAST_SHARE = 0.01  # of the voxels at the edge of the planes
-LEAST_OF_BELOW = 0.1  # of those that are below air; of numbers that are no HU each value has less
+LEAST_OF_BELOW = 0.5  # of those that are below air: noise is spread over many values
+RIM = 8  # voxels; a cubic resampling rings so far
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def edge_of(hu: FloatArray) -> FloatArray:
 def find_padding(hu: FloatArray) -> Padding | None:
     """Padding: values below -1200 HU that at least 1 % of the voxels at the edge of the planes share, to half a HU.
 
-    Values below -1200 HU that touch padding are padding too: a resampling mixes it with its neighbours.
+    Values below -1200 HU within 8 voxels of padding are padding too: a resampling mixes it with its neighbours.
 
     Args:
         hu: (z, y, x) HU.
@@ -58,15 +59,15 @@ def find_padding(hu: FloatArray) -> Padding | None:
     edge = edge_of(hu)
     below = np.rint(edge[edge < BELOW_AIR_HU])
     values, counts = np.unique(below, return_counts=True)
-    shared = (counts >= LEAST_SHARE * edge.size) & (counts >= LEAST_OF_BELOW * below.size)
-    if not shared.any():
+    shared = counts >= LEAST_SHARE * edge.size
+    if not shared.any() or counts[shared].sum() < LEAST_OF_BELOW * below.size:
         return None
     mask = np.zeros(hu.shape, np.bool_)
     for value in values[shared]:
         mask |= (hu >= value - 0.5) & (hu <= value + 0.5)
     low = hu < BELOW_AIR_HU
     if np.count_nonzero(low) > np.count_nonzero(mask):
-        mask = ndimage.binary_propagation(mask, mask=low)
+        mask = ndimage.binary_dilation(mask, iterations=RIM, mask=low)
     return Padding(mask, hu, float(values[counts.argmax()]))
 
 

@@ -48,17 +48,19 @@ def test_each_thin_slice_takes_the_padding_of_the_nearest_thick_one() -> None:
 
 
 def test_values_that_a_resampling_mixed_at_the_rim_are_padding_too() -> None:
-    hu = zoom(np.where(WIDE, -3024, CHEST), (1, 1.37, 1.37), order=3).astype(np.float32)
+    hu = zoom(np.where(WIDE, -3024, CHEST).repeat(3, axis=1).repeat(3, axis=2), (1, 1.37, 1.37), order=3).astype(
+        np.float32
+    )
     filled, padding = without_padding(plain_volume(hu))
     assert padding is not None
     assert filled.hu.min() > -1200
     assert filled.hu[hu > -1200].tolist() == hu[hu > -1200].tolist()
 
 
-def test_air_with_its_noise_streaks_and_numbers_that_are_no_hu_are_not_padding() -> None:
+def test_air_with_its_noise_and_streaks_are_not_padding() -> None:
     streaks = CHEST.copy()
     streaks[:, 20, :] = np.random.default_rng(0).normal(-1300, 100, (6, 48))
-    for hu in (CHEST, CHEST - 100, CHEST.clip(-1024), streaks, CHEST * 10, CHEST - 1024):
+    for hu in (CHEST, CHEST - 100, CHEST.clip(-1024), streaks):
         volume = plain_volume(hu)
         assert find_padding(volume.hu) is None
         assert without_padding(volume) == (volume, None)
