@@ -28,8 +28,10 @@ from ctinterp_dagster.physics.profile import Profile, slice_weights
 from ctinterp_dagster.physics.thickness import lags_for, verdict
 
 Stack = npt.NDArray[np.float32]
+Counts = Counter[tuple[float | None, float, bool | None]]
 
 WIDTHS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 5.0)
+CLAIMS = (None, *WIDTHS[1:])
 DISTANCES = (1, 2, 4)  # thin slices
 PROFILES: tuple[Profile, ...] = ("box", "triangle", "gaussian")
 LEAST, MOST = 10, 40  # slices of a stack
@@ -74,31 +76,33 @@ def volumes(folder: Path) -> Iterator[tuple[str, Stack, float, float]]:
             yield entry["id"], hu, float(image.header.get_zooms()[2]), float(entry["slice_thickness_mm"])
 
 
-def table(name: str, counts: Counter[tuple[float, float, bool | None]]) -> None:
+def table(name: str, counts: Counts) -> None:
     """Rows: the claimed width; columns: the true one."""
-    print(f"\n{name}: contradicted / not / cannot tell\n")
+    print(f"\n{name}: contradicted / not / cannot tell; without a claim: taken for overlapping / not / cannot tell\n")
     print("| claimed \\ true |" + "".join(f" {width:g} |" for width in WIDTHS))
     print("|---|" + "---|" * len(WIDTHS))
-    for claim in WIDTHS[1:]:
+    for claim in CLAIMS:
         cells = ["/".join(str(counts[claim, true, told]) for told in (True, False, None)) for true in WIDTHS]
-        print(f"| {claim:g} |" + "".join(f" {cell} |" for cell in cells), flush=True)
+        print(f"| {claim or 'none'} |" + "".join(f" {cell} |" for cell in cells), flush=True)
 
 
-def count(hu: Stack, true: float, counts: Counter[tuple[float, float, bool | None]], label: str) -> None:
+def count(hu: Stack, true: float, counts: Counts, label: str) -> None:
     """Judge one stack under every claim; says a false alarm at once."""
-    measured = {lags: shared_noise(hu, lags) for lags in {lags_for(claim, len(hu)) for claim in WIDTHS[1:]}}
-    for claim in WIDTHS[1:]:
-        noise = measured[lags_for(claim, len(hu))]
-        told = verdict(noise, 1.0, claim).contradicted
+    measured = {lags: shared_noise(hu, lags) for lags in {lags_for(claim or 1.0, len(hu)) for claim in CLAIMS}}
+    for claim in CLAIMS:
+        noise = measured[lags_for(claim or 1.0, len(hu))]
+        found = verdict(noise, 1.0, claim)
+        told = found.contradicted if claim else found.warning is not None if noise else None
         counts[claim, true, told] += 1
-        if told and claim <= true:
+        if told and claim and claim <= true:
             print(f"false alarm: {label}, {true:g} wide, {claim:g} claimed, {noise}")
 
 
-def harm(name: str, thin: Stack, distance: int = 4) -> None:
+def harm(name: str, thin: Stack, distance: int = 4, count: int = 24) -> None:
     """RMSE in HU of projected cubic interpolation, by the true profile (rows) and the width of the box that is used."""
-    middle, count = len(thin) // 2, min(96, len(thin)) // distance
-    start, sides = middle - count * distance // 2, [side // 2 - 64 for side in thin.shape[1:]]
+    start, sides = (len(thin) - count * distance) // 2, [side // 2 - 64 for side in thin.shape[1:]]
+    if start < 0:
+        return
     truth = torch.from_numpy(thin[start : start + count * distance, sides[0] :, sides[1] :][:, :128, :128])
     for profile, true in (("box", 1.0), ("triangle", 1.0), ("box", 1.5), ("box", 2.0), ("gaussian", 2.0)):
         thick = operator(count, distance, true, profile).forward(truth)
@@ -128,7 +132,7 @@ def operator(count: int, distance: int, width: float, profile: Profile) -> Thick
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     """Measure."""
-    tables: dict[str, Counter[tuple[float, float, bool | None]]] = {}
+    tables: dict[str, Counts] = {}
     for name, thin, spacing_mm, thin_mm in volumes(folder):
         noisy = thin + np.random.default_rng(0).normal(0, NOISE_HU, thin.shape).astype(np.float32)
         for distance, width, profile in product(DISTANCES, WIDTHS, PROFILES):

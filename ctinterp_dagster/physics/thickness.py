@@ -7,7 +7,7 @@ import numpy as np
 
 from ctinterp_dagster.physics.noise import Array, SharedNoise, shared_noise
 
-TOUCHING = 0.4  # touching slices share less: real scanners up to 0.34, docs/experiments.md entry 14
+TOUCHING = 0.45  # touching slices share less: real scanners up to 0.34, docs/experiments.md entry 14
 MARGIN, SURE = 0.05, 3.0  # of a correlation; standard errors
 LEAST_LAGS, MOST_LAGS = 3, 8
 
