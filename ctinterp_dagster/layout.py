@@ -35,7 +35,7 @@ class Layout:
 
     @property
     def thicken(self) -> Path:
-        """`<profile>/<case>.nii`: synthetic thick scans."""
+        """`<task>/<case>.nii`: synthetic thick scans."""
         return self.root / "data" / "thicken"
 
     @property
@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def generate(self) -> Path:
-        """`<model>/<profile>/<case>.nii` and `.std.nii`: estimates and their standard deviations."""
+        """`<model>/<task>/<case>.nii` and `.std.nii`: estimates and their standard deviations."""
         return self.root / "data" / "generate"
 
     @property

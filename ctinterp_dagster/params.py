@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 
@@ -62,11 +62,36 @@ class Ingest(Section):
     strict: bool
 
 
+def task_name(profile: str, factor: float) -> str:
+    """The name of a task wherever one is named, folders included: `box-x5`, `gaussian-x2.5`."""
+    return f"{profile}-x{factor:g}"
+
+
+class ThickTask(Section):
+    """One kind of thick scan: `factor` thin slices a thick one, which need not be whole."""
+
+    factor: Annotated[float, Field(gt=1)]
+    profile: Profile
+
+    @property
+    def name(self) -> str:
+        """What folders, tables and the gate call it."""
+        return task_name(self.profile, self.factor)
+
+
+def named_once(tasks: tuple[ThickTask, ...]) -> tuple[ThickTask, ...]:
+    """Refuse two tasks of one name, which is a folder's."""
+    names = [task.name for task in tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"give each task once: {', '.join(twice)} is there several times")
+    return tasks
+
+
 class Thicken(Section):
     """Thin to thick."""
 
-    factor: Annotated[int, Field(ge=2)]
-    profiles: Annotated[tuple[Profile, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[ThickTask, ...], Field(min_length=1), AfterValidator(named_once)]
 
 
 class Optimisation(Section):

@@ -24,14 +24,14 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
         hash_ = digit * 64
         (registry.files(hash_)).mkdir(parents=True)
         (registry.files(hash_) / "model.safetensors").write_text(digit)
-        finding = {"rule": "tasks", "verdict": "pass", "text": "measured on box x5"}
+        finding = {"rule": "tasks", "verdict": "pass", "text": "measured on box-x5"}
         registry.record(
             Challenger(
                 model_hash=hash_,
                 number=number,
                 against="a" * 64 if number else None,
                 decision={"promoted": True, "findings": [finding]},
-                metrics={"tasks": {"box x5": TASK}, "test_set_hash": "t" * 64},
+                metrics={"tasks": {"box-x5": TASK}, "test_set_hash": "t" * 64},
                 seen={"s1": "1", "s2": "1"},
                 data={"scores": "c" * 64},
                 rolled_back="",
@@ -45,8 +45,8 @@ def test_the_card_has_figures_decision_hashes_and_commit(two: Registry) -> None:
     shown = CliRunner().invoke(command, ["show"]).output
     assert f"# Model {'b' * 16}" in shown
     assert "2 scans; commit `not tagged`" in shown
-    assert "| box x5 | 2 | 30.50 | cubic | 29.00 | 0.010 |" in shown
-    assert "- pass: measured on box x5" in shown
+    assert "| box-x5 | 2 | 30.50 | cubic | 29.00 | 0.010 |" in shown
+    assert "- pass: measured on box-x5" in shown
     assert f"| test set | `{'t' * 64}` |" in shown
 
 

@@ -37,8 +37,8 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_an_impossible_value_is_refused_with_the_value(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(TEXT.replace("factor: 5", "factor: 1"))
-    with pytest.raises(ParamsError, match=r"thicken\.factor: .*greater than or equal to 2, got 1"):
+    (tmp_path / "params.yaml").write_text(TEXT.replace("factor: 5, profile: g", "factor: 1, profile: g"))
+    with pytest.raises(ParamsError, match=r"thicken\.tasks\.1\.factor: .*greater than 1, got 1"):
         load_params(tmp_path / "params.yaml")
 
 
@@ -50,6 +50,18 @@ def test_a_bare_no_is_the_word_no_and_not_false(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: yes"))
     with pytest.raises(ParamsError, match="got True"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_task_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace("factor: 2.5,", "factor: 5.0,"))
+    with pytest.raises(ParamsError, match=r"thicken\.tasks: .*give each task once: box-x5 is there several times"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(PRESETS.glob("*.yaml"))], ids=lambda p: p.stem)
+def test_a_factor_that_is_not_whole_is_trained_and_judged_by_default(path: Path) -> None:
+    tasks = yaml.safe_load(path.read_text())["thicken"]["tasks"]
+    assert any(task["factor"] % 1 for task in tasks)
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:

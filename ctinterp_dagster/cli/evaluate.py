@@ -1,8 +1,9 @@
 """Held-out thin scans, thickened, restored with every method, and scored."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +15,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ctinterp_dagster.cli.adding import given_for
-from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.evaluation.metrics import Scores
-from ctinterp_dagster.evaluation.statistics import Interval, compare, summarise, task_name
+from ctinterp_dagster.errors import EvaluationError, GeometryError, MissingInputError, ParamsError
+from ctinterp_dagster.evaluation.metrics import Scores, check_size
+from ctinterp_dagster.evaluation.statistics import Interval, by_task, compare, summarise
 from ctinterp_dagster.interpolation import (
     RELEASED,
     Aligned,
@@ -24,11 +25,10 @@ from ctinterp_dagster.interpolation import (
     Settings,
     aligned,
     load_checkpoint,
-    thicken,
 )
-from ctinterp_dagster.params import Baseline, Profile
+from ctinterp_dagster.params import Baseline, Profile, task_name
 from ctinterp_dagster.pipeline.cases import REAL
-from ctinterp_dagster.pipeline.scoring import score_aligned, synthetic
+from ctinterp_dagster.pipeline.scoring import score_aligned, simulated, slices_a_mean
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan
@@ -63,7 +63,10 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
     metavar="THICK THIN",
     help="a real thick scan and the thin one that it is to be restored to; may be repeated",
 )
-@click.option("--factor", type=click.IntRange(min=2), default=5, show_default=True, help="thin slices a thick one")
+@click.option("--factor", type=click.FloatRange(min=1, min_open=True), default=5.0, show_default=True,
+              help="thin slices a thick one, whole or not")  # fmt: skip
+@click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True),
+              help="slice distance in mm to restore to; the truth is means of THIN's slices [THIN's own]")  # fmt: skip
 @click.option("--profile", type=click.Choice(get_args(Profile)), default="box", show_default=True)
 @click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
               help="thickness in mm of THIN's slices, where they overlap: the model's then do")  # fmt: skip
@@ -78,7 +81,8 @@ def command(
     *,
     thin: tuple[Path, ...],
     pairs: tuple[tuple[Path, Path], ...],
-    factor: int,
+    factor: float,
+    spacing_mm: float | None,
     profile: Profile,
     thin_mm: float | None,
     model_path: Path,
@@ -90,17 +94,18 @@ def command(
 ) -> None:
     """Score every method on THIN volumes that the model has not seen.
 
-    Each is thickened, restored, and compared with itself; a real thick scan is compared with its thin partner, by
-    position in mm. `psnr_db` is in the window [-1000, 1000] HU with FACTOR
-    slices dropped at each end. Research use only, not a medical device.
+    Each is thickened, restored, and compared with itself, or with its means every --spacing mm: what `interpolate
+    --spacing` gives of a scan whose slices are FACTOR times as far apart. A real thick scan is compared with its thin
+    partner, by position in mm. `psnr_db` is in the window [-1000, 1000] HU without the slices of one thick slice at
+    each end. Research use only, not a medical device.
     """
-    if not thin and not pairs:
-        raise click.UsageError("give THIN volumes or --pair THICK THIN")
-    for paths in (thin, tuple(thick for thick, _ in pairs)):
-        if len(set(map(case_name, paths))) < len(paths):
-            raise click.UsageError("two of the scans have the same name: give each once, or rename one")
-    if json_path and not json_path.absolute().parent.is_dir():
-        raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
+    refuse_mistakes(thin, pairs, spacing_mm, json_path)
+    jobs = [
+        *(Job(path, profile, partial(load_thin, path, factor, profile, spacing_mm, thin_mm)) for path in thin),
+        *(Job(thick, REAL, partial(load_pair, thick, partner)) for thick, partner in pairs),
+    ]
+    for job in jobs:
+        check(job)
     model = load_checkpoint(model_path, device) if set(methods) & set(LEARNED) else None
     baselines = tuple(name for name in methods if name not in LEARNED)
     settings = Settings(memory_gib=memory_gib, mixed_precision=mixed_precision)
@@ -110,10 +115,12 @@ def command(
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
-        for path, task_profile, scans in tasks(thin, pairs, factor, profile, thin_mm):
-            progress.update(task, description=path.name)
+        for job in jobs:
+            progress.update(task, description=job.path.name)
+            scans, _ = job.load()
             models = {name: model.means(scans.thick.spacing_mm, how) for name, how in learned.items()} if model else {}
-            labels = {"case": case_name(path), "factor": scans.factor, "profile": task_profile}
+            grid = {"factor": scans.factor, "spacing_mm": scans.thin.spacing_mm[0]}
+            labels = {"case": case_name(job.path), **grid, "profile": job.profile}
             for scored in score_aligned(scans, baselines=baselines, models=models):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
                 records.append({**labels, "method": scored.method, **fields_of(scored.scores), **costs})
@@ -123,16 +130,60 @@ def command(
     show(records)
 
 
-def tasks(
-    thin: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...], factor: int, profile: Profile, thin_mm: float | None
-) -> Iterator[tuple[Path, str, Aligned]]:
-    """Each thick scan with its truth: the path that names it, the profile, the scans."""
-    for path in thin:
-        truth = read_scan(path).volume
-        yield path, profile, synthetic(truth, thicken(truth, factor, profile), factor, profile, thin_mm)
-    for thick_path, thin_path in pairs:
-        thick = read_scan(thick_path)
-        yield thick_path, REAL, aligned(thick.volume, read_scan(thin_path).volume, thick.thickness_mm)
+def refuse_mistakes(
+    thin: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...], spacing_mm: float | None, json_path: Path | None
+) -> None:
+    """Refuse arguments that do not go together, before anything is read."""
+    if not thin and not pairs:
+        raise click.UsageError("give THIN volumes or --pair THICK THIN")
+    if spacing_mm and not thin:
+        raise click.UsageError("--spacing is for THIN volumes: a pair is compared on its own thin slices")
+    for paths in (thin, tuple(thick for thick, _ in pairs)):
+        if len(set(map(case_name, paths))) < len(paths):
+            raise click.UsageError("two of the scans have the same name: give each once, or rename one")
+    if json_path and not json_path.absolute().parent.is_dir():
+        raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A thick scan with its truth: the path that names it, the profile, and how to read both, with a remark or none."""
+
+    path: Path
+    profile: str
+    load: Callable[[], tuple[Aligned, str]]
+
+
+def check(job: Job) -> None:
+    """Refuse scans that cannot be scored, with their path, before the first of all is computed; print the remark.
+
+    Raises:
+        CtinterpError: as reading and relating them raises.
+    """
+    try:
+        scans, remark = job.load()
+        check_size(scans.thin.hu.shape, scans.factor)
+    except (ParamsError, EvaluationError, GeometryError) as error:
+        raise type(error)(f"{job.path}: {error}") from error
+    if remark:
+        click.echo(f"{case_name(job.path)}: {remark}", err=True)
+
+
+def load_thin(
+    path: Path, factor: float, profile: Profile, spacing_mm: float | None, thin_mm: float | None
+) -> tuple[Aligned, str]:
+    """A thin scan, thickened."""
+    thin = read_scan(path).volume
+    scans = simulated(thin, factor, profile, spacing_mm, thin_mm)
+    whole = slices_a_mean(thin, spacing_mm).is_integer()
+    remark = f"slices of {thin.spacing_mm[0]:g} mm do not fill {spacing_mm} mm: those that do in part weigh by the part"
+    return scans, "" if whole else remark
+
+
+def load_pair(thick_path: Path, thin_path: Path) -> tuple[Aligned, str]:
+    """A real thick scan and its partner."""
+    thick = read_scan(thick_path)
+    return aligned(thick.volume, read_scan(thin_path).volume, thick.thickness_mm), ""
 
 
 def case_name(path: Path) -> str:
@@ -148,23 +199,22 @@ def fields_of(scores: Scores) -> dict[str, float | None]:
 
 def show(records: list[dict[str, Any]]) -> None:
     """Print the table."""
-    done = ", ".join(sorted({task_name(r["profile"], r["factor"]) for r in records}))
-    table = Table(title=f"{done}, {torch.get_num_threads()} threads")
+    table = Table(title=f"{torch.get_num_threads()} threads")
     scores = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
-    for name in ("case", "method", *scores, "noise floor dB", "seconds", "peak MiB"):
-        table.add_column(name, justify="left" if name in ("case", "method") else "right")
+    words = ("case", "task", "method")
+    for name in ("case", "task", "mm", "method", *scores, "noise floor dB", "seconds", "peak MiB"):
+        table.add_column(name, justify="left" if name in words else "right")
     for r in records:
         floor = "" if r["noise_floor_db"] is None else f"{r['noise_floor_db']:.2f}"
         table.add_row(
-            r["case"], r["method"], f"{r['psnr_db']:.2f}", f"{r['psnr_soft_db']:.2f}", f"{r['ssim']:.4f}",
-            f"{r['mae_hu']:.2f}", f"{r['residual_hu']:.3f}", floor,
-            f"{r['seconds']:.1f}", f"{r['peak_rss_mib']:.0f}",
+            r["case"], task_name(r["profile"], r["factor"]), f"{r['spacing_mm']:g}", r["method"],
+            f"{r['psnr_db']:.2f}", f"{r['psnr_soft_db']:.2f}", f"{r['ssim']:.4f}", f"{r['mae_hu']:.2f}",
+            f"{r['residual_hu']:.3f}", floor, f"{r['seconds']:.1f}", f"{r['peak_rss_mib']:.0f}",
         )  # fmt: skip
     Console(width=WIDTH).print(table)
-    for task in dict.fromkeys((r["profile"], r["factor"]) for r in records):
-        rows = [r for r in records if (r["profile"], r["factor"]) == task]
-        if len({r["case"] for r in rows}) > 1:
-            show_means(pd.DataFrame(rows), task_name(*task))
+    for task, rows in by_task(pd.DataFrame(records)):
+        if len(set(rows["case"])) > 1:
+            show_means(rows, task)
 
 
 def show_means(rows: pd.DataFrame, task: str) -> None:

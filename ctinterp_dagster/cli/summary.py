@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from ctinterp_dagster.evaluation.statistics import by_task
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_json
 
@@ -26,10 +27,8 @@ def command() -> None:
     decision = read_json(layout.report("promote") / "decision.json")
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
     console = Console(width=110)
-    for profile, group in rows.groupby("profile", sort=False):
-        table = Table(
-            title=f"{profile} profile, factor {group['factor'].iloc[0]}, {group['case'].nunique()} test cases"
-        )
+    for task, group in by_task(rows):
+        table = Table(title=f"{task}, {group['case'].nunique()} test cases")
         table.add_column("method")
         for title, _ in COLUMNS.values():
             table.add_column(title, justify="right")

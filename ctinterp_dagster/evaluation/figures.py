@@ -161,10 +161,10 @@ def _palette_png(figure: Figure) -> bytes:
 
 
 def position_chart(mae_hu: Mapping[str, Sequence[float]], *, highlight: str) -> str:
-    """Error by position in the group, one line a method, as SVG: a flat line has no artefact that repeats by slice.
+    """Error by position in the thick slice, one line a method, as SVG: a flat line has no artefact that repeats.
 
     Args:
-        mae_hu: by method, MAE in HU of the slices with i mod factor = 0, 1, ...
+        mae_hu: by method, MAE in HU in each equal part of the thick slices, from their lower face to their upper one.
         highlight: the method that is drawn boldly.
     """
     points = {
@@ -174,7 +174,7 @@ def position_chart(mae_hu: Mapping[str, Sequence[float]], *, highlight: str) -> 
     figure, axis = _chart(3.0)
     _lines(axis, points, highlight=highlight, marked=True)
     axis.set_xticks(range(max(len(errors) for errors in mae_hu.values())))
-    axis.set(xlabel="slice index mod factor", ylabel="MAE, HU")
+    axis.set(xlabel="part of the thick slice", ylabel="MAE, HU")
     return _svg(figure, "positions")
 
 

@@ -1,5 +1,6 @@
 """How far one estimate is from the truth, with every intensity window and every dropped slice stated."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 
@@ -43,7 +44,7 @@ class Scores:
 
     PSNR, SSIM and MAE clip both volumes to a window first: [-1000, 1000] HU unless the name says otherwise
     (rplhr: [-1024, 2048], soft: [-160, 240]). Everything but `psnr_all_db` and `residual_hu` leaves out the first and
-    last `factor` slices, where a method extrapolates.
+    last slices, where a method extrapolates: as many as reach into one thick slice (`end_slices`).
 
     Attributes:
         psnr_db: from the MSE of the volume, dB.
@@ -63,7 +64,7 @@ class Scores:
         shift_fat_hu: the same for fat.
         shift_muscle_hu: the same for muscle.
         shift_bone_hu: the same for bone.
-        mae_by_position_hu: MAE of the slices with i mod factor = 0, 1, ..., factor - 1.
+        mae_by_position_hu: MAE by position in the thick slice, see `mae_by_position`.
     """
 
     psnr_db: float
@@ -96,7 +97,7 @@ class Truth:
 
     Attributes:
         hu: (z, y, x) HU.
-        factor: thin slices a thick one.
+        factor: thin slices a thick one, not always whole.
         body: (z, y, x), see `body_mask`.
         quiet: (z - 3, y, x), see `quiet_tissue`.
         interior: by tissue (z, y, x), see `interiors`.
@@ -104,34 +105,27 @@ class Truth:
     """
 
     hu: FloatArray
-    factor: int
+    factor: float
     body: BoolArray
     quiet: BoolArray
     interior: Mapping[str, BoolArray]
     noise_hu: float | None
 
     @classmethod
-    def of(cls, hu: FloatArray, *, factor: int) -> "Truth":
+    def of(cls, hu: FloatArray, *, factor: float) -> "Truth":
         """Check a thin volume and measure its body and its noise.
 
         Args:
             hu: (z, y, x) HU; thick slice k is centred on thin index factor * k + (factor - 1) / 2.
-            factor: thin slices a thick one, at least 2.
+            factor: thin slices a thick one, above 1.
 
         Raises:
-            EvaluationError: too few slices or pixels, values that are not finite, no body, or factor below 2.
+            EvaluationError: what `check_size` refuses, values that are not finite, or no body.
         """
-        if factor < 2:
-            raise EvaluationError(f"factor must be at least 2 thin slices a thick one, got {factor}")
-        least = (2 * factor + max(factor, SSIM_SIDE_3D), SSIM_SIDE, SSIM_SIDE)
-        if hu.ndim != 3 or any(size < need for size, need in zip(hu.shape, least, strict=True)):
-            raise EvaluationError(
-                f"a truth of shape {hu.shape} is too small at factor {factor}: expected at least {least} (z, y, x), "
-                f"{factor} slices are dropped at each end; use a taller volume"
-            )
+        check_size(hu.shape, factor)
         _check_finite(hu, "the truth")
-        body, quiet = body_mask(hu), quiet_tissue(hu)
-        if not body[factor:-factor].any():
+        body, quiet, ends = body_mask(hu), quiet_tissue(hu), end_slices(factor)
+        if not body[ends:-ends].any():
             raise EvaluationError(
                 f"the truth has no body: nothing above {BODY_ABOVE_HU:g} HU is wider than 5 pixels between the end "
                 "slices; check that the values are HU"
@@ -141,19 +135,47 @@ class Truth:
 
     @property
     def kept(self) -> slice:
-        """The slices of the headline: all but `factor` at each end."""
-        return slice(self.factor, self.hu.shape[0] - self.factor)
+        """The slices of the headline: all but those at each end."""
+        ends = end_slices(self.factor)
+        return slice(ends, self.hu.shape[0] - ends)
 
     @property
     def noise_floor_db(self) -> float | None:
         """PSNR of the best possible estimate: MSE = (1 - 1/f) sigma^2, the noise that a thick slice averages away.
 
         It takes the noise as white along z and as strong everywhere as in soft tissue, so it is an estimate.
-        Source: the variance of f independent values about their mean.
+        Source: the variance of f independent values about their mean; where f is not whole, what a projection on
+            n / f of n dimensions leaves of them.
         """
         if self.noise_hu is None:
             return None
         return psnr_db((1 - 1 / self.factor) * self.noise_hu**2, HEADLINE_HU)
+
+
+def end_slices(factor: float) -> int:
+    """How many slices are dropped at each end: those that reach into one thick slice."""
+    return math.ceil(factor)
+
+
+def check_size(shape: tuple[int, ...], factor: float) -> None:
+    """Refuse a truth of which too little is left without its end slices.
+
+    Args:
+        shape: (z, y, x).
+        factor: thin slices a thick one.
+
+    Raises:
+        EvaluationError: too few slices or pixels, or a factor that is not above 1.
+    """
+    if not factor > 1:
+        raise EvaluationError(f"factor must be more than 1 thin slice a thick one, got {factor:g}")
+    ends = end_slices(factor)
+    least = (2 * ends + max(ends, SSIM_SIDE_3D), SSIM_SIDE, SSIM_SIDE)
+    if len(shape) != 3 or any(size < need for size, need in zip(shape, least, strict=True)):
+        raise EvaluationError(
+            f"a truth of shape {shape} is too small at factor {factor:g}: expected at least {least} (z, y, x), "
+            f"{ends} slices are dropped at each end; use a taller volume"
+        )
 
 
 def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Scores:
@@ -194,9 +216,26 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
         shift_fat_hu=shifts["fat"],
         shift_muscle_hu=shifts["muscle"],
         shift_bone_hu=shifts["bone"],
-        # the first kept slice has index `factor`, so position 0 comes first
-        mae_by_position_hu=tuple(float(by_slice[p :: truth.factor].mean()) for p in range(truth.factor)),
+        mae_by_position_hu=mae_by_position(by_slice, truth.factor, kept.start),
     )
+
+
+def mae_by_position(error_hu: npt.NDArray[np.float64], factor: float, first: int) -> tuple[float, ...]:
+    """Mean error in each of ceil(factor) equal parts of the thick slices, from their lower face to their upper one.
+
+    A thin slice counts in each part by its share of it: where the factor is whole, part p is the slices with
+    i mod factor = p; where it is not, an error that is symmetric about the middle of the thick slice stays so.
+
+    Args:
+        error_hu: (n,) of each thin slice.
+        factor: thin slices a thick one.
+        first: index of the first of these slices; thick slice 0 begins at the lower face of thin slice 0.
+    """
+    parts, end = math.ceil(factor), first + len(error_hu)
+    faces = np.clip(np.arange((math.ceil(end / factor) * parts) + 1) * (factor / parts), first, end)
+    integral = np.interp(faces, np.arange(first, end + 1), np.concatenate([[0.0], np.cumsum(error_hu)]))
+    sums, lengths = np.diff(integral), np.diff(faces)
+    return tuple(float(sums[p::parts].sum() / lengths[p::parts].sum()) for p in range(parts))
 
 
 def check_estimate(estimate_hu: FloatArray, truth: Truth) -> None:
@@ -320,8 +359,8 @@ def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
     return sigma if sigma > 0 else None
 
 
-def interiors(hu: FloatArray, factor: int, noise_hu: float | None) -> dict[str, BoolArray]:
-    """Where one tissue is alone, (z, y, x) by tissue: no edge within `factor` slices and 3 pixels.
+def interiors(hu: FloatArray, factor: float, noise_hu: float | None) -> dict[str, BoolArray]:
+    """Where one tissue is alone, (z, y, x) by tissue: no edge within a thick slice and 3 pixels.
 
     A voxel counts if the mean of the box around it lies in the tissue's window, and its standard deviation is at most
     twice the noise, or 20 HU. Choosing voxels by their own value would choose by their noise, and every estimate that
@@ -332,7 +371,7 @@ def interiors(hu: FloatArray, factor: int, noise_hu: float | None) -> dict[str, 
         factor: thin slices a thick one.
         noise_hu: of the truth; None for none.
     """
-    size = (2 * factor + 1, 7, 7)
+    size = (2 * end_slices(factor) + 1, 7, 7)
     mean = ndimage.uniform_filter(hu, size, mode="nearest")
     variance = ndimage.uniform_filter(np.square(hu), size, mode="nearest") - np.square(mean)
     even = variance <= (2 * max(noise_hu or 0.0, LEAST_NOISE_HU)) ** 2

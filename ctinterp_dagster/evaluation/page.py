@@ -12,15 +12,15 @@ from markupsafe import Markup
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.figures import gain_chart, position_chart, training_chart
 from ctinterp_dagster.evaluation.gates import Decision
+from ctinterp_dagster.evaluation.metrics import end_slices
 from ctinterp_dagster.evaluation.statistics import (
-    TASK,
     Calibration,
     Difference,
     Interval,
     best_baseline,
+    by_task,
     compare,
     summarise,
-    task_name,
 )
 
 MODEL = "model"
@@ -86,7 +86,7 @@ class ReportData:
     Attributes:
         rows: a line a case and method: case, method, factor, profile and the metrics of `COLUMNS`, noise_floor_db,
             which may be empty.
-        positions: by task (`box x5`), by method: MAE in HU by position in the group.
+        positions: by task (`box-x5`), by method: MAE in HU by position in the thick slice.
         views: pictures.
         losses: training curves by name, steps and values; empty where nothing was trained.
         calibration: by task; empty where the model gives no standard deviation.
@@ -121,9 +121,8 @@ class TaskSection:
     """What the template shows of one task."""
 
     name: str
-    slug: str
     cases: int
-    factor: int
+    ends: int
     gain: Difference
     mean_db: float
     floor_db: float | None
@@ -142,8 +141,7 @@ def render(report: ReportData) -> str:
     """
     if report.rows.empty:
         raise EvaluationError("the report has no rows: evaluate at least one case")
-    groups = report.rows.groupby(TASK, sort=True)
-    tasks = [_section(rows, report) for _, rows in groups]
+    tasks = [_section(name, rows, report) for name, rows in by_task(report.rows)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -162,38 +160,34 @@ def render(report: ReportData) -> str:
     )
 
 
-def _section(rows: pd.DataFrame, report: ReportData) -> TaskSection:
-    profile, factor = str(rows["profile"].iloc[0]), int(rows["factor"].iloc[0])
-    name = task_name(profile, factor)
+def _section(name: str, rows: pd.DataFrame, report: ReportData) -> TaskSection:
     rivals = rows[~rows["method"].isin(report.references)]
     differences = compare(rivals, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
     titled = [Difference(TITLES.get(d.baseline, d.baseline), d.interval, d.wins, d.by_case) for d in differences]
     gain = best_baseline(rivals, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
-    slug = f"{profile}-{factor}"
     floors = rows.loc[rows["method"] == MODEL, "noise_floor_db"].dropna()
     floor = None if floors.empty else float(floors.mean())
     errors = {TITLES.get(method, method): values for method, values in report.positions.get(name, {}).items()}
     chart = position_chart(errors, highlight=TITLES[MODEL]) if errors else None
     return TaskSection(
         name=name,
-        slug=slug,
         cases=int(rows["case"].nunique()),
-        factor=factor,
+        ends=end_slices(float(rows["factor"].iloc[0])),
         gain=gain,
         mean_db=float(rows.loc[rows["method"] == MODEL, "psnr_db"].mean()),
         floor_db=floor,
         table=_table(rows, floor, report.seed),
         per_case=_per_case(rows),
-        gains=_inline(gain_chart(titled, unit="dB"), slug),
-        positions=None if chart is None else _inline(chart, slug),
+        gains=_inline(gain_chart(titled, unit="dB"), name),
+        positions=None if chart is None else _inline(chart, name),
         calibration=report.calibration.get(name),
     )
 
 
-def _inline(svg: str, slug: str) -> Markup:
+def _inline(svg: str, task: str) -> Markup:
     """The chart with ids that no other task's chart has."""
     for mark in ('id="', "url(#", 'xlink:href="#'):
-        svg = svg.replace(mark, f"{mark}{slug}-")
+        svg = svg.replace(mark, f"{mark}{task}-")
     return Markup(svg)  # noqa: S704 - drawn by figures.py, which escapes the names
 
 

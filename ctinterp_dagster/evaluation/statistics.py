@@ -1,6 +1,6 @@
 """What the numbers of single cases say about a method: means, paired differences, and how honest its spread is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.metrics import Truth, check_estimate
+from ctinterp_dagster.params import task_name
 from ctinterp_dagster.scan.volume import FloatArray
 
 LEVEL = 0.95
@@ -64,9 +65,10 @@ class Calibration:
     correlation: float | None
 
 
-def task_name(profile: str, factor: int) -> str:
-    """The name of a task wherever one is named: profile and factor, as in `box x5`."""
-    return f"{profile} x{factor}"
+def by_task(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The name and the rows of each task, in the order in which tasks first appear."""
+    for (profile, factor), group in rows.groupby(TASK, sort=False):
+        yield task_name(str(profile), float(str(factor))), group
 
 
 def bootstrap_mean(values: Sequence[float] | npt.NDArray[np.float64], *, seed: int) -> Interval:

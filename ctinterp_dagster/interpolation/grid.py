@@ -7,17 +7,25 @@ import torch
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.params import Profile
-from ctinterp_dagster.physics.operator import ThickeningOperator, thin_grid
+from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep, thin_grid
 from ctinterp_dagster.scan.pairs import LEAST_SHARED
 from ctinterp_dagster.scan.volume import Volume
 
 
-def thicken(thin: Volume, factor: int, profile: Profile) -> Volume:
-    """What a scan with `factor` times thicker slices would have seen.
+def thicken(thin: Volume, factor: float, profile: Profile) -> Volume:
+    """What a scan with `factor` times thicker slices would have seen, from the outer face of the first slice on.
 
-    Slices at the far end that do not fill a group are left out.
+    Slices at the far end that do not fill a thick one are left out.
+
+    Raises:
+        ParamsError: the factor is not above 1, or there is no whole thick slice.
     """
-    kept = thin.depth // factor * factor
+    kept = slices_to_keep(thin.depth, factor)
+    if not kept:
+        raise ParamsError(
+            f"{thin.depth} slices of {thin.spacing_mm[0]:g} mm do not fill one thick slice, {factor:g} times as thick: "
+            "give a taller volume or a smaller factor"
+        )
     operator = ThickeningOperator.from_factor(kept, factor, profile)
     hu = operator.forward(torch.from_numpy(thin.hu[:kept])).numpy()
     return thin.with_slices(hu, (factor - 1) / 2, thin.spacing_mm[0] * factor)
@@ -72,19 +80,19 @@ def operator_for(
 
 @dataclass(frozen=True)
 class Aligned:
-    """A real thick and a real thin scan of one body, cut to what both cover.
+    """A thick and a thin scan of one body, cut to what both cover.
 
     Attributes:
         thick: the slices that lie within the thin scan.
         thin: the truth; its slices lie within the thick ones.
         operator: relates the thin grid, where it is, to the thick one.
-        factor: thin slices a thick one, rounded.
+        factor: thin slices a thick one; of real scans rounded to thousandths, as files round what they keep.
     """
 
     thick: Volume
     thin: Volume
     operator: ThickeningOperator
-    factor: int
+    factor: float
 
 
 def aligned(thick: Volume, thin: Volume, thickness_mm: float | None, profile: Profile = "gaussian") -> Aligned:
@@ -135,4 +143,4 @@ def aligned(thick: Volume, thin: Volume, thickness_mm: float | None, profile: Pr
         first_thin_offset_mm=float(places[inside[0]] - centres[first]),
         profile=profile,
     )
-    return Aligned(cut, truth, operator, round(step / fine))
+    return Aligned(cut, truth, operator, round(step / fine, 3))

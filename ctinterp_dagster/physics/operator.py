@@ -1,5 +1,6 @@
 """The model of the scanner: thick slices y = A x of thin slices x."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,13 +36,18 @@ def apply_along_z(matrix: FloatArray, volume: Tensor) -> Tensor:
     return torch.matmul(weights, volume.flatten(-2)).unflatten(-1, volume.shape[-2:])
 
 
-def slices_to_keep(n_thin: int, factor: int) -> int:
-    """How many of the first thin slices fill whole groups of `factor`."""
-    return n_thin // factor * factor
-
-
 # Files keep spacings in float32 (NIfTI): an extent short of a whole slice by this part of one holds that slice.
 PART_OF_A_SLICE = 1e-3
+
+
+def slices_to_keep(n_thin: int, factor: float) -> int:
+    """How many of the first thin slices reach into the thick slices of `factor` that they fill."""
+    return slices_within(int((n_thin + PART_OF_A_SLICE) / factor), factor)
+
+
+def slices_within(n_thick: int, factor: float) -> int:
+    """How many thin slices reach into contiguous thick ones of `factor`; the last may do so in part."""
+    return math.ceil(n_thick * factor - PART_OF_A_SLICE)
 
 
 def thin_grid(n_thick: int, thick_spacing_mm: float, thin_spacing_mm: float) -> tuple[int, float]:
@@ -75,23 +81,25 @@ class ThickeningOperator:
     thin_thickness: float = 1.0
 
     @classmethod
-    def from_factor(cls, n_thin: int, factor: int, profile: Profile = "box") -> "ThickeningOperator":
+    def from_factor(cls, n_thin: int, factor: float, profile: Profile = "box") -> "ThickeningOperator":
         """Contiguous thick slices of `factor` contiguous thin ones; slice k is centred at factor k + (factor - 1) / 2.
 
-        Lengths are in units of the thin spacing: a `SampledProfile` has its offsets in thin slices.
+        The first begins at the outer face of thin slice 0. Where the factor is not whole a thin slice may lie in two
+        thick ones, in each by its part. Lengths are in units of the thin spacing: a `SampledProfile` has its offsets in
+        thin slices.
 
         Raises:
-            ParamsError: the factor is below 2, or the thin slices do not fill whole groups.
+            ParamsError: the factor is not above 1, or the thin slices are not those that fill whole thick ones.
         """
-        if factor < 2:
-            raise ParamsError(f"the factor between thin and thick slices is {factor}, expected 2 or more")
+        if not 1 < factor < math.inf:
+            raise ParamsError(f"the factor between thin and thick slices is {factor:g}, expected more than 1")
         keep = slices_to_keep(n_thin, factor)
         if n_thin != keep or n_thin == 0:
             raise ParamsError(
-                f"{n_thin} thin slices do not fill groups of {factor}: keep the first {keep} (`slices_to_keep`)"
+                f"{n_thin} thin slices do not fill groups of {factor:g}: keep the first {keep} (`slices_to_keep`)"
             )
         return cls.from_geometry(
-            n_thick=n_thin // factor,
+            n_thick=int((n_thin + PART_OF_A_SLICE) / factor),
             thick_spacing_mm=factor,
             thick_thickness_mm=factor,
             n_thin=n_thin,

@@ -15,7 +15,7 @@ ROWS = {"maisi": "maisi", "model": "nullspace"}
 """Rows of the table of methods and the models that they show; `model` is the one that is judged and released."""
 
 REAL = "real"
-"""The profile of the rows of real thick scans, whose true profile nobody knows."""
+"""The profile of the rows of real thick scans, whose true profile nobody knows, and the folder of their estimates."""
 
 CEILING = "autoencoder_ceiling"
 """The row of the truth, encoded and decoded."""
@@ -39,21 +39,21 @@ class Case:
         """Where ingest put the volume."""
         return layout.ingest / "volumes" / f"{self.case}.nii"
 
-    def thick(self, layout: Layout, profile: str) -> Path:
+    def thick(self, layout: Layout, task: str) -> Path:
         """Where thicken put the synthetic thick scan."""
-        return layout.thicken / profile / f"{self.case}.nii"
+        return layout.thicken / task / f"{self.case}.nii"
 
     def latents(self, layout: Layout) -> Path:
         """Where encode put the latents."""
         return layout.encode / f"{self.case}.safetensors"
 
-    def estimate(self, layout: Layout, model: str, profile: str) -> Path:
+    def estimate(self, layout: Layout, model: str, task: str) -> Path:
         """Where generate put a model's posterior mean."""
-        return layout.generate / model / profile / f"{self.case}.nii"
+        return layout.generate / model / task / f"{self.case}.nii"
 
-    def deviation(self, layout: Layout, model: str, profile: str) -> Path:
+    def deviation(self, layout: Layout, model: str, task: str) -> Path:
         """Where generate put a model's posterior standard deviation."""
-        return layout.generate / model / profile / f"{self.case}.std.nii"
+        return layout.generate / model / task / f"{self.case}.std.nii"
 
 
 @dataclass(frozen=True)

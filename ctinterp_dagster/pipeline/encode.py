@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,8 +14,8 @@ from ctinterp_dagster.interpolation.latent import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
-from ctinterp_dagster.params import Params, Profile
-from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
+from ctinterp_dagster.params import Params, ThickTask
+from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
 from ctinterp_dagster.pipeline.autoencoder import build
 from ctinterp_dagster.pipeline.cases import Case, read_cases
 from ctinterp_dagster.records import CaseFolder, code_version, write_json
@@ -27,10 +28,10 @@ logger = logging.getLogger(__name__)
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write the raw latents of every training and validation case, and their scale.
 
-    `<case>.safetensors` holds `thin` and, for each profile, `<profile>/base` and `<profile>/condition`, all
+    `<case>.safetensors` holds for each task `<task>/thin`, `<task>/base` and `<task>/condition`, all
     (channel, z/4, y/4, x/4) and not yet scaled; `statistics.json` holds the standard deviations that scale them.
     """
-    section, profiles = params.encode, params.thicken.profiles
+    section, tasks = params.encode, params.thicken.tasks
     weights = layout.autoencoder / "autoencoder.safetensors"
     autoencoder = build(params.autoencoder)
     autoencoder.load_pretrained_weights(weights)
@@ -49,42 +50,44 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         def make(paths: list[Path], case: Case = case) -> None:
             save_file(encode_case(case, autoencoder, params, layout), paths[0])
 
-        inputs = [case.thin(layout), *(case.thick(layout, profile) for profile in profiles), weights]
+        inputs = [case.thin(layout), *(case.thick(layout, task.name) for task in tasks), weights]
         ran = folder.make(case.case, inputs, [case.latents(layout).name], make)
         made += ran
         logger.info("case=%s %s", case.case, "encoded" if ran else "unchanged")
     folder.keep_only(case.case for case in cases)
-    statistics = measure([case.latents(layout) for case in cases if case.split == "train"], profiles)
+    statistics = measure([case.latents(layout) for case in cases if case.split == "train"], tasks)
     write_json(layout.encode / "statistics.json", statistics)
     return {"cases": len(cases), "made": made, **statistics}
 
 
 def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, Tensor]:
     """The raw latents of one case."""
-    device, factor = pick_device(params.base.device), params.thicken.factor
+    device = pick_device(params.base.device)
 
     def encode(unit: Tensor) -> Tensor:
         return autoencoder.encode(unit.to(device), memory_gib=params.encode.memory_gib).mean
 
-    latents = {}
-    thin = torch.from_numpy(read_scan(case.thin(layout)).volume.hu)
-    latents["thin"] = encode(to_unit(thin[: slices_to_keep(len(thin), factor)]))
-    for profile in params.thicken.profiles:
-        thick = torch.from_numpy(read_scan(case.thick(layout, profile)).volume.hu)
-        operator = ThickeningOperator.from_factor(thick.shape[0] * factor, factor, profile)
-        evidence = gather_evidence(thick, operator, encode, params.encode.conditioning)
-        latents |= {f"{profile}/base": evidence.base, f"{profile}/condition": evidence.condition}
+    latents: dict[str, Tensor] = {}
+    thin_hu = torch.from_numpy(read_scan(case.thin(layout)).volume.hu)
+    encoded = cache(lambda depth: encode(to_unit(thin_hu[:depth])))
+    for task in params.thicken.tasks:
+        thick_hu = torch.from_numpy(read_scan(case.thick(layout, task.name)).volume.hu)
+        depth = slices_within(len(thick_hu), task.factor)
+        operator = ThickeningOperator.from_factor(depth, task.factor, task.profile)
+        evidence = gather_evidence(thick_hu, operator, encode, params.encode.conditioning)
+        parts = {"thin": encoded(depth), "base": evidence.base, "condition": evidence.condition}
+        latents |= {f"{task.name}/{part}": latent for part, latent in parts.items()}
     return {name: latent[0].cpu().clone() for name, latent in latents.items()}
 
 
-def measure(files: Sequence[Path], profiles: Sequence[Profile]) -> dict[str, float]:
+def measure(files: Sequence[Path], tasks: Sequence[ThickTask]) -> dict[str, float]:
     """Standard deviations over all latents of the training cases: of the thin ones, and of thin minus base."""
     thin, residual = Moments(), Moments()
     for file in files:
         latents = load_file(file)
-        thin.add(latents["thin"])
-        for profile in profiles:
-            residual.add(latents["thin"] - latents[f"{profile}/base"])
+        for task in tasks:
+            thin.add(latents[f"{task.name}/thin"])
+            residual.add(latents[f"{task.name}/thin"] - latents[f"{task.name}/base"])
     return {"latent_std": thin.std, "residual_std": residual.std}
 
 

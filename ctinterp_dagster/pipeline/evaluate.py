@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
-from ctinterp_dagster.evaluation.statistics import best_baseline, calibrate, summarise
+from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, calibrate, summarise
 from ctinterp_dagster.interpolation import Aligned, Interpolator, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.latent_diffusion import pick_device
-from ctinterp_dagster.params import Params
-from ctinterp_dagster.physics.operator import slices_to_keep
+from ctinterp_dagster.params import Params, task_name
 from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, REGRESSION, ROWS, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.real import aligned_pairs
@@ -43,7 +42,7 @@ class Task:
         deviation: the standard deviation of the model that is judged.
     """
 
-    labels: Mapping[str, str | int]
+    labels: Mapping[str, str | float]
     scans: Aligned
     ceiling: Tensor
     estimates: Mapping[str, Path]
@@ -52,19 +51,22 @@ class Task:
 
 def tasks(params: Params, layout: Layout) -> Iterator[Task]:
     """The thickened test cases, and the real thick scans that have a test case as their truth."""
-    factor = params.thicken.factor
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     for case in read_cases(layout, "test"):
         thin = read_scan(case.thin(layout)).volume
-        kept = torch.from_numpy(thin.hu[: slices_to_keep(thin.depth, factor)])
-        ceiling = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
-        for profile in params.thicken.profiles:
+        ceilings: dict[int, Tensor] = {}  # by depth
+        for task in params.thicken.tasks:
+            thick = read_scan(case.thick(layout, task.name)).volume
+            scans = synthetic(thin, thick, task.factor, task.profile)
+            if scans.thin.depth not in ceilings:
+                kept = torch.from_numpy(scans.thin.hu)
+                ceilings[scans.thin.depth] = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
             yield Task(
-                labels={"case": case.case, "factor": factor, "profile": profile},
-                scans=synthetic(thin, read_scan(case.thick(layout, profile)).volume, factor, profile),
-                ceiling=ceiling,
-                estimates={model: case.estimate(layout, model, profile) for model in ROWS.values()},
-                deviation=case.deviation(layout, JUDGED, profile),
+                labels={"case": case.case, "factor": task.factor, "profile": task.profile},
+                scans=scans,
+                ceiling=ceilings[scans.thin.depth],
+                estimates={model: case.estimate(layout, model, task.name) for model in ROWS.values()},
+                deviation=case.deviation(layout, JUDGED, task.name),
             )
     for pair, scans in aligned_pairs(layout):
         yield Task(
@@ -84,14 +86,15 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     spreads: list[dict[str, Any]] = []
     judged = load_checkpoint(layout.trained(JUDGED), params.base.device)
     for task in tasks(params, layout):
+        name = task_name(str(task.labels["profile"]), task.scans.factor)
         for scored in score_task(task, params, judged):
             labels = {**task.labels, "method": scored.method}
             rows.append({**labels, **scored.scores.row()})
             by_position = enumerate(scored.scores.mae_by_position_hu)
             positions += [{**labels, "position": i, "mae_hu": v} for i, v in by_position]
             logger.info(
-                "case=%s profile=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
-                labels["case"], labels["profile"], scored.method, scored.scores.psnr_db, scored.scores.ssim,
+                "case=%s task=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
+                labels["case"], name, scored.method, scored.scores.psnr_db, scored.scores.ssim,
                 scored.seconds, scored.peak_rss_mib,
             )  # fmt: skip
         spreads.append({**task.labels, **calibration(task)})
@@ -99,7 +102,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         write_csv(reports / f"{name}.csv", table, list(table[0]))
     metrics = summary(pd.DataFrame(rows), params.base.seed)
     write_json(reports / "metrics.json", metrics)
-    return {f"{profile}_gain_db": values["gain_db"] for profile, values in metrics.items()}
+    return {f"{task}_gain_db": values["gain_db"] for task, values in metrics.items()}
 
 
 def score_task(task: Task, params: Params, judged: Interpolator) -> Iterator[Scored]:
@@ -127,13 +130,13 @@ def calibration(task: Task) -> dict[str, float | str]:
 
 
 def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """By profile: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
+    """By task: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
     metrics: dict[str, Any] = {}
     beside = (*REFERENCES, "model")
-    for profile, group in rows.groupby("profile", sort=False):
+    for task, group in by_task(rows):
         means = {name: summarise(group, name, seed=seed) for name in SUMMARISED}
         best = best_baseline(without_others(group), "psnr_db", method="model", higher_is_better=True, seed=seed)
-        metrics[str(profile)] = {
+        metrics[task] = {
             **{name: intervals["model"].mean for name, intervals in means.items()},
             "gain_db": best.interval.mean,
             "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in beside},

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.params import Params, Profile
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.params import Params, ThickTask
+from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
 from ctinterp_dagster.pipeline.cases import REAL, ROWS, read_cases
 from ctinterp_dagster.pipeline.real import aligned_pairs
 from ctinterp_dagster.records import CaseFolder, code_version
@@ -21,41 +21,40 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A thick scan to restore: its case and profile, its files, and how to read it with its operator."""
+    """A thick scan to restore: its case, its estimates' folder, its files, and how to read it with its operator."""
 
     case: str
-    profile: str
+    folder: str
     inputs: tuple[Path, ...]
     load: Callable[[], tuple[Volume, ThickeningOperator]]
 
 
 def tasks(params: Params, layout: Layout) -> Iterator[Task]:
     """The thickened test cases, and the real thick scans that have a test case as their truth."""
-    factor = params.thicken.factor
     for case in read_cases(layout, "test"):
-        for profile in params.thicken.profiles:
-            path = case.thick(layout, profile)
-            yield Task(case.case, profile, (path,), partial(thickened, path, factor, profile))
+        for task in params.thicken.tasks:
+            path = case.thick(layout, task.name)
+            yield Task(case.case, task.name, (path,), partial(thickened, path, task))
     for pair, scans in aligned_pairs(layout):
         inputs = (pair.thick(layout), layout.ingest / "volumes" / f"{pair.thin}.nii")
         yield Task(pair.case, REAL, inputs, partial(lambda it: (it.thick, it.operator), scans))
 
 
-def thickened(path: Path, factor: int, profile: Profile) -> tuple[Volume, ThickeningOperator]:
+def thickened(path: Path, task: ThickTask) -> tuple[Volume, ThickeningOperator]:
     """A synthetic thick scan and the operator that made it."""
     thick = read_scan(path).volume
-    return thick, ThickeningOperator.from_factor(thick.depth * factor, factor, profile)
+    depth = slices_within(thick.depth, task.factor)
+    return thick, ThickeningOperator.from_factor(depth, task.factor, task.profile)
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write the estimate and its standard deviation in HU for every model, test case and profile."""
+    """Write the estimate and its standard deviation in HU for every model, test case and task."""
     section = params.generate
     settings = Settings(section.sampler, section.steps, section.samples, params.base.seed, section.memory_gib)
     code = code_version("scan", "physics", "model", "interpolation", "pipeline/generate.py", "pipeline/real.py")
     recipe = {
         "generate": section.model_dump(),
         "base": params.base.model_dump(),
-        "factor": params.thicken.factor,
         "code": code,
     }
     folder = CaseFolder(layout.generate, recipe)
@@ -71,11 +70,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
                 write_volume(result.std, paths[1])
                 logger.info("residual_hu=%.3f", result.residual_hu)
 
-            job = f"{model}/{task.profile}/{task.case}"
+            job = f"{model}/{task.folder}/{task.case}"
             ran = folder.make(job, [*task.inputs, layout.trained(model)], [f"{job}.nii", f"{job}.std.nii"], make)
             made += ran
             jobs.append(job)
             word = "made" if ran else "unchanged"
-            logger.info("case=%s profile=%s model=%s %s", task.case, task.profile, model, word)
+            logger.info("case=%s task=%s model=%s %s", task.case, task.folder, model, word)
     folder.keep_only(jobs)
     return {"cases": len(jobs) // len(ROWS), "made": made}

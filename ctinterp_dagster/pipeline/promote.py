@@ -11,7 +11,7 @@ import pandas as pd
 
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
-from ctinterp_dagster.evaluation.statistics import best_baseline, task_name
+from ctinterp_dagster.evaluation.statistics import best_baseline, by_task
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
@@ -63,9 +63,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def judge(challenger: Metrics, champion: Challenger | None, params: Params, layout: Layout) -> dict[str, Any]:
-    """The gate's decision, with the champion measured on the same test set."""
+    """The gate's decision, with the champion measured on the same tasks of the same test set."""
     rival = frozen(champion.metrics) if champion else None
-    if rival and rival.test_set_hash != challenger.test_set_hash:
+    if rival and (rival.test_set_hash, set(rival.tasks)) != (challenger.test_set_hash, set(challenger.tasks)):
         rival = rescored(rival, challenger, params, layout)
     decision = decide(challenger, rival, Rules(**params.promote.model_dump(), seed=params.base.seed))
     return {
@@ -89,15 +89,13 @@ def measured(params: Params, layout: Layout) -> Metrics:
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
     rows = rows[rows["profile"] != REAL]  # shown, and no gate: a champion may never have seen these pairs
     tasks = {}
-    for (profile, factor), group in rows.groupby(["profile", "factor"]):
+    for name, group in by_task(rows):
         own = group[group["method"] == "model"]
         rivals = without_others(group)
         best = best_baseline(rivals, "psnr_db", method="model", higher_is_better=True, seed=params.base.seed)
         by_case = {str(row["case"]): float(row["psnr_db"]) for row in own.to_dict("records")}
         mean = sum(by_case.values()) / len(by_case)
-        tasks[task_name(str(profile), int(str(factor)))] = TaskMetrics(
-            by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean
-        )
+        tasks[name] = TaskMetrics(by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean)
     splits: dict[str, set[str]] = {}
     for case in read_cases(layout):
         splits.setdefault(case.split, set()).add(case.patient)
@@ -122,22 +120,20 @@ def frozen(record: Mapping[str, Any]) -> Metrics:
 
 
 def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Layout) -> Metrics:
-    """The champion measured on the present test set, which is not the one that it was promoted on."""
-    logger.info("the test set has changed since the champion was promoted: scoring the champion on it")
-    factor = params.thicken.factor
+    """The champion measured on the present tasks and test set, which are not those that it was promoted on."""
+    logger.info("the test set or the tasks have changed since the champion was promoted: scoring the champion on them")
     model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)
     tasks = {}
-    for profile in params.thicken.profiles:
+    for task in params.thicken.tasks:
         scores = {}
         for case in read_cases(layout, "test"):
-            thick = read_scan(case.thick(layout, profile)).volume
+            thick = read_scan(case.thick(layout, task.name)).volume
             models = {"model": model.means(thick.spacing_mm, Settings(memory_gib=params.generate.memory_gib))}
-            scans = synthetic(read_scan(case.thin(layout)).volume, thick, factor, profile)
+            scans = synthetic(read_scan(case.thin(layout)).volume, thick, task.factor, task.profile)
             (scored,) = score_aligned(scans, baselines=(), models=models)
             scores[case.case] = scored.scores
-        name = task_name(profile, factor)
-        tasks[name] = replace(
-            challenger.tasks[name],
+        tasks[task.name] = replace(
+            challenger.tasks[task.name],
             psnr_db_by_case={case: s.psnr_db for case, s in scores.items()},
             residual_hu=max(s.residual_hu for s in scores.values()),
         )

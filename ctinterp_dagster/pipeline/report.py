@@ -14,11 +14,11 @@ from ctinterp_dagster.evaluation.figures import Look, views
 from ctinterp_dagster.evaluation.gates import Decision, Finding
 from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.evaluation.page import ReportData, View, render
-from ctinterp_dagster.evaluation.statistics import Calibration, task_name
+from ctinterp_dagster.evaluation.statistics import Calibration, by_task
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
 from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, Case, read_cases
 from ctinterp_dagster.records import file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
@@ -71,16 +71,16 @@ def previewed(views: list[View], case: Case, layout: Layout) -> list[View]:
 
 
 def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
-    """The case in the soft-tissue window and in the lung or bone one, under the first profile."""
-    factor, profile = params.thicken.factor, params.thicken.profiles[0]
-    thick = torch.from_numpy(read_scan(case.thick(layout, profile)).volume.hu)
-    operator = ThickeningOperator.from_factor(thick.shape[0] * factor, factor, profile)
+    """The case in the soft-tissue window and in the lung or bone one, under the first task."""
+    task = params.thicken.tasks[0]
+    thick = torch.from_numpy(read_scan(case.thick(layout, task.name)).volume.hu)
+    operator = ThickeningOperator.from_factor(slices_within(len(thick), task.factor), task.factor, task.profile)
     thin = read_scan(case.thin(layout)).volume
     truth = thin.hu[: operator.n_thin]
     estimates = {
         "thick": METHODS["nearest"](thick, operator, 1.0).numpy(),
         "cubic": METHODS["cubic"](thick, operator, 1.0).numpy(),
-        "ours": read_scan(case.estimate(layout, "nullspace", profile)).volume.hu,
+        "ours": read_scan(case.estimate(layout, "nullspace", task.name)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
@@ -88,7 +88,7 @@ def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
         look = Look(name, (window.low_hu, window.high_hu), REGION_MM, point_of_interest(truth))
         png = views(estimates, truth, spacing_mm=thin.spacing_mm, look=look)
         alt = f"Axial, coronal and sagittal planes of {case.case}: thick, cubic, ours, truth and error, {name} window"
-        made.append(View(f"{case.case}, {name} window, {task_name(profile, factor)}", alt, png))
+        made.append(View(f"{case.case}, {name} window, {task.name}", alt, png))
     return made
 
 
@@ -105,15 +105,16 @@ def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
 
 
 def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:
-    """MAE by position in the group, mean over cases, by task and method; not of the ceiling, which is far above all."""
+    """MAE by position in the thick slice, mean over cases, by task and method; not of the ceiling, far above all."""
     table = pd.read_csv(layout.report("evaluate") / "position.csv")
     table = table[table["method"] != CEILING]
-    means = table.groupby(["profile", "factor", "method", "position"], sort=False)["mae_hu"].mean().reset_index()
-    by_task: dict[str, dict[str, list[float]]] = {}
-    for row in means.to_dict("records"):
-        task = task_name(str(row["profile"]), int(row["factor"]))
-        by_task.setdefault(task, {}).setdefault(str(row["method"]), []).append(float(row["mae_hu"]))
-    return by_task
+    return {
+        task: {
+            str(method): errors.groupby("position")["mae_hu"].mean().tolist()
+            for method, errors in rows.groupby("method", sort=False)
+        }
+        for task, rows in by_task(table)
+    }
 
 
 def curves(layout: Layout) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
@@ -134,9 +135,9 @@ def calibrations(layout: Layout) -> dict[str, Calibration]:
     """Mean coverage and correlation over the cases, by task."""
     table = pd.read_csv(layout.report("evaluate") / "calibration.csv")
     result = {}
-    for (profile, factor), group in table.groupby(["profile", "factor"]):
+    for task, group in by_task(table):
         correlation = None if group["correlation"].isna().any() else float(group["correlation"].mean())
-        result[task_name(str(profile), int(str(factor)))] = Calibration(float(group["coverage_90"].mean()), correlation)
+        result[task] = Calibration(float(group["coverage_90"].mean()), correlation)
     return result
 
 

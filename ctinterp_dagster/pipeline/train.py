@@ -177,15 +177,15 @@ def configuration(params: Params, layout: Layout) -> ModelConfig:
 
 
 def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layout) -> list[LatentPair]:
-    """What the denoiser is shown and what it should say, for every case of a split and every profile."""
+    """What the denoiser is shown and what it should say, for every case of a split and every task."""
     pairs = []
     for case in read_cases(layout):
         if case.split != split:
             continue
         latents = load_file(case.latents(layout))
-        for profile in params.thicken.profiles:
-            base, condition = latents[f"{profile}/base"], latents[f"{profile}/condition"]
-            target = latents["thin"] - base if config.target == "residual" else latents["thin"]
+        for task in params.thicken.tasks:
+            thin, base, condition = (latents[f"{task.name}/{part}"] for part in ("thin", "base", "condition"))
+            target = thin - base if config.target == "residual" else thin
             scale = config.scale_factor
             pairs.append(LatentPair(condition * scale, target * scale * config.target_scale, case.case))
     return pairs

@@ -107,4 +107,4 @@ def test_ids_are_unique_and_every_reference_has_its_id(charts: list[str]) -> Non
 
 
 def test_a_chart_names_every_method(charts: list[str]) -> None:
-    assert all(f">{name}<" in charts[0] for name in ("cubic", "model", "slice index mod factor"))
+    assert all(f">{name}<" in charts[0] for name in ("cubic", "model", "part of the thick slice"))

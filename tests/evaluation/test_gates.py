@@ -6,14 +6,14 @@ from ctinterp_dagster.evaluation.gates import Decision, Metrics, Rules, TaskMetr
 
 RULES = Rules(max_residual_hu=0.5, baseline_margin_db=0.1, champion_margin_db=0.05, require_baseline=True, seed=1)
 TASK = TaskMetrics({"a": 29.0, "b": 30.0, "c": 31.0}, residual_hu=0.02, baseline="tv_projected", baseline_psnr_db=29.0)
-GOOD = Metrics(model_hash="a" * 64, test_set_hash="t" * 64, tasks={"box x5": TASK}, shared_patients=0)
+GOOD = Metrics(model_hash="a" * 64, test_set_hash="t" * 64, tasks={"box-x5": TASK}, shared_patients=0)
 CHAMPION = replace(GOOD, model_hash="c" * 64)
 
 
 def challenger(*, gain_db: float = 0.0, **changes: float) -> Metrics:
     """A challenger that is better than the champion by so much in every case."""
     by_case = {case: psnr + gain_db for case, psnr in TASK.psnr_db_by_case.items()}
-    return replace(GOOD, tasks={"box x5": replace(TASK, psnr_db_by_case=by_case, **changes)})
+    return replace(GOOD, tasks={"box-x5": replace(TASK, psnr_db_by_case=by_case, **changes)})
 
 
 def failed(decision: Decision) -> list[str]:
@@ -51,7 +51,7 @@ def test_a_baseline_that_is_not_required_is_noted() -> None:
     rules = replace(RULES, require_baseline=False)
     decision = decide(challenger(baseline_psnr_db=31.0), CHAMPION, rules)
     assert decision.promoted
-    assert any(reason.startswith("note: box x5") and "not better" in reason for reason in decision.reasons)
+    assert any(reason.startswith("note: box-x5") and "not better" in reason for reason in decision.reasons)
 
 
 def test_a_patient_in_two_splits_refuses() -> None:
@@ -68,7 +68,7 @@ def test_another_test_set_refuses() -> None:
 
 
 def test_other_tasks_than_the_champions_refuse() -> None:
-    assert failed(decide(GOOD, replace(CHAMPION, tasks={"box x4": TASK}), RULES)) == ["champion"]
+    assert failed(decide(GOOD, replace(CHAMPION, tasks={"box-x4": TASK}), RULES)) == ["champion"]
 
 
 def test_a_model_that_was_not_measured_is_refused() -> None:
@@ -76,7 +76,7 @@ def test_a_model_that_was_not_measured_is_refused() -> None:
 
 
 def test_one_bad_task_outweighs_a_good_one() -> None:
-    tasks = {"box x5": TASK, "gaussian x5": replace(TASK, residual_hu=0.7)}
+    tasks = {"box-x5": TASK, "gaussian-x5": replace(TASK, residual_hu=0.7)}
     assert failed(decide(replace(GOOD, tasks=tasks), None, RULES)) == ["residual"]
 
 
@@ -92,12 +92,12 @@ def test_the_same_input_gives_the_same_decision() -> None:
 
 def test_the_challenger_is_compared_case_by_case_and_the_lower_bound_decides() -> None:
     by_case = {"a": 29.0 + 0.6, "b": 30.0 - 0.3, "c": 31.0 + 0.3}  # better on average, not in every case
-    uncertain = replace(GOOD, tasks={"box x5": replace(TASK, psnr_db_by_case=by_case)})
+    uncertain = replace(GOOD, tasks={"box-x5": replace(TASK, psnr_db_by_case=by_case)})
     decision = decide(uncertain, CHAMPION, replace(RULES, baseline_margin_db=0.0))
     assert failed(decision) == ["champion"]
     assert "+0.20 [-0.30, +0.60] dB against the champion (30.00 dB) on 3 cases" in decision.reasons[-1]
 
 
 def test_a_single_case_is_decided_by_its_difference() -> None:
-    one = {"box x5": replace(TASK, psnr_db_by_case={"a": 30.0})}
+    one = {"box-x5": replace(TASK, psnr_db_by_case={"a": 30.0})}
     assert decide(replace(GOOD, tasks=one), replace(CHAMPION, tasks=one), RULES).promoted

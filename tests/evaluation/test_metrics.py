@@ -11,6 +11,7 @@ from ctinterp_dagster.evaluation.metrics import (
     Truth,
     body_mask,
     interiors,
+    mae_by_position,
     noise_along_z_hu,
     psnr_db,
     quiet_tissue,
@@ -94,6 +95,30 @@ def test_position_errors_are_those_of_slices_modulo_the_factor(truth: Truth) -> 
     assert scores.mae_by_position_hu[1] > 5 * scores.mae_by_position_hu[0]
     assert scores.mae_by_position_hu[0] == pytest.approx(scores.mae_by_position_hu[2], rel=0.05)
     assert scores.mae_body_hu == pytest.approx(1 + 10 / 3, abs=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1.2, 2.5, 3.13, 3.5, 6.25])
+def test_an_error_that_is_symmetric_in_the_thick_slice_is_so_by_position(factor: float) -> None:
+    index = np.arange(1, 2000)
+    phase = ((index + 0.5) / factor) % 1
+    error = np.abs(phase - 0.5)
+    parts = mae_by_position(error, factor, first=1)
+    assert len(parts) == np.ceil(factor)
+    assert parts == pytest.approx(parts[::-1], rel=0.01)
+    assert sum(parts) / len(parts) == pytest.approx(error.mean(), rel=0.01)
+    lopsided = mae_by_position(phase, factor, first=1)
+    assert lopsided[-1] > lopsided[0]
+
+
+def test_a_factor_that_is_not_whole_drops_the_slices_of_one_thick_slice() -> None:
+    truth = Truth.of(block(), factor=2.5)
+    assert truth.kept == slice(3, 21)
+    spoilt = block(seed=9)
+    spoilt[:3] += 500
+    spoilt[-3:] -= 500
+    clean, dirty = (score(hu, truth, residual_hu=0.0) for hu in (block(seed=9), spoilt))
+    assert dirty.psnr_db == clean.psnr_db
+    assert dirty.mae_by_position_hu == clean.mae_by_position_hu
 
 
 def test_a_shift_of_one_tissue_shows_in_that_tissue_only(truth: Truth) -> None:
@@ -188,7 +213,7 @@ def test_impossible_inputs_are_refused(truth: Truth, estimate: FloatArray) -> No
         score(estimate, truth, residual_hu=float("nan"))
     with pytest.raises(EvaluationError, match="no body"):
         Truth.of(np.full((24, 32, 32), -1000, np.float32), factor=FACTOR)
-    with pytest.raises(EvaluationError, match="factor must be at least 2"):
+    with pytest.raises(EvaluationError, match="factor must be more than 1 thin slice a thick one, got 1"):
         Truth.of(truth.hu, factor=1)
 
 

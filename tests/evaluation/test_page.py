@@ -31,11 +31,11 @@ def report(**changes: Any) -> ReportData:
     data = ReportData(
         rows=rows(),
         references=(),
-        positions={"box x5": {"cubic": [3, 2, 1, 2, 3], "model": [2, 1, 1, 1, 2]}},
+        positions={"box-x5": {"cubic": [3, 2, 1, 2, 3], "model": [2, 1, 1, 1, 2]}},
         views=[View("case 0, soft tissue", "Three planes of a case.", b"\x89PNG")],
         losses={"train": ([1, 2, 3], [1.0, 0.5, 0.2])},
-        calibration={"box x5": Calibration(0.873, 0.61)},
-        decision=Decision(promoted=False, findings=(Finding("residual", "fail", "box x5: residual 0.7 HU"),)),
+        calibration={"box-x5": Calibration(0.873, 0.61)},
+        decision=Decision(promoted=False, findings=(Finding("residual", "fail", "box-x5: residual 0.7 HU"),)),
         provenance={"packages": {"torch": "2.13.0"}},
         seed=0,
     )

@@ -246,8 +246,8 @@ def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> No
 
 def test_the_findings_of_the_gate_are_checks_of_promote(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     findings = [
-        {"rule": "residual", "verdict": "pass", "text": "box x5: fine"},
-        {"rule": "champion", "verdict": "fail", "text": "box x5: worse"},
+        {"rule": "residual", "verdict": "pass", "text": "box-x5: fine"},
+        {"rule": "champion", "verdict": "fail", "text": "box-x5: worse"},
     ]
     write_json(Layout(tmp_path).report("promote") / "decision.json", {"promoted": False, "findings": findings})
     (_, gate) = build_gate_checks(Layout(tmp_path))
@@ -256,7 +256,7 @@ def test_the_findings_of_the_gate_are_checks_of_promote(tmp_path: Path, instance
     )
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert {name for name, check in checks.items() if not check.passed} == {"champion"}
-    assert (checks["champion"].description, checks["champion"].severity.value) == ("box x5: worse", "WARN")
+    assert (checks["champion"].description, checks["champion"].severity.value) == ("box-x5: worse", "WARN")
 
 
 def promoted(root: Path) -> Challenger:

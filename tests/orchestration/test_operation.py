@@ -108,7 +108,7 @@ def test_a_run_from_the_scans_to_the_champion(server: Server, checkout: Layout, 
     assert states["psnr_db"] == states["residual_hu"] == "SUCCEEDED"
     shown = labels(evaluated["assetMaterializations"][0])
     scores = json.loads((checkout.report("evaluate") / "metrics.json").read_text())
-    assert shown["metrics/box.psnr_db"] == pytest.approx(scores["box"]["psnr_db"])
+    assert shown["metrics/box-x2.5.psnr_db"] == pytest.approx(scores["box-x2.5"]["psnr_db"])
     assert "table/reports/evaluate/per_case.csv" in shown
     steps = [labels(event)["step"] for event in asset(server, "train")["assetObservations"]]
     assert max(steps) == 6

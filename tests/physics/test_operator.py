@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z, slices_to_keep, thin_grid
+from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z, slices_to_keep, slices_within, thin_grid
 from ctinterp_dagster.physics.profile import Profile, SampledProfile
 
 PROFILES = ("box", "gaussian", "triangle", SampledProfile((-3.0, -1.0, 0.0, 2.0, 4.0), (0.0, 0.5, 1.0, 0.4, 0.0)))
@@ -190,9 +190,39 @@ def test_impossible_geometry_is_refused(changes: dict[str, Any], message: str) -
         geometry(**changes)
 
 
-def test_a_factor_below_two_is_refused() -> None:
-    with pytest.raises(ParamsError, match="is 1, expected 2 or more"):
-        ThickeningOperator.from_factor(10, 1)
+@pytest.mark.parametrize("factor", [1, 0.5, float("nan"), float("inf")])
+def test_a_factor_that_does_not_thicken_is_refused(factor: float) -> None:
+    with pytest.raises(ParamsError, match="expected more than 1"):
+        ThickeningOperator.from_factor(10, factor)
+
+
+def test_a_thin_slice_in_two_thick_ones_counts_in_each_by_its_part() -> None:
+    matrix = ThickeningOperator.from_factor(5, 2.5).matrix
+    np.testing.assert_allclose(matrix, np.array([[2, 2, 1, 0, 0], [0, 0, 1, 2, 2]]) / 5, atol=1e-12)
+
+
+@given(n_thin=st.integers(1, 400), factor=st.floats(1.05, 12.5))
+def test_the_slices_to_keep_are_those_that_whole_thick_slices_reach(n_thin: int, factor: float) -> None:
+    keep = slices_to_keep(n_thin, factor)
+    assert keep == max(n for n in (slices_within(k, factor) for k in range(n_thin + 1)) if n <= n_thin)
+    assert slices_to_keep(keep, factor) == keep
+
+
+@pytest.mark.parametrize("profile", ["box", "gaussian", "triangle"])
+@pytest.mark.parametrize("factor", [1.2, 2.5, 3.13, 6.25])
+def test_thick_slices_of_any_factor_lie_side_by_side_from_the_outer_face_on(profile: Profile, factor: float) -> None:
+    operator = ThickeningOperator.from_factor(slices_within(20, factor), factor, profile)
+    assert operator.n_thick == 20
+    centres = operator.matrix @ np.arange(operator.n_thin)
+    expected = factor * np.arange(20) + (factor - 1) / 2
+    np.testing.assert_allclose(centres[2:-2].mean(), expected[2:-2].mean(), atol=0.05)
+    np.testing.assert_allclose(centres[2:-2], expected[2:-2], atol=0.26)
+
+
+@pytest.mark.parametrize("factor", [2, 5])
+def test_a_whole_factor_given_as_a_float_changes_no_bit(factor: int) -> None:
+    whole, real = (ThickeningOperator.from_factor(6 * factor, f, "gaussian") for f in (factor, float(factor)))
+    assert whole.matrix.tobytes() == real.matrix.tobytes()
 
 
 def test_a_volume_of_another_depth_is_refused() -> None:

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ctinterp_dagster.model.autoencoder import Posterior
+from ctinterp_dagster.params import ThickTask
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling, residual_ceiling
@@ -52,8 +53,9 @@ def test_latents_are_scaled_by_their_own_measured_deviation(tmp_path: Path) -> N
     generator = torch.Generator().manual_seed(1)
     thin = 3 * torch.randn(4, 10, 10, 10, generator=generator) + 2
     for k, shift in enumerate((0.0, 1.0)):
-        save_file({"thin": thin + shift, "box/base": 0.5 * thin}, tmp_path / f"{k}.safetensors")
-    measured = measure(sorted(tmp_path.iterdir()), ["box"])
+        latents = {"box-x2.5/thin": thin + shift, "box-x2.5/base": 0.5 * thin}
+        save_file(latents, tmp_path / f"{k}.safetensors")
+    measured = measure(sorted(tmp_path.iterdir()), [ThickTask(factor=2.5, profile="box")])
     both = torch.cat([thin, thin + 1]).double()
     assert measured["latent_std"] == pytest.approx(float(both.std(correction=0)), rel=1e-6)
     assert measured["residual_std"] == pytest.approx(float((both - 0.5 * torch.cat([thin, thin])).std(correction=0)))

@@ -206,9 +206,8 @@ def test_series_of_another_patient_frame_or_pixel_grid_are_no_pair(layout: Layou
 def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
     paired: Layout, tiny_model: LatentDiffusion, tiny_nullspace: NullSpaceDiffusion
 ) -> None:
-    params = smoke_params(
-        paired.root, ingest=EVERYBODY, thicken={"profiles": ["box"]}, evaluate={"baselines": ["linear"]}
-    )
+    tasks = [{"factor": 5, "profile": "box"}]
+    params = smoke_params(paired.root, ingest=EVERYBODY, thicken={"tasks": tasks}, evaluate={"baselines": ["linear"]})
     for name, model in {"maisi": tiny_model, "nullspace": tiny_nullspace}.items():
         paired.trained(name).parent.mkdir(parents=True)
         model.save(paired.trained(name))

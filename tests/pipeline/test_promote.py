@@ -131,9 +131,32 @@ def test_a_champion_of_another_test_set_is_scored_on_the_present_one(
     assert len(asked) == 1
 
 
+def test_a_champion_of_other_tasks_is_scored_on_the_present_ones(
+    layout: Layout, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a champion from before a task was added is; the challenger has to be no worse on the new task as well."""
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    registry = Registry(layout.promote)
+    first = registry.champion
+    older = {"box x5": first.metrics["tasks"]["box-x5"]}
+    registry.record(replace(first, metrics={**first.metrics, "tasks": older}))
+    better = (33.0, 34.0, 35.0)
+
+    def scored_again(champion: promote.Metrics, challenger: promote.Metrics, *_: object) -> promote.Metrics:
+        assert set(champion.tasks) == set(older)
+        psnr = dict(zip(CASES, better, strict=True))
+        return replace(champion, tasks={n: replace(t, psnr_db_by_case=psnr) for n, t in challenger.tasks.items()})
+
+    monkeypatch.setattr(promote, "rescored", scored_again)
+    decision = judge(layout, params, "two", 32.9, 33.9, 34.9)
+    assert not decision["promoted"]
+    assert "box-x5: -0.10 [-0.10, -0.10] dB against the champion" in str(decision["findings"])
+    assert judge(layout, params, "three", *better)["promoted"]
+
+
 def test_the_scores_are_rows_of_the_table(layout: Layout, params: Params) -> None:
     judge(layout, params, "one", 30.0, 31.0, 32.0)
     rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
-    task = promote.measured(params, layout).tasks["box x5"]
+    task = promote.measured(params, layout).tasks["box-x5"]
     assert task.psnr_db_by_case == {r["case"]: float(r["psnr_db"]) for r in rows if r["method"] == "model"}
     assert (task.psnr_db, task.baseline, task.baseline_psnr_db) == (31.0, "cubic", 29.0)

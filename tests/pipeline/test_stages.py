@@ -1,6 +1,7 @@
 """Every stage on tiny phantoms, files in and files out."""
 
 import csv
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlices
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation
-from ctinterp_dagster.params import Params
+from ctinterp_dagster.params import Params, task_name
 from ctinterp_dagster.pipeline import autoencoder, expect, ingest, thicken, train
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import thin_volumes
@@ -48,12 +49,15 @@ def outputs(layout: Layout) -> dict[str, str]:
 def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params, Layout]) -> None:
     params, layout = done
     rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
-    assert {(r["profile"], r["method"]) for r in rows} == {
-        (p, m)
-        for p in params.thicken.profiles
+    assert {(task_name(r["profile"], float(r["factor"])), r["method"]) for r in rows} == {
+        (task.name, m)
+        for task in params.thicken.tasks
         for m in (*params.evaluate.baselines, "autoencoder_ceiling", "maisi", "model", "regression")
     }
     assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "maisi", "cubic_projected"))
+    judged = json.loads((layout.report("promote") / "decision.json").read_text())["findings"][0]["text"]
+    assert judged == "measured on box-x2.5, box-x5, gaussian-x5"
+    assert set(json.loads((layout.report("evaluate") / "metrics.json").read_text())) == set(judged[12:].split(", "))
     page = (layout.report("report") / "index.html").read_text()
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
@@ -93,13 +97,17 @@ def test_what_is_not_trained_again_has_its_curves_all_the_same(done: tuple[Param
     assert {name: file_hash(copy.trained(name)) for name in weights} == weights
 
 
-def test_a_changed_factor_makes_the_thick_scans_again(done: tuple[Params, Layout], layout: Layout) -> None:
-    params = smoke_params(layout.root, thicken={"factor": 4})
-    ingest.run(params, layout)
-    assert thicken.run(params, layout)["made"] == 10
+def test_another_task_makes_its_thick_scans_and_no_others(layout: Layout) -> None:
+    tasks = [{"factor": 4, "profile": "box"}]
+    ingest.run(smoke_params(layout.root), layout)
+    assert thicken.run(smoke_params(layout.root, thicken={"tasks": tasks}), layout)["made"] == 5
+    params = smoke_params(layout.root, thicken={"tasks": [*tasks, {"factor": 3.5, "profile": "box"}]})
+    assert thicken.run(params, layout)["made"] == 5
     assert thicken.run(params, layout)["made"] == 0
-    thick = read_scan(layout.thicken / "box" / "phantom-01.nii").volume
-    assert (thick.hu.shape[0], thick.spacing_mm[0]) == (10, 4.0)
+    thick = {name: read_scan(layout.thicken / name / "phantom-01.nii").volume for name in ("box-x4", "box-x3.5")}
+    assert [(v.depth, v.spacing_mm[0]) for v in thick.values()] == [(10, 4.0), (11, 3.5)]
+    thin = read_scan(layout.ingest / "volumes" / "phantom-01.nii").volume
+    np.testing.assert_allclose(thick["box-x3.5"].point_mm((-0.5, 0, 0)), thin.point_mm((-0.5, 0, 0)), atol=1e-3)
 
 
 def test_a_bad_scan_is_quarantined_and_the_others_go_on(layout: Layout) -> None:
