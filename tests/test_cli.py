@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ctinterp_dagster.cli import evaluate
 from ctinterp_dagster.cli.evaluate import FIELDS
 from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.interpolation import thicken
@@ -100,7 +101,7 @@ def test_evaluate_writes_the_records_of_every_method(
     assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", *words) == 0
     rows = json.loads(record.read_text())
     assert [row["method"] for row in rows] == ["linear", "cubic", "cubic_projected", "model"]
-    labels = {"case", "method", "factor", "profile", "seconds", "peak_rss_mib"}
+    labels = {"case", "method", "factor", "spacing_mm", "profile", "seconds", "peak_rss_mib"}
     assert set(rows[0]) == labels | set(FIELDS)
     assert {"psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "noise_floor_db"} <= set(rows[0])
     assert rows[0]["case"] == pseudonym(str((scans / "thin.nii.gz").resolve()), load_key(), "s")
@@ -124,6 +125,49 @@ def test_the_regression_is_a_row_where_the_model_starts_from_one(
     assert 0 < abs(both["psnr_db"] - alone["psnr_db"]) < 1, "the model sees the mirror image too"
     assert run(monkeypatch, *words, "--model", model) == 2
     assert "does not start from a regression" in capsys.readouterr().err
+
+
+def test_a_scan_is_scored_on_a_coarser_grid_that_does_not_divide_the_thick_slices(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "scores.json"
+    words = ["evaluate", scans / "thin.nii.gz", "--methods", "cubic_projected", "--factor", 1.5, "--json", record]
+    assert run(monkeypatch, *words, "--spacing", 2) == 0
+    (row,) = json.loads(record.read_text())
+    assert (row["factor"], row["spacing_mm"], row["profile"]) == (1.5, 2.0, "box")
+    assert row["residual_hu"] < 0.05
+    shown = capsys.readouterr()
+    assert "box-x1.5" in shown.out
+    assert shown.err == ""
+    assert run(monkeypatch, *words, "--spacing", 1.25) == 0
+    assert "slices of 1 mm do not fill 1.25 mm: those that do in part weigh by the part" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "refused", "message"),
+    [
+        (["--spacing", 4, "--factor", 2.5], "thin.nii.gz", "is too small at factor 2.5"),
+        (["--spacing", 0.5], "taller.nii", "a slice every 1 mm, and none every 0.5 mm is known"),
+        (["--factor", 2, "--thin-thickness", 2], "taller.nii", "thinner than the thick ones of 2 mm, got 2 mm"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_any_scan_is_restored(
+    monkeypatch: pytest.MonkeyPatch,
+    scans: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[object],
+    refused: str,
+    message: str,
+) -> None:
+    taller = tmp_path / "taller.nii"
+    write_volume(phantom(4, shape_zyx=(60, 16, 16), spacing_mm=(1.0, 8.0, 8.0), noise_hu=10.0), taller)
+    monkeypatch.setattr(evaluate, "score_aligned", lambda *_, **__: pytest.fail("computed"))
+    assert run(monkeypatch, "evaluate", taller, scans / "thin.nii.gz", *options) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert f"{refused}: " in line
+    assert message in line
 
 
 def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
@@ -177,6 +221,8 @@ def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
         (["evaluate", "a.nii", "--methods", "magic"], 2, "'magic' is not one of"),
         (["evaluate", "a.nii", "a.nii"], 2, "two of the scans have the same name"),
         (["evaluate"], 2, "give THIN volumes or --pair THICK THIN"),
+        (["evaluate", "a.nii", "--factor", "1"], 2, "1.0 is not in the range x>1"),
+        (["evaluate", "--pair", "a.nii", "b.nii", "--spacing", "1"], 2, "--spacing is for THIN volumes"),
         (["dance"], 2, "No such command 'dance'"),
         (["preset", "cpu"], 1, "error: params.yaml is missing"),
         (["scans", "add", "a.nii"], 1, "error: params.yaml is not here"),

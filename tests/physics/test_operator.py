@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z, slices_to_keep, slices_within, thin_grid
+from ctinterp_dagster.physics.operator import (
+    ThickeningOperator,
+    apply_along_z,
+    slices_to_keep,
+    slices_within,
+    thin_grid,
+)
 from ctinterp_dagster.physics.profile import Profile, SampledProfile
 
 PROFILES = ("box", "gaussian", "triangle", SampledProfile((-3.0, -1.0, 0.0, 2.0, 4.0), (0.0, 0.5, 1.0, 0.4, 0.0)))
