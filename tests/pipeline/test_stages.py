@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation
 from ctinterp_dagster.params import Params, task_name
-from ctinterp_dagster.pipeline import autoencoder, expect, ingest, thicken, train
+from ctinterp_dagster.pipeline import autoencoder, expect, ingest, promote, thicken, train
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import thin_volumes
 from ctinterp_dagster.records import file_hash
@@ -65,6 +66,16 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     files = registry.files(registry.champion.model_hash)
     assert [f.parent.name for f in model_files(files)] == ["maisi", "nullspace"]
     assert load_checkpoint(files / JUDGED, "cpu").model.kind == "nullspace_diffusion"
+
+
+def test_a_champion_from_before_is_scored_on_every_present_task(done: tuple[Params, Layout]) -> None:
+    params, layout = done
+    now = promote.measured(params, layout)
+    before = replace(now, tasks={"box x5": now.tasks["box-x5"]}, test_set_hash="of other scans")
+    again = promote.rescored(before, now, params, layout)
+    assert again.test_set_hash == now.test_set_hash
+    for name, task in now.tasks.items():
+        assert again.tasks[name].psnr_db_by_case == pytest.approx(task.psnr_db_by_case, abs=0.05)
 
 
 def test_a_second_run_changes_no_byte(done: tuple[Params, Layout]) -> None:
