@@ -78,7 +78,7 @@ class RegisteredBase(NullSpace):
 
     def features(self, thick: Tensor) -> Tensor:
         """(n_thick, y, x) to (FEATURES, n_thick, y, x)."""
-        waves = apply_along_z(self.cosines.T / self.slices_per_cell, self.base(thick))
+        waves = apply_along_z(self.cosines.T / self.factor, self.base(thick))
         return torch.cat([super().features(thick)[:-MODES], waves.reshape(MODES, *thick.shape) / 1000])
 
 

@@ -59,6 +59,19 @@ def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, any_mode
     assert result.residual_hu < 0.05
 
 
+@pytest.mark.parametrize(("target_mm", "thin_mm"), [(2.0, None), (1.6, 2.4)])
+def test_every_model_gives_thin_slices_of_any_grid_that_touch_or_overlap(
+    target_mm: float, thin_mm: float | None, thick: Volume, any_model: Model
+) -> None:
+    operator = operator_for(8, 5.0, 5.0, target_mm, "box", thin_mm)
+    drawn: list[torch.Tensor] = []
+    result = Interpolator(any_model, "cpu")(thick, operator, QUICK, lambda _, sample: drawn.append(sample))
+    assert result.std is not None
+    assert result.std.hu.shape == result.thin.hu.shape == (operator.n_thin, 32, 36)
+    for volume in (torch.from_numpy(result.thin.hu), *drawn):
+        torch.testing.assert_close(operator.forward(volume), torch.from_numpy(thick.hu), rtol=0, atol=0.1)
+
+
 def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model: LatentDiffusion) -> None:
     silent = LatentDiffusion(tiny_model.config)
     silent.load_state_dict(tiny_model.state_dict())

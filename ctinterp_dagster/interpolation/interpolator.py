@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.errors import CheckpointError, ParamsError
+from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.interpolation.grid import operator_for
 from ctinterp_dagster.interpolation.latent import LatentRestorer
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
@@ -77,12 +77,7 @@ class Interpolator:
             spacing_mm: of the thick volume, (z, y, x).
             settings: how to sample; without samples there is no standard deviation.
             on_sample: told the index and the volume (z, y, x) of every sample.
-
-        Raises:
-            ParamsError: thin slices that overlap are asked of a latent diffusion, which draws slices that touch.
         """
-        if operator.thin_thickness > 1 and not self.starts_from_regression:
-            raise ParamsError("a latent diffusion draws thin slices that touch: give their distance as thickness")
         thick_hu = thick_hu.to(self.device)
         restorer = (
             NullSpaceRestorer(self.model, thick_hu, operator, spacing_mm, settings)

@@ -2,7 +2,8 @@
 
 x_hat = P(up(y) + D(z_hat) - D(E(up(y)))), with up the projected cubic interpolation, E and D the autoencoder, z_hat
 drawn by the diffusion model given E(up(y)), and P the projection on A x = y. The errors of the autoencoder cancel in
-the difference, and a denoiser that adds nothing leaves the classical estimate.
+the difference, and a denoiser that adds nothing leaves the classical estimate. All this is done on the grid of the
+whole factor at or above the one asked for; the slices asked for are means of its slices, projected.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from torch import Tensor
 from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.model.latent_diffusion import Conditioning, LatentDiffusion
 from ctinterp_dagster.physics.interpolators import cubic_projected, linear
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 from ctinterp_dagster.scan.window import MAISI
 
 LATENT_STRIDE = 4  # voxels a latent voxel covers along each axis
@@ -75,7 +76,9 @@ class LatentRestorer:
     ) -> None:
         """Encode what was measured; all on the model's device."""
         self.model, self.thick_hu, self.operator, self.settings = model, thick_hu, operator, settings
-        self.evidence = gather_evidence(thick_hu, operator, self._encode, model.config.conditioning)
+        cells = operator.divided(operator.whole_factor)
+        self.means = operator.means_of(cells)
+        self.evidence = gather_evidence(thick_hu, cells, self._encode, model.config.conditioning)
         self.decoded_base = self._decode(self.evidence.base)
 
     def mean(self) -> Tensor:
@@ -84,7 +87,7 @@ class LatentRestorer:
 
     def prior(self) -> tuple[Tensor, int]:
         """No variance but that of the samples is known."""
-        return torch.zeros_like(self.evidence.base_hu), 0
+        return self.evidence.base_hu.new_zeros(self.operator.n_thin, *self.thick_hu.shape[1:]), 0
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
@@ -102,7 +105,7 @@ class LatentRestorer:
                 memory_gib=self.settings.memory_gib,
             )
         detail_hu = (self._decode(latent) - self.decoded_base) * MAISI.width_hu
-        return self.operator.project(self.evidence.base_hu + detail_hu, self.thick_hu)
+        return self.operator.project(apply_along_z(self.means, self.evidence.base_hu + detail_hu), self.thick_hu)
 
     def _encode(self, unit: Tensor) -> Tensor:
         with self.settings.autocast(self.thick_hu.device):

@@ -3,6 +3,9 @@
 x = up(y) + B c, where up(y) explains the measurement and A B = 0, so that consistency holds by construction. Inside the
 cell of a thick slice a volume is written in cosines, which are orthonormal on `factor` equidistant thin slices and
 have no mean: for the box profile they span the null space exactly, for other profiles and grids they are projected.
+
+The networks know whole factors, 2 to 5, and see each measurement as if its cells were divided in one of them. What they
+say of a cell is a function along z; a thin slice of any grid is its mean over the slice.
 """
 
 import math
@@ -41,26 +44,26 @@ class NullSpace:
 
     operator: ThickeningOperator
 
-    @property
-    def slices_per_cell(self) -> float:
-        """Thin slices a thick one, not always an integer."""
-        positions = self.operator.thin_positions
-        return 1.0 / float(positions[1] - positions[0]) if len(positions) > 1 else 1.0
+    @cached_property
+    def factor(self) -> int:
+        """Thin slices a cell as the networks see it: the whole factor at or above that of the grid, 2 to 5."""
+        return min(self.operator.whole_factor, MODES + 1)
+
+    @cached_property
+    def cells(self) -> ThickeningOperator:
+        """The operator of the grid that the networks see."""
+        return self.operator.divided(self.factor)
 
     @cached_property
     def cosines(self) -> FloatArray:
-        """(n_thin, MODES * n_thick): cosine m of the cell in which a thin slice lies, sqrt(2) cos(pi m t), 0 <= t < 1.
+        """(n_thin, MODES * n_thick): means of the cells' cosines over the thin slices.
+
+        Cosine m of a cell is sqrt(2) cos(pi m t), 0 <= t < 1, scaled so that its means over `factor` slices are the
+        values at their centres, and 0 for m of `factor` and above.
 
         Source: Rao and Yip 1990, Discrete cosine transform, DCT-II without its constant.
         """
-        positions, n_thick = self.operator.thin_positions, self.operator.n_thick
-        cell = np.clip(np.floor(positions + 0.5), 0, n_thick - 1).astype(int)
-        waves = np.zeros((len(positions), MODES, n_thick))
-        rows = np.arange(len(positions))
-        for m in range(1, MODES + 1):
-            if m < self.slices_per_cell - 1e-6:
-                waves[rows, m - 1, cell] = np.sqrt(2) * np.cos(np.pi * m * (positions - cell + 0.5))
-        return waves.reshape(len(positions), -1)
+        return _cosines(self.operator, self.factor)
 
     @cached_property
     def basis(self) -> FloatArray:
@@ -79,13 +82,7 @@ class NullSpace:
 
         Of thin slices that overlap: the mean of those that touch.
         """
-        return np.ascontiguousarray(self.operator.overlap @ self._touching_upsampling)
-
-    @cached_property
-    def _touching_upsampling(self) -> FloatArray:
-        cubic = spline_weights(self.operator.n_thick, self.operator.thin_positions, order=3)
-        a, inverse = self.operator.touching.matrix, self.operator.touching.pseudo_inverse_matrix
-        return cubic + inverse @ (np.eye(len(a)) - a @ cubic)
+        return np.ascontiguousarray(self.operator.overlap @ _upsampling(self.operator.touching))
 
     def base(self, thick: Tensor) -> Tensor:
         """up(y): (..., n_thick, y, x) to (..., n_thin, y, x)."""
@@ -117,15 +114,34 @@ class NullSpace:
         return torch.cat([near / 1000.0, soft, waves / 1000.0], dim=-4)
 
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
-        """What a network is told of the grid, (3,): log of slice distance and of pixel size, thin slices a thick one.
+        """What a network is told of the grid, (3,): log of slice distance and of pixel size, `factor` over 5.
 
         Args:
             thick_mm: spacing of the thick volume, (z, y, x).
         """
         pixel_mm = (thick_mm[1] + thick_mm[2]) / 2
-        numbers = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), self.slices_per_cell / 5.0
+        numbers = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), self.factor / 5.0
         return torch.tensor(numbers, dtype=torch.float32)
 
     @cached_property
     def _waves_of_base(self) -> FloatArray:
-        return np.ascontiguousarray(self.cosines.T @ self._touching_upsampling / self.slices_per_cell)
+        waves = _cosines(self.cells, self.factor)
+        return np.ascontiguousarray(waves.T @ _upsampling(self.cells) / self.factor)
+
+
+def _cosines(operator: ThickeningOperator, factor: int) -> FloatArray:
+    """(n_thin, MODES * n_thick), see `NullSpace.cosines`; of a slice that sticks out, the mean over what does not."""
+    half, n_thick = operator.thin_distance / 2, operator.n_thick
+    upper, lower = (operator.thin_positions[:, None] + side + 0.5 for side in (-half, half))
+    inside = np.clip(lower, 0, n_thick) - np.clip(upper, 0, n_thick)
+    waves = np.zeros((len(inside), MODES, n_thick))
+    for m in range(1, factor):
+        to, since = (np.sin(np.pi * m * np.clip(face - np.arange(n_thick), 0, 1)) for face in (lower, upper))
+        waves[:, m - 1] = np.sqrt(2) * (to - since) / (np.pi * m * np.sinc(m / (2 * factor)) * inside)
+    return waves.reshape(len(inside), -1)
+
+
+def _upsampling(operator: ThickeningOperator) -> FloatArray:
+    """(n_thin, n_thick): the projected cubic B-spline as one matrix."""
+    cubic = spline_weights(operator.n_thick, operator.thin_positions, order=3)
+    return cubic + operator.pseudo_inverse_matrix @ (np.eye(operator.n_thick) - operator.matrix @ cubic)

@@ -1,7 +1,7 @@
 """The model of the scanner: thick slices y = A x of thin slices x."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,9 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.profile import Profile, slice_weights
 
 FloatArray = npt.NDArray[np.float64]
+MAX_OVERLAP = 2.01  # thickness over distance: above 2 a box has zeros among the frequencies that the slices sample
 MAX_CONDITION = 1e6  # of A A^T: beyond it an exact solution amplifies noise a thousandfold
+LEAST_EIGENVALUE = 0.05  # of A A^T, over the largest: below it a regularised inverse takes it for that
 
 
 def apply_along_z(matrix: FloatArray, volume: Tensor) -> Tensor:
@@ -38,6 +40,7 @@ def apply_along_z(matrix: FloatArray, volume: Tensor) -> Tensor:
 
 # Files keep spacings in float32 (NIfTI): an extent short of a whole slice by this part of one holds that slice.
 PART_OF_A_SLICE = 1e-3
+PART_OF_A_FACTOR = 1e-2  # a factor this little above a whole one is that one
 
 
 def slices_to_keep(n_thin: int, factor: float) -> int:
@@ -62,7 +65,10 @@ def thin_grid(n_thick: int, thick_spacing_mm: float, thin_spacing_mm: float) -> 
 
 @dataclass(frozen=True, eq=False)
 class ThickeningOperator:
-    """A linear map from thin to thick slices, its adjoint, and its exact inverse on the measured part.
+    """A linear map from thin to thick slices, its adjoint, and its inverse on the measured part.
+
+    The inverse is exact, unless thick slices overlap so much that it would amplify what the profile does not explain:
+    see `is_regularised`.
 
     Volumes are (..., z, y, x), float32 or float64, on any device; gradients pass through every method.
 
@@ -70,6 +76,9 @@ class ThickeningOperator:
         matrix: A, (n_thick, n_thin) float64. Each row sums to 1, so that HU stay HU. Where a profile reaches beyond
             the thin grid the outer weights are dropped and the rest scaled up: nothing is known of the anatomy there.
         thin_positions: (n_thin,) float64, centres of the thin slices in units of thick slice indices.
+        profile: of the thick slices.
+        thick_spacing_mm: their distance, in the unit of lengths that the operator was made with.
+        thick_thickness_mm: full width at half maximum of their profile, in the same unit.
         thin_thickness: full width at half maximum of the thin slices' own profile in units of their distance; they
             overlap where it is above 1.
 
@@ -78,6 +87,9 @@ class ThickeningOperator:
 
     matrix: FloatArray
     thin_positions: FloatArray
+    profile: Profile
+    thick_spacing_mm: float
+    thick_thickness_mm: float
     thin_thickness: float = 1.0
 
     @classmethod
@@ -135,8 +147,7 @@ class ThickeningOperator:
             profile: the thick slices' profile.
 
         Raises:
-            ParamsError: a length is not positive, a thick slice sees no thin one, or the thick slices overlap so much
-                that no thin volume on this grid explains them all.
+            ParamsError: a length is not positive, or a thick slice sees no thin one.
         """
         lengths_mm = (thick_spacing_mm, thick_thickness_mm, thin_spacing_mm, thin_thickness_mm)
         if min(n_thick, n_thin) < 1 or not all(np.isfinite(v) and v > 0 for v in lengths_mm):
@@ -158,20 +169,14 @@ class ThickeningOperator:
                 f"thick slice {int(np.argmin(sums))} of {n_thick} sees none of the {n_thin} thin slices: the thin grid "
                 f"from {thin_mm[0]:g} to {thin_mm[-1]:g} mm must cover it (`thin_grid`)"
             )
-        return cls(weights / sums, thin_mm / thick_spacing_mm, thin_thickness_mm / thin_spacing_mm)
-
-    def __post_init__(self) -> None:
-        """Refuse an operator that cannot be inverted on its range.
-
-        Raises:
-            ParamsError: A A^T is singular, or nearly so.
-        """
-        condition = np.linalg.cond(self.matrix @ self.matrix.T)
-        if not condition < MAX_CONDITION:
-            raise ParamsError(
-                f"{self.n_thick} thick slices overlap too much to be told apart on {self.n_thin} thin ones (condition "
-                f"{condition:.2g} of A A^T, expected below {MAX_CONDITION:g}): use every second slice, or a finer grid"
-            )
+        return cls(
+            matrix=weights / sums,
+            thin_positions=thin_mm / thick_spacing_mm,
+            profile=profile,
+            thick_spacing_mm=thick_spacing_mm,
+            thick_thickness_mm=thick_thickness_mm,
+            thin_thickness=thin_thickness_mm / thin_spacing_mm,
+        )
 
     @property
     def n_thick(self) -> int:
@@ -184,15 +189,27 @@ class ThickeningOperator:
         return int(self.matrix.shape[1])
 
     @cached_property
+    def is_regularised(self) -> bool:
+        """Whether A x = y is met only nearly: the thick slices are over twice as thick as their distance, or alike."""
+        too_thick = self.thick_thickness_mm > MAX_OVERLAP * self.thick_spacing_mm
+        return too_thick or not np.linalg.cond(self.matrix @ self.matrix.T) < MAX_CONDITION
+
+    @cached_property
     def pseudo_inverse_matrix(self) -> FloatArray:
         """A^+ = A^T (A A^T)^-1, (n_thin, n_thick) float64, solved once.
 
-        Profiles wider than the increment make A A^T banded, and A^+ couples neighbouring thick slices.
+        Profiles wider than the increment make A A^T banded, and A^+ couples neighbouring thick slices. Regularised,
+        the eigenvalues of A A^T are at least 0.05 of the largest.
 
-        Source: Penrose 1955; the right inverse of a matrix of full row rank.
+        Source: Penrose 1955, the right inverse of a matrix of full row rank; Hansen 1998, Rank-Deficient and Discrete
+            Ill-Posed Problems, section 4.2 (filter factors).
         """
-        gram = cho_factor(self.matrix @ self.matrix.T)
-        return np.ascontiguousarray(cho_solve(gram, self.matrix).T)
+        gram = self.matrix @ self.matrix.T
+        if not self.is_regularised:
+            return np.ascontiguousarray(cho_solve(cho_factor(gram), self.matrix).T)
+        values, vectors = np.linalg.eigh(gram)
+        held = np.maximum(values, LEAST_EIGENVALUE * values[-1])
+        return np.ascontiguousarray(self.matrix.T @ (vectors / held) @ vectors.T)
 
     @cached_property
     def overlap(self) -> FloatArray:
@@ -210,7 +227,42 @@ class ThickeningOperator:
     @cached_property
     def touching(self) -> "ThickeningOperator":
         """What thick slices are of thin ones that touch, where those of this operator overlap."""
-        return ThickeningOperator(self.matrix @ self.overlap, self.thin_positions)
+        return replace(self, matrix=self.matrix @ self.overlap, thin_thickness=1.0)
+
+    @property
+    def thin_distance(self) -> float:
+        """Distance of the thin slices in units of that of the thick ones; 1 where there is only one."""
+        return float(self.thin_positions[1] - self.thin_positions[0]) if self.n_thin > 1 else 1.0
+
+    @property
+    def whole_factor(self) -> int:
+        """The whole number at or above that of thin slices to a thick one, 2 at least; spacings may be rounded."""
+        return max(2, math.ceil(1.0 / self.thin_distance - PART_OF_A_FACTOR))
+
+    def means_of(self, cells: "ThickeningOperator") -> FloatArray:
+        """(n_thin, n_thin of cells): each thin slice as a mean of the touching ones of `divided`, by their parts in it."""
+        weights = slice_weights(
+            "box",
+            cells.thin_positions - self.thin_positions[:, None],
+            thin_spacing_mm=cells.thin_distance,
+            thin_thickness_mm=cells.thin_distance,
+            thick_thickness_mm=self.thin_distance * max(1.0, self.thin_thickness),
+        )
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    def divided(self, factor: int) -> "ThickeningOperator":
+        """The same thick slices over thin ones that touch, `factor` of them in each thick slice's cell."""
+        thin_mm = self.thick_spacing_mm / factor
+        return ThickeningOperator.from_geometry(
+            n_thick=self.n_thick,
+            thick_spacing_mm=self.thick_spacing_mm,
+            thick_thickness_mm=self.thick_thickness_mm,
+            n_thin=self.n_thick * factor,
+            thin_spacing_mm=thin_mm,
+            thin_thickness_mm=thin_mm,
+            first_thin_offset_mm=(thin_mm - self.thick_spacing_mm) / 2,
+            profile=self.profile,
+        )
 
     def forward(self, thin: Tensor) -> Tensor:
         """Thick slices A x: (..., n_thin, y, x) to (..., n_thick, y, x), in the units of x."""
@@ -225,7 +277,7 @@ class ThickeningOperator:
         return apply_along_z(self.pseudo_inverse_matrix, thick)
 
     def project(self, thin: Tensor, thick: Tensor) -> Tensor:
-        """The thin volume nearest to `thin` that explains `thick` exactly: x + A^+ (y - A x).
+        """The thin volume nearest to `thin` that explains `thick`: x + A^+ (y - A x).
 
         Args:
             thin: x, (..., n_thin, y, x).

@@ -106,3 +106,63 @@ def test_features_show_the_neighbours_in_two_windows_and_the_base() -> None:
     torch.testing.assert_close(features[5:10, 4, 0, 0], torch.tensor([0.8, 1.0, 1.0, 1.0, 1.0]))
     ramp = here.cosines.reshape(45, MODES, 9)[:, 0, 4] @ here.base(thick)[:, 0, 0].double().numpy() / 5 / 1000
     assert float(features[10, 4, 0, 0]) == pytest.approx(ramp, rel=1e-5)
+
+
+def on_grid(distance_mm: float, target_mm: float, profile: Profile = "box", n_thick: int = 12) -> NullSpace:
+    count, first = thin_grid(n_thick, distance_mm, target_mm)
+    return NullSpace(
+        ThickeningOperator.from_geometry(
+            n_thick=n_thick, thick_spacing_mm=distance_mm, thick_thickness_mm=distance_mm, n_thin=count,
+            thin_spacing_mm=target_mm, thin_thickness_mm=target_mm, first_thin_offset_mm=first, profile=profile,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("distance_mm", "target_mm", "factor"),
+    [
+        (1.2, 1, 2),
+        (2.5, 1, 3),
+        (3.13, 1, 4),
+        (3.5, 1, 4),
+        (5, 0.8, 5),
+        (10, 1, 5),
+        (4.9999995, 1, 5),
+        (5.0000005, 1, 5),
+    ],
+)
+def test_the_networks_see_every_grid_as_one_of_a_whole_factor(
+    distance_mm: float, target_mm: float, factor: int
+) -> None:
+    here, whole = on_grid(distance_mm, target_mm), on_grid(distance_mm, distance_mm / factor)
+    thick = 100 * torch.randn(12, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(here.features(thick), whole.features(thick), rtol=0, atol=1e-9)
+    told = [space.geometry((distance_mm, 0.7, 0.7)) for space in (here, whole)]
+    assert torch.equal(*told)
+    assert float(told[0][2]) == pytest.approx(factor / 5)
+
+
+def test_a_thin_slice_of_any_grid_is_the_mean_of_what_the_networks_say_of_its_extent() -> None:
+    here = on_grid(2.5, 1.0)
+    assert here.operator.n_thin == 30
+    parts = (here.operator.means_of(here.operator.divided(300)) @ _sampled(300)).reshape(30, MODES, 12)
+    kept = here.cosines.reshape(30, MODES, 12)
+    for m in (1, 2):
+        np.testing.assert_allclose(kept[:, m - 1], parts[:, m - 1] / np.sinc(m / 6), atol=1e-3)
+    assert not kept[:, 2:].any()
+
+
+def _sampled(count: int) -> np.ndarray:
+    """Cosines 1 to 4 of 12 cells at the centres of `count` slices each, (12 count, 4 * 12)."""
+    t = (np.arange(count) + 0.5) / count
+    waves = np.sqrt(2) * np.cos(np.pi * np.arange(1, MODES + 1)[:, None] * t)
+    return np.einsum("mt,kl->ktml", waves, np.eye(12)).reshape(12 * count, MODES * 12)
+
+
+@pytest.mark.parametrize("target_mm", [2.0, 1.3, 1.0, 0.8, 0.4])
+@pytest.mark.parametrize("profile", ["box", "gaussian", "triangle"])
+def test_on_any_grid_the_measurement_stays(target_mm: float, profile: Profile) -> None:
+    here = on_grid(2.5, target_mm, profile)
+    thick = torch.randn(12, 2, 2, dtype=torch.float64)
+    thin = here.base(thick) + here.expand(torch.randn(MODES, 12, 2, 2, dtype=torch.float64))
+    torch.testing.assert_close(here.operator.forward(thin), thick, rtol=0, atol=1e-9)
