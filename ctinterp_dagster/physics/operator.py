@@ -240,7 +240,7 @@ class ThickeningOperator:
         return max(2, math.ceil(1.0 / self.thin_distance - PART_OF_A_FACTOR))
 
     def means_of(self, cells: "ThickeningOperator") -> FloatArray:
-        """(n_thin, n_thin of cells): each thin slice as a mean of the touching ones of `divided`, by their parts in it."""
+        """(n_thin, n_cells): each thin slice as a mean of the touching ones of `divided`, by their parts in it."""
         weights = slice_weights(
             "box",
             cells.thin_positions - self.thin_positions[:, None],

@@ -126,4 +126,3 @@ class Scan:
     derived: bool = False
     warnings: tuple[str, ...] = ()
     found: Found | None = None
-    warnings: tuple[str, ...] = ()
