@@ -51,6 +51,10 @@ class EvaluationError(CtinterpError):
     """Two volumes cannot be compared, or a metric is undefined for them."""
 
 
+class DoubtfulResultError(CtinterpError):
+    """An estimate that cannot be what the thick slices saw."""
+
+
 class ScanError(CtinterpError):
     """A scan is refused. Its subclasses are the reasons; `reason` is the word in quarantine.csv."""
 

@@ -29,10 +29,11 @@ def model(tiny_nullspace: NullSpaceDiffusion, tmp_path_factory: pytest.TempPathF
     return path
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
 @pytest.mark.parametrize("kind", LIKE)
 def test_an_image_gives_an_image_of_its_library_in_its_place(kind: str, thin: Volume, model: Path) -> None:
     thick = Volume(thicken(thin, 5, "box").hu, (5.0, 1.0, 0.9), thin.origin_mm, thin.direction)
-    made = interpolate(image_of(thick, LIKE[kind]), target_mm=1.0, model=model, device="cpu")
+    made = interpolate(image_of(thick, LIKE[kind]), target_mm=1.0, model=model, device="cpu", force=True)
     assert type(made) is type(LIKE[kind])
     volume = volume_of(made)
     assert volume.hu.shape == (30, 32, 36)
@@ -40,9 +41,10 @@ def test_an_image_gives_an_image_of_its_library_in_its_place(kind: str, thin: Vo
     np.testing.assert_allclose(thicken(volume, 5, "box").hu, thick.hu, atol=0.1)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
 def test_an_array_gives_an_array(thin: Volume, model: Path) -> None:
     thick = thicken(thin, 5, "box").hu
-    made = interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu")
+    made = interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu", force=True)
     assert (type(made), made.dtype, made.shape) == (np.ndarray, np.float32, (30, 32, 36))
 
 
@@ -76,6 +78,7 @@ def test_images_in_memory_are_refused_as_files_are() -> None:
     assert volume_of(nib.MGHImage(values, np.eye(4))).hu.shape == (4, 3, 2)
 
 
+@pytest.mark.filterwarnings("ignore:how good the released model is")
 def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)

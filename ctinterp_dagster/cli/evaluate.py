@@ -27,11 +27,14 @@ from ctinterp_dagster.interpolation import (
     load_checkpoint,
 )
 from ctinterp_dagster.params import Baseline, Profile, task_name
+from ctinterp_dagster.physics.thickness import judge_thickness
 from ctinterp_dagster.pipeline.cases import REAL
 from ctinterp_dagster.pipeline.scoring import score_aligned, simulated, slices_a_mean
 from ctinterp_dagster.records import write_json
+from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
-from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.io import Scan, read_scan
+from ctinterp_dagster.scan.padding import without_padding
 
 LEARNED = ("regression", "model")
 METHODS = (*get_args(Baseline), *LEARNED)
@@ -173,7 +176,7 @@ def load_thin(
     path: Path, factor: float, profile: Profile, spacing_mm: float | None, thin_mm: float | None
 ) -> tuple[Aligned, str]:
     """A thin scan, thickened."""
-    thin = read_scan(path).volume
+    thin = fit(path).volume
     scans = simulated(thin, factor, profile, spacing_mm, thin_mm)
     whole = slices_a_mean(thin, spacing_mm).is_integer()
     remark = f"slices of {thin.spacing_mm[0]:g} mm do not fill {spacing_mm} mm: those that do in part weigh by the part"
@@ -182,8 +185,16 @@ def load_thin(
 
 def load_pair(thick_path: Path, thin_path: Path) -> tuple[Aligned, str]:
     """A real thick scan and its partner."""
-    thick = read_scan(thick_path)
-    return aligned(thick.volume, read_scan(thin_path).volume, thick.thickness_mm), ""
+    thick, thin = fit(thick_path), fit(thin_path)
+    judged = judge_thickness(thick.volume.hu, thick.volume.spacing_mm[0], thick.thickness_mm)
+    return aligned(thick.volume, thin.volume, judged.thickness_mm), judged.warning or ""
+
+
+def fit(path: Path) -> Scan:
+    """A scan that passes the one check, its padding filled."""
+    scan = read_scan(path)
+    check_volume(scan.volume, min_slices=MIN_SLICES, name=str(path))
+    return replace(scan, volume=without_padding(scan.volume)[0])
 
 
 def case_name(path: Path) -> str:

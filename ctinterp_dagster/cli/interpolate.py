@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +14,25 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
-from ctinterp_dagster.interpolation import RELEASED, Settings, load_checkpoint, operator_for, thin_volume
+from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.interpolation import (
+    RELEASED,
+    ClassicalInterpolator,
+    Interpolation,
+    Measurement,
+    MixedPrecision,
+    Settings,
+    load_checkpoint,
+    measure,
+    refuse_doubtful,
+)
+from ctinterp_dagster.model.sampler import Sampler
+from ctinterp_dagster.params import Profile
 from ctinterp_dagster.records import file_hash, write_json
-from ctinterp_dagster.scan.io import check_output, check_overwriting, read_scan, write_result, write_volume
+from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_scan, write_result, write_volume
 
 THIN_MM = 1.0
+METHODS = ("model", "cubic_projected", "tv_projected", "registration_projected")
 
 
 @click.command(epilog="Example: ctinterp interpolate series/ -o thin.nii.gz --spacing 1 --std std.nii.gz")
@@ -27,11 +43,16 @@ THIN_MM = 1.0
 @click.option("--format", "as_dicom", type=click.Choice(["auto", "dicom"]), default="auto", show_default=True,
               callback=lambda _, __, value: value == "dicom", help="auto goes by the output's name")  # fmt: skip
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
-@click.option("--factor", type=click.IntRange(min=2), help="thin slices a thick one; instead of --spacing")
+@click.option("--factor", type=click.FloatRange(min=1, min_open=True),
+              help="thin slices a thick one, whole or not; instead of --spacing")  # fmt: skip
+@click.option("--thickness", "thickness_mm", type=click.FloatRange(min=0, min_open=True),
+              help="thickness of the scan's slices in mm [as tagged, unless the stack contradicts it]")  # fmt: skip
 @click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
               help="thickness of thin slices in mm: above their distance they overlap [distance]")  # fmt: skip
 @click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
               help="slice profile of the scan: box (cautious) or gaussian (what helical scanners show)")  # fmt: skip
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True,
+              help="the model, or a classical method that explains the scan as well")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True,
               help="network evaluations a sample; 1 draws no samples")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True,
@@ -48,19 +69,25 @@ THIN_MM = 1.0
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
               help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write what was done as JSON")
-@click.option("--force", is_flag=True, help="replace outputs that exist; the input never is")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="replace outputs that exist (never the input), take values that are no HU, write doubtful results",
+)
 def command(
     *,
     source: Path,
     output: Path,
     as_dicom: bool,
     spacing_mm: float | None,
-    factor: int | None,
+    factor: float | None,
+    thickness_mm: float | None,
     thin_mm: float | None,
-    profile: str,
+    profile: Profile,
+    method: str,
     steps: int,
     samples: int,
-    sampler: str,
+    sampler: Sampler,
     std_path: Path | None,
     draws_path: Path | None,
     model_path: Path,
@@ -68,7 +95,7 @@ def command(
     seed: int,
     series: str | None,
     memory_gib: float,
-    mixed_precision: str,
+    mixed_precision: MixedPrecision,
     json_path: Path | None,
     force: bool,
 ) -> None:
@@ -77,72 +104,129 @@ def command(
     INPUT is a NIfTI, MHA or NRRD file, or a folder or zip of DICOM. The thin volume covers the extent of the thick
     one, in the same place in space, and gives the measured slices when it is averaged again. It is the posterior
     mean: what is to be expected, smoother than a real thin scan. --draws writes samples of what may have been, and
-    --std how far they spread. Without --model the released one is used. Research use only, not a medical device.
+    --std how far they spread. Without --model the released one is used; it was measured on chests, a head, a chest
+    phantom and feet, from slices 1.2 to 12 times as far apart as the thin ones, and a run outside of that says so.
+    Research use only, not a medical device.
     """
     if spacing_mm and factor:
         raise click.UsageError("give --spacing or --factor, not both")
-    check_output(output, as_dicom=as_dicom)
-    if std_path:
-        check_output(std_path)
-    check_overwriting(source, [p for p in (output, std_path, draws_path, json_path) if p], force=force)
-    drawn = samples if (std_path or draws_path) and steps > 1 else 0
-    if (std_path or draws_path) and not drawn:
-        raise click.UsageError("--std and --draws need samples, which need --steps of 2 or more")
+    wanted = std_path or draws_path
+    if wanted and (steps == 1 or method != METHODS[0]):
+        raise click.UsageError("--std and --draws need samples, which the model draws in --steps of 2 or more")
+    outputs = Outputs(output, std_path, draws_path, json_path, as_dicom)
+    outputs.check(source, force=force)
     start = time.perf_counter()
     scan = read_scan(source, series=series)
-    for said in sorted(
-        {
-            *check_output(output, as_dicom=as_dicom, scan=scan),
-            *(check_output(std_path, scan=scan) if std_path else ()),
-        }
-    ):
-        click.echo(f"warning: {said}", err=True)
-    thick = scan.volume
-    thickness_mm = scan.thickness_mm or thick.spacing_mm[0]
-    target_mm = thick.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM)
-    operator = operator_for(thick.depth, thick.spacing_mm[0], thickness_mm, target_mm, profile, thin_mm)  # type: ignore[arg-type]
-    settings = Settings(sampler, steps, drawn, seed, memory_gib, mixed_precision)  # type: ignore[arg-type]
-    needed = needed_gib(memory_gib, len(operator.thin_positions) * thick.hu[0].size)
-    with (
-        turn(needed, slots_gib(), lambda: click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)),
-        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
-    ):
-        interpolator = load_checkpoint(model_path, device)
-        task = progress.add_task("interpolating", total=drawn or None)
-
-        def keep(index: int, sample: Tensor) -> None:
-            if draws_path:
-                draws_path.mkdir(exist_ok=True)
-                write_volume(thin_volume(thick, operator, sample), draws_path / f"sample-{index:02d}.nii.gz")
-            progress.update(task, completed=index + 1)
-
-        result = interpolator(thick, operator, settings, keep)
-    description = f"ctinterp {version('ctinterp')}, model {file_hash(model_path)[:16]}, posterior mean"
-    write_result(result.thin, output, scan, description, thickness_mm=thin_mm, as_dicom=as_dicom)
-    if std_path and result.std:
-        write_result(
-            result.std, std_path, scan, f"{description}: standard deviation in HU", thickness_mm=thin_mm, quantity="std"
-        )
+    distance_mm = scan.volume.spacing_mm[0]
+    measurement = measure(
+        scan.volume,
+        distance_mm / factor if factor else (spacing_mm or THIN_MM),
+        profile,
+        claimed_mm=scan.thickness_mm,
+        thickness_mm=thickness_mm,
+        thin_thickness_mm=thin_mm,
+        force=force,
+        name=str(source),
+    )
+    warnings = [*scan.warnings, *outputs.told(scan), *measurement.warnings]
+    warn(warnings)
+    settings = Settings(sampler, steps, samples if wanted else 0, seed, memory_gib, mixed_precision)
+    result, doubts = restore(measurement, settings, method, model_path, device, draws_path, force=force)
+    warn(doubts)
+    maker = f"model {file_hash(model_path)[:16]}, posterior mean" if method == METHODS[0] else method
+    outputs.write(result, scan, f"ctinterp {version('ctinterp')}, {maker}", thin_mm)
     record = {
-        "input_slices": thick.depth,
-        "input_spacing_mm": thick.spacing_mm[0],
+        "input_slices": scan.volume.depth,
+        "input_spacing_mm": distance_mm,
+        "input_thickness_mm": measurement.thickness_mm,
         "output_slices": result.thin.depth,
         "output_spacing_mm": result.thin.spacing_mm[0],
         "output_thickness_mm": thin_mm or result.thin.spacing_mm[0],
         "residual_hu": result.residual_hu,
+        "method": method,
         "profile": profile,
-        "sampler": sampler,
-        "steps": steps,
-        "samples": drawn,
-        "seed": seed,
-        "device": str(interpolator.device),
-        "mixed_precision": mixed_precision,
+        **asdict(settings),
+        "device": device,
         "threads": torch.get_num_threads(),
+        "warnings": [*warnings, *doubts],
         "seconds": time.perf_counter() - start,
     }
     if json_path:
         write_json(json_path, record)
     click.echo(
-        f"{output}: {thick.depth} slices of {thick.spacing_mm[0]:g} mm -> {result.thin.depth} of "
+        f"{output}: {scan.volume.depth} slices of {distance_mm:g} mm -> {result.thin.depth} of "
         f"{result.thin.spacing_mm[0]:g} mm, |Ax - y| {result.residual_hu:.3f} HU, {record['seconds']:.0f} s"
     )
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print each once, a line each."""
+    for said in dict.fromkeys(sentences):
+        click.echo(f"warning: {said}", err=True)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a run writes: the thin volume, and what else was asked for."""
+
+    thin: Path
+    std: Path | None
+    draws: Path | None
+    json: Path | None
+    as_dicom: bool
+
+    def check(self, source: Path, *, force: bool) -> None:
+        """Refuse what could not be written, or would replace what is there; see `scan.io.output`."""
+        check_output(self.thin, as_dicom=self.as_dicom)
+        if self.std:
+            check_output(self.std)
+        for path in filter(None, (self.draws, self.json)):
+            if not path.absolute().parent.is_dir():
+                raise MissingInputError(f"the folder {path.parent} does not exist: make it first")
+        check_overwriting(source, [p for p in (self.thin, self.std, self.draws, self.json) if p], force=force)
+
+    def told(self, scan: Scan) -> tuple[str, ...]:
+        """What a DICOM result gets anew; refuses a scan whose patient or values DICOM cannot hold."""
+        std = check_output(self.std, scan=scan) if self.std else ()
+        return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
+
+    def write(self, result: Interpolation, scan: Scan, description: str, thin_mm: float | None) -> None:
+        """Write the thin volume and its standard deviation."""
+        write_result(result.thin, self.thin, scan, description, thickness_mm=thin_mm, as_dicom=self.as_dicom)
+        if self.std and result.std:
+            words = f"{description}: standard deviation in HU"
+            write_result(result.std, self.std, scan, words, thickness_mm=thin_mm, quantity="std")
+
+
+def restore(
+    measurement: Measurement,
+    settings: Settings,
+    method: str,
+    model_path: Path,
+    device: str,
+    draws_path: Path | None,
+    *,
+    force: bool,
+) -> tuple[Interpolation, tuple[str, ...]]:
+    """The thin volume, padded as the scan is, and its doubts that were forced; samples are written as they come."""
+    thick, operator = measurement.thick, measurement.operator
+    needed = needed_gib(settings.memory_gib, operator.n_thin * thick.hu[0].size)
+    doubts: list[str] = []
+    with (
+        turn(needed, slots_gib(), lambda: click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)),
+        Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress,
+    ):
+        task = progress.add_task("interpolating", total=settings.samples or None)
+
+        def keep(index: int, sample: Tensor) -> None:
+            if draws_path:
+                draws_path.mkdir(exist_ok=True)
+                write_volume(measurement.thin(sample), draws_path / f"sample-{index:02d}.nii.gz")
+            progress.update(task, completed=index + 1)
+
+        def look(mean: Tensor) -> None:
+            doubts.extend(refuse_doubtful(torch.from_numpy(thick.hu), mean, operator, force=force))
+
+        model = load_checkpoint(model_path, device) if method == METHODS[0] else ClassicalInterpolator(method)
+        result = model(thick, operator, settings, keep, look)
+    return measurement.padded(result), tuple(doubts)

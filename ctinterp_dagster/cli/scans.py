@@ -13,13 +13,12 @@ from ctinterp_dagster.cli.adding import TABLES, Added, add_one, table_of
 from ctinterp_dagster.errors import MissingInputError, ScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
-from ctinterp_dagster.scan.checks import check_volume
+from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan
 from ctinterp_dagster.scan.padding import find_padding
 
 COLUMNS = ["file", "patient", "split"]
-MIN_SLICES = 3  # what can be interpolated at all; ingest asks for more
 
 
 @dataclass(frozen=True)

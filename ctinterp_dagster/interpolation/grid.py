@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.params import Profile
@@ -144,3 +145,10 @@ def aligned(thick: Volume, thin: Volume, thickness_mm: float | None, profile: Pr
         profile=profile,
     )
     return Aligned(cut, truth, operator, round(step / fine, 3))
+
+
+def thin_volume(thick: Volume, operator: ThickeningOperator, hu: Tensor) -> Volume:
+    """Values on the operator's thin grid, in the place of the thick volume."""
+    positions = operator.thin_positions
+    spacing_mm = float(positions[1] - positions[0]) * thick.spacing_mm[0]
+    return thick.with_slices(hu.cpu().numpy(), float(positions[0]), spacing_mm)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError
-from ctinterp_dagster.interpolation.grid import operator_for
+from ctinterp_dagster.interpolation.grid import operator_for, thin_volume
 from ctinterp_dagster.interpolation.latent import LatentRestorer
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
 from ctinterp_dagster.interpolation.settings import Settings
@@ -17,6 +17,7 @@ from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.volume import Volume
 
@@ -42,8 +43,34 @@ class Interpolation:
     residual_hu: float
 
 
-def nothing(_index: int, _sample: Tensor) -> None:
-    """What happens to samples that nobody asked for."""
+def nothing(*_: object) -> None:
+    """What happens to what nobody asked for."""
+
+
+class ClassicalInterpolator:
+    """A classical method in the place of a model."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, method: str) -> None:
+        """Take a method of `physics.baselines.METHODS` by its name."""
+        self.method = METHODS[method]
+
+    def __call__(
+        self,
+        thick: Volume,
+        operator: ThickeningOperator,
+        _settings: Settings,
+        _on_sample: Callable[[int, Tensor], None] = nothing,
+        on_mean: Callable[[Tensor], None] = nothing,
+    ) -> Interpolation:
+        """A thick volume to a thin one; see `Interpolator.__call__`. There are no samples."""
+        thick_hu = torch.from_numpy(thick.hu)
+        pixel_mm = (thick.spacing_mm[1] + thick.spacing_mm[2]) / 2
+        estimate = self.method(thick_hu, operator, operator.thin_distance * thick.spacing_mm[0] / pixel_mm)
+        on_mean(estimate)
+        residual = float((operator.forward(estimate) - thick_hu).abs().mean())
+        return Interpolation(thin_volume(thick, operator, estimate), None, residual)
 
 
 class Interpolator:
@@ -62,6 +89,7 @@ class Interpolator:
         spacing_mm: Spacing,
         settings: Settings,
         on_sample: Callable[[int, Tensor], None] = nothing,
+        on_mean: Callable[[Tensor], None] = nothing,
     ) -> tuple[Tensor, Tensor | None]:
         """Posterior mean and standard deviation of the thin volume, both (z, y, x) in HU on the CPU.
 
@@ -77,6 +105,7 @@ class Interpolator:
             spacing_mm: of the thick volume, (z, y, x).
             settings: how to sample; without samples there is no standard deviation.
             on_sample: told the index and the volume (z, y, x) of every sample.
+            on_mean: told the mean before any sample is drawn; what it raises ends the work.
         """
         thick_hu = thick_hu.to(self.device)
         restorer = (
@@ -85,6 +114,7 @@ class Interpolator:
             else LatentRestorer(self.model, thick_hu, operator, settings)
         )
         mean = restorer.mean()
+        on_mean(mean.cpu())
         if not settings.samples:
             return mean.cpu(), None
         variance, worth = restorer.prior()
@@ -100,10 +130,11 @@ class Interpolator:
         operator: ThickeningOperator,
         settings: Settings,
         on_sample: Callable[[int, Tensor], None] = nothing,
+        on_mean: Callable[[Tensor], None] = nothing,
     ) -> Interpolation:
-        """A thick volume to a thin one, in its place in space."""
+        """A thick volume to a thin one, in its place in space; see `restore`."""
         thick_hu = torch.from_numpy(thick.hu)
-        mean, std = self.restore(thick_hu, operator, thick.spacing_mm, settings, on_sample)
+        mean, std = self.restore(thick_hu, operator, thick.spacing_mm, settings, on_sample, on_mean)
         thin = thin_volume(thick, operator, mean)
         residual = float((operator.forward(mean) - thick_hu).abs().mean())
         return Interpolation(thin, None if std is None else thin.with_hu(std.numpy()), residual)
@@ -149,13 +180,6 @@ class Interpolator:
         settings = Settings(sampler=sampler, steps=num_inference_steps, samples=1, seed=seed)
         self.restore(thick_hu, operator, spacing_mm, settings, lambda _, sample: kept.append(sample.cpu()))
         return kept[0]
-
-
-def thin_volume(thick: Volume, operator: ThickeningOperator, hu: Tensor) -> Volume:
-    """Values on the operator's thin grid, in the place of the thick volume."""
-    positions = operator.thin_positions
-    spacing_mm = float(positions[1] - positions[0]) * thick.spacing_mm[0]
-    return thick.with_slices(hu.cpu().numpy(), float(positions[0]), spacing_mm)
 
 
 def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interpolator:

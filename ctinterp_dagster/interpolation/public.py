@@ -1,13 +1,17 @@
 """The one call of the Python API: a thick scan in, a thin one of the same kind out."""
 
+import warnings
 from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.interpolation.grid import operator_for
 from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
+from ctinterp_dagster.interpolation.measurement import measure
+from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.scan.io.images import image_of, volume_of
@@ -26,6 +30,7 @@ def interpolate(
     model: Path | str = RELEASED,
     device: str = "auto",
     memory_gib: float = 3.0,
+    force: bool = False,
 ) -> Scan:
     """The posterior mean of the thin scan behind a thick one.
 
@@ -42,13 +47,15 @@ def interpolate(
         model: a model file.
         device: auto, cpu or cuda.
         memory_gib: bound of the networks' working memory.
+        force: True takes values that do not look like HU, and gives a doubtful result, with warnings.
 
     Returns:
         What was given: a float32 array (z', y, x), or a float32 image of the same library.
 
     Raises:
         ParamsError: an array without a spacing, an image with one, or a target that is not finer than the scan.
-        ScanError: the image is not one volume that lies in space.
+        ScanError: the image is not one volume of a CT in HU that lies in space.
+        DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
     """
     if isinstance(thick, np.ndarray) != (spacing_mm is not None):
@@ -57,7 +64,15 @@ def interpolate(
         volume = Volume(np.ascontiguousarray(thick, dtype=np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
     else:
         volume = volume_of(thick)
-    distance_mm = volume.spacing_mm[0]
-    operator = operator_for(volume.depth, distance_mm, thickness_mm or distance_mm, target_mm, profile)
-    thin = load_checkpoint(model, device)(volume, operator, Settings(memory_gib=memory_gib)).thin
+    measurement = measure(volume, target_mm, profile, thickness_mm=thickness_mm, force=force, name="thick")
+    operator, doubts = measurement.operator, list(measurement.warnings)
+
+    def look(mean: Tensor) -> None:
+        doubts.extend(refuse_doubtful(torch.from_numpy(measurement.thick.hu), mean, operator, force=force))
+
+    interpolator = load_checkpoint(model, device)
+    result = interpolator(measurement.thick, operator, Settings(memory_gib=memory_gib), on_mean=look)
+    for said in doubts:
+        warnings.warn(said, stacklevel=2)
+    thin = measurement.padded(result).thin
     return cast("Scan", thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick))

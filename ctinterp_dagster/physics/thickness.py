@@ -17,8 +17,8 @@ class Thickness:
     """The slice thickness to be used, and what the stack says of the claim.
 
     Attributes:
-        thickness_mm: to be used: the claim, or where that is contradicted or absent what the stack says, at least the
-            slice distance.
+        thickness_mm: to be used: the claim; where it is contradicted what the stack says, at least the slice distance;
+            where it is absent the slice distance.
         contradicted: True where the slices share less noise than any as thick as claimed would; None where the stack
             cannot tell: too little flat tissue or noise, no claim, or none of an overlap that noise could contradict.
         warning: one sentence for the user; None where there is nothing to say.
@@ -67,9 +67,9 @@ def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | N
     if claimed_mm is None:
         warning = (
             f"no SliceThickness is told and the slices, every {distance_mm:g} mm, overlap ({evidence}, touching slices "
-            f"stay below {TOUCHING:g}): {measured_mm:.3g} mm is used, give --thickness if you know it"
+            f"stay below {TOUCHING:g}): {distance_mm:g} mm is used, give --thickness {measured_mm:.3g} if that is so"
         )
-        return Thickness(measured_mm, warning=warning if overlap else None, noise=noise)
+        return Thickness(distance_mm, warning=warning if overlap else None, noise=noise)
     expected = box_correlation(claimed_mm / distance_mm, noise.lags)
     if expected < MARGIN + doubt:
         return Thickness(claimed_mm, noise=noise)

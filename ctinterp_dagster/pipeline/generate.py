@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint
+import torch
+
+from ctinterp_dagster.interpolation import Interpolator, Settings, doubts, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
@@ -64,11 +66,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         for task in tasks(params, layout):
 
             def make(paths: list[Path], task: Task = task, with_: Interpolator = interpolator) -> None:
-                result = with_(*task.load(), settings)
+                thick, operator = task.load()
+                result = with_(thick, operator, settings)
                 assert result.std is not None  # there is at least one sample
                 write_volume(result.thin, paths[0])
                 write_volume(result.std, paths[1])
-                logger.info("residual_hu=%.3f", result.residual_hu)
+                logger.info("case=%s residual_hu=%.3f", task.case, result.residual_hu)
+                for said in doubts(torch.from_numpy(thick.hu), torch.from_numpy(result.thin.hu), operator):
+                    logger.warning("case=%s task=%s doubtful: %s", task.case, task.folder, said)
 
             job = f"{model}/{task.folder}/{task.case}"
             ran = folder.make(job, [*task.inputs, layout.trained(model)], [f"{job}.nii", f"{job}.std.nii"], make)

@@ -156,6 +156,8 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             continue
         if record["burned_in_annotation"]:
             logger.warning("scan=%s burned-in annotation: the pixels may show who the patient is", name)
+        for said in record["warnings"]:
+            logger.warning("scan=%s %s", name, said)
         if truth and paired:
             done.pairs.append(RealPair(name, truth))
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
@@ -189,6 +191,7 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
             "thickness_mm": read.thickness_mm,
             "kernel": read.kernel,
             "burned_in_annotation": read.burned_in_annotation,
+            "warnings": [scan.nameless(said) for said in read.warnings],
         }
         write_json(paths[1], known)
 

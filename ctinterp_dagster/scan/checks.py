@@ -33,6 +33,7 @@ SAMPLE = 1 << 20  # voxels that are looked at, spread over the volume
 WINDOW_HU = (-900.0, 1000.0)
 PILE_SHARE = 2e-4
 PILE_VOXELS = 20
+MIN_SLICES = 3  # what can be interpolated at all; ingest asks for more
 SLICE_SPACING_MM = (0.1, 20.0)
 PIXEL_SPACING_MM = (0.05, 10.0)
 

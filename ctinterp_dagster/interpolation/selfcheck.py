@@ -1,0 +1,90 @@
+"""Whether an estimate can be what the thick slices saw: a look at each result before it is written."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctinterp_dagster.errors import DoubtfulResultError
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.operator import ThickeningOperator
+
+# Thresholds and what results have that are right or wrong: docs/experiments.md, entry 15.
+MARGIN = 0.1  # of the range of the thick slices, by which thin slices may leave it
+MOST_OUTSIDE = 0.003  # of the voxels
+MOST_STRIPES = 0.4
+BLOCK = 8  # pixels; means over blocks leave stripes and take most of the noise away
+NOISE_HU = 5.0  # of a block: what is below is no stripe
+ANATOMY = (0.2, 0.25, 0.3)  # cycles a slice distance: detail that the thick slices show
+PERIODS = (0.5, 1.0)  # cycles a slice distance: their sampling rate and half of it
+LEAST_SLICES = 8
+SAMPLED = 1 << 24  # voxels whose range is looked at
+
+
+def doubts(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> tuple[str, ...]:
+    """What is wrong with an estimate, a clause each; nothing where nothing is seen.
+
+    Args:
+        thick_hu: (k, y, x).
+        thin_hu: (z, y, x).
+        operator: relates the two.
+    """
+    if not torch.isfinite(thin_hu).all():
+        return ("some values are no numbers",)
+    low, high = float(thick_hu.min()), float(thick_hu.max())
+    margin = MARGIN * (high - low)
+    outside = float(((thin_hu < low - margin) | (thin_hu > high + margin)).double().mean())
+    said = []
+    if outside > MOST_OUTSIDE:
+        said.append(
+            f"{outside:.1%} of the voxels lie outside of what the thick slices allow, {low - margin:.0f} to "
+            f"{high + margin:.0f} HU; they run from {float(thin_hu.min()):.0f} to {float(thin_hu.max()):.0f}"
+        )
+    if (power := stripes(thick_hu, thin_hu, operator)) > MOST_STRIPES:
+        said.append(
+            f"there are stripes at the distance of the thick slices, {power:.2g} times the power of the anatomy"
+        )
+    return tuple(said)
+
+
+def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> float:
+    """Power at the thick slices' period that projected cubic interpolation lacks, over that of slower anatomy.
+
+    Means over blocks of 8x8 pixels are compared; right results have below 0.1, the truth itself below 0.2. 0 where
+    there are fewer than 8 thick slices.
+    """
+    if len(thick_hu) < LEAST_SLICES:
+        return 0.0
+    base = METHODS["cubic_projected"](_blocks(thick_hu), operator, 1.0)
+    positions = torch.from_numpy(operator.thin_positions)
+    window = torch.hann_window(len(positions), dtype=torch.float64)
+
+    def power(values: Tensor, frequency: float) -> float:
+        wave = window * torch.exp(-2j * math.pi * frequency * positions)
+        return float((wave @ values.flatten(1).to(wave.dtype)).abs().square().mean())
+
+    added, anatomy = _blocks(thin_hu) - base, base - base.mean()
+    slow = sum(power(anatomy, f) for f in ANATOMY) / len(ANATOMY)
+    return max(power(added, f) for f in PERIODS) / (slow + NOISE_HU**2 * float(window.square().sum()))
+
+
+def _blocks(hu: Tensor) -> Tensor:
+    """(z, y, x) to means of blocks, (z, y / 8, x / 8), in float64; of the whole plane where it is smaller."""
+    height, width = hu.shape[1:]
+    return functional.avg_pool2d(hu, (min(BLOCK, height), min(BLOCK, width))).double()
+
+
+def refuse_doubtful(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator, *, force: bool) -> tuple[str, ...]:
+    """The doubts of an estimate, if they are forced.
+
+    Raises:
+        DoubtfulResultError: there are some, and they are not.
+    """
+    said = doubts(thick_hu, thin_hu, operator)
+    if said and not force:
+        raise DoubtfulResultError(
+            f"the result cannot be right and is not written: {'; '.join(said)}; look at the scan and its --thickness, "
+            "try --method cubic_projected, tv_projected or registration_projected, or write it with --force"
+        )
+    return said
