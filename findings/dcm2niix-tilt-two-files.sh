@@ -2,10 +2,10 @@
 # Bet: a CT with tilted gantry is one NIfTI file after dcm2niix, at its place. An sform can hold the shear (nifti1.h,
 # METHOD 3), and dcm2niix's FILENAMING.md says of _Tilt that the slices are resampled to remove the tilt.
 #
-# Seen: dcm2niix 1.0.20260724, the newest on PyPI, writes two files. In `*_Tilt_1.nii` a rod is where it was, to 0.6 mm. In the
-# other, whose name is the plain one, the sform is sheared, but its step from slice to slice is as short as the distance
-# of the planes (4.70 mm where the table moved 5 mm): nibabel 5.4.2 puts the last of 10 slices 2.7 mm off. SimpleITK
-# 2.5.7 takes the qform, which holds no shear: 15.4 mm off, and says nothing.
+# Seen: dcm2niix 1.0.20260724, the newest on PyPI, writes two files. In `*_Tilt_1.nii` a rod is where it was, to 0.6
+# mm. In the other, whose name is the plain one, the sform is sheared, but its step from slice to slice is as short as
+# the distance of the planes (4.70 mm where the table moved 5 mm): nibabel 5.4.2 puts the last of 10 slices 2.7 mm
+# off. SimpleITK 2.5.7 takes the qform, which holds no shear: 15.4 mm off, and says nothing.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

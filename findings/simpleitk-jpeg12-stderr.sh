@@ -3,7 +3,8 @@
 # silent. JPEG Extended with 12 bits is a transfer syntax of DICOM (PS3.5 section 8.2.1 and annex A.4.1).
 #
 # Seen: SimpleITK 2.5.7 (GDCM), the newest on PyPI, decodes it rightly, but writes "Unsupported JPEG data precision 12"
-# to the standard error of the process, five times for one slice. The switch does not stop it, nor does `sys.stderr` see it.
+# to the standard error of the process, five times for one slice, ten for two. The switch does not stop it,
+# nor does `sys.stderr` see it.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
