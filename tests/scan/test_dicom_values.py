@@ -83,6 +83,11 @@ def test_values_that_are_not_stored_values_with_a_rescale_are_refused(
         read_scan(series(**tags))
 
 
+@pytest.mark.parametrize("told_mm", [0, -5, None])
+def test_a_slice_thickness_that_is_not_positive_is_none(series: Series, told_mm: float | None) -> None:
+    assert read_scan(series(SliceThickness=told_mm)).thickness_mm is None
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_frames_without_a_place_of_each_are_refused(series: Series, n: int) -> None:
     def edit(_: int, dataset: FileDataset) -> None:

@@ -178,7 +178,8 @@ def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple
             f"position {position}, orientation {orientation}, pixel spacing {pixel} mm do not place the image: "
             "expected finite numbers, unit vectors and a positive spacing"
         )
-    thickness = (*_numbers(dataset, "SliceThickness"), *_numbers(whole, "SliceThickness"), None)[0]
+    told_mm = (*_numbers(dataset, "SliceThickness"), *_numbers(whole, "SliceThickness"))
+    thickness = next((mm for mm in told_mm if 0 < mm < math.inf), None)  # 0 stands for not known
     marks = tuple("".join(_text(dataset, k) or _text(whole, k) for k in keywords) for keywords in MARKS.values())
     return Plane(file, frame, position, orientation, pixel, size, thickness, _rescale(dataset), marks)
 

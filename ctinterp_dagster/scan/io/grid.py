@@ -63,7 +63,7 @@ class Plane:
         orientation: ImageOrientationPatient (0020,0037), direction of a row, then of a column.
         pixel_mm: PixelSpacing (0028,0030): distance of rows, distance of columns.
         size: Rows (0028,0010), Columns (0028,0011).
-        thickness_mm: SliceThickness (0018,0050).
+        thickness_mm: SliceThickness (0018,0050); None where it is absent or not positive.
         rescale: RescaleSlope (0028,1053), RescaleIntercept (0028,1052); None where one is missing.
         marks: what may tell it from another plane at the same place, in the order of `MARKS`.
     """

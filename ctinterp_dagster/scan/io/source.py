@@ -103,7 +103,7 @@ class Scan:
         patient: PatientID (0010,0020); empty for formats that do not carry it. Identifies a person: it must not
             reach an output.
         thickness_mm: SliceThickness (0018,0050), the width of the slice profile, which is not the slice spacing;
-            None where it is absent or differs between slices.
+            None where it is absent, 0, or differs between slices.
         kernel: ConvolutionKernel (0018,1210); empty where absent.
         modality: Modality (0008,0060), "CT" for formats that do not carry it.
         kind: the format that it was read from.
@@ -113,7 +113,6 @@ class Scan:
             reads one. Readers of any format put theirs here. May name files: `found.nameless` for outputs.
         found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
             may name a person.
-        warnings: what the user should know of it, one line each.
     """
 
     volume: Volume
