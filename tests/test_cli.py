@@ -332,6 +332,13 @@ def test_the_same_bytes_under_another_name_are_told_and_not_added(
     assert "patient-B" not in (project / "data" / "raw" / "scans.csv").read_text()
 
 
+@pytest.mark.parametrize("place", [".", "data/raw", "data/raw/A"])
+def test_data_raw_is_never_added_to_itself(monkeypatch: pytest.MonkeyPatch, project: Path, place: str) -> None:
+    assert run(monkeypatch, "scans", "add", named_alike(project.parent)[0].parent) == 0
+    assert run(monkeypatch, "scans", "add", place) == 1
+    assert raw_files(project) == ["A/ct.nii", "A/scans.csv", "scans.csv"]
+
+
 def test_what_was_not_fetched_is_refused_by_name_and_the_others_are_added(
     monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,6 +189,8 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
     Returns:
         Whether anything was added, and what the user should know.
     """
+    if path.resolve().is_relative_to(raw := added.raw.resolve()) or raw.is_relative_to(path.resolve()):
+        return False, [f"refused: {path} is or holds data/raw, or lies in it: expected scans from elsewhere"]
     bad = refusals(path)
     told = [f"refused: {error}" for error in bad]
     if not path.exists() or (path.is_file() and bad):
