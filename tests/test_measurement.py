@@ -8,7 +8,7 @@ import torch
 
 from ctinterp_dagster import interpolate
 from ctinterp_dagster.cli.main import main
-from ctinterp_dagster.errors import CtinterpError, DoubtfulResultError, WrongUnitsError
+from ctinterp_dagster.errors import CtinterpError, DoubtfulResultError, ParamsError, WrongUnitsError
 from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint, measure, refuse_doubtful, thicken
 from ctinterp_dagster.physics import nullspace, operator
 from ctinterp_dagster.physics.nullspace import MODES, NullSpace
@@ -72,6 +72,16 @@ def test_a_thickness_that_the_stack_does_not_have_is_told_and_not_believed_or_se
     interpolated(model, thick, 1.0, claimed_mm=5.0)
     with pytest.raises(DoubtfulResultError, match="lie outside of what the thick slices allow"):
         interpolated(model, thick, 1.0, thickness_mm=5.0)
+
+
+def test_thin_slices_that_do_not_give_back_the_thick_ones_are_seen(thin: Volume, model: Interpolator) -> None:
+    with pytest.raises(DoubtfulResultError, match="slices 200 mm thick made of it miss those measured by"):
+        interpolated(model, thicken(thin, 2, "box"), 1.0, thickness_mm=200.0)
+
+
+def test_thin_slices_closer_than_those_of_any_scanner_are_refused_before_memory_is_spent(thin: Volume) -> None:
+    with pytest.raises(ParamsError, match=r"a\.nii: the thin slices would be 1e-09 mm apart: expected at least 0.1 mm"):
+        measure(thicken(thin, 2, "box"), 1e-9, "box", name="a.nii")
 
 
 def test_what_an_exact_inverse_makes_of_heavy_overlap_is_seen(

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.grid import operator_for, thin_volume
 from ctinterp_dagster.interpolation.interpolator import Interpolation
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.thickness import judge_thickness
-from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
+from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import Padding, without_padding
 from ctinterp_dagster.scan.volume import Volume
 
@@ -20,7 +21,7 @@ MEASURED = {
     "slice thickness over slice distance": (0.8, 1.5),
     "mm a pixel": (0.45, 1.0),
 }
-"""What the released model was measured on (released/README.md). Elsewhere nobody knows how good it is."""
+"""What the model and the classical methods were measured on (released/README.md); elsewhere nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,13 @@ def measure(
 
     Raises:
         ScanError: see `check_volume`.
-        ParamsError: see `operator_for`.
+        ParamsError: see `operator_for`; also thin slices closer than any scanner's, which would fill the memory.
     """
+    if target_mm < SLICE_SPACING_MM[0]:
+        raise ParamsError(
+            f"{name}: the thin slices would be {target_mm:g} mm apart: expected at least {SLICE_SPACING_MM[0]:g} mm; "
+            "change --spacing or --factor"
+        )
     forced = check_volume(scan, min_slices=MIN_SLICES, force=force, name=name)
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
@@ -104,7 +110,7 @@ def _nearly(operator: ThickeningOperator) -> str | None:
 
 
 def _unmeasured(operator: ThickeningOperator, thick: Volume) -> str | None:
-    """One line where a run is outside of what the released model was measured on."""
+    """One line where a run is outside of what was measured."""
     distance = operator.thick_spacing_mm
     values = dict(
         zip(
@@ -123,4 +129,4 @@ def _unmeasured(operator: ThickeningOperator, thick: Volume) -> str | None:
         for what, value in values.items()
         if not 0.99 * MEASURED[what][0] <= value <= 1.01 * MEASURED[what][1]
     ]
-    return f"how good the released model is here was not measured: {', '.join(outside)}" if outside else None
+    return f"how good a result is here was not measured: {', '.join(outside)}" if outside else None

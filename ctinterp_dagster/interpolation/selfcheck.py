@@ -14,6 +14,7 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 MARGIN = 0.1  # of the range of the thick slices, by which thin slices may leave it
 MOST_OUTSIDE = 0.003  # of the voxels
 MOST_STRIPES = 0.4
+MOST_RESIDUAL = 0.1  # of the mean distance of the thick slices from their median; right results have below 0.03
 BLOCK = 8  # pixels; means over blocks leave stripes and take most of the noise away
 NOISE_HU = 5.0  # of a block: what is below is no stripe
 ANATOMY = (0.2, 0.25, 0.3)  # cycles a slice distance: detail that the thick slices show
@@ -41,6 +42,10 @@ def doubts(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> t
             f"{outside:.1%} of the voxels lie outside of what the thick slices allow, {low - margin:.0f} to "
             f"{high + margin:.0f} HU; they run from {float(thin_hu.min()):.0f} to {float(thin_hu.max()):.0f}"
         )
+    residual = float((operator.forward(thin_hu) - thick_hu).abs().mean())
+    if residual > MOST_RESIDUAL * float((thick_hu - thick_hu.median()).abs().mean()):
+        width_mm = operator.thick_thickness_mm
+        said.append(f"slices {width_mm:g} mm thick made of it miss those measured by {residual:.0f} HU")
     if (power := stripes(thick_hu, thin_hu, operator)) > MOST_STRIPES:
         said.append(
             f"there are stripes at the distance of the thick slices, {power:.2g} times the power of the anatomy"
