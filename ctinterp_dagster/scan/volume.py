@@ -37,10 +37,13 @@ class Volume:
         """
         if self.hu.ndim != 3:
             raise GeometryError(f"a volume has 3 axes (z, y, x), got shape {self.hu.shape}")
-        if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
-            raise GeometryError(f"voxel spacing must be positive, got {self.spacing_mm} mm (z, y, x)")
+        if len(self.spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
+            raise GeometryError(f"voxel spacing must be three positive numbers, got {self.spacing_mm} mm (z, y, x)")
         if not np.allclose(self.direction.T @ self.direction, np.eye(3), atol=1e-3):
-            raise GeometryError(f"the axes of a volume must be orthonormal, got {self.direction.round(4).tolist()}")
+            raise GeometryError(
+                f"the axes of a volume must be orthonormal, got {self.direction.round(4).tolist()} (sheared): resample "
+                "it; of a tilted scan that dcm2niix converted give the file with `_Tilt_` in its name"
+            )
 
     @property
     def depth(self) -> int:
