@@ -185,6 +185,8 @@ def is_regular(along_mm: Array, rounding: float) -> bool:
 def _refuse_change(steps: Array, planes: Sequence[Plane], rounding: float) -> None:
     """Refuse slices of one distance followed by slices of another one, at most one odd step between."""
     ends = float(steps[:LEAST_STEPS].mean()), float(steps[-LEAST_STEPS:].mean())
+    if abs(ends[0] - ends[1]) <= 2 * rounding:
+        return
     near = [np.abs(steps - end) <= 2 * rounding for end in ends]
     before, after = (len(steps) if n.all() else int(np.argmin(n)) for n in (near[0], near[1][::-1]))
     if before + after in (len(steps) - 1, len(steps)) and min(before, after) >= LEAST_STEPS:
