@@ -69,7 +69,10 @@ def test_thin_slices_may_overlap(
     steps = []
     for name, more in (("touching", []), ("overlapping", ["--thin-thickness", 1.5])):
         folder, draws, record = tmp_path / name, tmp_path / f"{name}-draws", tmp_path / f"{name}.json"
-        assert run(monkeypatch, *words, "-o", folder, "--draws", draws, "--json", record, *more) == 0
+        draws.mkdir()
+        (draws / "sample-02.nii.gz").touch()  # of a run that drew more
+        assert run(monkeypatch, *words, "-o", folder, "--draws", draws, "--json", record, *more, "--force") == 0
+        assert sorted(file.name for file in draws.iterdir()) == ["sample-00.nii.gz", "sample-01.nii.gz"]
         assert json.loads(record.read_text())["residual_hu"] < 0.01
         steps.append(float(np.square(np.diff(read_scan(draws / "sample-00.nii.gz").volume.hu, axis=0)).mean()))
     assert steps[1] < 0.9 * steps[0]

@@ -221,6 +221,8 @@ def restore(
         def keep(index: int, sample: Tensor) -> None:
             if draws_path:
                 draws_path.mkdir(exist_ok=True)
+                for earlier in draws_path.glob("sample-*.nii.gz") if index == 0 else ():
+                    earlier.unlink()  # of another run, which drew more
                 write_volume(measurement.thin(sample), draws_path / f"sample-{index:02d}.nii.gz")
             progress.update(task, completed=index + 1)
 
