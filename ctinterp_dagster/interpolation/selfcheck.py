@@ -10,7 +10,7 @@ from ctinterp_dagster.errors import DoubtfulResultError
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
-# Thresholds and what results have that are right or wrong: docs/experiments.md, entry 15.
+# Thresholds and what results have that are right or wrong: docs/experiments.md, entry 17.
 MARGIN = 0.1  # of the range of the thick slices, by which thin slices may leave it
 MOST_OUTSIDE = 0.003  # of the voxels
 MOST_STRIPES = 0.4
