@@ -96,7 +96,10 @@ def measure(
     judged = None if thickness_mm else judge_thickness(thick.hu, distance_mm, claimed_mm)
     used_mm = thickness_mm or (judged.thickness_mm if judged else distance_mm)
     operator = operator_for(thick.depth, distance_mm, used_mm, target_mm, profile, thin_thickness_mm)
-    told = (judged.warning if judged else None, _nearly(operator), _unmeasured(operator, thick))
+    outside = (
+        f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None
+    )
+    told = (outside, judged.warning if judged else None, _nearly(operator), _unmeasured(operator, thick))
     return Measurement(thick, operator, used_mm, padding, (*forced, *filter(None, told)))
 
 

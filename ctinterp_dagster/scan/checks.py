@@ -120,7 +120,7 @@ def _looks_shifted(v: _Values) -> str | None:
 
 def _looks_stretched(v: _Values, hu: FloatArray) -> str | None:
     gas, tissue, bone = v.share(*GAS_HU), v.share(*TISSUE_HU), v.share(*BONE_HU)
-    if gas > 0.01 and bone > tissue:
+    if gas > 0.01 and bone > 2 * tissue:  # dry bones and skulls of plastic in air have as much of both
         return f"HU times 10 or so: {bone:.0%} lie within {BONE_HU}, and only {tissue:.0%} within {TISSUE_HU}"
     noise = float(np.median(np.abs(np.diff(hu[len(hu) // 2]))))
     if gas < LITTLE and v.top - v.floor < 300 and noise < 0.01 * (v.top - v.floor):
