@@ -51,7 +51,7 @@ METHODS = ("model", "cubic_projected", "tv_projected", "registration_projected")
 @click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
               help="thickness of thin slices in mm: above their distance they overlap [distance]")  # fmt: skip
 @click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
-              help="of the scan's slices: box (axial), gaussian (helical: 2.5 dB better on the one real pair)")  # fmt: skip
+              help="of the scan: box (axial), gaussian (helical: 2.5 dB better on the one real pair)")  # fmt: skip
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True,
               help="the model, or a classical method that explains the scan as well")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True,
@@ -103,11 +103,11 @@ def command(
     """Turn a thick-slice CT into a thin-slice one.
 
     INPUT is a NIfTI, MHA or NRRD file, or a folder or zip of DICOM. The thin volume covers the extent of the thick
-    one, in the same place in space, and gives the measured slices when it is averaged again: |Ax - y|
-    tells how nearly. It is the posterior mean: what is to be expected, smoother than a real thin scan. --draws writes
-    samples of what may have been, and --std how far they spread. Without --model the released one is used; it was measured on chests, a head, a chest
-    phantom and feet, from slices 1.2 to 12 times as far apart as the thin ones, and a run outside of that says so.
-    Research use only, not a medical device.
+    one, in the same place in space, and gives the measured slices when it is averaged again: |Ax - y| tells how
+    nearly. It is the posterior mean: what is to be expected, smoother than a real thin scan. --draws writes samples
+    of what may have been, and --std how far they spread. Without --model the released one is used; it was measured
+    on chests, a head, a chest phantom and feet, from slices 1.2 to 12 times as far apart as the thin ones, and a
+    run outside of that says so. Research use only, not a medical device.
     """
     if spacing_mm and factor:
         raise click.UsageError("give --spacing or --factor, not both")
