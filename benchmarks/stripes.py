@@ -50,7 +50,7 @@ def main() -> None:
         pairs = zip(errors, errors[::-1], strict=True)
         uneven = max(abs(a / b - 1) for a, b in pairs)
         print(
-            f"{factor:g}: deviation of slice means in lung {ours / truth:.3f} of the truth's, error uneven by {uneven:.1%}"
+            f"{factor:g}: lung's slice means deviate {ours / truth:.3f} of the truth's, errors differ by {uneven:.1%}"
         )
 
 
