@@ -387,3 +387,13 @@ def test_check_gives_the_geometry_of_what_it_refuses(
     verdict = json.loads(capsys.readouterr().out)[0]
     assert (verdict["verdict"], verdict["shape_zyx"]) == ("constant", [4, 5, 6])
     assert "every voxel is 0" in verdict["remark"]
+
+
+def test_the_records_of_an_evaluation_never_replace_a_scan(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "thin.nii.gz"
+    scan.write_bytes((scans / "thin.nii.gz").read_bytes())
+    assert run(monkeypatch, "evaluate", scan, "--json", scan) == 1
+    assert "is or touches the input" in capsys.readouterr().err
+    assert scan.read_bytes() == (scans / "thin.nii.gz").read_bytes()

@@ -1,5 +1,6 @@
 """Held-out thin scans, thickened, restored with every method, and scored."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from ctinterp_dagster.pipeline.scoring import score_aligned, simulated, slices_a
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
-from ctinterp_dagster.scan.io import Scan, read_scan
+from ctinterp_dagster.scan.io import Scan, check_overwriting, read_scan
 from ctinterp_dagster.scan.padding import without_padding
 
 LEARNED = ("regression", "model")
@@ -146,6 +147,8 @@ def refuse_mistakes(
             raise click.UsageError("two of the scans have the same name: give each once, or rename one")
     if json_path and not json_path.absolute().parent.is_dir():
         raise MissingInputError(f"the folder {json_path.parent} does not exist: make it first")
+    for path in (*thin, *itertools.chain(*pairs)):
+        check_overwriting(path, [json_path] if json_path else [], force=True)
 
 
 @dataclass(frozen=True)
