@@ -106,8 +106,8 @@ def command(
     one, in the same place in space, and gives the measured slices when it is averaged again: |Ax - y| tells how
     nearly. It is the posterior mean: what is to be expected, smoother than a real thin scan. --draws writes samples
     of what may have been, and --std how far they spread. Without --model the released one is used; it was measured
-    on chests, a head, a chest phantom and feet, from slices 1.2 to 12 times as far apart as the thin ones, and a
-    run outside of that says so. Research use only, not a medical device.
+    on chests, a head and phantoms, with slices 1.2 to 12 times as far apart as the thin ones; a run outside of that
+    says so. Research use only, not a medical device.
     """
     if spacing_mm and factor:
         raise click.UsageError("give --spacing or --factor, not both")
