@@ -11,7 +11,7 @@ from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.errors import CtinterpError, DoubtfulResultError, ParamsError, WrongUnitsError
 from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint, measure, refuse_doubtful, thicken
 from ctinterp_dagster.physics import nullspace, operator
-from ctinterp_dagster.physics.nullspace import MODES, NullSpace
+from ctinterp_dagster.physics.nullspace import NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
@@ -37,12 +37,12 @@ def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: f
     model(measurement.thick, measurement.operator, Settings(mirror=False), on_mean=look)
 
 
-def sampled_cosines(thin_grid: ThickeningOperator, _factor: int) -> np.ndarray:
+def sampled_cosines(thin_grid: ThickeningOperator, _factor: int, modes: int) -> np.ndarray:
     """Cosines at the centres of thin slices: what stood here when grids of other than whole factors had stripes."""
     positions, n_thick = thin_grid.thin_positions, thin_grid.n_thick
     cell = np.clip(np.floor(positions + 0.5), 0, n_thick - 1).astype(int)
-    waves = np.zeros((len(positions), MODES, n_thick))
-    for m in range(1, MODES + 1):
+    waves = np.zeros((len(positions), modes, n_thick))
+    for m in range(1, modes + 1):
         if m < 1 / thin_grid.thin_distance - 1e-6:
             waves[np.arange(len(positions)), m - 1, cell] = np.sqrt(2) * np.cos(np.pi * m * (positions - cell + 0.5))
     return waves.reshape(len(positions), -1)

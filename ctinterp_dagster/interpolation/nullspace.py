@@ -26,7 +26,7 @@ class NullSpaceRestorer:
     ) -> None:
         """Show the networks what was measured; all on the model's device."""
         self.model, self.settings = model, settings
-        self.space = NullSpace(operator)
+        self.space = NullSpace(operator, model.config.expectation.modes)
         self.base_hu = self.space.base(thick_hu)
         self.features = self.space.features(thick_hu)[None]
         self.geometry = self.space.geometry(spacing_mm)[None].to(thick_hu.device)

@@ -27,8 +27,8 @@ class Ema:
     def update(self, module: nn.Module) -> None:
         """Move the mean towards the module's weights, once an optimizer step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, parameter in module.named_parameters():
-            self.weights[name].lerp_(parameter, 1.0 - decay)
+        own: list[Tensor] = [parameter for _, parameter in module.named_parameters()]
+        torch._foreach_lerp_(list(self.weights.values()), own, 1.0 - decay)
         self.updates += 1
 
     @torch.no_grad()

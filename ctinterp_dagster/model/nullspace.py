@@ -16,7 +16,7 @@ from ctinterp_dagster.model.denoiser import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, read_model, save_model
 from ctinterp_dagster.model.sampler import Sampler, sample
-from ctinterp_dagster.model.slice_unet import GEOMETRY, SliceUNet
+from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.model.tiles import swept
 
 UNIT_HU = 100.0
@@ -37,6 +37,8 @@ class ExpectationConfig:
         channels: width of each level of the network of the mean.
         blocks: residual blocks a level.
         spread_channels: width of each level of the network of the spread.
+        told: how many of the numbers of `physics.nullspace.NullSpace.geometry` it is told; 3 up to release 0.6.
+        mirror: whether the mean is that of two passes, the second over the mirror image; so it was up to release 0.6.
     """
 
     features: int
@@ -44,6 +46,8 @@ class ExpectationConfig:
     channels: tuple[int, ...]
     blocks: int
     spread_channels: tuple[int, ...]
+    told: int = 3
+    mirror: bool = True
 
 
 class Expectation(nn.Module):
@@ -55,8 +59,8 @@ class Expectation(nn.Module):
     def __init__(self, config: ExpectationConfig) -> None:
         super().__init__()
         self.config = config
-        self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, GEOMETRY)
-        self.spread = SliceUNet(config.features + config.modes, config.modes, config.spread_channels, 1, GEOMETRY)
+        self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, config.told)
+        self.spread = SliceUNet(config.features + config.modes, config.modes, config.spread_channels, 1, config.told)
 
     def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the spread, both (b, modes, z, y, x), in units of 100 HU.
@@ -65,8 +69,9 @@ class Expectation(nn.Module):
 
         Args:
             features: (b, features, z, y, x).
-            geometry: (b, 3), see `training.slabs.geometry`.
+            geometry: (b, TOLD), see `physics.nullspace.NullSpace.geometry`.
         """
+        geometry = geometry[:, : self.config.told]
         mean = self.mean(features, geometry)
         return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
 
@@ -74,14 +79,14 @@ class Expectation(nn.Module):
     def expect(
         self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, in bounded memory, with the mean of two mirror images for the mean if asked."""
-        modes = self.config.modes
+        """What `forward` gives, in bounded memory, with the mean of two mirror images if asked and meant so."""
+        modes, geometry = self.config.modes, geometry[:, : self.config.told]
 
         def seen(one_pass: Callable[[Iterator[Tensor], Tensor], Iterator[Tensor]]) -> Tensor:
             return swept(lambda chunks: one_pass(chunks, geometry), features, modes, self.mean.reach, memory_gib)
 
         mean = seen(self.mean.stream)
-        if mirror:
+        if mirror and self.config.mirror:
             mean = 0.5 * (mean + seen(self.mean.mirrored))
         shown = torch.cat([features, mean], dim=1)
         spread = partial(self.spread.stream, told=geometry)
@@ -133,10 +138,10 @@ class NullSpaceDiffusion(nn.Module):
     def __init__(self, config: NullSpaceConfig) -> None:
         super().__init__()
         self.config = config
-        modes = config.expectation.modes
+        modes, told = config.expectation.modes, config.expectation.told
         self.expectation = Expectation(config.expectation)
         self.denoiser = SliceUNet(
-            config.expectation.features + 3 * modes, modes, config.channels, config.blocks, GEOMETRY + TIMES
+            config.expectation.features + 3 * modes, modes, config.channels, config.blocks, told + TIMES
         )
 
     def denoise(self, noisy: Tensor, shown: Tensor, geometry: Tensor, t: Tensor) -> Tensor:
@@ -145,10 +150,13 @@ class NullSpaceDiffusion(nn.Module):
         Args:
             noisy: (b, modes, z, y, x) e at time t.
             shown: (b, features + 2 modes, z, y, x), as `shown` makes it.
-            geometry: (b, 3).
+            geometry: (b, TOLD).
             t: (b,) in [0, 1].
         """
-        return self.denoiser(torch.cat([noisy, shown], dim=1), torch.cat([geometry, time_features(t)], dim=1))
+        return self.denoiser(torch.cat([noisy, shown], dim=1), self._told(geometry, t))
+
+    def _told(self, geometry: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([geometry[:, : self.config.expectation.told], time_features(t)], dim=1)
 
     def draw(
         self,
@@ -165,7 +173,7 @@ class NullSpaceDiffusion(nn.Module):
 
         Args:
             features: (1, features, z, y, x).
-            geometry: (1, 3).
+            geometry: (1, TOLD).
             expected: mean and log spread of these features.
             steps: network evaluations.
             seed: of the sample.
@@ -178,7 +186,7 @@ class NullSpaceDiffusion(nn.Module):
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             x = torch.cat([noisy, fixed], dim=1)
-            denoise = partial(self.denoiser.stream, told=torch.cat([geometry, time_features(t)], dim=1))
+            denoise = partial(self.denoiser.stream, told=self._told(geometry, t))
             output = swept(denoise, x, modes, self.denoiser.reach, memory_gib)
             return to_x0(output, noisy, t, self.config.prediction)
 

@@ -14,7 +14,6 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.denoiser import pixel_norm, silence
 from ctinterp_dagster.model.tiles import Reach
 
-GEOMETRY = 3  # numbers that the network is told of the grid
 LIVE_TENSORS = 30
 """Tensors of the finest level's width that `SliceUNet.stream` holds of a chunk, gaps of the heap included; measured."""
 Through = Callable[[Iterable[nn.Module], Iterator[Tensor], Tensor], Iterator[Tensor]]
@@ -161,7 +160,9 @@ class SliceUNet(nn.Module):
 
     def _enter(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        x = functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple, 0, 0), mode="replicate")
+        missing = -width % self.multiple, -height % self.multiple
+        if any(missing):
+            x = functional.pad(x, (0, missing[0], 0, missing[1], 0, 0), mode="replicate")
         return self.enter(x.contiguous(memory_format=torch.channels_last_3d))
 
 

@@ -4,8 +4,8 @@ x = up(y) + B c, where up(y) explains the measurement and A B = 0, so that consi
 cell of a thick slice a volume is written in cosines, which are orthonormal on `factor` equidistant thin slices and
 have no mean: for the box profile they span the null space exactly, for other profiles and grids they are projected.
 
-The networks know whole factors, 2 to 5, and see each measurement as if its cells were divided in one of them. What they
-say of a cell is a function along z; a thin slice of any grid is its mean over the slice.
+The networks know whole factors, from 2 to one more than their cosines, and see each measurement as if its cells were
+divided in one of them. What they say of a cell is a function along z; a thin slice of any grid is its mean.
 """
 
 import math
@@ -22,17 +22,26 @@ from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 
 FloatArray = npt.NDArray[np.float64]
-MODES = 4  # cosines a cell: all that five thin slices a thick one leave open
+MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
 SOFT_HU = (40.0, 200.0)  # centre and half width of the soft-tissue window
-FEATURES = 2 * (2 * CONTEXT + 1) + MODES
+TRANSFER = (0.5, 1.0, 1.5, 2.0)  # cycles a slice distance at which the networks are told what the profile lets through
+TOLD = 3 + len(TRANSFER)  # numbers that a network is told of the grid and the profile
+
+
+def feature_count(modes: int) -> int:
+    """Channels of what a network of so many cosines is shown, see `NullSpace.features`."""
+    return 2 * (2 * CONTEXT + 1) + modes
+
+
+FEATURES = feature_count(MODES)
 
 
 @dataclass(frozen=True, eq=False)
 class NullSpace:
     """The null space of a thickening operator in coefficients, and what a network is shown of the measurement.
 
-    Volumes are (..., n_thin, y, x), coefficients (..., MODES, n_thick, y, x) in the units of the volume. Where there
+    Volumes are (..., n_thin, y, x), coefficients (..., modes, n_thick, y, x) in the units of the volume. Where there
     are no more than m thin slices a thick one, cosine m and those above it are 0.
 
     Thin slices that overlap are means of slices that touch: those have the coefficients, so that noise is drawn as the
@@ -40,14 +49,16 @@ class NullSpace:
 
     Attributes:
         operator: relates thin and thick slices.
+        modes: cosines a cell, as many as the networks know.
     """
 
     operator: ThickeningOperator
+    modes: int = MODES
 
     @cached_property
     def factor(self) -> int:
-        """Thin slices a cell as the networks see it: the whole factor at or above that of the grid, 2 to 5."""
-        return min(self.operator.whole_factor, MODES + 1)
+        """Thin slices a cell as the networks see it: the whole factor at or above the grid's, `modes` + 1 at most."""
+        return min(self.operator.whole_factor, self.modes + 1)
 
     @cached_property
     def cells(self) -> ThickeningOperator:
@@ -56,24 +67,24 @@ class NullSpace:
 
     @cached_property
     def cosines(self) -> FloatArray:
-        """(n_thin, MODES * n_thick): means of the cells' cosines over the thin slices.
+        """(n_thin, modes * n_thick): means of the cells' cosines over the thin slices.
 
         Cosine m of a cell is sqrt(2) cos(pi m t), 0 <= t < 1, scaled so that its means over `factor` slices are the
         values at their centres, and 0 for m of `factor` and above.
 
         Source: Rao and Yip 1990, Discrete cosine transform, DCT-II without its constant.
         """
-        return _cosines(self.operator, self.factor)
+        return _cosines(self.operator, self.factor, self.modes)
 
     @cached_property
     def basis(self) -> FloatArray:
-        """B, (n_thin, MODES * n_thick): the cosines without what the scanner would have seen of them; A B = 0."""
+        """B, (n_thin, modes * n_thick): the cosines without what the scanner would have seen of them; A B = 0."""
         a, inverse = self.operator.touching.matrix, self.operator.touching.pseudo_inverse_matrix
         return np.ascontiguousarray(self.operator.overlap @ (self.cosines - inverse @ (a @ self.cosines)))
 
     @cached_property
     def analysis(self) -> FloatArray:
-        """B^+, (MODES * n_thick, n_thin)."""
+        """B^+, (modes * n_thick, n_thin)."""
         return np.asarray(np.linalg.pinv(self.basis, rcond=1e-6), dtype=np.float64)
 
     @cached_property
@@ -89,52 +100,72 @@ class NullSpace:
         return apply_along_z(self.upsampling, thick)
 
     def expand(self, coefficients: Tensor) -> Tensor:
-        """B c: (..., MODES, n_thick, y, x) to (..., n_thin, y, x), which thickens to 0."""
+        """B c: (..., modes, n_thick, y, x) to (..., n_thin, y, x), which thickens to 0."""
         return apply_along_z(self.basis, coefficients.flatten(-4, -3))
 
     def expand_variance(self, variance: Tensor) -> Tensor:
-        """Variance of B c for uncorrelated c: (..., MODES, n_thick, y, x) to (..., n_thin, y, x), units squared."""
+        """Variance of B c for uncorrelated c: (..., modes, n_thick, y, x) to (..., n_thin, y, x), units squared."""
         return apply_along_z(self.basis**2, variance.flatten(-4, -3))
 
     def coefficients(self, thin: Tensor) -> Tensor:
-        """B^+ x: (..., n_thin, y, x) to (..., MODES, n_thick, y, x); what is not in the null space does not count."""
-        return apply_along_z(self.analysis, thin).unflatten(-3, (MODES, self.operator.n_thick))
+        """B^+ x: (..., n_thin, y, x) to (..., modes, n_thick, y, x); what is not in the null space does not count."""
+        return apply_along_z(self.analysis, thin).unflatten(-3, (self.modes, self.operator.n_thick))
 
     def features(self, thick: Tensor) -> Tensor:
-        """What a network is shown: (..., n_thick, y, x) HU to (..., FEATURES, n_thick, y, x) without unit.
-
-        The thick slices k - 2 to k + 2 in units of 1000 HU and, clipped, in the soft-tissue window; and the cosines
-        of up(y) in cell k in units of 1000 HU, which tell the profile and the grid.
-        """
-        n_thick = self.operator.n_thick
-        index = np.clip(np.arange(n_thick) + np.arange(-CONTEXT, CONTEXT + 1)[:, None], 0, n_thick - 1)
-        near = thick[..., torch.from_numpy(index).to(thick.device), :, :]
-        soft = ((near - SOFT_HU[0]) / SOFT_HU[1]).clamp_(-1.0, 1.0)
-        waves = apply_along_z(self._waves_of_base, thick).unflatten(-3, (MODES, n_thick))
-        return torch.cat([near / 1000.0, soft, waves / 1000.0], dim=-4)
+        """What a network is shown of (..., n_thick, y, x) HU, see `network_features`."""
+        return network_features(thick, torch.from_numpy(self.waves_of_base).to(thick.device, thick.dtype))
 
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
-        """What a network is told of the grid, (3,): log of slice distance and of pixel size, `factor` over 5.
+        """What a network is told of the grid and the profile, (TOLD,).
+
+        Log of slice distance and of pixel size, `factor` over 5, and what the profile lets through of cosines about the
+        slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance. Released 0.6 and older are told the first three.
 
         Args:
             thick_mm: spacing of the thick volume, (z, y, x).
         """
         pixel_mm = (thick_mm[1] + thick_mm[2]) / 2
-        numbers = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), self.factor / 5.0
+        numbers = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), self.factor / 5.0, *self.transfer
         return torch.tensor(numbers, dtype=torch.float32)
 
     @cached_property
-    def _waves_of_base(self) -> FloatArray:
-        waves = _cosines(self.cells, self.factor)
+    def transfer(self) -> tuple[float, ...]:
+        """The profile's transfer function at `TRANSFER`, of the thick slice in the middle."""
+        middle = self.cells.n_thick // 2
+        offsets = self.cells.thin_positions - middle
+        return tuple(float(self.cells.matrix[middle] @ np.cos(2 * np.pi * f * offsets)) for f in TRANSFER)
+
+    @cached_property
+    def waves_of_base(self) -> FloatArray:
+        """(modes * n_thick, n_thick): thick slices to the cosines of up(y) in each cell."""
+        waves = _cosines(self.cells, self.factor, self.modes)
         return np.ascontiguousarray(waves.T @ _upsampling(self.cells) / self.factor)
 
 
-def _cosines(operator: ThickeningOperator, factor: int) -> FloatArray:
-    """(n_thin, MODES * n_thick), see `NullSpace.cosines`; of a slice that sticks out, the mean over what does not."""
+def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
+    """What a network is shown: (..., n_thick, y, x) HU to (..., features, n_thick, y, x) without unit.
+
+    The thick slices k - 2 to k + 2 in units of 1000 HU and, clipped, in the soft-tissue window; and the cosines
+    of up(y) in cell k in units of 1000 HU, which tell the profile and the grid.
+
+    Args:
+        thick: (..., n_thick, y, x) HU.
+        waves_of_base: (..., modes * n_thick, n_thick), see `NullSpace.waves_of_base`.
+    """
+    n_thick, device = thick.shape[-3], thick.device
+    around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]
+    near = thick[..., (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1), :, :]
+    soft = ((near - SOFT_HU[0]) / SOFT_HU[1]).clamp_(-1.0, 1.0)
+    waves = torch.matmul(waves_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
+    return torch.cat([near / 1000.0, soft, waves / 1000.0], dim=-4)
+
+
+def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> FloatArray:
+    """(n_thin, modes * n_thick), see `NullSpace.cosines`; of a slice that sticks out, the mean over what does not."""
     half, n_thick = operator.thin_distance / 2, operator.n_thick
     upper, lower = (operator.thin_positions[:, None] + side + 0.5 for side in (-half, half))
     inside = np.clip(lower, 0, n_thick) - np.clip(upper, 0, n_thick)
-    waves = np.zeros((len(inside), MODES, n_thick))
+    waves = np.zeros((len(inside), modes, n_thick))
     for m in range(1, factor):
         to, since = (np.sin(np.pi * m * np.clip(face - np.arange(n_thick), 0, 1)) for face in (lower, upper))
         waves[:, m - 1] = np.sqrt(2) * (to - since) / (np.pi * m * np.sinc(m / (2 * factor)) * inside)

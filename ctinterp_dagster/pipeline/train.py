@@ -31,7 +31,8 @@ from ctinterp_dagster.training.denoiser import train_denoiser
 from ctinterp_dagster.training.latents import LatentPair, PatchSettings
 from ctinterp_dagster.training.loop import StepRecord, run_loop
 from ctinterp_dagster.training.nullspace import NoisySlabs, NullSpaceObjective, loss_by_time
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
+from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord
 from ctinterp_dagster.training.progress import progress_bar
-from ctinterp_dagster.training.slabs import ThinVolume
+from ctinterp_dagster.training.resident import ThinVolume
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
         ema_decay=section.ema_decay,
         mixed_precision=section.mixed_precision,
         gradient_checkpointing=section.gradient_checkpointing,
+        compile=True,
         checkpoint_every=section.checkpoint_every,
         validate_every=section.validate_every,
         seed=base.seed,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
-from ctinterp_dagster.training.loop import Batch, LoopSettings, StepRecord, run_loop, seeded
-from ctinterp_dagster.training.patches import at_least, integer, tensors_hash, window
-from ctinterp_dagster.training.slabs import ThinVolume
+from ctinterp_dagster.training.loop import Batch, LoopSettings, Plan, StepRecord, run_loop, seeded
+from ctinterp_dagster.training.patches import at_least, integer, tensors_hash
+from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
 
 _STRIDE = 4  # voxels a latent voxel covers along each axis
 _VALIDATION_CROPS = 8
@@ -64,28 +64,26 @@ class VolumeCrops:
         self.crop_zyx = crop_zyx
         self.batch_size = batch_size
         self.latent_channels = latent_channels
-        self.volumes = [at_least(volume.hu[None], crop_zyx) for volume in volumes]
-        self.cases = [volume.case for volume in volumes]
-        self.drawn: list[str] = []
+        self.volumes = [replace(volume, hu=at_least(volume.hu[None], crop_zyx)[0]) for volume in volumes]
+        self._resident = ResidentVolumes(self.volumes)
 
-    def draw(self, generator: torch.Generator) -> Batch:
-        """One batch: crops (b, 1, z, y, x) and standard normal noise (b, latent channel, z/4, y/4, x/4)."""
-        self.drawn = []
-        crops = torch.stack([self._draw_crop(generator) for _ in range(self.batch_size)])
+    def plan(self, generator: torch.Generator) -> Plan:
+        """The chance of one batch: where the crops lie, and the noise of their latents."""
+        indices = [integer(len(self.volumes), generator) for _ in range(self.batch_size)]
+        boxes = [self._resident.random_box(index, (0, 1, 2), self.crop_zyx, generator) for index in indices]
         latent = [n // _STRIDE for n in self.crop_zyx]
-        return crops, torch.randn(self.batch_size, self.latent_channels, *latent, generator=generator)
+        noise = torch.randn(self.batch_size, self.latent_channels, *latent, generator=generator)
+        return Plan(tuple(self.volumes[index].case for index in indices), (*stacked(boxes), noise))
+
+    def batch(self, plan: Plan) -> Batch:
+        """Crops (b, 1, z, y, x) in unit range, and standard normal noise (b, latent channel, z/4, y/4, x/4)."""
+        first, steps, depth, noise = plan.tensors
+        crops = self._resident.cut(first, steps, depth, self.crop_zyx)
+        return MAISI.to_unit(MAISI.clip(crops))[:, None], noise
 
     def fingerprint(self) -> str:
         """A hash of the crop's size and of every volume."""
-        return tensors_hash(repr(self.crop_zyx), self.volumes)
-
-    def _draw_crop(self, generator: torch.Generator) -> Tensor:
-        index = integer(len(self.volumes), generator)
-        self.drawn.append(self.cases[index])
-        volume = self.volumes[index]
-        z, y, x = window(volume.shape[1:], self.crop_zyx, generator)
-        crop = volume[:, z, y, x].flip([axis for axis in (1, 2, 3) if integer(2, generator)])
-        return MAISI.to_unit(MAISI.clip(crop.float()))
+        return tensors_hash(repr(self.crop_zyx), [volume.hu for volume in self.volumes])
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,8 @@ def train_autoencoder(
     fixed: list[Batch] = []
     if validation:
         count = max(1, _VALIDATION_CROPS // settings.batch_size)
-        fixed = [crops(validation).draw(seeded(settings.seed, index)) for index in range(count)]
+        unseen = crops(validation)
+        fixed = [unseen.batch(unseen.plan(seeded(settings.seed, index))) for index in range(count)]
     return run_loop(
         ReconstructionObjective(autoencoder, kl_weight),
         crops(train),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.training.loop import Batch, seeded
+from ctinterp_dagster.training.loop import Batch, Plan, seeded
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash, window
 
 
@@ -79,25 +79,28 @@ class LatentPatches:
             raise TrainingError("there is no case to train on: check the splits in cases.csv")
         self.patch = patch
         self.batch_size = batch_size
-        self.drawn: list[str] = []
         self.pairs = [
             replace(p, condition=at_least(p.condition, patch.zyx), target=at_least(p.target, patch.zyx)) for p in pairs
         ]
 
-    def draw(self, generator: torch.Generator) -> Batch:
+    def plan(self, generator: torch.Generator) -> Plan:
         """One batch: condition (b, Cc, z, y, x), target (b, C, z, y, x), noise like target, t (b,)."""
         patches = [self._draw_pair(generator) for _ in range(self.batch_size)]
-        self.drawn = [pair.case for pair in patches]
         target = torch.stack([pair.target for pair in patches])
         noise = torch.randn(target.shape, generator=generator)
         share, t = torch.rand(2, self.batch_size, generator=generator)
         t = torch.where(share < self.patch.one_step_share, 1.0, t)
-        return torch.stack([pair.condition for pair in patches]), target, noise, t
+        condition = torch.stack([pair.condition for pair in patches])
+        return Plan(tuple(pair.case for pair in patches), (condition, target, noise, t))
+
+    def batch(self, plan: Plan) -> Batch:
+        """What the plan holds already: patches of latents are small."""
+        return plan.tensors
 
     def fixed(self, count: int, seed: int) -> list[Batch]:
         """Batches that are always the same, with t on a grid from 1 / n to 1, for validation."""
         times = torch.linspace(0.0, 1.0, count * self.batch_size + 1)[1:].reshape(count, self.batch_size)
-        return [(*self.draw(seeded(seed, index))[:3], t) for index, t in enumerate(times)]
+        return [(*self.plan(seeded(seed, index)).tensors[:3], t) for index, t in enumerate(times)]
 
     def fingerprint(self) -> str:
         """A hash of the patch settings and of every latent."""

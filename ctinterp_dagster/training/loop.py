@@ -2,8 +2,11 @@
 
 import hashlib
 import math
+import os
 import pickle
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,22 +21,42 @@ from torch import Tensor, nn
 from ctinterp_dagster.errors import CheckpointError, TrainingError
 from ctinterp_dagster.model.ema import Ema
 from ctinterp_dagster.records import whole_file
-from ctinterp_dagster.training.recompute import recomputed
+from ctinterp_dagster.training.recompute import compiled, recomputed
 
 Batch = tuple[Tensor, ...]
+TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
+PLANNERS = 8  # threads that plan batches for a GPU, at most
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a batch that chance decides, before it is made.
+
+    Attributes:
+        cases: that the batch is of.
+        tensors: what `Batches.batch` makes it of.
+    """
+
+    cases: tuple[str, ...]
+    tensors: Batch
+
+    def to(self, device: torch.device) -> "Plan":
+        """On a device; a copy from pinned memory does not wait."""
+        return Plan(self.cases, tuple(tensor.to(device, non_blocking=True) for tensor in self.tensors))
+
+    def pinned(self) -> "Plan":
+        """In memory from which a GPU copies beside its other work."""
+        return Plan(self.cases, tuple(tensor.pin_memory() for tensor in self.tensors))
 
 
 class Batches(Protocol):
-    """Where training batches come from.
+    """Where training batches come from."""
 
-    Attributes:
-        drawn: the cases of the last batch.
-    """
+    def plan(self, generator: torch.Generator) -> Plan:
+        """The chance of one batch, on the CPU, all of it from the generator."""
 
-    drawn: list[str]
-
-    def draw(self, generator: torch.Generator) -> Batch:
-        """One batch on the CPU, all of its chance from the generator."""
+    def batch(self, plan: Plan) -> Batch:
+        """The batch of a plan, on the device where the plan is."""
 
     def fingerprint(self) -> str:
         """A hash of the data, by which a checkpoint knows its own run."""
@@ -54,6 +77,7 @@ class LoopSettings:
         mixed_precision: no, bf16, or fp16 (GPU only).
         gradient_checkpointing: compute the inside of each residual block again on the way back, in the place of
             keeping it.
+        compile: have torch compile the residual blocks; on a GPU only.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
         seed: of all chance; batch i depends on (seed, i) only.
@@ -69,6 +93,7 @@ class LoopSettings:
     ema_decay: float
     mixed_precision: Literal["no", "bf16", "fp16"]
     gradient_checkpointing: bool
+    compile: bool
     checkpoint_every: int
     validate_every: int
     seed: int
@@ -125,24 +150,39 @@ def run_loop(
         CheckpointError: the checkpoint cannot be read.
     """
     accelerator = _accelerator(settings)
-    with _repeatable(objective), recomputed(objective, asked=settings.gradient_checkpointing):
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    gpu = accelerator.device.type != "cpu"
+    with (
+        _repeatable(objective, gpu=gpu),
+        recomputed(objective, asked=settings.gradient_checkpointing),
+        compiled(objective, asked=settings.compile and gpu),
+        _memory_told(settings),
+    ):
+        optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=gpu)
         parallel, optimizer = accelerator.prepare(objective, optimizer)
         state = _State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay))
         identity = _identity(objective, batches, settings, accelerator.num_processes)
         history = state.load(checkpoint, identity) if checkpoint and checkpoint.exists() else []
         objective.train()
-        for step in range(len(history), settings.steps):
-            record = _take_step(accelerator, parallel, optimizer, batches, step, settings)
-            state.ema.update(objective)
-            last = step + 1 == settings.steps
-            if validation and (last or (step + 1) % settings.validate_every == 0):
-                record = replace(record, val_loss=_validate(state, validation))
-            history.append(record)
-            if checkpoint and accelerator.is_main_process and (last or (step + 1) % settings.checkpoint_every == 0):
-                state.save(checkpoint, identity, history)
-            if accelerator.is_main_process:
-                on_step(record)
+        pending = list[_Step]()
+        with _plans(batches, len(history), accelerator, settings) as plans:
+            for step in range(len(history), settings.steps):
+                pending.append(_take_step(accelerator, parallel, optimizer, (batches, plans), step, settings))
+                state.ema.update(objective)
+                done, last = step + 1, step + 1 == settings.steps
+                validates = bool(validation) and (last or done % settings.validate_every == 0)
+                saves = last or done % settings.checkpoint_every == 0
+                if not (validates or saves or not gpu or len(pending) == TOGETHER):
+                    continue
+                records = _settled(pending, accelerator)
+                pending.clear()
+                if validates:
+                    records[-1] = replace(records[-1], val_loss=_validate(state, validation))
+                history += records
+                if checkpoint and saves and accelerator.is_main_process:
+                    state.save(checkpoint, identity, history)
+                if accelerator.is_main_process:
+                    for record in records:
+                        on_step(record)
         accelerator.wait_for_everyone()
         state.ema.copy_to(objective)
         accelerator.unwrap_model(parallel, keep_fp32_wrapper=False)
@@ -186,18 +226,31 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
 
 
 @contextmanager
-def _repeatable(objective: nn.Module) -> Iterator[None]:
-    """Let torch use algorithms that repeat their bits, or stop; on a GPU warn where there is none."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(mode=True, warn_only=torch.cuda.is_available())
+def _repeatable(objective: nn.Module, *, gpu: bool) -> Iterator[None]:
+    """On a CPU let torch use algorithms that repeat their bits, or stop; on a GPU let it use the fastest."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(mode=not gpu)
+    torch.backends.cudnn.benchmark = gpu
     convolutions = [module for module in objective.modules() if isinstance(module, nn.Conv3d)]
-    guards = [module.register_forward_hook(_refuse_depth_two) for module in convolutions]
+    guards = [module.register_forward_hook(_refuse_depth_two) for module in convolutions if not gpu]
     try:
         yield
     finally:
         for guard in guards:
             guard.remove()
-        torch.use_deterministic_algorithms(mode=before[0], warn_only=before[1])
+        torch.use_deterministic_algorithms(mode=before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextmanager
+def _memory_told(settings: LoopSettings) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the GPU's memory is too small for batch_size {settings.batch_size}: lower it and raise accumulation, or "
+            "set gradient_checkpointing; the last checkpoint is as it was"
+        ) from error
 
 
 def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -215,49 +268,96 @@ def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
         )
 
 
-def _draws(batches: Batches, step: int, accelerator: Accelerator, settings: LoopSettings) -> Iterator[Batch]:
-    """This process's batches of one step, on its device."""
-    for part in range(settings.accumulation):
-        index = (step * settings.accumulation + part) * accelerator.num_processes + accelerator.process_index
-        yield tuple(tensor.to(accelerator.device) for tensor in batches.draw(seeded(settings.seed, index)))
+@contextmanager
+def _plans(batches: Batches, step: int, accelerator: Accelerator, settings: LoopSettings) -> Iterator[Iterator[Plan]]:
+    """This process's plans from a step on, on its device; for a GPU they are drawn beside its work."""
+    first, last = step * settings.accumulation, settings.steps * settings.accumulation
+    indices = (n * accelerator.num_processes + accelerator.process_index for n in range(first, last))
+    if accelerator.device.type == "cpu":
+        yield (batches.plan(seeded(settings.seed, index)) for index in indices)
+        return
+    planners = max(1, min(PLANNERS, (os.cpu_count() or 2) // 2))
+
+    def ahead() -> Iterator[Plan]:
+        waiting = deque[Future[Plan]]()
+        for index in indices:
+            waiting.append(pool.submit(lambda n: batches.plan(seeded(settings.seed, n)).pinned(), index))
+            if len(waiting) > 2 * planners:
+                yield waiting.popleft().result().to(accelerator.device)
+        while waiting:
+            yield waiting.popleft().result().to(accelerator.device)
+
+    with ThreadPoolExecutor(planners) as pool:
+        try:
+            yield ahead()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step whose numbers may still be on their way."""
+
+    step: int
+    rate: float
+    loss: Tensor
+    norm: Tensor
+    cases: frozenset[str]
+    skipped: bool
 
 
 def _take_step(
     accelerator: Accelerator,
     parallel: nn.Module,
     optimizer: Any,
-    batches: Batches,
+    source: tuple[Batches, Iterator[Plan]],
     step: int,
     settings: LoopSettings,
-) -> StepRecord:
+) -> _Step:
     rate = learning_rate_at(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     losses, norm, cases = [], torch.tensor(0.0), set[str]()
-    for batch in _draws(batches, step, accelerator, settings):
-        cases.update(batches.drawn)
+    batches, plans = source
+    for _ in range(settings.accumulation):
+        plan = next(plans)
+        cases.update(plan.cases)
         with accelerator.accumulate(parallel):
-            loss = parallel(*batch)
+            loss = parallel(*batches.batch(plan))
             losses.append(loss.detach().float())
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(parallel.parameters(), settings.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-    mean = float(accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
-    grad_norm = float(norm)
-    if not math.isfinite(mean) or not (math.isfinite(grad_norm) or accelerator.optimizer_step_was_skipped):
-        raise TrainingError(
-            f"training diverged at step {step + 1}, on {', '.join(sorted(cases))}: loss {mean}, gradient norm "
-            f"{grad_norm}, expected finite numbers: look at these cases, lower learning_rate or clip_norm, or use "
-            "mixed_precision no; the last checkpoint is as it was"
-        )
-    return StepRecord(step + 1, mean, rate, grad_norm, None)
+    mean = torch.stack(losses).mean()
+    return _Step(step, rate, mean, norm, frozenset(cases), accelerator.optimizer_step_was_skipped)
+
+
+def _settled(pending: Sequence[_Step], accelerator: Accelerator) -> list[StepRecord]:
+    """The records of steps; it waits for them.
+
+    Raises:
+        TrainingError: a loss or a gradient is not finite.
+    """
+    losses = accelerator.reduce(torch.stack([step.loss for step in pending]), reduction="mean").tolist()
+    norms = torch.stack([step.norm.float() for step in pending]).tolist()
+    for step, loss, norm in zip(pending, losses, norms, strict=True):
+        if not math.isfinite(loss) or not (math.isfinite(norm) or step.skipped):
+            raise TrainingError(
+                f"training diverged at step {step.step + 1}, on {', '.join(sorted(step.cases))}: loss {loss}, gradient "
+                f"norm {norm}, expected finite numbers: look at these cases, lower learning_rate or clip_norm, or use "
+                "mixed_precision no; the last checkpoint is as it was"
+            )
+    return [
+        StepRecord(step.step + 1, loss, step.rate, norm, None)
+        for step, loss, norm in zip(pending, losses, norms, strict=True)
+    ]
 
 
 def _validate(state: "_State", validation: Sequence[Batch]) -> float:
     """Mean loss of the averaged weights; every process computes all of it, so that all agree without talking."""
-    with state.ema.swapped_in(state.objective):
+    with state.ema.swapped_in(state.objective), torch.compiler.set_stance("force_eager"):
         return mean_loss(state.objective, validation)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
 from ctinterp_dagster.model.nullspace import SHIFT, UNIT_HU, Expectation, NullSpaceDiffusion, shown, standardised
-from ctinterp_dagster.training.loop import Batch, mean_loss, seeded
+from ctinterp_dagster.training.loop import Batch, Plan, mean_loss, seeded
 from ctinterp_dagster.training.slabs import ThickSlabs
 
 HEADLINE = (-1.0, 1.0)  # windows that are reported, in units of 1000 HU
@@ -35,7 +35,7 @@ class ExpectationObjective(nn.Module):
     def forward(
         self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, basis: Tensor, analysis: Tensor
     ) -> Tensor:
-        """The loss of a batch, as `ThickSlabs.draw` gives it."""
+        """The loss of a batch, as `ThickSlabs.batch` gives it."""
         mean, log_spread = (part.float() for part in self.network(features, geometry))
         with torch.autocast(features.device.type, enabled=False):
             estimate = base + SCALE * (basis @ mean.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
@@ -81,7 +81,7 @@ class NullSpaceObjective(nn.Module):
         noise: Tensor,
         t: Tensor,
     ) -> Tensor:
-        """The loss of a batch, as `NoisySlabs.draw` gives it."""
+        """The loss of a batch, as `NoisySlabs.batch` gives it."""
         model = self._model[0].to(features.device)
         with torch.no_grad():
             mean, log_spread = (part.float() for part in model.expectation(features, geometry))
@@ -108,22 +108,27 @@ def loss_by_time(objective: NullSpaceObjective, batches: Sequence[Batch]) -> lis
 
 
 class NoisySlabs:
-    """What `ThickSlabs` draws, with noise (b, modes, z, y, x) and times (b,)."""
+    """What `ThickSlabs` makes, with noise (b, modes, z, y, x) and times (b,)."""
 
     def __init__(self, slabs: ThickSlabs, modes: int) -> None:
         self.slabs, self.modes = slabs, modes
-        self.drawn: list[str] = []
 
-    def draw(self, generator: torch.Generator) -> Batch:
-        """One batch; t is uniform in [0, 1], then shifted as the sampler's times are."""
-        slab = self.slabs.draw(generator)
-        self.drawn = self.slabs.drawn
-        noise = torch.randn(slab[0].shape[0], self.modes, *slab[0].shape[2:], generator=generator)
-        return *slab, noise, shifted(torch.rand(slab[0].shape[0], generator=generator), SHIFT)
+    def plan(self, generator: torch.Generator) -> Plan:
+        """The chance of one batch; t is uniform in [0, 1], then shifted as the sampler's times are."""
+        slabs = self.slabs.plan(generator)
+        count = len(slabs.cases)
+        noise = torch.randn(count, self.modes, *self.slabs.slab.zyx, generator=generator)
+        times = shifted(torch.rand(count, generator=generator), SHIFT)
+        return Plan(slabs.cases, (*slabs.tensors, noise, times))
+
+    def batch(self, plan: Plan) -> Batch:
+        """The batch of a plan, on the device where the plan is."""
+        *slabs, noise, times = plan.tensors
+        return *self.slabs.batch(Plan(plan.cases, tuple(slabs))), noise, times
 
     def fixed(self, count: int, seed: int) -> list[Batch]:
         """Batches that are always the same, for validation."""
-        return [self.draw(seeded(seed, index)) for index in range(count)]
+        return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
 
     def fingerprint(self) -> str:
         """A hash of the data."""

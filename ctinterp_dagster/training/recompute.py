@@ -1,4 +1,4 @@
-"""Gradient checkpointing: what is inside of a residual block is computed again on the way back."""
+"""How residual blocks are run in training: computed again on the way back, or compiled."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,3 +30,19 @@ def recomputed(network: nn.Module, *, asked: bool) -> Iterator[None]:
     finally:
         for block in blocks:
             del block.forward
+
+
+@contextmanager
+def compiled(network: nn.Module, *, asked: bool) -> Iterator[None]:
+    """Within it, torch compiles the residual blocks of a network: norms, activations and sums become one kernel each.
+
+    Blocks of one shape share what is compiled, so that it takes seconds.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)] if asked else []
+    for block in blocks:
+        block.compile(dynamic=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None  # noqa: SLF001 (what nn.Module.compile sets; there is no way back)

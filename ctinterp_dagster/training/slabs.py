@@ -1,50 +1,38 @@
-"""Random slabs of thin volumes, thickened on the fly: what the null-space networks learn from."""
+"""Random slabs of thin volumes, thickened on the fly: what the null-space networks learn from.
+
+All chance is drawn on the CPU into a `Plan`, some numbers a slab. The slabs themselves are cut, turned, resampled,
+thickened and noised on the device, where the volumes lie as one tensor of int16, all slabs of a batch at once.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.params import Profile
-from ctinterp_dagster.physics.nullspace import NullSpace
+from ctinterp_dagster.physics.nullspace import NullSpace, network_features
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.training.loop import Batch, seeded
-from ctinterp_dagster.training.patches import integer, tensors_hash, uniform, window
+from ctinterp_dagster.physics.profile import Profile, SampledProfile
+from ctinterp_dagster.training.loop import Batch, Plan, seeded
+from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
+from ctinterp_dagster.training.resident import Box, ResidentVolumes, ThinVolume, stacked
 
-FACTORS = (5, 5, 5, 5, 2, 3, 4, 5)  # each equally likely: factor 5 is the headline
-PROFILES: tuple[Profile, ...] = ("box", "box", "gaussian", "triangle")
-WIDTHS = (1.0, 1.0, 1.0, 0.8, 0.9, 1.1, 1.2)  # slice thickness over slice distance
-LARGEST = max(FACTORS)
+FACTORS = (5, 5, 5, 5, 5, 2, 3, 3, 4, 4, 6, 7, 8, 9, 10)  # each equally likely: factor 5 is the headline
+PROFILES: tuple[str | float, ...] = (*4 * ("box",), *2 * ("gaussian",), *2 * ("triangle",), 0.2, 0.5)
+"""Each equally likely; a number is a trapezoid, by the length of its ramps over its width at half maximum."""
+WIDTHS = (1.0, 1.0, 1.0, 1.0, 1.0, 0.65, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5, 2.0)  # slice thickness over slice distance
 ISOTROPIC = 1.5  # largest spacing over the smallest at which a volume is also cut along y or x
 SHARPNESS = (-0.7, 1.5)  # unsharp masking: a softer and a sharper reconstruction kernel
 MAGNIFICATION = 1.5  # a scan is told to be up to this much larger or smaller than it is
-
-
-@dataclass(frozen=True)
-class ThinVolume:
-    """A training volume.
-
-    Attributes:
-        hu: (z, y, x) int16 HU.
-        spacing_mm: (z, y, x).
-        weight: how often it is drawn, against the others.
-        case: its id.
-    """
-
-    hu: Tensor
-    spacing_mm: tuple[float, float, float]
-    weight: float = 1.0
-    case: str = ""
-
-    def along(self, axis: int) -> "ThinVolume":
-        """The volume with this axis first: slices that lie across another direction of the body."""
-        order = (axis, *(other for other in range(3) if other != axis))
-        z, y, x = (self.spacing_mm[n] for n in order)
-        return replace(self, hu=self.hu.permute(order), spacing_mm=(z, y, x))
+ZOOMS = tuple(1.1**n for n in range(1, 10))  # pixels are made up to 2.4 times smaller than those of the scan
+CUBIC = -0.5  # of Keys' cubic convolution
+THICKER = 1.25  # thick slices over thin ones, at least
+Grid = tuple[int, str | float, float, float]
 
 
 @dataclass(frozen=True)
@@ -53,9 +41,9 @@ class SlabSettings:
 
     Attributes:
         zyx: size in thick slices and pixels.
-        vary: False thickens by factor 5 with the box profile only. True thickens by factors 2 to 5 and several
+        vary: False thickens by factor 5 with the box profile only. True thickens by factors 2 to 10 and several
             profiles; in a third of the slabs each, isotropic volumes are cut across another axis, the kernel is
-            softer or sharper, and the scan passes for a larger or smaller one.
+            softer or sharper, pixels are smaller, and the scan passes for a larger or smaller one.
         noise_hu: largest standard deviation of noise that is added to a third of the slabs before thickening.
     """
 
@@ -65,27 +53,97 @@ class SlabSettings:
 
 
 @cache
-def space(n_thick: int, factor: int, profile: Profile, width: float) -> NullSpace:
-    """The null space of a short slab; `width` is the slice thickness over the slice distance."""
+def space(n_thick: int, factor: int, shape: str | float, width: float, thin_thickness: float) -> NullSpace:
+    """The null space of a short slab.
+
+    Args:
+        n_thick: thick slices.
+        factor: thin slices a thick one.
+        shape: of `PROFILES`.
+        width: slice thickness over slice distance.
+        thin_thickness: of the thin slices, over their distance.
+    """
+    thickness = factor * width
+    profile: Profile = trapezoid(thickness, shape * thickness) if isinstance(shape, float) else shape  # type: ignore[assignment]
     return NullSpace(
         ThickeningOperator.from_geometry(
             n_thick=n_thick,
             thick_spacing_mm=factor,
-            thick_thickness_mm=factor * width,
+            thick_thickness_mm=thickness,
             n_thin=n_thick * factor,
             thin_spacing_mm=1.0,
-            thin_thickness_mm=1.0,
+            thin_thickness_mm=thin_thickness,
             first_thin_offset_mm=-(factor - 1) / 2,
             profile=profile,
         )
     )
 
 
+def trapezoid(fwhm_mm: float, ramp_mm: float) -> SampledProfile:
+    """A flat top between two ramps; half of each ramp lies within the width at half maximum."""
+    top, foot = (fwhm_mm - ramp_mm) / 2, (fwhm_mm + ramp_mm) / 2
+    return SampledProfile((-foot, -top, top, foot), (0.0, 1.0, 1.0, 0.0))
+
+
+@cache
+def _matrices(n_thick: int, *grid: Any) -> tuple[Tensor, ...]:
+    """A, the cosines of the base, the base, B and B^+ of a slab."""
+    here = space(n_thick, *grid)
+    parts = here.operator.matrix, here.waves_of_base, here.upsampling, here.basis, here.analysis
+    return tuple(torch.from_numpy(part).float() for part in parts)
+
+
+@cache
+def grids(thin_thickness: float, most: int) -> list[Grid]:
+    """What a slab can be thickened by: factor, profile, width and thickness of the thin slices, as `space` takes them.
+
+    Args:
+        thin_thickness: of the thin slices, over their distance; thick ones are a quarter thicker at least.
+        most: largest factor for which there are enough slices.
+    """
+    return [
+        (factor, profile, width, thin_thickness)
+        for factor, profile, width in product(FACTORS, PROFILES, WIDTHS)
+        if factor <= most and factor * width >= THICKER * thin_thickness
+    ]
+
+
+@cache
+def resampling(n: int, zoom: float) -> Tensor:
+    """(n, n): n pixels to n that are `zoom` times smaller, from the first ones on, by cubic convolution.
+
+    Source: Keys 1981, eq. 4, with a = -1/2.
+    """
+    at = torch.arange(n) / zoom
+    near = at.floor().long()
+    matrix = torch.zeros(n, n)
+    for tap in range(-1, 3):
+        d = (at - near - tap).abs()
+        inner = (CUBIC + 2) * d**3 - (CUBIC + 3) * d**2 + 1
+        outer = CUBIC * (d**3 - 5 * d**2 + 8 * d - 4)
+        weight = torch.where(d <= 1, inner, torch.where(d < 2, outer, 0.0))
+        matrix.scatter_add_(1, (near + tap).clamp(0, n - 1)[:, None], weight[:, None])
+    return matrix
+
+
+@dataclass(frozen=True)
+class _Slab:
+    """What was chosen of one slab."""
+
+    case: str
+    box: Box
+    grid: Grid
+    thick_mm: tuple[float, float, float]
+    sharpness: float
+    zoom: float
+    noise: Tensor | None
+
+
 class ThickSlabs:
     """Random slabs as (features, geometry, base, truth, basis, analysis).
 
-    Base and truth are (b, 5 z, y, x) in units of 1000 HU, with zeros beyond the thin slices of smaller factors; basis
-    is (b, 5 z, MODES z) and analysis (b, MODES z, 5 z), zero there too.
+    Base and truth are (b, n, y, x) in units of 1000 HU, where n is the largest number of thin slices in the batch, with
+    zeros beyond those of smaller factors; basis is (b, n, MODES z) and analysis (b, MODES z, n), zero there too.
     """
 
     def __init__(self, volumes: Sequence[ThinVolume], slab: SlabSettings, batch_size: int) -> None:
@@ -97,7 +155,7 @@ class ThickSlabs:
         """
         if not volumes:
             raise TrainingError("there is no volume to train on: check the splits in cases.csv")
-        needed = (slab.zyx[0] * LARGEST, *slab.zyx[1:])
+        needed = (slab.zyx[0] * FACTORS[0], *slab.zyx[1:])
         for volume in volumes:
             if any(n < least for n, least in zip(volume.hu.shape, needed, strict=True)):
                 raise ParamsError(
@@ -105,65 +163,89 @@ class ThickSlabs:
                     "lower slab_zyx"
                 )
         self.volumes, self.slab, self.batch_size = volumes, slab, batch_size
-        self.drawn: list[str] = []
+        self._resident = ResidentVolumes(volumes)
+        self._weights = torch.tensor([volume.weight for volume in volumes])
 
-    def draw(self, generator: torch.Generator) -> Batch:
-        """One batch."""
-        self.drawn = []
-        return tuple(
-            torch.stack(parts) for parts in zip(*(self._one(generator) for _ in range(self.batch_size)), strict=True)
+    def plan(self, generator: torch.Generator) -> Plan:
+        """The chance of one batch, and the matrices that it takes, on the CPU."""
+        slabs = [self._choose(generator) for _ in range(self.batch_size)]
+        n_thin = max(slab.box.depth for slab in slabs)
+        depth, height, width = self.slab.zyx
+        matrices: list[list[Tensor]] = [[], [], [], [], []]
+        for slab in slabs:
+            missing = n_thin - slab.box.depth
+            pads = (0, missing), (0, 0), (0, 0, 0, missing), (0, 0, 0, missing), (0, missing)
+            for place, matrix, pad in zip(matrices, _matrices(depth, *slab.grid), pads, strict=True):
+                place.append(functional.pad(matrix, pad))
+        noise = [slab.noise is not None for slab in slabs]
+        return Plan(
+            tuple(slab.case for slab in slabs),
+            (
+                *stacked([slab.box for slab in slabs]),
+                torch.stack([resampling(height, slab.zoom) for slab in slabs]),
+                torch.stack([resampling(width, slab.zoom) for slab in slabs]),
+                torch.tensor([slab.sharpness for slab in slabs]),
+                torch.tensor(noise).nonzero()[:, 0],
+                _padded([slab.noise for slab in slabs if slab.noise is not None], (n_thin, height, width)),
+                torch.stack([space(depth, *slab.grid).geometry(slab.thick_mm) for slab in slabs]),
+                *map(torch.stack, matrices),
+            ),
         )
+
+    def batch(self, plan: Plan) -> Batch:
+        """The slabs of a plan, on the device where the plan is."""
+        first, steps, depth, zoom_y, zoom_x, sharpness, noisy, noise, told, *matrices = plan.tensors
+        a, waves, up, basis, analysis = matrices
+        thin = self._resident.cut(first, steps, depth, (up.shape[1], *self.slab.zyx[1:]))
+        thin = zoom_y[:, None] @ thin @ zoom_x[:, None].mT
+        thin = sharpened(thin, sharpness)
+        thin.index_add_(0, noisy, noise)
+        thick = (a @ thin.flatten(2)).unflatten(2, thin.shape[2:])
+        base = (up @ thick.flatten(2)).unflatten(2, thin.shape[2:])
+        return network_features(thick, waves), told, base / 1000, thin / 1000, basis, analysis
 
     def fixed(self, count: int, seed: int) -> list[Batch]:
         """Batches that are always the same, for validation."""
-        return [self.draw(seeded(seed, index)) for index in range(count)]
+        return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
 
     def fingerprint(self) -> str:
         """A hash of the settings and of every volume."""
-        return tensors_hash(
-            repr((self.slab, [(v.spacing_mm, v.weight) for v in self.volumes])), [v.hu for v in self.volumes]
-        )
+        about = [(v.spacing_mm, v.weight, v.thin_thickness) for v in self.volumes]
+        return tensors_hash(repr((self.slab, about)), [v.hu for v in self.volumes])
 
-    def _one(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        weights = torch.tensor([volume.weight for volume in self.volumes])
-        volume = self.volumes[int(torch.multinomial(weights, 1, generator=generator))]
-        self.drawn.append(volume.case)
-        depth, height, width = self.slab.zyx
-        size = 1.0
-        factor, profile, thickness = 5, PROFILES[0], 1.0
+    def _choose(self, generator: torch.Generator) -> _Slab:
+        index = int(torch.multinomial(self._weights, 1, generator=generator))
+        volume, (depth, height, width) = self.volumes[index], self.slab.zyx
+        order: Sequence[int] = (0, 1, 2)
+        overlap, size, zoom, sharpness = volume.thin_thickness, 1.0, 1.0, 0.0
         if self.slab.vary:
-            factor = FACTORS[integer(len(FACTORS), generator)]
-            profile = PROFILES[integer(len(PROFILES), generator)]
-            thickness = WIDTHS[integer(len(WIDTHS), generator)]
-            turned = volume.along(integer(3, generator))
-            fits = all(n >= m for n, m in zip(turned.hu.shape, (depth * factor, height, width), strict=True))
-            if fits and max(volume.spacing_mm) < ISOTROPIC * min(volume.spacing_mm):
-                volume = turned
+            axis = integer(3, generator)
+            turned = (axis, *(other for other in range(3) if other != axis))
+            shape = [volume.hu.shape[n] for n in turned]
+            fits = all(n >= m for n, m in zip(shape, (depth * FACTORS[0], height, width), strict=True))
+            if fits and axis and max(volume.spacing_mm) < ISOTROPIC * min(volume.spacing_mm):
+                order, overlap = turned, 1.0
+            possible = grids(overlap, volume.hu.shape[order[0]] // depth)
+            grid = possible[integer(len(possible), generator)]
             size = MAGNIFICATION ** uniform(-1.0, 1.0, generator) if integer(3, generator) == 0 else 1.0
-        z, y, x = window(volume.hu.shape, (depth * factor, height, width), generator)
-        thin = volume.hu[z, y, x].float()
-        thin = thin.flip([axis for axis in range(3) if integer(2, generator)])
-        thin = thin.transpose(1, 2) if height == width and integer(2, generator) else thin
-        if self.slab.vary and integer(3, generator) == 0:
-            thin = sharpened(thin, uniform(*SHARPNESS, generator))
-        if self.slab.noise_hu and integer(3, generator) == 0:
-            thin = thin + self._noise(thin.shape, generator)
-        here = space(depth, factor, profile, thickness)
-        thick = here.operator.forward(thin)
-        thick_mm = (volume.spacing_mm[0] * factor, *volume.spacing_mm[1:])
-        told = here.geometry([size * mm for mm in thick_mm])
-        padding = (LARGEST - factor) * depth
-        basis, analysis = (torch.from_numpy(m).float() for m in (here.basis, here.analysis))
-        return (
-            here.features(thick),
-            told,
-            functional.pad(here.base(thick) / 1000, (0, 0, 0, 0, 0, padding)),
-            functional.pad(thin / 1000, (0, 0, 0, 0, 0, padding)),
-            functional.pad(basis, (0, 0, 0, padding)),
-            functional.pad(analysis, (0, padding)),
+            zoom = ZOOMS[integer(len(ZOOMS), generator)] if integer(3, generator) == 0 else 1.0
+            sharpness = uniform(*SHARPNESS, generator) if integer(3, generator) == 0 else 0.0
+        else:
+            grid = (FACTORS[0], PROFILES[0], WIDTHS[0], overlap)
+        box = self._resident.random_box(index, order, (depth * grid[0], height, width), generator)
+        noisy = self.slab.noise_hu and integer(3, generator) == 0
+        z, y, x = (volume.spacing_mm[n] for n in order)
+        return _Slab(
+            volume.case,
+            box,
+            grid,
+            (size * z * grid[0], size * y / zoom, size * x / zoom),
+            sharpness,
+            zoom,
+            self._noise((box.depth, height, width), generator) if noisy else None,
         )
 
-    def _noise(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    def _noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """Noise that is white along z and, in the plane, white or of a softer kernel."""
         noise = torch.randn(shape, generator=generator)
         if integer(2, generator):
@@ -171,14 +253,21 @@ class ThickSlabs:
         return noise * uniform(0.0, self.slab.noise_hu, generator)
 
 
-def sharpened(thin: Tensor, amount: float) -> Tensor:
+def _padded(slabs: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
+    """(b, *size) with zeros beyond the slices of each."""
+    whole = torch.zeros(len(slabs), *size)
+    for place, slab in zip(whole, slabs, strict=True):
+        place[: len(slab)] = slab
+    return whole
+
+
+def sharpened(thin: Tensor, amount: Tensor) -> Tensor:
     """Add this share of the in-plane detail that a binomial filter of 3x3 pixels removes; below 0 takes it away.
 
     Args:
-        thin: (z, y, x).
-        amount: -1 leaves the filtered slices.
+        thin: (b, z, y, x).
+        amount: (b,); -1 leaves the filtered slices.
     """
-    binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
-    padded = functional.pad(thin[:, None], (1, 1, 1, 1), mode="replicate")
-    soft = functional.conv2d(padded, torch.outer(binomial, binomial)[None, None])[:, 0]
-    return thin + amount * (thin - soft)
+    padded = functional.pad(thin, (1, 1, 1, 1), mode="replicate")
+    soft = functional.avg_pool2d(functional.avg_pool2d(padded, 2, stride=1), 2, stride=1)
+    return thin + amount[:, None, None, None] * (thin - soft)

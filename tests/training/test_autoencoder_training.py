@@ -15,8 +15,8 @@ from ctinterp_dagster.training.autoencoder import (
     measure_reconstruction,
     train_autoencoder,
 )
-from ctinterp_dagster.training.loop import StepRecord, seeded
-from ctinterp_dagster.training.slabs import ThinVolume
+from ctinterp_dagster.training.loop import Batch, StepRecord, seeded
+from ctinterp_dagster.training.resident import ThinVolume
 
 SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
 
@@ -54,13 +54,17 @@ def test_the_validation_loss_falls(mixed_precision: str) -> None:
     assert trained < 0.8 * untrained
 
 
+def drawn(source: VolumeCrops) -> Batch:
+    return source.batch(source.plan(seeded(0)))
+
+
 def test_two_trainings_end_with_the_same_bits() -> None:
     assert tiny.weights_hash(train()[0]) == tiny.weights_hash(train()[0])
 
 
 def test_the_loss_is_l1_of_values_and_differences_and_the_divergence_by_hand() -> None:
     objective = ReconstructionObjective(network(), kl_weight=0.01)
-    crop, noise = VolumeCrops(balls(1, seed=0), (8, 12, 16), 2, 2).draw(seeded(0))
+    crop, noise = drawn(VolumeCrops(balls(1, seed=0), (8, 12, 16), 2, 2))
     posterior = objective.autoencoder.encode(crop)
     latent = posterior.mean + posterior.log_variance.mul(0.5).exp() * noise
     error = objective.autoencoder.decode(latent) - crop
@@ -70,18 +74,18 @@ def test_the_loss_is_l1_of_values_and_differences_and_the_divergence_by_hand() -
         + (error[..., 1:] - error[..., :-1]).abs().mean()
     )
     standard = torch.distributions.Normal(0.0, 1.0)
-    drawn = torch.distributions.Normal(posterior.mean, posterior.log_variance.mul(0.5).exp())
-    divergence = torch.distributions.kl_divergence(drawn, standard).sum() / 2
+    believed = torch.distributions.Normal(posterior.mean, posterior.log_variance.mul(0.5).exp())
+    divergence = torch.distributions.kl_divergence(believed, standard).sum() / 2
     assert_close(objective(crop, noise), error.abs().mean() + gradients + 0.01 * divergence)
 
 
 def test_crops_depend_on_their_seed_and_lie_in_the_volume_mirrored_or_not() -> None:
     ramp = (200 * torch.arange(8)[:, None, None] - 1000 + torch.zeros(8, 9, 10)).short()
     source = VolumeCrops([volume(ramp)], (4, 4, 8), 50, latent_channels=3)
-    crop, noise = source.draw(seeded(0))
+    crop, noise = drawn(source)
     assert crop.shape == (50, 1, 4, 4, 8)
     assert noise.shape == (50, 3, 1, 1, 2)
-    assert torch.equal(crop, source.draw(seeded(0))[0])
+    assert torch.equal(crop, drawn(source)[0])
     steps = crop.mul(10).round().int()
     assert set(steps.diff(dim=2).unique().tolist()) == {-1, 1}
     assert set(steps.unique().tolist()) == set(range(8))
@@ -89,7 +93,7 @@ def test_crops_depend_on_their_seed_and_lie_in_the_volume_mirrored_or_not() -> N
 
 def test_a_volume_smaller_than_the_crop_is_replicated_at_its_far_end() -> None:
     short = volume(torch.randint(-1000, 1000, (3, 8, 8)).short())
-    crop = VolumeCrops([short], (4, 8, 8), 1, latent_channels=1).draw(seeded(0))[0][0, 0]
+    crop = drawn(VolumeCrops([short], (4, 8, 8), 1, latent_channels=1))[0][0, 0]
     assert torch.equal(crop[3], crop[2]) or torch.equal(crop[0], crop[1])
 
 

@@ -18,10 +18,11 @@ from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.training.autoencoder import VolumeCrops
 from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
-from ctinterp_dagster.training.loop import Batches, LoopSettings, StepRecord, learning_rate_at, run_loop, seeded
+from ctinterp_dagster.training.loop import Batches, LoopSettings, Plan, StepRecord, learning_rate_at, run_loop, seeded
 from ctinterp_dagster.training.nullspace import NoisySlabs
 from ctinterp_dagster.training.recompute import recomputed
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
+from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 
 class StopHereError(Exception):
@@ -51,12 +52,13 @@ class Points:
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
         self.batches: list[torch.Tensor] = []
-        self.drawn: list[str] = []
 
-    def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    def plan(self, generator: torch.Generator) -> Plan:
         self.batches.append(self.scale * torch.randn(4, generator=generator))
-        self.drawn = [f"case-{len(self.batches)}"]
-        return (self.batches[-1],)
+        return Plan((f"case-{len(self.batches)}",), (self.batches[-1],))
+
+    def batch(self, plan: Plan) -> tuple[torch.Tensor, ...]:
+        return plan.tensors
 
     def fingerprint(self) -> str:
         return f"points {self.scale}"
@@ -219,10 +221,9 @@ def test_every_kind_of_batch_knows_its_cases() -> None:
         LatentPatches(pairs, PatchSettings((2, 2, 2), (), 0.0), 8),
     ]
     for batches in kinds:
-        batches.draw(seeded(0))
-        batches.draw(seeded(1))
-        assert len(batches.drawn) == 8
-        assert set(batches.drawn) == {"a", "b"}
+        cases = batches.plan(seeded(1)).cases
+        assert len(cases) == 8
+        assert set(cases) == {"a", "b"}
 
 
 def test_the_gradient_is_clipped_and_its_norm_recorded_before_clipping() -> None:

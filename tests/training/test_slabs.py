@@ -1,10 +1,14 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES
-from ctinterp_dagster.training.loop import seeded
+from ctinterp_dagster.training.loop import Batch, Batches, seeded
 from ctinterp_dagster.training.nullspace import (
     SCALE,
     ExpectationObjective,
@@ -13,7 +17,8 @@ from ctinterp_dagster.training.nullspace import (
     loss_by_time,
     true_coefficients,
 )
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume, sharpened
+from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, sharpened, space
 
 SLAB = SlabSettings((3, 16, 16), vary=True, noise_hu=10.0)
 TINY = ExpectationConfig(FEATURES, MODES, (8, 8, 8), 1, (8, 8, 8))
@@ -24,10 +29,82 @@ def volume(depth: int = 20) -> ThinVolume:
     return ThinVolume(hu, (1.0, 0.7, 0.7))
 
 
+def drawn(batches: Batches, *keys: int) -> Batch:
+    return batches.batch(batches.plan(seeded(*keys)))
+
+
+def one_slab_by_hand(slabs: ThickSlabs, chosen: Any, thin: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The parts of a slab by the operator, step by step, as the networks were trained up to release 0.6."""
+    here = space(slabs.slab.zyx[0], *chosen.grid)
+    if chosen.zoom != 1:
+        thin = torch.from_numpy(np.stack([keys_cubic(plane, chosen.zoom) for plane in thin.numpy()])).float()
+    binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
+    near = functional.pad(thin[:, None], (1, 1, 1, 1), mode="replicate")
+    soft = functional.conv2d(near, torch.outer(binomial, binomial)[None, None])[:, 0]
+    thin = thin + chosen.sharpness * (thin - soft)
+    thin = thin if chosen.noise is None else thin + chosen.noise
+    thick = here.operator.forward(thin)
+    return here.features(thick), here.geometry(chosen.thick_mm), here.base(thick) / 1000, thin / 1000
+
+
+def keys_cubic(plane: np.ndarray, zoom: float) -> np.ndarray:
+    """Keys' kernel in float64, pixel by pixel, edges replicated."""
+
+    def kernel(d: float) -> float:
+        d = abs(d)
+        if d < 1:
+            return 1.5 * d**3 - 2.5 * d**2 + 1
+        return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0.0
+
+    padded = np.pad(plane.astype(float), 4, mode="edge")
+    rows, columns = (np.arange(n) / zoom for n in plane.shape)
+    tall = np.stack([sum(kernel(p - n) * padded[n + 4] for n in range(int(p) - 2, int(p) + 4)) for p in rows])
+    return np.stack([sum(kernel(p - n) * tall[:, n + 4] for n in range(int(p) - 2, int(p) + 4)) for p in columns], 1)
+
+
+def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one() -> None:
+    overlapping = ThinVolume(volume(60).hu, (1.0, 0.7, 0.7), thin_thickness=2.0)
+    slabs = ThickSlabs([volume(60), overlapping], SlabSettings((3, 16, 16), vary=True, noise_hu=30.0), 6)
+    seen = set[str]()
+    for index in range(25):
+        generator = seeded(3, index)
+        chosen = [slabs._choose(generator) for _ in range(6)]
+        features, told, base, truth, basis, analysis = drawn(slabs, 3, index)
+        for n, slab in enumerate(chosen):
+            extent = slab.box.depth
+            whole = slabs._resident.cut(*stacked([slab.box]), (extent, 16, 16))[0]
+            made = features[n], told[n], base[n, :extent], truth[n, :extent]
+            for ours, theirs in zip(made, one_slab_by_hand(slabs, slab, whole), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+            assert float(base[n, extent:].abs().sum() + truth[n, extent:].abs().sum()) == 0
+            assert float(basis[n, extent:].abs().sum() + analysis[n, :, extent:].abs().sum()) == 0
+            seen |= {f"factor {slab.grid[0]}", f"profile {slab.grid[1]}", f"zoom {slab.zoom > 1}"}
+            seen |= {f"noise {slab.noise is not None}", f"thin {slab.grid[3]}", f"sharp {slab.sharpness != 0}"}
+    assert {f"factor {n}" for n in (2, 3, 4, 5, 6, 7, 8, 9, 10)} < seen
+    assert {"profile box", "profile gaussian", "profile triangle", "profile 0.2", "profile 0.5"} < seen
+    assert {"zoom True", "zoom False", "noise True", "noise False", "thin 1.0", "thin 2.0", "sharp True"} < seen
+
+
+def test_boxes_lie_in_any_direction_of_their_volume() -> None:
+    hu = torch.arange(4 * 5 * 6, dtype=torch.int16).reshape(4, 5, 6)
+    before = torch.zeros(2, 2, 2, dtype=torch.int16)
+    resident = ResidentVolumes([ThinVolume(before, (1, 1, 1)), ThinVolume(hu, (1, 1, 1))])
+    ways = set()
+    for index in range(400):
+        order = [(0, 1, 2), (1, 0, 2), (2, 0, 1)][index % 3]
+        box = resident.random_box(1, order, (2, 3, 3), seeded(0, index))
+        cut = resident.cut(*stacked([box]), (2, 3, 3))[0]
+        steps = [int(cut.diff(dim=axis).unique()) for axis in range(3)]
+        assert sorted(map(abs, steps)) == [1, 6, 30]
+        assert abs(steps[0]) == (30, 6, 1)[order[0]]
+        ways.add(tuple(steps))
+    assert len(ways) == 3 * 2 * 8  # directions of z, transposed or not, mirrored along each axis
+
+
 def test_the_true_coefficients_of_every_slab_restore_the_truth() -> None:
     slabs = ThickSlabs([volume()], SLAB, 2)
     for index in range(12):
-        _, _, base, truth, basis, analysis = slabs.draw(seeded(1, index))
+        _, _, base, truth, basis, analysis = drawn(slabs, 1, index)
         coefficients, _ = true_coefficients(base, truth, analysis, MODES)
         restored = base + SCALE * (basis @ coefficients.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
         torch.testing.assert_close(restored, truth, rtol=0, atol=2e-5)
@@ -35,14 +112,14 @@ def test_the_true_coefficients_of_every_slab_restore_the_truth() -> None:
 
 def test_a_batch_depends_on_its_generator_only() -> None:
     slabs = ThickSlabs([volume()], SLAB, 2)
-    first, again, other = (slabs.draw(seeded(seed)) for seed in (5, 5, 6))
+    first, again, other = (drawn(slabs, seed) for seed in (5, 5, 6))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[3], other[3])
 
 
 def test_the_right_expectation_costs_less_than_none() -> None:
     slabs = ThickSlabs([volume()], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 1)
-    batch = slabs.draw(seeded(0))
+    batch = drawn(slabs, 0)
     objective = ExpectationObjective(Expectation(TINY))
     nothing = float(objective(*batch).detach())
     true, _ = true_coefficients(batch[2], batch[3], batch[5], MODES)
@@ -54,7 +131,7 @@ def test_the_diffusion_trains_the_denoiser_and_leaves_the_expectation() -> None:
     torch.manual_seed(0)
     model = NullSpaceDiffusion(NullSpaceConfig(TINY, (8, 8, 8), 1, "v"))
     objective = NullSpaceObjective(model)
-    objective(*NoisySlabs(ThickSlabs([volume()], SLAB, 2), MODES).draw(seeded(0))).backward()
+    objective(*drawn(NoisySlabs(ThickSlabs([volume()], SLAB, 2), MODES), 0)).backward()
     assert model.denoiser.leave.weight.grad is not None
     assert all(p.grad is None for p in model.expectation.parameters())
     assert {name.split(".")[0] for name, _ in objective.named_parameters()} == {"denoiser"}
@@ -73,8 +150,8 @@ def test_volumes_are_drawn_as_often_as_their_weights_say() -> None:
     common, rare = (ThinVolume(torch.full((20, 16, 16), value, dtype=torch.int16), (1, 1, 1), weight)
                     for value, weight in ((0, 3.0), (500, 1.0)))  # fmt: skip
     slabs = ThickSlabs([common, rare], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 4)
-    drawn = torch.cat([slabs.draw(seeded(0, index))[3].mean((1, 2, 3)) for index in range(100)])
-    assert 0.19 < float((drawn > 0.1).float().mean()) < 0.31
+    means = torch.cat([drawn(slabs, 0, index)[3].mean((1, 2, 3)) for index in range(100)])
+    assert 0.19 < float((means > 0.1).float().mean()) < 0.31
 
 
 def test_slabs_are_cut_across_every_axis_of_isotropic_volumes_only() -> None:
@@ -83,23 +160,21 @@ def test_slabs_are_cut_across_every_axis_of_isotropic_volumes_only() -> None:
     for spacing, axes in (((1.0, 0.7, 0.7), {1, 2, 3}), ((2.0, 0.7, 0.7), {1})):
         slabs, changing = ThickSlabs([ThinVolume(z, spacing)], settings, 1), set()
         for index in range(40):
-            truth = slabs.draw(seeded(0, index))[3][0]
+            truth = drawn(slabs, 0, index)[3][0]
             steps = [float(truth.narrow(axis, 0, 4).diff(dim=axis).abs().mean()) for axis in range(3)]
             changing.add(1 + max(range(3), key=steps.__getitem__))
         assert changing == axes
-    turned = ThinVolume(z, (1.0, 0.7, 0.8)).along(2)
-    assert turned.spacing_mm == (0.8, 1.0, 0.7)
-    assert torch.equal(turned.hu, z.permute(2, 0, 1))
 
 
 def test_a_kernel_is_sharpened_and_softened_in_the_plane() -> None:
-    thin = torch.zeros(2, 5, 5)
-    thin[0, 2, 2] = 16.0
-    assert torch.equal(sharpened(thin, 0.0), thin)
-    assert sharpened(thin, -1.0)[0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
-    assert float(sharpened(thin, 1.0)[0, 2, 2]) == 28.0
-    assert float(sharpened(thin, 1.0)[1].abs().max()) == 0.0
-    assert torch.equal(sharpened(torch.ones(1, 4, 4), 1.5), torch.ones(1, 4, 4))  # the edges too
+    thin = torch.zeros(1, 2, 5, 5)
+    thin[0, 0, 2, 2] = 16.0
+    kept, softer, sharper = (sharpened(thin, torch.tensor([amount]))[0] for amount in (0.0, -1.0, 1.0))
+    assert torch.equal(kept, thin[0])
+    assert softer[0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert float(sharper[0, 2, 2]) == 28.0
+    assert float(sharper[1].abs().max()) == 0.0
+    assert torch.equal(sharpened(torch.ones(1, 1, 4, 4), torch.tensor([1.5])), torch.ones(1, 1, 4, 4))  # the edges too
 
 
 def test_what_cannot_be_trained_on_is_refused() -> None:

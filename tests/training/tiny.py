@@ -25,6 +25,7 @@ SETTINGS = LoopSettings(
     ema_decay=0.9,
     mixed_precision="no",
     gradient_checkpointing=False,
+    compile=False,
     checkpoint_every=2,
     validate_every=3,
     seed=7,

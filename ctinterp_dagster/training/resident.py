@@ -1,0 +1,104 @@
+"""Training volumes as one tensor of int16 on the device, from which all boxes of a batch are cut at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctinterp_dagster.training.patches import integer
+
+
+@dataclass(frozen=True)
+class ThinVolume:
+    """A training volume.
+
+    Attributes:
+        hu: (z, y, x) int16 HU.
+        spacing_mm: (z, y, x).
+        weight: how often it is drawn, against the others.
+        case: its id.
+        thin_thickness: width at half maximum of its slices, over their distance; they overlap where it is above 1.
+    """
+
+    hu: Tensor
+    spacing_mm: tuple[float, float, float]
+    weight: float = 1.0
+    case: str = ""
+    thin_thickness: float = 1.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of voxels of one volume, in any direction along its axes.
+
+    Attributes:
+        first: index of its first voxel among all volumes' voxels.
+        steps: how far apart the voxels are there along the box's own z, y and x; negative for a mirrored axis.
+        depth: slices.
+    """
+
+    first: int
+    steps: tuple[int, int, int]
+    depth: int
+
+
+def stacked(boxes: Sequence[Box]) -> tuple[Tensor, Tensor, Tensor]:
+    """What `ResidentVolumes.cut` takes."""
+    return (
+        torch.tensor([box.first for box in boxes]),
+        torch.tensor([box.steps for box in boxes]),
+        torch.tensor([box.depth for box in boxes]),
+    )
+
+
+class ResidentVolumes:
+    """Volumes end to end, on every device that boxes are cut on."""
+
+    def __init__(self, volumes: Sequence[ThinVolume]) -> None:
+        self._volumes = [volume.hu for volume in volumes]
+        sizes = torch.tensor([0, *(hu.numel() for hu in self._volumes)])
+        self._starts = sizes.cumsum(0).tolist()
+        self._flat: dict[torch.device, Tensor] = {}
+
+    def random_box(
+        self, index: int, order: Sequence[int], size: tuple[int, int, int], generator: torch.Generator
+    ) -> Box:
+        """A box anywhere in a volume, mirrored along each axis half of the time, a square plane transposed likewise.
+
+        Args:
+            index: of the volume.
+            order: which of the volume's axes is the box's z, y and x.
+            size: of the box, (z, y, x).
+            generator: of all chance.
+        """
+        shape = self._volumes[index].shape
+        strides = (shape[1] * shape[2], shape[2], 1)
+        first, steps = self._starts[index], []
+        for axis, length in zip(order, size, strict=True):
+            mirrored = integer(2, generator)
+            start = integer(shape[axis] - length + 1, generator) + (length - 1 if mirrored else 0)
+            first += start * strides[axis]
+            steps.append(-strides[axis] if mirrored else strides[axis])
+        if size[1] == size[2] and integer(2, generator):
+            steps[1:] = reversed(steps[1:])
+        return Box(first, (steps[0], steps[1], steps[2]), size[0])
+
+    def cut(self, first: Tensor, steps: Tensor, depth: Tensor, size: tuple[int, int, int]) -> Tensor:
+        """The boxes, (b, z, y, x) float32 HU, zero beyond the depth of each; on the device of the arguments.
+
+        Args:
+            first: (b,) int64, of `Box`.
+            steps: (b, 3) int64.
+            depth: (b,) int64.
+            size: (z, y, x) of the largest.
+        """
+        device = first.device
+        if device not in self._flat:
+            self._flat[device] = torch.cat([hu.reshape(-1) for hu in self._volumes]).to(device)
+        z, y, x = (torch.arange(n, device=device) for n in size)
+        inside = z < depth[:, None]
+        along_z = first[:, None] + steps[:, :1] * torch.where(inside, z, 0)
+        plane = (steps[:, 1:2] * y)[:, :, None] + (steps[:, 2:3] * x)[:, None]
+        index = along_z[:, :, None, None] + plane[:, None]
+        return self._flat[device][index].float() * inside[:, :, None, None]
