@@ -157,6 +157,9 @@ def run_loop(
         compiled(objective, asked=settings.compile and gpu),
         _memory_told(settings),
     ):
+        if gpu:
+            objective.to(accelerator.device)
+            _channels_last(objective)
         optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=gpu)
         parallel, optimizer = accelerator.prepare(objective, optimizer)
         state = _State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay))
@@ -240,6 +243,14 @@ def _repeatable(objective: nn.Module, *, gpu: bool) -> Iterator[None]:
             guard.remove()
         torch.use_deterministic_algorithms(mode=before[0])
         torch.backends.cudnn.benchmark = before[1]
+
+
+def _channels_last(objective: nn.Module) -> None:
+    """Keep the weights of convolutions as a GPU multiplies them, or it would reorder them at every step."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in objective.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
+from torch._dynamo import config
 from torch.utils.checkpoint import checkpoint
 
 from ctinterp_dagster.model.autoencoder import ResidualBlock
 from ctinterp_dagster.model.denoiser import Block
 from ctinterp_dagster.model.slice_unet import SliceBlock
 
+SHAPES = 64  # of blocks that are compiled before torch gives up on them
 BLOCKS = (ResidualBlock, Block, SliceBlock)
 
 
@@ -38,11 +40,13 @@ def compiled(network: nn.Module, *, asked: bool) -> Iterator[None]:
 
     Blocks of one shape share what is compiled, so that it takes seconds.
     """
+    limit, config.recompile_limit = config.recompile_limit, SHAPES
     blocks = [module for module in network.modules() if isinstance(module, BLOCKS)] if asked else []
     for block in blocks:
         block.compile(dynamic=False)
     try:
         yield
     finally:
+        config.recompile_limit = limit
         for block in blocks:
             block._compiled_call_impl = None  # noqa: SLF001 (what nn.Module.compile sets; there is no way back)
