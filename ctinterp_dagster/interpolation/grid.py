@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
-from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep, thin_grid
+from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.scan.pairs import LEAST_SHARED
 from ctinterp_dagster.scan.volume import Volume
 

@@ -16,9 +16,9 @@ from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.model.sampler import Sampler
-from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.scan.volume import Volume
 
 RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"

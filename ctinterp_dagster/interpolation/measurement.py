@@ -8,8 +8,8 @@ from torch import Tensor
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.grid import operator_for, thin_volume
 from ctinterp_dagster.interpolation.interpolator import Interpolation
-from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.thickness import judge_thickness
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import Padding, without_padding

@@ -13,7 +13,7 @@ from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoin
 from ctinterp_dagster.interpolation.measurement import measure
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.interpolation.settings import Settings
-from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.scan.io.images import image_of, volume_of
 from ctinterp_dagster.scan.volume import Volume
 

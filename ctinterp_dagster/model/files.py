@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -39,6 +38,8 @@ class ModelFile:
         Raises:
             CheckpointError: it is one of another version.
         """
+        from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (a training needs no pydantic)
+
         try:
             return TypeAdapter(kind).validate_python(self.config)
         except ValidationError as error:

@@ -1,16 +1,18 @@
 """Thick and thin series of one scan: the thin one is the truth that the thick one is restored to."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctinterp_dagster.scan.io.source import Found, Place
+if TYPE_CHECKING:  # the readers of files need libraries that pairs do not
+    from ctinterp_dagster.scan.io.source import Found, Place
 
 LEAST_RATIO = 1.99  # thick over thin slice distance
 LEAST_SHARED = 6  # thick slices within the thin series: metrics leave out one at each end
 
 
-def partners(found: Iterable[Found], *, max_thin_mm: float) -> dict[str, str]:
+def partners(found: Iterable["Found"], *, max_thin_mm: float) -> dict[str, str]:
     """The names of thick series, each with the name of the thin series that is its truth.
 
     Partners share patient, frame of reference, orientation and pixel grid. Of several thin series the one of the same
@@ -31,7 +33,7 @@ def partners(found: Iterable[Found], *, max_thin_mm: float) -> dict[str, str]:
     return chosen
 
 
-def _belong(thick: Place, thin: Place) -> bool:
+def _belong(thick: "Place", thin: "Place") -> bool:
     if (thick.patient, thick.frame_of_reference, thick.size[1:]) != (
         thin.patient, thin.frame_of_reference, thin.size[1:],
     ):  # fmt: skip
