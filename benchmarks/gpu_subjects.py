@@ -1,0 +1,152 @@
+"""Networks with weights that do something, synthetic scans, and training batches, for `benchmarks/gpu.py`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctinterp_dagster.interpolation import RELEASED, Interpolator
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.denoiser import Denoiser
+from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
+from ctinterp_dagster.training.denoiser import DenoisingObjective
+from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
+from ctinterp_dagster.training.loop import Batch, seeded
+from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs, NullSpaceObjective
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
+
+FACTOR = 5
+SPACING_MM = (5.0, 0.7, 0.7)
+
+
+def released() -> NullSpaceDiffusion:
+    """The released model; its configuration is not checked, which needs a library that the machine may lack."""
+    file = read_model(RELEASED)
+    config = dict(file.config)
+    expectation = {k: tuple(v) if isinstance(v, list) else v for k, v in config.pop("expectation").items()}
+    config["channels"] = tuple(config["channels"])
+    model = NullSpaceDiffusion(NullSpaceConfig(expectation=ExpectationConfig(**expectation), **config))
+    file.fill(model)
+    return model.eval()
+
+
+def alive(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Give silent layers small random weights, so that every layer shows in the output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(0.0, 0.05, generator=generator)
+    return network
+
+
+def autoencoder(*, small: bool) -> MaisiAutoencoder:
+    """MAISI's autoencoder with random weights, at its own width or narrow."""
+    torch.manual_seed(0)
+    network = MaisiAutoencoder((16, 16, 32), norm_groups=8) if small else MaisiAutoencoder()
+    alive(network)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def denoiser(*, small: bool) -> Denoiser:
+    """A latent denoiser with random weights."""
+    torch.manual_seed(0)
+    network = Denoiser(4, 4, (8, 16) if small else (32, 64, 128), 1)
+    alive(network)
+    return network.eval()
+
+
+def phantom(size_zyx: tuple[int, int, int], seed: int = 0) -> Tensor:
+    """(z, y, x) float32 HU: a body with organs, bones and air spaces at random places, soft edges and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    z, y, x = (torch.linspace(-1.0, 1.0, n) for n in size_zyx)
+    hu = torch.full(size_zyx, -1000.0)
+
+    def paint(centre: Tensor, radii: Tensor, value: float) -> None:
+        squares = [((axis - c) / r).square() for axis, c, r in zip((z, y, x), centre, radii, strict=True)]
+        distance = (squares[0][:, None, None] + squares[1][:, None] + squares[2]).sqrt()
+        inside = torch.sigmoid(40.0 * (1.0 - distance))
+        hu.add_(inside * (value - hu))
+
+    paint(torch.zeros(3), torch.tensor([3.0, 0.85, 0.9]), -90.0)
+    paint(torch.zeros(3), torch.tensor([3.0, 0.75, 0.8]), 40.0)
+    for value in (-850.0, -850.0, 60.0, 110.0, 300.0, 700.0, 250.0, -950.0, 150.0, 400.0):
+        centre, radii = torch.rand(2, 3, generator=generator)
+        paint(1.2 * centre - 0.6, 0.05 + 0.3 * radii, value)
+    return hu + 10.0 * torch.randn(size_zyx, generator=generator)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A thin truth (z, y, x) HU, what a scanner with 5 times thicker slices saw of it, and the operator between."""
+
+    truth: Tensor
+    thick: Tensor
+    operator: ThickeningOperator
+
+
+def scan(size_zyx: tuple[int, int, int]) -> Scan:
+    """A phantom of so many thick slices and pixels."""
+    truth = phantom((size_zyx[0] * FACTOR, *size_zyx[1:]))
+    operator = ThickeningOperator.from_factor(len(truth), FACTOR)
+    return Scan(truth, operator.forward(truth), operator)
+
+
+def interpolator(device: torch.device) -> Interpolator:
+    """The released model on a device."""
+    return Interpolator(released(), device.type)
+
+
+def volumes(size_zyx: tuple[int, int, int], count: int) -> list[ThinVolume]:
+    """Training volumes."""
+    spacing_mm = (1.0, 0.8, 0.8)
+    return [ThinVolume(phantom(size_zyx, seed).short(), spacing_mm, case=f"phantom-{seed}") for seed in range(count)]
+
+
+def slabs(zyx: tuple[int, int, int], batch_size: int) -> ThickSlabs:
+    """Training slabs of so many thick slices and pixels."""
+    thin = (zyx[0] * FACTOR + 8, zyx[1] + 16, zyx[2] + 16)
+    return ThickSlabs(volumes(thin, 2), SlabSettings(zyx, vary=True, noise_hu=10.0), batch_size)
+
+
+def trainings(*, small: bool) -> dict[str, Callable[[], tuple[nn.Module, Batch]]]:
+    """Every objective with a batch on the CPU, made when called."""
+    side, batch = (16, 1) if small else (64, 2)
+    depth = 4 if small else 8
+
+    def expectation() -> tuple[nn.Module, Batch]:
+        return ExpectationObjective(released().expectation), slabs((depth, side, side), batch).draw(seeded(0, 0))
+
+    def nullspace() -> tuple[nn.Module, Batch]:
+        noisy = NoisySlabs(slabs((depth, side, side), batch), 4)
+        return NullSpaceObjective(released()), noisy.draw(seeded(0, 0))
+
+    def reconstruction() -> tuple[nn.Module, Batch]:
+        crops = VolumeCrops(volumes((2 * side,) * 3, 1), (side,) * 3, batch, 4)
+        network = autoencoder(small=small).requires_grad_(requires_grad=True)
+        return ReconstructionObjective(network, 1e-7), crops.draw(seeded(0, 0))
+
+    def denoising() -> tuple[nn.Module, Batch]:
+        generator = torch.Generator().manual_seed(0)
+        condition, rest = torch.randn(2, 4, side, side, side, generator=generator)
+        pairs = [LatentPair(condition, 0.5 * condition + 0.5 * rest)]
+        patches = LatentPatches(pairs, PatchSettings((side // 2,) * 3, (1, 2), 0.25), batch)
+        return DenoisingObjective(denoiser(small=small), "v"), patches.draw(seeded(0, 0))
+
+    return {
+        "expectation": expectation,
+        "nullspace": nullspace,
+        "reconstruction": reconstruction,
+        "denoising": denoising,
+    }
+
+
+def smooth(size_zyx: tuple[int, int, int]) -> Tensor:
+    """(1, 1, z, y, x) in unit range, quickly made at any size."""
+    coarse = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    return functional.interpolate(coarse, size=size_zyx, mode="trilinear")
