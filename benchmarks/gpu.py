@@ -37,12 +37,17 @@ SECTIONS: dict[str, Callable[[Context], None]] = {
 @click.option("--seconds", default=60.0, show_default=True, help="budget of a section")
 def main(out: Path, only: str, seconds: float, *, small: bool) -> None:
     """Run the sections."""
+    names = only.split(",")
+    if unknown := set(names) - SECTIONS.keys():
+        raise click.BadParameter(
+            f"unknown {', '.join(sorted(unknown))}: expected {', '.join(SECTIONS)}", param_hint="--only"
+        )
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() and not small else "cpu")
     context = Context(device, small, out, seconds)
     print(" ".join(f"{key}={value}" for key, value in machine(device).items()), flush=True)
-    for name in only.split(","):
+    for name in names:
         context.run_section(name, SECTIONS[name])
     failed = [f"{row['section']}/{row['part']}" for row in context.rows if "failed" in row]
     skipped = sum("skipped" in row for row in context.rows)

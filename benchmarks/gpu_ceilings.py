@@ -6,7 +6,6 @@ All in bf16. TFLOP/s count two operations a multiplication; backward counts twic
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.gpu_context import GIB, Context, Numbers
@@ -21,12 +20,11 @@ def ceilings(context: Context) -> None:
     a = torch.randn(n, n, device=context.device, dtype=torch.bfloat16)
     context.part("matmul", lambda: rate(context, lambda: a @ a, 2.0 * n**3))
     numbers = (1 << 20) if context.small else (1 << 31)
-    source = torch.empty(numbers, device=context.device, dtype=torch.int8)
-    target = torch.empty_like(source)
-    context.part("copy", lambda: bandwidth(context, source, target))
-    del source, target
+    context.part("copy", lambda: bandwidth(context, numbers))
     batch, width, size = (1, 16, 8) if context.small else (8, 256, 64)
-    context.part("conv3d at best", lambda: convolution(context, (batch, width, size, size, size), 3, True, False))
+    context.part(
+        "conv3d at best", lambda: convolution(context, (batch, width, size, size, size), 3, last=True, searched=False)
+    )
     slab = (1, 4, 8, 8) if context.small else (32, 8, 64, 64)
     for searched in (False, True):
         for channels in WIDTHS[:2] if context.small else WIDTHS:
@@ -37,7 +35,7 @@ def ceilings(context: Context) -> None:
                     context.part(
                         f"{name}{' searched' if searched else ''}",
                         lambda shape=shape, axes=axes, last=last, searched=searched: convolution(
-                            context, shape, axes, last, searched
+                            context, shape, axes, last=last, searched=searched
                         ),
                     )
 
@@ -47,12 +45,14 @@ def rate(context: Context, run: Callable[[], object], operations: float) -> Numb
     return {"tflops": operations / seconds(context, run) / 1e12}
 
 
-def bandwidth(context: Context, source: Tensor, target: Tensor) -> Numbers:
-    """GiB that are read and written a second."""
+def bandwidth(context: Context, numbers: int) -> Numbers:
+    """GiB that are read and written a second, where so many bytes are copied on the device."""
+    source = torch.zeros(numbers, device=context.device, dtype=torch.int8)
+    target = torch.empty_like(source)
     return {"gib_per_s": 2 * source.nbytes / GIB / seconds(context, lambda: target.copy_(source))}
 
 
-def convolution(context: Context, shape: tuple[int, ...], axes: int, last: bool, searched: bool) -> Numbers:  # noqa: FBT001
+def convolution(context: Context, shape: tuple[int, ...], axes: int, *, last: bool, searched: bool) -> Numbers:
     """A convolution of width 3 between as many channels, forward, and forward and backward.
 
     Args:

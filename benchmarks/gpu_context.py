@@ -147,7 +147,7 @@ def float32(*, tf32: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
-def shortly(value: float | str | bool) -> str:
+def shortly(value: object) -> str:
     """A number with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -35,14 +35,16 @@ def inference(context: Context) -> None:
     for memory_gib in (0.05, 1.0) if context.small else (40.0, 3.0):
         for name, settings, tf32 in (("bf16", bf16, True), ("tf32", plain, True), ("float32", plain, False)):
             run = restore(replace(settings, memory_gib=memory_gib))
-            context.part(f"restore {name} memory_gib={memory_gib:g}", lambda run=run, tf32=tf32: timed(context, run, tf32))
+            context.part(
+                f"restore {name} memory_gib={memory_gib:g}", lambda run=run, tf32=tf32: timed(context, run, tf32=tf32)
+            )
     context.part("restore bf16, where the time goes", lambda: where(context, restore(replace(bf16, memory_gib=40.0))))
     samples = replace(bf16, samples=1 if context.small else 2, steps=2 if context.small else 8, memory_gib=40.0)
     context.part(f"{samples.samples} samples of {samples.steps} steps bf16", lambda: once(context, restore(samples)))
     maisi(context)
 
 
-def timed(context: Context, run: Callable[[], object], tf32: bool) -> Numbers:  # noqa: FBT001 (a row's precision)
+def timed(context: Context, run: Callable[[], object], *, tf32: bool) -> Numbers:
     """Warm up, then time."""
     with float32(tf32=tf32):
         run()
@@ -75,10 +77,12 @@ def maisi(context: Context) -> None:
     volume = smooth(size).to(context.device)
     latent = torch.randn(1, 4, *(n // 4 for n in size), generator=torch.Generator().manual_seed(0)).to(context.device)
     given: dict[str, tuple[Tensor, Callable[[Tensor, float], object]]] = {
-        "encode": (volume, lambda x, memory_gib: network.encode(x, memory_gib)),
+        "encode": (volume, network.encode),
         "decode": (latent, lambda z, memory_gib: network.decode(z, memory_gib=memory_gib)),
     }
-    total = torch.cuda.get_device_properties(context.device).total_memory / GIB if context.device.type == "cuda" else 1e9
+    total = (
+        torch.cuda.get_device_properties(context.device).total_memory / GIB if context.device.type == "cuda" else 1e9
+    )
     for dtype in (torch.bfloat16, torch.float32):
         for name, (x, call) in given.items():
             part = x[:, :, : 4 if name == "decode" else 16]
@@ -89,7 +93,9 @@ def maisi(context: Context) -> None:
                     continue
                 context.part(
                     f"MAISI {name} {str(dtype).removeprefix('torch.')} memory_gib={memory_gib:g}",
-                    lambda x=x, call=call, memory_gib=memory_gib, dtype=dtype: bounded(context, call, x, memory_gib, dtype),
+                    lambda x=x, call=call, memory_gib=memory_gib, dtype=dtype: bounded(
+                        context, call, x, memory_gib, dtype
+                    ),
                 )
 
 

@@ -84,15 +84,15 @@ def networks(*, small: bool) -> dict[str, Forward]:
 
 def autoencoders(*, small: bool) -> dict[str, Forward]:
     """MAISI's autoencoder, whole and in slabs."""
-    n = 16 if small else 64
-    z = noise(1, 4, n // 4, n // 4, n // 4)
+    size = (32, 16, 16) if small else (96, 64, 64)
+    z = noise(1, 4, *(n // 4 for n in size))
 
     def memory_gib(network: MaisiAutoencoder) -> float:
-        return 0.5 * max(network.predicted_peaks_gib((n, n, n), math.inf))
+        return 0.5 * max(network.predicted_peaks_gib(size, math.inf))
 
     def encoded(device: torch.device, *, slabs: bool) -> Tensor:
         network = autoencoder(small=small).to(device)
-        posterior = network.encode(smooth((n, n, n)).to(device), memory_gib(network) if slabs else None)
+        posterior = network.encode(smooth(size).to(device), memory_gib(network) if slabs else None)
         return torch.cat(posterior, dim=1)
 
     def decoded(device: torch.device, *, slabs: bool) -> Tensor:

@@ -127,7 +127,8 @@ def trainings(*, small: bool) -> dict[str, Callable[[], tuple[nn.Module, Batch]]
         return NullSpaceObjective(released()), noisy.draw(seeded(0, 0))
 
     def reconstruction() -> tuple[nn.Module, Batch]:
-        crops = VolumeCrops(volumes((2 * side,) * 3, 1), (side,) * 3, batch, 4)
+        crop = side if small else side // 2
+        crops = VolumeCrops(volumes((2 * crop,) * 3, 1), (crop,) * 3, batch, 4)
         network = autoencoder(small=small).requires_grad_(requires_grad=True)
         return ReconstructionObjective(network, 1e-7), crops.draw(seeded(0, 0))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from benchmarks.gpu_subjects import slabs
@@ -64,6 +65,8 @@ def main(folder: Path, device: str, die_at: int, *, small: bool, loose: bool) ->
     run_loop(objective, batches, settings(device, small=small), checkpoint=folder / "resume.pt", on_step=on_step)
     whole = {name: t.full_tensor() if hasattr(t, "full_tensor") else t for name, t in network.state_dict().items()}
     torch.save({name: t.cpu() for name, t in whole.items()}, folder / "weights.pt")
+    state = AcceleratorState()
+    (folder / "how.txt").write_text(f"{state.distributed_type.value}, {state.backend}", encoding="utf-8")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
