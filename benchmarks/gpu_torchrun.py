@@ -1,8 +1,8 @@
 """Section `torchrun`: a training under a launcher (NCCL, on a CPU gloo), killed in the middle, resumed.
 
 Each kind of training runs once undisturbed, and once with `kill -9` and a resume from the checkpoint; the numbers say
-how far the weights are apart. `strict` takes deterministic algorithms, as trainings do; `loose` any; `fsdp` is strict and
-sharded over one process by Accelerate's FSDP 2.
+how far the weights are apart. `strict` takes deterministic algorithms, as trainings do; `loose` any; `fsdp` is strict,
+and sharded over one process by Accelerate's FSDP 2.
 """
 
 import os

@@ -101,7 +101,10 @@ class LocalConv(nn.Conv3d):
     def _convolve(self, x: Tensor, padding: list[int]) -> Tensor:
         if self._has_onednn(x):
             return torch.mkldnn_convolution(x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups)
-        return functional.conv3d(x, self.weight, self.bias, self.stride, padding)
+        result = functional.conv3d(x, self.weight, self.bias, self.stride, padding)
+        # Tensor cores want channels last; the group norms of a training would turn it back.
+        channels_last = x.is_cuda and not torch.is_grad_enabled()
+        return result.contiguous(memory_format=torch.channels_last_3d) if channels_last else result
 
     def _has_onednn(self, x: Tensor) -> bool:
         """Whether to call oneDNN by name: torch leaves it aside for small inputs, where it is 4-15 times faster.

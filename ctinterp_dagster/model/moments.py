@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 PART = 1 << 18  # numbers that are worked on together where a tensor does not fit in the cache: 1 MiB
+GPU_PARTS = 32  # of them together on a GPU: enough to fill it, and little beside a slab
 
 
 def in_parts(x: Tensor) -> Iterator[Tensor]:
-    """Views of a tensor, parts of z and y that stay in a CPU's cache; the whole on a GPU."""
+    """Views of a tensor, parts of z and y: on a CPU such that they stay in its cache."""
     batch, channels, depth, height, width = x.shape
-    lines = PART // (batch * channels * width) if x.device.type == "cpu" else depth * height
+    lines = PART * (1 if x.device.type == "cpu" else GPU_PARTS) // (batch * channels * width)
     deep, high = max(1, lines // height), min(height, max(1, lines))
     for z, y in product(range(0, depth, deep), range(0, height, high)):
         yield x[:, :, z : z + deep, y : y + high]

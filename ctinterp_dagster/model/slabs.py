@@ -27,6 +27,7 @@ from ctinterp_dagster.model.moments import PART, group_moments, in_parts
 
 GIB = 1 << 30
 RESERVE = 96 << 20
+LARGEST_SLAB = 8 << 30  # of numbers in float32: GPU kernels count them in 31 bits, and thicker slabs gain nothing
 Shape = tuple[int, int, int, int, int]
 
 
@@ -124,6 +125,7 @@ class Budget:
             ParamsError: not even one row fits.
         """
         room = self.memory_gib * GIB - self.stored_bytes() - self.reserve_bytes
+        room = min(room, max(LARGEST_SLAB, target.slab_bytes(SlabPlan(1, target.depth))))
         thin, thick = 0, target.depth
         while thin < thick:
             middle = (thin + thick + 1) // 2
