@@ -12,13 +12,15 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
 from ctinterp_dagster.training.denoiser import DenoisingObjective
 from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
-from ctinterp_dagster.training.loop import Batch, seeded
+from ctinterp_dagster.training.loop import Batch, Batches, seeded
 from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs, NullSpaceObjective
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, ThinVolume
+from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 FACTOR = 5
 SPACING_MM = (5.0, 0.7, 0.7)
@@ -43,6 +45,16 @@ def alive(network: nn.Module, seed: int = 0) -> nn.Module:
             if not parameter.any():
                 parameter.normal_(0.0, 0.05, generator=generator)
     return network
+
+
+def nullspace(*, small: bool) -> NullSpaceDiffusion:
+    """A null-space model as trainings make it, with random weights."""
+    torch.manual_seed(0)
+    widths = (8, 16) if small else (64, 128, 192)
+    expectation = ExpectationConfig(FEATURES, MODES, widths, 1, widths[:1] * len(widths), TOLD, mirror=False)
+    model = NullSpaceDiffusion(NullSpaceConfig(expectation, widths, 1, "x0"))
+    alive(model)
+    return model
 
 
 def autoencoder(*, small: bool) -> MaisiAutoencoder:
@@ -114,34 +126,39 @@ def slabs(zyx: tuple[int, int, int], batch_size: int) -> ThickSlabs:
     return ThickSlabs(volumes(thin, 2), SlabSettings(zyx, vary=True, noise_hu=10.0), batch_size)
 
 
+def drawn(batches: Batches) -> Batch:
+    """The first batch."""
+    return batches.batch(batches.plan(seeded(0, 0)))
+
+
 def trainings(*, small: bool) -> dict[str, Callable[[], tuple[nn.Module, Batch]]]:
     """Every objective with a batch on the CPU, made when called."""
     side, batch = (16, 1) if small else (64, 2)
     depth = 4 if small else 8
 
     def expectation() -> tuple[nn.Module, Batch]:
-        return ExpectationObjective(released().expectation), slabs((depth, side, side), batch).draw(seeded(0, 0))
+        return ExpectationObjective(nullspace(small=small).expectation), drawn(slabs((depth, side, side), batch))
 
-    def nullspace() -> tuple[nn.Module, Batch]:
-        noisy = NoisySlabs(slabs((depth, side, side), batch), 4)
-        return NullSpaceObjective(released()), noisy.draw(seeded(0, 0))
+    def diffusion() -> tuple[nn.Module, Batch]:
+        noisy = NoisySlabs(slabs((depth, side, side), batch), MODES)
+        return NullSpaceObjective(nullspace(small=small)), drawn(noisy)
 
     def reconstruction() -> tuple[nn.Module, Batch]:
         crop = side if small else side // 2
         crops = VolumeCrops(volumes((2 * crop,) * 3, 1), (crop,) * 3, batch, 4)
         network = autoencoder(small=small).requires_grad_(requires_grad=True)
-        return ReconstructionObjective(network, 1e-7), crops.draw(seeded(0, 0))
+        return ReconstructionObjective(network, 1e-7), drawn(crops)
 
     def denoising() -> tuple[nn.Module, Batch]:
         generator = torch.Generator().manual_seed(0)
         condition, rest = torch.randn(2, 4, side, side, side, generator=generator)
         pairs = [LatentPair(condition, 0.5 * condition + 0.5 * rest)]
         patches = LatentPatches(pairs, PatchSettings((side // 2,) * 3, (1, 2), 0.25), batch)
-        return DenoisingObjective(denoiser(small=small), "v"), patches.draw(seeded(0, 0))
+        return DenoisingObjective(denoiser(small=small), "v"), drawn(patches)
 
     return {
         "expectation": expectation,
-        "nullspace": nullspace,
+        "nullspace": diffusion,
         "reconstruction": reconstruction,
         "denoising": denoising,
     }

@@ -1,8 +1,8 @@
 """Section `torchrun`: a training under a launcher (NCCL, on a CPU gloo), killed in the middle, resumed.
 
 Each kind of training runs once undisturbed, and once with `kill -9` and a resume from the checkpoint; the numbers say
-how far the weights are apart. `strict` takes deterministic algorithms, as trainings do; `loose` any; `fsdp` is strict,
-and sharded over one process by Accelerate's FSDP 2.
+how far the weights are apart. `loose` takes the fastest algorithms, as trainings do; `strict` deterministic ones;
+`fsdp` is strict, and sharded over one process by Accelerate's FSDP 2.
 """
 
 import os
@@ -28,9 +28,9 @@ FSDP = {
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
 KINDS: dict[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
-    "strict": ((), REPEATABLE),
-    "loose": (("--loose",), {}),
-    "fsdp": ((), REPEATABLE | FSDP),
+    "strict": (("--strict",), REPEATABLE),
+    "loose": ((), {}),
+    "fsdp": (("--strict",), REPEATABLE | FSDP),
 }
 
 
