@@ -40,7 +40,7 @@ from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs
 from ctinterp_dagster.training.resident import ThinVolume
 from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
-WARM = 5  # steps before the pace is taken: compiling, and the fastest kernels looked for
+WARM = 50  # steps before the pace is taken: compiling, and the fastest kernels looked for
 PILOT = 125
 SETTINGS = LoopSettings(
     steps=PILOT,
