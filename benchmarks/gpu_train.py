@@ -18,7 +18,6 @@ from pathlib import Path
 
 import click
 import torch
-from ctinterp_dagster.training.kit import read_kit
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +34,7 @@ from ctinterp_dagster.model.nullspace import (
 from ctinterp_dagster.model.weights import save_weights
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
+from ctinterp_dagster.training.kit import read_kit
 from ctinterp_dagster.training.loop import Batch, Batches, LoopSettings, StepRecord, run_loop, seeded
 from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs, NullSpaceObjective
 from ctinterp_dagster.training.resident import ThinVolume
