@@ -144,10 +144,13 @@ def _read(folder: Path, row: Packed) -> ThinVolume:
     path = folder / f"{row.case}.npz"
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != row.file_sha256:
         raise MissingInputError(f"{path} is missing or damaged: copy the kit again")
-    with np.load(path) as arrays:
-        voxels = unpack(dict(arrays))
+    try:
+        with np.load(path) as arrays:
+            voxels = unpack(dict(arrays))
+    except (KeyError, ValueError, IndexError) as error:
+        raise MissingInputError(f"{path} was packed by another version ({error}): make the kit again") from error
     if _hash(voxels) != row.voxels_sha256:
-        raise MissingInputError(f"{path} does not give the voxels that were packed: was the kit made by this version?")
+        raise MissingInputError(f"{path} does not give the voxels that were packed: make the kit again")
     z, y, x = row.spacing_mm
     return ThinVolume(torch.from_numpy(voxels), (z, y, x), row.weight, row.case, row.thin_thickness)
 

@@ -10,7 +10,7 @@ Sources: Lamport 1974, Communications of the ACM 17(2) (hyperplanes); Wu and Mem
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,20 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-NEAR = (
-    *((0, 0, -1), (0, 0, -2), (0, -1, -2), (0, -1, -1), (0, -1, 0), (0, -1, 1)),
-    *((-1, y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)),
+RADIUS = 3  # voxels, of the neighbourhood and of the padding
+NEIGHBOURS = sorted(
+    (
+        zyx
+        for zyx in product(range(-RADIUS, RADIUS + 1), repeat=3)
+        if np.dot(zyx, (4, 2, 1)) < 0 and np.dot(zyx, zyx) + zyx[0] ** 2 <= 10
+    ),
+    key=lambda zyx: (np.dot(zyx, zyx), zyx),
 )
-NEIGHBOURS = (*NEAR, (0, -2, -1), (0, -2, 0), (0, -2, 1), (-2, 0, 0))  # (z, y, x), on hyperplanes before the voxel's
-BEFORE, AFTER = 2, 1  # voxels of padding
+"""Offsets (z, y, x) of voxels on hyperplanes before the voxel's: an ellipsoid, the nearest first."""
+NEAREST = 13  # of them touch the voxel
 UNIT = 1 << 16  # of the weights
-CLASSES = 12  # of voxels by the range of their neighbours; each has its own weights
-CONTEXTS = 16  # of voxels by the neighbours' distances from the prediction; each has its own frequencies
+CLASSES = 24  # of voxels by the range of their neighbours; each has its own weights
+CONTEXTS = 24  # of voxels by the neighbours' distances from the prediction; each has its own frequencies
 ESCAPE = 511  # the symbol of larger residuals, whose excess is stored beside the stream
 TOTAL = 1 << 15  # sum of the frequencies of a context
 LOW = 1 << 16  # the smallest state of a lane; a smaller one takes in a word of 16 bits
@@ -54,11 +59,11 @@ class Grid:
     @classmethod
     def of(cls, shape: tuple[int, ...], fill: int) -> "Grid":
         """The grid of a (z, y, x) volume in which every voxel is `fill`."""
-        padded = [n + BEFORE + AFTER for n in shape]
+        padded = [n + 2 * RADIUS for n in shape]
         steps = np.array([padded[1] * padded[2], padded[2], 1])
         zyx = np.ogrid[tuple(slice(n) for n in shape)]
         plane = (4 * zyx[0] + 2 * zyx[1] + zyx[2]).ravel()
-        place = sum((axis + BEFORE) * step for axis, step in zip(zyx, steps, strict=True)).ravel()
+        place = sum((axis + RADIUS) * step for axis, step in zip(zyx, steps, strict=True)).ravel()
         return cls(
             np.full(np.prod(padded), fill, np.int32),
             place[np.argsort(plane.astype(np.min_scalar_type(plane[-1])), kind="stable")],
@@ -74,8 +79,8 @@ class Grid:
 
     def volume(self, shape: tuple[int, ...]) -> Array:
         """A view of the (z, y, x) voxels without the padding."""
-        padded = self.flat.reshape([n + BEFORE + AFTER for n in shape])
-        return padded[tuple(slice(BEFORE, -AFTER) for _ in shape)]
+        padded = self.flat.reshape([n + 2 * RADIUS for n in shape])
+        return padded[tuple(slice(RADIUS, -RADIUS) for _ in shape)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Predictor:
         weights = self.weights.T[:, np.searchsorted(self.classes, spread(near))]
         expected = (np.einsum("nv,nv->v", weights, near) + UNIT // 2) // UNIT
         expected = expected.clip(-(1 << 15), (1 << 15) - 1)
-        return expected, np.abs(near[: len(NEAR)] - expected).sum(0)
+        return expected, np.abs(near[:NEAREST] - expected).sum(0)
 
     def context(self, distance: Array) -> Array:
         """The context of voxels by that sum."""
@@ -117,7 +122,7 @@ class Predictor:
 
 def spread(near: Array) -> Array:
     """The range of the nearest neighbours; near is (neighbour, voxel)."""
-    nearest = near[: len(NEAR)]
+    nearest = near[:NEAREST]
     return nearest.max(0) - nearest.min(0)
 
 

@@ -1,9 +1,11 @@
+import hashlib
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +90,18 @@ def test_voxels_that_are_not_those_that_were_packed_are_refused(tmp_path: Path) 
     table["volumes"][0]["voxels_sha256"] = 64 * "0"
     (tmp_path / "kit.json").write_text(json.dumps(table))
     with pytest.raises(MissingInputError, match=r"a\.npz does not give the voxels that were packed"):
+        read_kit(tmp_path)
+
+
+def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_kit(tmp_path, [volume("a", 5, 9)], [], mib=1)
+    with np.load(tmp_path / "a.npz") as arrays:
+        older = {**arrays, "weights": arrays["weights"][:, :19]}
+    np.savez_compressed(tmp_path / "a.npz", **older)
+    table = json.loads((tmp_path / "kit.json").read_text())
+    table["volumes"][0]["file_sha256"] = hashlib.sha256((tmp_path / "a.npz").read_bytes()).hexdigest()
+    (tmp_path / "kit.json").write_text(json.dumps(table))
+    with pytest.raises(MissingInputError, match=r"a\.npz was packed by another version"):
         read_kit(tmp_path)
 
 
