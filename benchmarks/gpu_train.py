@@ -1,9 +1,10 @@
 """Trainings for as many seconds as a borrowed GPU is there: the weights of every minute, and the curve.
 
-    python -m benchmarks.gpu_train expectation KIT OUT --seconds 300
-    python -m benchmarks.gpu_train denoiser KIT OUT --seconds 60       # around OUT/expectation.safetensors
-    python -m benchmarks.gpu_train autoencoder KIT OUT --seconds 120
-    python -m benchmarks.gpu_train expectation KIT OUT --pace 100      # 100 steps, to see how fast it is
+    python -m benchmarks.gpu_train KIT OUT expectation:300 denoiser:60   # each for so many seconds, one after the other
+    python -m benchmarks.gpu_train KIT OUT autoencoder:120
+    python -m benchmarks.gpu_train KIT OUT expectation --pace 100        # 100 steps, to see how fast it is
+
+A denoiser is trained around OUT/expectation.safetensors.
 
 KIT is a folder that `benchmarks.kit` wrote. The number of steps follows from the pace of the first ones, so that the
 learning rate ends at 0 when the seconds do.
@@ -208,7 +209,7 @@ def timed(training: Training, name: str, out: Path, seconds: float) -> list[Step
             ema = Ema(training.objective, 0.0)
             ema.load_state_dict(state["ema"])
             with ema.swapped_in(training.objective):
-                training.save(out / f"{name}.safetensors")
+                training.save(out / f"{name}-{record.step}.safetensors")
             write_curve(out / f"{name}.csv", history)
 
     settings = replace(training.settings, steps=steps, checkpoint_every=every, validate_every=max(1, steps // 12))
@@ -237,20 +238,18 @@ def write_curve(path: Path, history: Sequence[StepRecord]) -> None:
 
 
 @click.command
-@click.argument("name", type=click.Choice(list(TRAININGS)))
 @click.argument("kit", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--seconds", default=60.0, help="of training, its start included")
+@click.argument("names", nargs=-1, required=True, metavar="NAME[:SECONDS]...")
 @click.option("--pace", "pace_steps", default=0, help="only take the pace of so many steps")
 @click.option("--batch", default=SETTINGS.batch_size, show_default=True, help="slabs or crops a step")
 @click.option("--rate", default=SETTINGS.learning_rate, show_default=True, help="peak of the learning rate")
 @click.option("--channels", default="", help="widths, by commas; an autoencoder's end with its latent channels")
-@click.option("--compile/--no-compile", "compiles", default=True, show_default=True)
-def main(  # noqa: PLR0913 (one option each)
-    name: str,
+@click.option("--compile/--no-compile", "compiles", default=False, show_default=True)
+def main(
     kit: Path,
     out: Path,
-    seconds: float,
+    names: Sequence[str],
     pace_steps: int,
     batch: int,
     rate: float,
@@ -261,23 +260,24 @@ def main(  # noqa: PLR0913 (one option each)
     """Train, or take the pace."""
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(SETTINGS.seed)
     train, val = read_kit(kit)
     settings = replace(SETTINGS, batch_size=batch, learning_rate=rate, compile=compiles)
     widths = [int(width) for width in channels.split(",")] if channels else []
-    training = TRAININGS[name](train, val, out, settings, widths)
-    print(f"{name}: {len(train)} + {len(val)} volumes read, {time.perf_counter() - start:.1f} s", flush=True)
-    if not pace_steps:
-        timed(training, name, out, seconds - (time.perf_counter() - start))
-        return
-    pace, peak_gib = paced(training, pace_steps)
-    tflop = step_tflop(training)
-    print(
-        f"{name} channels={channels or 'default'} batch={batch} compile={compiles}: {pace:.2f} steps/s, "
-        f"{pace * batch:.1f} samples/s, {pace * tflop:.1f} TFLOP/s, {peak_gib:.1f} GiB, "
-        f"{time.perf_counter() - start:.0f} s in all",
-        flush=True,
-    )
+    print(f"{len(train)} + {len(val)} volumes read, {time.perf_counter() - start:.1f} s", flush=True)
+    for name, _, seconds in (each.partition(":") for each in names):
+        start = time.perf_counter()
+        torch.manual_seed(SETTINGS.seed)
+        training = TRAININGS[name](train, val, out, settings, widths)
+        if not pace_steps:
+            timed(training, name, out, float(seconds) - (time.perf_counter() - start))
+            continue
+        pace, peak_gib = paced(training, pace_steps)
+        print(
+            f"{name} channels={channels or 'default'} batch={batch} compile={compiles}: {pace:.2f} steps/s, "
+            f"{pace * batch:.1f} samples/s, {pace * step_tflop(training):.1f} TFLOP/s, {peak_gib:.1f} GiB, "
+            f"{time.perf_counter() - start:.0f} s in all",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

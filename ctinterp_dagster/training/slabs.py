@@ -22,10 +22,10 @@ from ctinterp_dagster.training.loop import Batch, Plan, seeded
 from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
 from ctinterp_dagster.training.resident import Box, ResidentVolumes, ThinVolume, stacked
 
-FACTORS = (5, 5, 5, 5, 5, 2, 3, 3, 4, 4, 6, 7, 8, 9, 10)  # each equally likely: factor 5 is the headline
+FACTORS = (*7 * (5,), 2, 3, 3, 4, 4, 6, 7, 8, 9, 10)  # each equally likely: factor 5 is the headline
 PROFILES: tuple[str | float, ...] = (*4 * ("box",), *2 * ("gaussian",), *2 * ("triangle",), 0.2, 0.5)
 """Each equally likely; a number is a trapezoid, by the length of its ramps over its width at half maximum."""
-WIDTHS = (1.0, 1.0, 1.0, 1.0, 1.0, 0.65, 0.8, 0.9, 1.1, 1.2, 1.35, 1.5, 2.0)  # slice thickness over slice distance
+WIDTHS = (*6 * (1.0,), 0.65, 0.8, 0.9, 0.9, 1.1, 1.2, 1.5, 2.0)  # slice thickness over slice distance
 ISOTROPIC = 1.5  # largest spacing over the smallest at which a volume is also cut along y or x
 SHARPNESS = (-0.7, 1.5)  # unsharp masking: a softer and a sharper reconstruction kernel
 MAGNIFICATION = 1.5  # a scan is told to be up to this much larger or smaller than it is
@@ -246,11 +246,11 @@ class ThickSlabs:
         )
 
     def _noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-        """Noise that is white along z and, in the plane, white or of a softer kernel."""
+        """Noise that is white along z and, in the plane, white or of a softer kernel; little of it is more likely."""
         noise = torch.randn(shape, generator=generator)
         if integer(2, generator):
             noise = 1.6 * functional.avg_pool2d(noise[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
-        return noise * uniform(0.0, self.slab.noise_hu, generator)
+        return noise * self.slab.noise_hu * uniform(0.0, 1.0, generator) ** 2
 
 
 def _padded(slabs: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
