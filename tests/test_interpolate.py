@@ -10,7 +10,8 @@ from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoi
 from ctinterp_dagster.interpolation.interpolator import Model
 from ctinterp_dagster.interpolation.latent import gather_evidence
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
+from ctinterp_dagster.model.device import pick_device, why_no_gpu
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -188,5 +189,37 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_so() -> None:
     if torch.cuda.is_available():
         assert pick_device("cuda").type == "cuda"
         return
-    with pytest.raises(ParamsError, match="device cuda is not there: use cpu or auto"):
+    with pytest.raises(ParamsError, match=r"device cuda is not there: .*; .*, or use device cpu"):
         pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("Found no NVIDIA driver on your system. Please check", "no NVIDIA driver; install it"),
+        ("The NVIDIA driver on your system is too old (found version 11040)", "too old for CUDA 13.0; update it"),
+        ("No CUDA GPUs are available", "No CUDA GPUs are available; look at nvidia-smi"),
+    ],
+)
+def test_why_there_is_no_gpu(told: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError(told)
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    assert said in why_no_gpu()
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "was built without CUDA; install its build for CUDA" in why_no_gpu()
+
+
+def test_a_gpu_with_too_little_memory_is_an_error_that_names_memory_gib(
+    thick: Volume, any_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB. Of that\nmore")
+
+    for restorer in ("NullSpaceRestorer", "LatentRestorer"):
+        monkeypatch.setattr(f"ctinterp_dagster.interpolation.interpolator.{restorer}", full)
+    operator = operator_for(thick.depth, thick.spacing_mm[0], thick.spacing_mm[0], 1.0, "box")
+    with pytest.raises(ParamsError, match=r"lower memory_gib, which is 3, .*\(Tried to allocate 9 GiB. GPU 0 has 8"):
+        Interpolator(any_model, "cpu").restore(torch.from_numpy(thick.hu), operator, thick.spacing_mm, Settings())

@@ -7,7 +7,7 @@ import click
 import torch
 
 from ctinterp_dagster.interpolation import RELEASED, load_checkpoint
-from ctinterp_dagster.model.latent_diffusion import pick_device
+from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.records import file_hash
 
 PACKAGES = ("ctinterp", "torch", "numpy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc", "dagster")

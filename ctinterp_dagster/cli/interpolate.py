@@ -26,7 +26,7 @@ from ctinterp_dagster.interpolation import (
     measure,
     refuse_doubtful,
 )
-from ctinterp_dagster.model.latent_diffusion import pick_device
+from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.records import file_hash, write_json

@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.errors import CheckpointError
+from ctinterp_dagster.errors import CheckpointError, ParamsError
 from ctinterp_dagster.interpolation.grid import operator_for, thin_volume
 from ctinterp_dagster.interpolation.latent import LatentRestorer
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
 from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.model.device import out_of_memory, pick_device
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, pick_device
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.physics.baselines import METHODS
@@ -106,7 +107,23 @@ class Interpolator:
             settings: how to sample; without samples there is no standard deviation.
             on_sample: told the index and the volume (z, y, x) of every sample.
             on_mean: told the mean before any sample is drawn; what it raises ends the work.
+
+        Raises:
+            ParamsError: the memory does not suffice.
         """
+        advice = f"lower memory_gib, which is {settings.memory_gib:g}, take mixed_precision bf16, or device cpu"
+        with out_of_memory(ParamsError, advice):
+            return self._restore(thick_hu, operator, spacing_mm, settings, on_sample, on_mean)
+
+    def _restore(
+        self,
+        thick_hu: Tensor,
+        operator: ThickeningOperator,
+        spacing_mm: Spacing,
+        settings: Settings,
+        on_sample: Callable[[int, Tensor], None],
+        on_mean: Callable[[Tensor], None],
+    ) -> tuple[Tensor, Tensor | None]:
         thick_hu = thick_hu.to(self.device)
         restorer = (
             NullSpaceRestorer(self.model, thick_hu, operator, spacing_mm, settings)
@@ -114,15 +131,16 @@ class Interpolator:
             else LatentRestorer(self.model, thick_hu, operator, settings)
         )
         mean = restorer.mean()
-        on_mean(mean.cpu())
+        told = mean.cpu()
+        on_mean(told)
         if not settings.samples:
-            return mean.cpu(), None
+            return told, None
         variance, worth = restorer.prior()
         squares = worth * variance
         for index, drawn in enumerate(restorer.draws()):
             squares += (drawn - mean).square()
             on_sample(index, drawn)
-        return mean.cpu(), (squares / (worth + settings.samples)).sqrt().cpu()
+        return told, (squares / (worth + settings.samples)).sqrt().cpu()
 
     def __call__(
         self,

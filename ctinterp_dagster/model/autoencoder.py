@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
+from ctinterp_dagster.model.device import out_of_memory
 from ctinterp_dagster.model.fast_layers import fast_layer
 from ctinterp_dagster.model.slabs import Budget, Field, Shape, in_slabs, predicted_peak_gib
 from ctinterp_dagster.model.weights import LoadStatistics, load_weights, read_metadata, save_weights
@@ -338,7 +339,9 @@ class MaisiAutoencoder(nn.Module):
     def _run(self, network: nn.Module, x: Tensor, memory_gib: float | None) -> Tensor:
         if memory_gib is None and (torch.is_grad_enabled() or self.training):
             return cast("Tensor", network(x))
-        return in_slabs(network, x, Budget(math.inf if memory_gib is None else memory_gib))
+        budget = Budget(math.inf if memory_gib is None else memory_gib)
+        with out_of_memory(ParamsError, f"give less than memory_gib={budget.memory_gib:g}"):
+            return in_slabs(network, x, budget)
 
     def predicted_peaks_gib(self, size_zyx: tuple[int, int, int], memory_gib: float) -> tuple[float, float]:
         """The memory of activations that `encode` and `decode` take for one volume; computes nothing.

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
@@ -131,14 +130,3 @@ class LatentDiffusion(nn.Module):
         model = cls(file.config_as(ModelConfig))
         file.fill(model)
         return model.eval()
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU.
-
-    Raises:
-        ParamsError: CUDA is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ParamsError("device cuda is not there: use cpu or auto, or install a torch that was built for your GPU")
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ctinterp_dagster.interpolation.latent import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.latent_diffusion import pick_device
+from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
 from ctinterp_dagster.pipeline.autoencoder import build

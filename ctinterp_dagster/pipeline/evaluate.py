@@ -15,7 +15,7 @@ from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, calib
 from ctinterp_dagster.interpolation import Aligned, Interpolator, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import load_autoencoder
-from ctinterp_dagster.model.latent_diffusion import pick_device
+from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, task_name
 from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, REGRESSION, ROWS, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling

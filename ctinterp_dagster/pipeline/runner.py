@@ -80,6 +80,11 @@ def device_name(wanted: str) -> str:
 
 
 def make_deterministic(threads: int) -> None:
-    """Make torch repeat its results to the bit: fixed threads, deterministic algorithms."""
+    """Make torch repeat its results to the bit: fixed threads, deterministic algorithms.
+
+    Source: the variable is cuBLAS's, without which torch refuses matrix products on a GPU (CUDA's documentation,
+        cuBLAS, results reproducibility).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=True)

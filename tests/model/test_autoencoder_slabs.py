@@ -199,6 +199,16 @@ def test_too_little_memory_is_refused_before_anything_is_computed(
         model.encode(volume, memory_gib=memory_gib)
 
 
+def test_slabs_stay_small_enough_for_a_gpu_to_count_however_much_memory_there_is(
+    model: MaisiAutoencoder, volume: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z = model.encode(volume).mean
+    expected, plenty = model.decoder(z), Budget(1e9)
+    monkeypatch.setattr(slabs, "LARGEST_SLAB", 1 << 17)
+    assert relative_error(in_slabs(model.decoder, z, plenty), expected) < TOLERANCE
+    assert plenty.plan.rows < plenty.plan.depth == expected.shape[2]
+
+
 def test_the_input_is_left_as_it_was(model: MaisiAutoencoder, volume: Tensor) -> None:
     before = volume.clone()
     model.encode(volume, memory_gib=0.004)
