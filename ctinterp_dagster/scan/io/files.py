@@ -10,13 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import Opener
 from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import IntensityError, UnreadableScanError
 from ctinterp_dagster.scan.io.images import itk_image, nifti_image, read_image, refuse_shape
+from ctinterp_dagster.scan.io.itk import simple_itk
 from ctinterp_dagster.scan.io.limits import refuse_size
 from ctinterp_dagster.scan.io.text_header import read_text_header
 from ctinterp_dagster.scan.volume import FloatArray, Volume
@@ -96,7 +96,7 @@ def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
         WrongUnitsError: the header says that the voxels are not the values.
         TooFewSlicesError: an image of two axes.
     """
-    reader = SimpleITK.ImageFileReader()
+    reader = simple_itk().ImageFileReader()
     reader.SetFileName(str(file))
     try:
         header = read_text_header(file)
@@ -158,7 +158,7 @@ def write_volume(volume: Volume, path: Path | str) -> None:
     elif name.endswith(".nii"):
         path.write_bytes(nifti_image(volume, _stored(volume.hu)).to_bytes())
     elif name.endswith((".mha", ".nrrd")):
-        SimpleITK.WriteImage(itk_image(volume, _stored(volume.hu)), str(path), useCompression=False)
+        simple_itk().WriteImage(itk_image(volume, _stored(volume.hu)), str(path), useCompression=False)
     else:
         raise UnreadableScanError(
             f"cannot write {path.name}: expected a name that ends in {', '.join(WRITABLE_SUFFIXES)}"

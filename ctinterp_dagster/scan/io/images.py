@@ -6,11 +6,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 from nibabel.analyze import AnalyzeHeader
 from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, NotCtError, TooFewSlicesError, UnreadableScanError
+from ctinterp_dagster.scan.io.itk import is_itk, simple_itk
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 Array = npt.NDArray[np.float64]
@@ -159,11 +159,11 @@ def _from_nibabel(image: Image) -> tuple[Volume, tuple[str, ...]]:
     return placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), affine), told
 
 
-def _from_itk(image: SimpleITK.Image, unit: float) -> Volume:
+def _from_itk(image: Image, unit: float) -> Volume:
     refuse_shape(image.GetSize())
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise NotCtError(f"the image holds {image.GetNumberOfComponentsPerPixel()} numbers a voxel: expected one (HU)")
-    array = SimpleITK.GetArrayViewFromImage(image)
+    array = simple_itk().GetArrayViewFromImage(image)
     if array.dtype.kind not in "iuf":
         raise NotCtError(f"values are of type {array.dtype}: expected real numbers (HU)")
     said = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
@@ -193,7 +193,7 @@ def read_image(image: Image, unit: float = 1.0) -> tuple[Volume, tuple[str, ...]
 
     Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3; NRRD, section 5 (space and orientation).
     """
-    return (_from_itk(image, unit), ()) if isinstance(image, SimpleITK.Image) else _from_nibabel(image)
+    return (_from_itk(image, unit), ()) if is_itk(image) else _from_nibabel(image)
 
 
 def volume_of(image: Image) -> Volume:
@@ -224,9 +224,9 @@ def nifti_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> n
     return image
 
 
-def itk_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> SimpleITK.Image:
+def itk_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> Image:
     """Values (z, y, x) in the place of a volume."""
-    image = SimpleITK.GetImageFromArray(values)
+    image = simple_itk().GetImageFromArray(values)
     image.SetSpacing(volume.spacing_mm[::-1])
     image.SetOrigin(volume.origin_mm)
     image.SetDirection(volume.direction.ravel().tolist())
@@ -235,4 +235,4 @@ def itk_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> Sim
 
 def image_of(volume: Volume, like: Image) -> Image:
     """A float32 image of the same library as `like`: SimpleITK's, or nibabel's Nifti1Image with sform and qform."""
-    return (itk_image if isinstance(like, SimpleITK.Image) else nifti_image)(volume, volume.hu)
+    return (itk_image if is_itk(like) else nifti_image)(volume, volume.hu)

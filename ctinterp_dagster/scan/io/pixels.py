@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -20,6 +19,8 @@ from pydicom.uid import (
     RLELossless,
     SecondaryCaptureImageStorage,
 )
+
+from ctinterp_dagster.scan.io.itk import simple_itk
 
 PIXELS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
@@ -55,14 +56,14 @@ def _decoded(dataset: Dataset) -> Stored:
     bare.SOPClassUID, bare.SOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
     bare.file_meta = FileMetaDataset()
     bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    reader = SimpleITK.ImageFileReader()
+    reader = simple_itk().ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     with tempfile.NamedTemporaryFile(prefix="ctinterp-", suffix=".dcm") as file:
         bare.save_as(file, enforce_file_format=True)
         file.flush()
         reader.SetFileName(file.name)
         with _silence():
-            return SimpleITK.GetArrayFromImage(reader.Execute())
+            return simple_itk().GetArrayFromImage(reader.Execute())
 
 
 def stored_values(dataset: Dataset) -> Stored:
