@@ -52,3 +52,8 @@ def test_a_failure_is_counted_and_stops_nothing(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "ZeroDivisionError" in run.stdout
     assert "2 failed: parity/broken, parity/whole" in run.stdout.splitlines()[-1]
+
+
+def test_a_training_stage_starts_without_simpleitk() -> None:
+    run = bare("import sys; sys.modules['SimpleITK'] = None; import ctinterp_dagster.pipeline.expect, benchmarks.gpu")
+    assert run.returncode == 0, run.stderr
