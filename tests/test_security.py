@@ -14,7 +14,7 @@ from ctinterp_dagster.errors import CtinterpError
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.model.weights import read_weights
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.training import loop
+from ctinterp_dagster.training import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("ctinterp_dagster/**/*.py"), *ROOT.glob("stages/*.py")])
@@ -24,7 +24,7 @@ RUNNERS = {"eval", "exec", "compile", "__import__"}
 SUFFIXES = (".pt", ".safetensors", ".nii", ".nii.gz", ".mha", ".nrrd", ".dcm", ".zip")
 READERS: list[tuple[Callable[[Path], object], str]] = [
     *((read, suffix) for read in (read_weights, load_checkpoint, read_scan) for suffix in SUFFIXES),
-    (loop._read, ".pt"),  # a checkpoint's name is never the user's
+    (checkpoint._read, ".pt"),  # a checkpoint's name is never the user's
 ]
 
 

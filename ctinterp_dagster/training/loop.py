@@ -1,11 +1,11 @@
 """The training loop, the same for the autoencoder and the denoiser; Accelerate spreads it over devices and machines."""
 
+import copy
 import hashlib
 import math
 import os
-import pickle
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +17,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
-from ctinterp_dagster.errors import CheckpointError, TrainingError
+from ctinterp_dagster.errors import TrainingError
 from ctinterp_dagster.model.ema import Ema
-from ctinterp_dagster.records import whole_file
+from ctinterp_dagster.training.checkpoint import State, whole, whole_weights
 from ctinterp_dagster.training.recompute import compiled, recomputed
 
 Batch = tuple[Tensor, ...]
@@ -150,27 +151,31 @@ def run_loop(
         CheckpointError: the checkpoint cannot be read.
     """
     accelerator = _accelerator(settings)
+    # FSDP leaves each process a part of every weight: it is given a copy.
+    trained = copy.deepcopy(objective) if accelerator.is_fsdp2 else objective
     gpu = accelerator.device.type != "cpu"
     with (
-        _repeatable(objective, gpu=gpu),
-        recomputed(objective, asked=settings.gradient_checkpointing),
-        compiled(objective, asked=settings.compile and gpu),
+        _repeatable(trained, gpu=gpu),
+        recomputed(trained, asked=settings.gradient_checkpointing),
+        compiled(trained, asked=settings.compile and gpu),
         _memory_told(settings),
     ):
         if gpu:
-            objective.to(accelerator.device)
-            _channels_last(objective)
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=gpu)
-        parallel, optimizer = accelerator.prepare(objective, optimizer)
-        state = _State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay))
-        identity = _identity(objective, batches, settings, accelerator.num_processes)
-        history = state.load(checkpoint, identity) if checkpoint and checkpoint.exists() else []
-        objective.train()
+            trained.to(accelerator.device)
+        if gpu and not accelerator.is_fsdp2:  # which refuses weights that are not contiguous
+            _channels_last(trained)
+        optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=gpu)
+        parallel, optimizer = accelerator.prepare(trained, optimizer)
+        state = State(accelerator, trained, optimizer, Ema(trained, settings.ema_decay))
+        identity = _identity(trained, batches, settings, accelerator.num_processes)
+        rows = state.load(checkpoint, identity) if checkpoint and checkpoint.exists() else []
+        history = [StepRecord(**row) for row in rows]
+        trained.train()
         pending = list[_Step]()
         with _plans(batches, len(history), accelerator, settings) as plans:
             for step in range(len(history), settings.steps):
                 pending.append(_take_step(accelerator, parallel, optimizer, (batches, plans), step, settings))
-                state.ema.update(objective)
+                state.ema.update(trained)
                 done, last = step + 1, step + 1 == settings.steps
                 validates = bool(validation) and (last or done % settings.validate_every == 0)
                 saves = last or done % settings.checkpoint_every == 0
@@ -181,14 +186,16 @@ def run_loop(
                 if validates:
                     records[-1] = replace(records[-1], val_loss=_validate(state, validation))
                 history += records
-                if checkpoint and saves and accelerator.is_main_process:
-                    state.save(checkpoint, identity, history)
+                if checkpoint and saves:
+                    state.save(checkpoint, identity, [asdict(record) for record in history])
                 if accelerator.is_main_process:
                     for record in records:
                         on_step(record)
         accelerator.wait_for_everyone()
-        state.ema.copy_to(objective)
+        state.ema.copy_to(trained)
         accelerator.unwrap_model(parallel, keep_fp32_wrapper=False)
+        if trained is not objective:
+            objective.to(accelerator.device).load_state_dict(whole_weights(trained))
     return history
 
 
@@ -225,6 +232,8 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
     )
     if settings.device not in ("auto", accelerator.device.type):
         raise TrainingError(f"device {settings.device} is not there, found {accelerator.device.type}: use auto or cpu")
+    if accelerator.is_fsdp2:  # autocast alone rounds, as without FSDP: HU do not survive bf16
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     return accelerator
 
 
@@ -334,11 +343,12 @@ def _take_step(
         plan = next(plans)
         cases.update(plan.cases)
         with accelerator.accumulate(parallel):
-            loss = parallel(*batches.batch(plan))
+            with accelerator.autocast():  # which Accelerate leaves to FSDP, where there is one
+                loss = parallel(*batches.batch(plan))
             losses.append(loss.detach().float())
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(parallel.parameters(), settings.clip_norm)
+                norm = whole(accelerator.clip_grad_norm_(parallel.parameters(), settings.clip_norm))
             optimizer.step()
             optimizer.zero_grad()
     mean = torch.stack(losses).mean()
@@ -366,10 +376,14 @@ def _settled(pending: Sequence[_Step], accelerator: Accelerator) -> list[StepRec
     ]
 
 
-def _validate(state: "_State", validation: Sequence[Batch]) -> float:
+def _validate(state: State, validation: Sequence[Batch]) -> float:
     """Mean loss of the averaged weights; every process computes all of it, so that all agree without talking."""
-    with state.ema.swapped_in(state.objective), torch.compiler.set_stance("force_eager"):
-        return mean_loss(state.objective, validation)
+    with state.ema.swapped_in(state.objective), state.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+        loss = mean_loss(state.objective, validation)
+        for module in state.objective.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # a way there without a way back leaves the weights whole
+    return loss
 
 
 @torch.no_grad()
@@ -378,53 +392,6 @@ def mean_loss(objective: nn.Module, batches: Sequence[Batch]) -> float:
     device = next(objective.parameters()).device
     losses = [objective(*(tensor.to(device) for tensor in batch)) for batch in batches]
     return float(torch.stack(losses).double().mean())
-
-
-@dataclass(frozen=True)
-class _State:
-    """Everything that changes during a run."""
-
-    accelerator: Accelerator
-    objective: nn.Module
-    optimizer: Any
-    ema: Ema
-
-    def save(self, path: Path, identity: str, history: Sequence[StepRecord]) -> None:
-        scaler = self.accelerator.scaler
-        record = {
-            "identity": identity,
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,
-            "history": [asdict(row) for row in history],
-        }
-        with whole_file(path) as partial, partial.open("wb") as handle:
-            torch.save(record, handle)
-
-    def load(self, path: Path, identity: str) -> list[StepRecord]:
-        record = _read(path)
-        if record.get("identity") != identity:
-            raise TrainingError(
-                f"{path.name} is the checkpoint of another run (other data, settings, network or number of processes): "
-                "remove it to start afresh"
-            )
-        self.objective.load_state_dict(record["objective"])
-        self.optimizer.load_state_dict(record["optimizer"])
-        self.ema.load_state_dict(record["ema"])
-        if self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(record["scaler"])
-        return [StepRecord(**row) for row in record["history"]]
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        record = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(
-            f"{path.name} is not a training checkpoint ({type(error).__name__}): remove it to start afresh"
-        ) from error
-    return record if isinstance(record, Mapping) else {}
 
 
 def _identity(objective: nn.Module, batches: Batches, settings: LoopSettings, processes: int) -> str:

@@ -313,3 +313,21 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(tmp_path: Path) 
     assert float(first[2]) == pytest.approx(history[-1].loss, rel=1e-4)
     for name, value in alone.state_dict().items():
         assert_close(together[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_weights_go_on_after_a_kill_as_if_nothing_had_been(tmp_path: Path) -> None:
+    def launch(folder: str, step: int) -> int:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command += [str(Path(tiny.__file__).with_name("sharded.py")), str(tmp_path / folder), str(step)]
+        return subprocess.run(command, capture_output=True, timeout=300, check=False).returncode
+
+    assert launch("whole", 0) == 0
+    assert launch("killed", 5) != 0
+    assert launch("killed", 0) == 0
+    whole, resumed = (torch.load(tmp_path / n / "weights.pt", weights_only=True) for n in ("whole", "killed"))
+    alone, _ = tiny.train(accumulation=2, mixed_precision="bf16")
+    for name, value in alone.state_dict().items():
+        assert torch.equal(whole[name], resumed[name])
+        assert_close(whole[name], value, rtol=0.05, atol=1e-3)
