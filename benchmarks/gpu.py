@@ -1,9 +1,10 @@
 """What the project does on a GPU, in one command that needs nothing but torch, numpy, scipy, safetensors, accelerate.
 
-    python -m benchmarks.gpu --out results [--only parity,inference] [--seconds 60] [--small]
+    python -m benchmarks.gpu --out results [--only parity,inference] [--seconds 60] [--kit KIT] [--small]
 
-Sections: `parity` compares the device with the CPU; `inference` takes seconds and memory of restoring and of MAISI's
-autoencoder; `torchrun` trains under a launcher, kills it and resumes; `ceilings` says what the card reaches at best.
+Sections: `training` takes the pace and the memory of every training, and saves the weights of a short one; `parity`
+compares the device with the CPU; `inference` takes seconds and memory of restoring and of MAISI's autoencoder;
+`torchrun` trains under a launcher, kills it and resumes; `ceilings` says what the card reaches at best.
 Every number is printed as it comes and kept in results.json. What fails is printed and counted, and stops nothing else;
 the exit code is then 1. `--small` runs all of it on a CPU with tiny sizes.
 """
@@ -21,8 +22,10 @@ from benchmarks.gpu_context import Context, machine
 from benchmarks.gpu_inference import inference
 from benchmarks.gpu_parity import parity
 from benchmarks.gpu_torchrun import torchrun
+from benchmarks.gpu_training import training
 
 SECTIONS: dict[str, Callable[[Context], None]] = {
+    "training": training,
     "parity": parity,
     "inference": inference,
     "torchrun": torchrun,
@@ -33,9 +36,10 @@ SECTIONS: dict[str, Callable[[Context], None]] = {
 @click.command
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of results")
 @click.option("--small", is_flag=True, help="tiny sizes on the CPU")
+@click.option("--kit", type=click.Path(path_type=Path), help="training volumes; phantoms without it")
 @click.option("--only", default=",".join(SECTIONS), show_default=True, help="sections, in this order")
 @click.option("--seconds", default=60.0, show_default=True, help="budget of a section")
-def main(out: Path, only: str, seconds: float, *, small: bool) -> None:
+def main(out: Path, kit: Path | None, only: str, seconds: float, *, small: bool) -> None:
     """Run the sections."""
     names = only.split(",")
     if unknown := set(names) - SECTIONS.keys():
@@ -45,7 +49,7 @@ def main(out: Path, only: str, seconds: float, *, small: bool) -> None:
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() and not small else "cpu")
-    context = Context(device, small, out, seconds)
+    context = Context(device, small, out, seconds, kit)
     print(" ".join(f"{key}={value}" for key, value in machine(device).items()), flush=True)
     for name in names:
         context.run_section(name, SECTIONS[name])

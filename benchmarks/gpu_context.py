@@ -44,6 +44,7 @@ class Context:
         small: tiny sizes, for a test of the benchmark itself.
         out: the folder of results.
         seconds: budget of a section; parts that come later are left out.
+        kit: a folder that `benchmarks.kit` wrote, for trainings; None for phantoms.
         rows: all numbers so far, in results.json too.
     """
 
@@ -51,6 +52,7 @@ class Context:
     small: bool
     out: Path
     seconds: float
+    kit: Path | None = None
     rows: list[dict[str, float | str | bool]] = field(default_factory=list)
     section: str = ""
     started: float = 0.0

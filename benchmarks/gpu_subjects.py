@@ -1,7 +1,9 @@
 """Networks with weights that do something, synthetic scans, and training batches, for `benchmarks/gpu.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from ctinterp_dagster.interpolation import RELEASED, Interpolator
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
@@ -27,14 +29,27 @@ SPACING_MM = (5.0, 0.7, 0.7)
 
 
 def released() -> NullSpaceDiffusion:
-    """The released model; its configuration is not checked, which needs a library that the machine may lack."""
+    """The released model; configurations are not checked, which needs a library that the machine may lack."""
     file = read_model(RELEASED)
-    config = dict(file.config)
-    expectation = {k: tuple(v) if isinstance(v, list) else v for k, v in config.pop("expectation").items()}
-    config["channels"] = tuple(config["channels"])
-    model = NullSpaceDiffusion(NullSpaceConfig(expectation=ExpectationConfig(**expectation), **config))
+    config = tuples(file.config)
+    model = NullSpaceDiffusion(
+        NullSpaceConfig(**config | {"expectation": ExpectationConfig(**tuples(config["expectation"]))})
+    )
     file.fill(model)
     return model.eval()
+
+
+def expectation_of(path: Path) -> Expectation:
+    """An expectation that was saved by itself."""
+    file = read_model(path)
+    network = Expectation(ExpectationConfig(**tuples(file.config)))
+    file.fill(network)
+    return network.eval()
+
+
+def tuples(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The lists of a configuration, which has been JSON, as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
 def alive(network: nn.Module, seed: int = 0) -> nn.Module:

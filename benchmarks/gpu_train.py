@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu_train KIT OUT expectation:300 denoiser:60   # each for so many seconds, one after the other
     python -m benchmarks.gpu_train KIT OUT autoencoder:120
-    python -m benchmarks.gpu_train KIT OUT expectation --pace 100        # 100 steps, to see how fast it is
+
+The section `training` of `benchmarks.gpu` takes the pace of all of them.
 
 A denoiser is trained around OUT/expectation.safetensors.
 
@@ -19,10 +20,13 @@ from pathlib import Path
 
 import click
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.gpu_subjects import expectation_of
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.ema import Ema
 from ctinterp_dagster.model.files import save_model
 from ctinterp_dagster.model.nullspace import (
@@ -35,7 +39,9 @@ from ctinterp_dagster.model.nullspace import (
 from ctinterp_dagster.model.weights import save_weights
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
+from ctinterp_dagster.training.denoiser import DenoisingObjective
 from ctinterp_dagster.training.kit import read_kit
+from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.loop import Batch, Batches, LoopSettings, StepRecord, run_loop, seeded
 from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs, NullSpaceObjective
 from ctinterp_dagster.training.resident import ThinVolume
@@ -110,7 +116,7 @@ def denoiser(
     train: Sequence[ThinVolume], val: Sequence[ThinVolume], out: Path, settings: LoopSettings, channels: Sequence[int]
 ) -> Training:
     """The diffusion around an expectation that lies in `out`."""
-    known = Expectation.load(out / "expectation.safetensors")
+    known = expectation_of(out / "expectation.safetensors")
     model = NullSpaceDiffusion(NullSpaceConfig(known.config, tuple(channels) or (32, 64, 96), 1, "x0"))
     model.expectation = known
     size = (8, 64, 64)
@@ -146,7 +152,20 @@ def autoencoder(
     )
 
 
-TRAININGS = {"expectation": expectation, "denoiser": denoiser, "autoencoder": autoencoder}
+def latent(
+    train: Sequence[ThinVolume], val: Sequence[ThinVolume], _out: Path, settings: LoopSettings, channels: Sequence[int]
+) -> Training:
+    """A denoiser of latents that are noise: the latents are the stage `encode`'s, and only the pace is of interest."""
+    generator = torch.Generator().manual_seed(0)
+    network = Denoiser(4, 4, tuple(channels) or (64, 96, 128), 2)
+    pairs = [LatentPair(*torch.randn(2, 4, 32, 48, 48, generator=generator), volume.case) for volume in (*train, *val)]
+    patches = LatentPatches(pairs, PatchSettings((16, 24, 24), (1, 2), 0.25), settings.batch_size)
+    return Training(
+        DenoisingObjective(network, "v"), patches, [], settings, lambda path: save_file(network.state_dict(), path)
+    )
+
+
+TRAININGS = {"expectation": expectation, "denoiser": denoiser, "autoencoder": autoencoder, "latent": latent}
 
 
 class Pace:
@@ -188,10 +207,10 @@ def step_tflop(training: Training) -> float:
     return counter.get_total_flops() / 1e12
 
 
-def timed(training: Training, name: str, out: Path, seconds: float) -> list[StepRecord]:
+def timed(training: Training, name: str, out: Path, seconds: float, pilot: int = PILOT) -> list[StepRecord]:
     """Train for so long; write the averaged weights every minute and at the end, and the curve."""
     start = time.perf_counter()
-    pace, peak_gib = paced(training, PILOT)
+    pace, peak_gib = paced(training, pilot)
     steps = max(1, int((seconds - (time.perf_counter() - start)) * pace))
     every = max(1, min(int(60 * pace), steps))
     spent_s = time.perf_counter() - start
@@ -202,8 +221,8 @@ def timed(training: Training, name: str, out: Path, seconds: float) -> list[Step
 
     def keep(record: StepRecord) -> None:
         history.append(record)
-        if record.val_loss is not None:
-            print(f"{name}: step {record.step} loss {record.loss:.5f} val {record.val_loss:.5f}", flush=True)
+        if record.val_loss is not None or record.step == steps:
+            print(f"{name}: step {record.step} loss {record.loss:.5f} val {record.val_loss}", flush=True)
         if record.step % every == 0 and record.step < steps:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
             ema = Ema(training.objective, 0.0)
@@ -240,8 +259,7 @@ def write_curve(path: Path, history: Sequence[StepRecord]) -> None:
 @click.command
 @click.argument("kit", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.argument("names", nargs=-1, required=True, metavar="NAME[:SECONDS]...")
-@click.option("--pace", "pace_steps", default=0, help="only take the pace of so many steps")
+@click.argument("names", nargs=-1, required=True, metavar="NAME:SECONDS...")
 @click.option("--batch", default=SETTINGS.batch_size, show_default=True, help="slabs or crops a step")
 @click.option("--rate", default=SETTINGS.learning_rate, show_default=True, help="peak of the learning rate")
 @click.option("--channels", default="", help="widths, by commas; an autoencoder's end with its latent channels")
@@ -250,14 +268,13 @@ def main(
     kit: Path,
     out: Path,
     names: Sequence[str],
-    pace_steps: int,
     batch: int,
     rate: float,
     channels: str,
     *,
     compiles: bool,
 ) -> None:
-    """Train, or take the pace."""
+    """Train."""
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     train, val = read_kit(kit)
@@ -268,16 +285,7 @@ def main(
         start = time.perf_counter()
         torch.manual_seed(SETTINGS.seed)
         training = TRAININGS[name](train, val, out, settings, widths)
-        if not pace_steps:
-            timed(training, name, out, float(seconds) - (time.perf_counter() - start))
-            continue
-        pace, peak_gib = paced(training, pace_steps)
-        print(
-            f"{name} channels={channels or 'default'} batch={batch} compile={compiles}: {pace:.2f} steps/s, "
-            f"{pace * batch:.1f} samples/s, {pace * step_tflop(training):.1f} TFLOP/s, {peak_gib:.1f} GiB, "
-            f"{time.perf_counter() - start:.0f} s in all",
-            flush=True,
-        )
+        timed(training, name, out, float(seconds) - (time.perf_counter() - start))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def test_every_section_runs(tmp_path: Path) -> None:
     run = bare(RUN, "--small", "--out", str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
-    assert {row["section"] for row in rows} == {"parity", "inference", "torchrun", "ceilings"}
+    assert {row["section"] for row in rows} == {"training", "parity", "inference", "torchrun", "ceilings"}
+    assert (tmp_path / "expectation.safetensors").stat().st_size < 16 << 20
+    assert (tmp_path / "expectation.csv").read_text().startswith("step,loss,")
     numbers = {f"{row['section']}/{row['part']}": row for row in rows}
     assert numbers["torchrun/strict"]["bit_equal"]
     assert numbers["parity/restore"]["fp32_hu"] == 0  # the device is the CPU
