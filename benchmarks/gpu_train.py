@@ -218,6 +218,7 @@ def timed(training: Training, name: str, out: Path, seconds: float, pilot: int =
     history: list[StepRecord] = []
     checkpoint = out / "resume" / f"{name}.pt"
     checkpoint.parent.mkdir(exist_ok=True)
+    checkpoint.unlink(missing_ok=True)  # of a training that was as many steps as another pace gave
 
     def keep(record: StepRecord) -> None:
         history.append(record)
