@@ -32,14 +32,14 @@ from ctinterp_dagster.model import diffusion, nullspace, sampler
 from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceDiffusion, narrower
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, FloatArray, NullSpace
-from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
-from ctinterp_dagster.physics.registration import registration_projected
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD, FloatArray, NullSpace
+from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.runner import make_deterministic
 from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
 from ctinterp_dagster.training import nullspace as objectives
 from ctinterp_dagster.training import slabs
 from ctinterp_dagster.training.loop import run_loop
+from ctinterp_dagster.training.resident import ThinVolume
 
 HEAD = "vhf-head"
 FACTOR = 5
@@ -64,22 +64,6 @@ class LeastNormBase(NullSpace):
     def upsampling(self) -> FloatArray:
         """(n_thin, n_thick)."""
         return self.operator.pseudo_inverse_matrix
-
-
-class RegisteredBase(NullSpace):
-    """The base is registration and projection, and so are the last features."""
-
-    def base(self, thick: Tensor) -> Tensor:
-        """(n_thick, y, x) to (n_thin, y, x); the last answer is kept, because `features` asks for it too."""
-        kept: tuple[Tensor, Tensor] | None = self.__dict__.get("kept")
-        if kept is None or kept[0] is not thick:
-            kept = self.__dict__["kept"] = thick, registration_projected(thick, self.operator)
-        return kept[1].clone()
-
-    def features(self, thick: Tensor) -> Tensor:
-        """(n_thick, y, x) to (FEATURES, n_thick, y, x)."""
-        waves = apply_along_z(self.cosines.T / self.factor, self.base(thick))
-        return torch.cat([super().features(thick)[:-MODES], waves.reshape(MODES, *thick.shape) / 1000])
 
 
 @dataclass(frozen=True)
@@ -125,7 +109,6 @@ CHANGES = {
     "another seed": Change(seed=1),
     "base: linear": Change(space=LinearBase),
     "base: pseudo-inverse": Change(space=LeastNormBase),
-    "base: registration": Change(space=RegisteredBase),
     "half the width": Change({"channels": (24, 48, 64)}),
     "1.5 times the width": Change({"channels": (72, 144, 192)}),
     "two blocks a level": Change({"blocks": 2}),
@@ -139,6 +122,7 @@ CHANGES = {
     "one direction": Change(constants=((slabs, "ISOTROPIC", 0.0),)),
     "one kernel": Change(constants=((slabs, "SHARPNESS", (0.0, 0.0)),)),
     "one size": Change(constants=((slabs, "MAGNIFICATION", 1.0),)),
+    "one pixel": Change(constants=((slabs, "ZOOMS", (1.0,)),)),
     "soft tissue weighs three times as much": Change(constants=((objectives, "SOFT_WEIGHT", 90.0),)),
     "no absolute error": Change(constants=((objectives, "ABSOLUTE_WEIGHT", 0.0),)),
     "denoiser: reference (x0, cosine, shifted)": Change(network="denoiser"),
@@ -156,18 +140,24 @@ CHANGES = {
 def changed(change: Change) -> Iterator[None]:
     """The modules as the change has them."""
     spaces = ((slabs, "NullSpace", change.space), (restoring, "NullSpace", change.space))
-    slabs.space.cache_clear()
+    forget()
     with contextlib.ExitStack() as stack:
         for module, name, value in (*change.constants, *spaces):
             stack.enter_context(patch.object(module, name, value))
         yield
-    slabs.space.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """What the slabs remember of the modules as they were."""
+    for remembered in (slabs.space, slabs.grids, slabs.matrices_of):
+        remembered.cache_clear()
 
 
 def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
     """The model before training."""
     section, denoiser = params.expect, params.train.nullspace
-    fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels))
+    fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels), TOLD)
     released = load_checkpoint(device="cpu").model
     assert isinstance(released, NullSpaceDiffusion)
     config = replace(
@@ -204,7 +194,7 @@ def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float,
     model = load_checkpoint(device="cpu").model
     assert isinstance(model, NullSpaceDiffusion)
     thick = ThickeningOperator.from_factor(len(hu), FACTOR, "box").forward(hu).round().to(torch.int16)
-    rows = slabs.ThinVolume(thick, (FACTOR * spacing_mm[0], *spacing_mm[1:])).along(1)
+    rows = ThinVolume(thick.transpose(0, 1).contiguous(), (spacing_mm[1], FACTOR * spacing_mm[0], spacing_mm[2]))
     depth, _, width = params.expect.slab_zyx
     drawn = slabs.ThickSlabs([rows], slabs.SlabSettings((depth, 16, width), vary=False, noise_hu=0.0), 2)
     gentle = replace(loop_settings(params.expect, params.base), learning_rate=1e-4)

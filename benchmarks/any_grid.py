@@ -15,7 +15,7 @@ from torch import Tensor
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.model.nullspace import UNIT_HU
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.nullspace import MODES, FloatArray, NullSpace
+from ctinterp_dagster.physics.nullspace import FloatArray, NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
 from ctinterp_dagster.scan.io import read_scan
 
@@ -41,11 +41,11 @@ class Sampled(OfFactor):
 
     @cached_property
     def cosines(self) -> FloatArray:
-        """(n_thin, MODES * n_thick)."""
+        """(n_thin, modes * n_thick)."""
         positions, n_thick = self.operator.thin_positions, self.operator.n_thick
         cell = np.clip(np.floor(positions + 0.5), 0, n_thick - 1).astype(int)
-        waves = np.zeros((len(positions), MODES, n_thick))
-        for m in range(1, min(MODES + 1, int(np.ceil(1 / self.operator.thin_distance - 1e-6)))):
+        waves = np.zeros((len(positions), self.modes, n_thick))
+        for m in range(1, min(self.modes + 1, int(np.ceil(1 / self.operator.thin_distance - 1e-6)))):
             waves[np.arange(len(positions)), m - 1, cell] = np.sqrt(2) * np.cos(np.pi * m * (positions - cell + 0.5))
         return waves.reshape(len(positions), -1)
 
@@ -69,7 +69,7 @@ def main() -> None:
         made = {name: METHODS[name](thick, operator, 1.0) for name in ("cubic_projected", "registration_projected")}
         for seen in sorted({min(5, max(2, n)) for n in (int(factor), operator.whole_factor, 5)}):
             for way in (Sampled, OfFactor):
-                made[f"{way.__name__} {seen}"] = expected(way(operator, seen), thick, thick_mm)
+                made[f"{way.__name__} {seen}"] = expected(way(operator, network.config.modes, seen), thick, thick_mm)
         end = operator.whole_factor
         mae = {name: float((volume - truth)[end:-end].abs().mean()) for name, volume in made.items()}
         print(f"{factor:g}: " + ", ".join(f"{name} {value:.2f}" for name, value in mae.items()), flush=True)

@@ -35,7 +35,7 @@ def middle(hu: Tensor) -> Tensor:
 @torch.inference_mode()
 def psnr(network: Expectation, thin: Tensor, spacing_mm: tuple[float, float, float]) -> tuple[float, float]:
     """Of the expected thin volume, in both windows."""
-    space = NullSpace(ThickeningOperator.from_factor(len(thin), FACTOR, "box"))
+    space = NullSpace(ThickeningOperator.from_factor(len(thin), FACTOR, "box"), network.config.modes)
     thick = space.operator.forward(thin)
     told = space.geometry((FACTOR * spacing_mm[0], *spacing_mm[1:]))
     mean, _ = network.expect(space.features(thick)[None], told[None], 3.0)
@@ -59,7 +59,7 @@ def main(old: Path, new: Path, scans: list[Path], shares: list[float], sharpen: 
     for scan in scans:
         volume = read_scan(scan).volume
         thin = middle(torch.from_numpy(volume.hu).float())
-        shown = {scan.name: thin, **({f"{scan.name} sharpened": sharpened(thin, sharpen)} if sharpen else {})}
+        shown = {scan.name: thin, **({f"{scan.name} sharpened": sharpened(thin[None], torch.tensor([sharpen]))[0]} if sharpen else {})}
         for name, hu in shown.items():
             for share in shares:
                 network = copy.deepcopy(trained)

@@ -86,7 +86,7 @@ def trapezoid(fwhm_mm: float, ramp_mm: float) -> SampledProfile:
 
 
 @cache
-def _matrices(n_thick: int, *grid: Any) -> tuple[Tensor, ...]:
+def matrices_of(n_thick: int, *grid: Any) -> tuple[Tensor, ...]:
     """A, the cosines of the base, the base, B and B^+ of a slab."""
     here = space(n_thick, *grid)
     parts = here.operator.matrix, here.waves_of_base, here.upsampling, here.basis, here.analysis
@@ -175,7 +175,7 @@ class ThickSlabs:
         for slab in slabs:
             missing = n_thin - slab.box.depth
             pads = (0, missing), (0, 0), (0, 0, 0, missing), (0, 0, 0, missing), (0, missing)
-            for place, matrix, pad in zip(matrices, _matrices(depth, *slab.grid), pads, strict=True):
+            for place, matrix, pad in zip(matrices, matrices_of(depth, *slab.grid), pads, strict=True):
                 place.append(functional.pad(matrix, pad))
         noise = [slab.noise is not None for slab in slabs]
         return Plan(
