@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.model.nullspace import UNIT_HU
-from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.nullspace import FloatArray, NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
+from ctinterp_dagster.physics.registration import registration_projected
 from ctinterp_dagster.scan.io import read_scan
 
 FACTORS = (1.5, 2.5, 3.13, 6.25)
@@ -66,7 +67,7 @@ def main() -> None:
         truth = hu[: slices_to_keep(len(hu), factor)]
         operator = ThickeningOperator.from_factor(len(truth), factor)
         thick, thick_mm = operator.forward(truth), (scan.spacing_mm[0] * factor, *scan.spacing_mm[1:])
-        made = {name: METHODS[name](thick, operator, 1.0) for name in ("cubic_projected", "registration_projected")}
+        made = {way.__name__: way(thick, operator) for way in (cubic_projected, registration_projected)}
         for seen in sorted({min(5, max(2, n)) for n in (int(factor), operator.whole_factor, 5)}):
             for way in (Sampled, OfFactor):
                 made[f"{way.__name__} {seen}"] = expected(way(operator, network.config.modes, seen), thick, thick_mm)

@@ -59,7 +59,10 @@ def main(old: Path, new: Path, scans: list[Path], shares: list[float], sharpen: 
     for scan in scans:
         volume = read_scan(scan).volume
         thin = middle(torch.from_numpy(volume.hu).float())
-        shown = {scan.name: thin, **({f"{scan.name} sharpened": sharpened(thin[None], torch.tensor([sharpen]))[0]} if sharpen else {})}
+        shown = {
+            scan.name: thin,
+            **({f"{scan.name} sharpened": sharpened(thin[None], torch.tensor([sharpen]))[0]} if sharpen else {}),
+        }
         for name, hu in shown.items():
             for share in shares:
                 network = copy.deepcopy(trained)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_context import GIB, Context, Numbers, float32
-from benchmarks.gpu_subjects import FACTOR, SPACING_MM, autoencoder, interpolator, phantom, smooth
+from benchmarks.gpu_subjects import FACTOR, autoencoder, interpolator, measured, phantom, smooth
 from ctinterp_dagster.interpolation import Settings
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
@@ -26,11 +26,11 @@ def inference(context: Context) -> None:
     """Time everything, what matters most first."""
     depth, side = (6, 32) if context.small else (50, 512)
     thick = functional.interpolate(phantom((depth, side // 4, side // 4))[None, None], size=(depth, side, side))[0, 0]
-    operator = ThickeningOperator.from_factor(depth * FACTOR, FACTOR)
+    measurement = measured(thick, ThickeningOperator.from_factor(depth * FACTOR, FACTOR))
     restorer = interpolator(context.device)
 
     def restore(settings: Settings) -> Callable[[], object]:
-        return lambda: restorer.restore(thick, operator, SPACING_MM, settings)
+        return lambda: restorer(measurement, settings)
 
     bf16, plain = Settings(mixed_precision="bf16"), Settings()
     for memory_gib in (0.05, 1.0) if context.small else (40.0, 3.0):

@@ -1,10 +1,10 @@
 """Networks with weights that do something, synthetic scans, and training batches, for `benchmarks/gpu.py`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,8 +14,10 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
 from ctinterp_dagster.training.denoiser import DenoisingObjective
 from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
@@ -108,20 +110,18 @@ def phantom(size_zyx: tuple[int, int, int], seed: int = 0) -> Tensor:
     return hu + 10.0 * torch.randn(size_zyx, generator=generator)
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A thin truth (z, y, x) HU, what a scanner with 5 times thicker slices saw of it, and the operator between."""
-
-    truth: Tensor
-    thick: Tensor
-    operator: ThickeningOperator
+def measured(thick_hu: Tensor, operator: ThickeningOperator, truth_hu: Tensor | None = None) -> Measurement:
+    """Thick slices (z, y, x) HU, and thin ones, somewhere in space."""
+    axes = (0.0, 0.0, 0.0), np.eye(3)
+    truth = None if truth_hu is None else Volume(truth_hu.numpy(), (SPACING_MM[0] / FACTOR, *SPACING_MM[1:]), *axes)
+    return Measurement(Volume(thick_hu.numpy(), SPACING_MM, *axes), operator, truth)
 
 
-def scan(size_zyx: tuple[int, int, int]) -> Scan:
-    """A phantom of so many thick slices and pixels."""
+def scan(size_zyx: tuple[int, int, int]) -> Measurement:
+    """A phantom of so many thick slices, 5 times as thick as those of the truth, and pixels."""
     truth = phantom((size_zyx[0] * FACTOR, *size_zyx[1:]))
     operator = ThickeningOperator.from_factor(len(truth), FACTOR)
-    return Scan(truth, operator.forward(truth), operator)
+    return measured(operator.forward(truth), operator, truth)
 
 
 def interpolator(device: torch.device) -> Interpolator:

@@ -14,12 +14,14 @@ import pandas as pd
 
 from ctinterp_dagster.cli.evaluate import fields_of
 from ctinterp_dagster.errors import EvaluationError, ParamsError
+from ctinterp_dagster.evaluation.metrics import check_size
 from ctinterp_dagster.evaluation.statistics import best_baseline
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.interpolation.interpolator import RELEASED
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.scoring import score_aligned, simulated
+from ctinterp_dagster.physics.measurement import simulated
+from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import Volume
@@ -50,14 +52,14 @@ def measured(scan: str, args: argparse.Namespace, known: list[dict[str, Any]]) -
     for factor in args.factors:
         try:
             pair = simulated(thin, factor, profile, args.spacing, float(thickness) if thickness else None)
+            check_size(pair.known.hu.shape, pair.factor)
         except (EvaluationError, ParamsError) as error:
             print(f"{labels['case']} factor={factor:g} left out: {error}", flush=True)
             continue
-        here = labels | {"factor": factor, "spacing_mm": round(pair.thin.spacing_mm[0], 4)}
+        here = labels | {"factor": factor, "spacing_mm": round(pair.known.spacing_mm[0], 4)}
         if any(here.items() <= record.items() for record in known):
             continue
-        models = {"model": model.means(pair.thick.spacing_mm, Settings(memory_gib=args.memory_gib))}
-        scored = score_aligned(pair, baselines=tuple(METHODS), models=models)
+        scored = score_methods(pair, {**METHODS, "model": model.by(Settings(memory_gib=args.memory_gib))})
         yield [here | {"method": it.method, "seconds": it.seconds, **fields_of(it.scores)} for it in scored]
 
 

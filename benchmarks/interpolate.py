@@ -23,23 +23,20 @@ import click
 import numpy as np
 import torch
 
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, operator_for, thicken, thin_volume
+from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 FACTOR = 5
 CLASSICAL = """
-import sys, torch
+import sys
 from pathlib import Path
-from dataclasses import replace
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.scan.io import read_scan, write_volume
-thick = read_scan(Path(sys.argv[2])).volume
-operator = ThickeningOperator.from_factor(thick.depth * 5, 5, "box")
-aspect = thick.spacing_mm[0] / 5 / thick.spacing_mm[1]
-hu = METHODS[sys.argv[1]](torch.from_numpy(thick.hu), operator, aspect).numpy()
-write_volume(replace(thick, hu=hu), Path(sys.argv[3]))
+measurement = contiguous(read_scan(Path(sys.argv[2])).volume, 5, "box")
+write_volume(METHODS[sys.argv[1]](measurement).mean, Path(sys.argv[3]))
 """
 B_SPLINE = """
 import sys, SimpleITK as sitk
@@ -83,9 +80,8 @@ def shares(given: Path, out: Path) -> None:
         seconds[what] += time.perf_counter() - start
 
     with spent("files"):
-        thick = read_scan(given).volume
-    operator = operator_for(thick.depth, *[thick.spacing_mm[0]] * 2, thick.spacing_mm[0] / FACTOR, "box")
-    model, thick_hu = load_checkpoint(device="cpu").model, torch.from_numpy(thick.hu)
+        measurement = contiguous(read_scan(given).volume, FACTOR, "box")
+    model = load_checkpoint(device="cpu").model
     expect = model.expectation.expect
 
     def timed(*given: Any, **how: Any) -> Any:
@@ -94,11 +90,10 @@ def shares(given: Path, out: Path) -> None:
 
     model.expectation.expect = timed
     with spent("matrices along z"), torch.inference_mode():
-        mean = NullSpaceRestorer(model, thick_hu, operator, thick.spacing_mm, Settings()).mean()
-        operator.forward(mean)
+        estimate = measurement.estimate(NullSpaceRestorer(model, measurement, torch.device("cpu"), Settings()).mean())
     seconds["matrices along z"] -= seconds["networks"]
     with spent("files"):
-        write_volume(thin_volume(thick, operator, mean), out)
+        write_volume(estimate.mean, out)
     print(f"the estimate in one process: {', '.join(f'{what} {s:.1f} s' for what, s in seconds.items())}", flush=True)
 
 

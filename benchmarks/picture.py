@@ -6,12 +6,11 @@ usage: python benchmarks/picture.py lidc0002.nii.gz docs/images/estimate.png
 from pathlib import Path
 
 import click
-import torch
 
 from ctinterp_dagster.evaluation.figures import Look, views
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
+from ctinterp_dagster.interpolation import load_checkpoint, thicken
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.scoring import synthetic
+from ctinterp_dagster.physics.measurement import synthetic
 from ctinterp_dagster.scan.io import read_scan
 
 FACTOR = 5
@@ -27,10 +26,9 @@ def main(scan: Path, picture: Path, point: tuple[float, float, float], window: t
     """Draw the planes of SCAN, a thin one, into PICTURE, a PNG."""
     truth = read_scan(scan).volume
     pair = synthetic(truth, thicken(truth, FACTOR, "box"), FACTOR, "box")
-    thick_hu, thin = torch.from_numpy(pair.thick.hu), pair.thin
-    aspect = thin.spacing_mm[0] / thin.spacing_mm[1]
-    estimates = {title: METHODS[name](thick_hu, pair.operator, aspect).numpy() for name, title in TITLES.items()}
-    estimates["ctinterp"] = load_checkpoint().means(pair.thick.spacing_mm, Settings())(thick_hu, pair.operator).numpy()
+    thin = pair.known
+    estimates = {title: METHODS[name](pair).mean.hu for name, title in TITLES.items()}
+    estimates["ctinterp"] = load_checkpoint()(pair).mean.hu
     z, y, x = (round(share * (size - 1)) for share, size in zip(point, thin.hu.shape, strict=True))
     look = Look(scan.name, window, 140.0, (z, y, x))
     picture.write_bytes(views(estimates, thin.hu, spacing_mm=thin.spacing_mm, look=look))

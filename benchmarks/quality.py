@@ -12,9 +12,9 @@ import torch
 
 from ctinterp_dagster.evaluation.metrics import HEADLINE_HU, SOFT_HU, Truth, psnr_db, score, slice_mse
 from ctinterp_dagster.evaluation.statistics import calibrate
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, operator_for, thicken
+from ctinterp_dagster.interpolation import Measurement, Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.scoring import synthetic
+from ctinterp_dagster.physics.measurement import synthetic
 from ctinterp_dagster.scan.io import read_scan
 
 PROFILES = ("box", "gaussian")
@@ -26,13 +26,11 @@ def pair(thick_path: Path, thin_path: Path) -> None:
     """PSNR of every method against the real thin scan, `factor` slices dropped at each end."""
     thick, thin = read_scan(thick_path).volume, read_scan(thin_path).volume
     factor = round(thick.spacing_mm[0] / thin.spacing_mm[0])
-    aspect = thin.spacing_mm[0] / thin.spacing_mm[1]
-    model = load_checkpoint().means(thick.spacing_mm, Settings())
     for profile in PROFILES:
         operator = operator_for(thick.depth, *[thick.spacing_mm[0]] * 2, thin.spacing_mm[0], profile)
-        classical = {name: lambda y, a, method=method: method(y, a, aspect) for name, method in METHODS.items()}
-        for name, restore in {**classical, "model": model}.items():
-            estimate = restore(torch.from_numpy(thick.hu), operator).numpy()[factor:-factor]
+        measurement = Measurement(thick, operator, thin)
+        for name, method in {**METHODS, "model": load_checkpoint()}.items():
+            estimate = method(measurement).mean.hu[factor:-factor]
             truth = thin.hu[factor:-factor]
             values = [psnr_db(slice_mse(estimate, truth, window).mean(), window) for window in (HEADLINE_HU, SOFT_HU)]
             print(f"profile={profile} method={name} psnr_db={values[0]:.2f} psnr_soft_db={values[1]:.2f}", flush=True)
@@ -42,14 +40,13 @@ def samples(path: Path, thin_mm: str) -> None:
     """Coverage of the 90 % interval, its correlation with the error, how mean and sample differ from the truth."""
     thin = read_scan(path).volume
     thick = thicken(thin, FACTOR, "box")
-    operator = synthetic(thin, thick, FACTOR, "box", float(thin_mm) if thin_mm else None).operator
+    measurement = synthetic(thin, thick, FACTOR, "box", float(thin_mm) if thin_mm else None)
     drawn: list[torch.Tensor] = []
     settings = Settings(steps=8, samples=4)
-    mean, std = load_checkpoint().restore(
-        torch.from_numpy(thick.hu), operator, thick.spacing_mm, settings, lambda _, hu: drawn.append(hu.cpu())
-    )
-    truth = Truth.of(thin.hu[: operator.n_thin], factor=FACTOR)
-    spread = calibrate(mean.numpy(), std.numpy(), truth)
+    estimate = load_checkpoint()(measurement, settings, lambda _, hu: drawn.append(hu.cpu()))
+    assert estimate.std is not None
+    mean, truth = torch.from_numpy(estimate.mean.hu), Truth.of(measurement.known.hu, factor=FACTOR)
+    spread = calibrate(estimate.mean.hu, estimate.std.hu, truth)
     print(f"{path.name} coverage_90={spread.coverage_90:.3f} correlation={spread.correlation:.2f}")
     estimates = {"mean": mean, "mean of samples": torch.stack(drawn).mean(0), "sample": drawn[0]}
     for name, hu in estimates.items():

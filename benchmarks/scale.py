@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
+from ctinterp_dagster.interpolation import load_checkpoint, thicken
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.records import CaseFolder
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
@@ -56,8 +56,7 @@ def measure(folder: Path, repeat: int) -> list[Part]:
     """The parts of the way of one scan; each is measured on a phantom."""
     thin = phantom(1, shape_zyx=SHAPE_ZYX, spacing_mm=(1.0, 2.5, 2.5), noise_hu=12.0)
     thick = thicken(thin, FACTOR, "box")
-    operator = ThickeningOperator.from_factor(SHAPE_ZYX[0], FACTOR, "box")
-    thick_hu = torch.from_numpy(thick.hu)
+    measurement = contiguous(thick, FACTOR, "box")
     interpolator = load_checkpoint(device="cpu")
     write_volume(thin, folder / "raw.nii.gz")
 
@@ -73,10 +72,9 @@ def measure(folder: Path, repeat: int) -> list[Part]:
     work: list[tuple[str, Callable[[], object], float, float]] = [
         ("ingest (gunzip, check, write)", ingest, 2, 3),
         ("thicken, one profile", synthesise, 2 / FACTOR, 2 + 2 / FACTOR),
-        ("interpolate with the released model", lambda: interpolator(thick, operator, Settings()), 4, 4 + 2 / FACTOR),
-        ("best classical method (registration)",
-         lambda: METHODS["registration_projected"](thick_hu, operator, thin.spacing_mm[1]), 4, 4 + 2 / FACTOR),
-    ]  # fmt: skip
+        ("interpolate with the released model", lambda: interpolator(measurement), 4, 4 + 2 / FACTOR),
+        ("best classical method (registration)", lambda: METHODS["registration_projected"](measurement), 4, 4.4),
+    ]
     return [Part(name, cpu_seconds(action, repeat) / mega, kept, moved) for name, action, kept, moved in work]
 
 

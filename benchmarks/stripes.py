@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.ndimage import binary_erosion
 
 from ctinterp_dagster.evaluation.metrics import Truth, score
-from ctinterp_dagster.interpolation import Settings, load_checkpoint
+from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.scoring import simulated
+from ctinterp_dagster.physics.measurement import simulated
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
@@ -40,13 +39,12 @@ def main() -> None:
     thin = cropped(read_scan(Path(sys.argv[1])).volume)
     model = load_checkpoint(device="cpu")
     for factor in map(float, sys.argv[2:] or FACTORS):
-        scans = simulated(thin, factor, "box")
-        thick, end = torch.from_numpy(scans.thick.hu), math.ceil(factor)
-        made = model.means(scans.thick.spacing_mm, Settings())(thick, scans.operator)
-        linear = METHODS["linear"](thick, scans.operator, 1.0)[end:-end].numpy()
+        measurement, end = simulated(thin, factor, "box"), math.ceil(factor)
+        made, whole = model(measurement).mean.hu, measurement.known.hu
+        linear = METHODS["linear"](measurement).mean.hu[end:-end]
         lung = binary_erosion((linear > LUNG_HU[0]) & (linear < LUNG_HU[1]), np.ones((1, 3, 3)))
-        ours, truth = (float(slice_means(hu[end:-end], lung).std()) for hu in (made.numpy(), scans.thin.hu))
-        errors = score(made.numpy(), Truth.of(scans.thin.hu, factor=scans.factor), residual_hu=0.0).mae_by_position_hu
+        ours, truth = (float(slice_means(hu[end:-end], lung).std()) for hu in (made, whole))
+        errors = score(made, Truth.of(whole, factor=measurement.factor), residual_hu=0.0).mae_by_position_hu
         pairs = zip(errors, errors[::-1], strict=True)
         uneven = max(abs(a / b - 1) for a, b in pairs)
         print(

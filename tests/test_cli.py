@@ -167,7 +167,7 @@ def test_a_grid_that_cannot_be_is_refused_before_any_scan_is_restored(
 ) -> None:
     taller = tmp_path / "taller.nii"
     write_volume(phantom(4, shape_zyx=(60, 16, 16), spacing_mm=(1.0, 8.0, 8.0), noise_hu=10.0), taller)
-    monkeypatch.setattr(evaluate, "score_aligned", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr(evaluate, "score_methods", lambda *_, **__: pytest.fail("computed"))
     assert run(monkeypatch, "evaluate", taller, scans / "thin.nii.gz", *options) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint
-from ctinterp_dagster.pipeline.scoring import score_aligned, simulated
+from ctinterp_dagster.interpolation import Interpolator, load_checkpoint, simulated
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
 
@@ -21,10 +22,9 @@ def thin() -> Volume:
 
 @pytest.mark.parametrize("factor", [2.5, 3, 3.5])
 def test_the_released_model_is_better_than_projected_cubic(factor: float, model: Interpolator, thin: Volume) -> None:
-    scans = simulated(thin, factor, "box", spacing_mm=1.0)
-    models = {"model": model.means(scans.thick.spacing_mm, Settings())}
-    scored = score_aligned(scans, baselines=("cubic_projected",), models=models)
-    cubic, ours = (it.scores for it in scored)
+    measurement = simulated(thin, factor, "box", spacing_mm=1.0)
+    methods = {"cubic": METHODS["cubic_projected"], "model": model}
+    cubic, ours = (it.scores for it in score_methods(measurement, methods))
     assert ours.psnr_db > cubic.psnr_db
     assert ours.mae_hu < cubic.mae_hu
     mirrored = ours.mae_by_position_hu[::-1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
-from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint, operator_for, thicken
+from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.interpolation.interpolator import Model
 from ctinterp_dagster.interpolation.latent import gather_evidence
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
@@ -41,21 +41,21 @@ def test_thick_slices_are_means_centred_on_their_groups(thin: Volume, thick: Vol
 def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, any_model: Model, profile: str) -> None:
     thick = thicken(thin, 5, profile)  # type: ignore[arg-type]
     operator = ThickeningOperator.from_factor(40, 5, profile)  # type: ignore[arg-type]
-    result = Interpolator(any_model, "cpu")(thick, operator, QUICK)
-    np.testing.assert_allclose(thicken(result.thin, 5, profile).hu, thick.hu, atol=0.1)  # type: ignore[arg-type]
+    result = Interpolator(any_model, "cpu")(Measurement(thick, operator), QUICK)
+    np.testing.assert_allclose(thicken(result.mean, 5, profile).hu, thick.hu, atol=0.1)  # type: ignore[arg-type]
     assert result.residual_hu < 0.05
 
 
 def test_the_estimate_lies_where_the_thin_scan_lay(thin: Volume, thick: Volume, any_model: Model) -> None:
-    result = Interpolator(any_model, "cpu")(thick, operator_for(8, 5.0, 5.0, 1.0, "box"), QUICK)
-    assert result.thin.spacing_mm == pytest.approx(thin.spacing_mm)
-    np.testing.assert_allclose(result.thin.point_mm((39, 31, 35)), thin.point_mm((39, 31, 35)), atol=1e-6)
+    result = Interpolator(any_model, "cpu")(Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box")), QUICK)
+    assert result.mean.spacing_mm == pytest.approx(thin.spacing_mm)
+    np.testing.assert_allclose(result.mean.point_mm((39, 31, 35)), thin.point_mm((39, 31, 35)), atol=1e-6)
 
 
 def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, any_model: Model) -> None:
-    result = Interpolator(any_model, "cpu")(thick, operator_for(8, 5.0, 5.0, 1.6, "box"), QUICK)
-    assert result.thin.hu.shape == (25, 32, 36)
-    first = result.thin.point_mm((-0.5, 0, 0))
+    result = Interpolator(any_model, "cpu")(Measurement(thick, operator_for(8, 5.0, 5.0, 1.6, "box")), QUICK)
+    assert result.mean.hu.shape == (25, 32, 36)
+    first = result.mean.point_mm((-0.5, 0, 0))
     np.testing.assert_allclose(first, thick.point_mm((-0.5, 0, 0)), atol=1e-6)
     assert result.residual_hu < 0.05
 
@@ -66,10 +66,10 @@ def test_every_model_gives_thin_slices_of_any_grid_that_touch_or_overlap(
 ) -> None:
     operator = operator_for(8, 5.0, 5.0, target_mm, "box", thin_mm)
     drawn: list[torch.Tensor] = []
-    result = Interpolator(any_model, "cpu")(thick, operator, QUICK, lambda _, sample: drawn.append(sample))
+    result = Interpolator(any_model, "cpu")(Measurement(thick, operator), QUICK, lambda _, sample: drawn.append(sample))
     assert result.std is not None
-    assert result.std.hu.shape == result.thin.hu.shape == (operator.n_thin, 32, 36)
-    for volume in (torch.from_numpy(result.thin.hu), *drawn):
+    assert result.std.hu.shape == result.mean.hu.shape == (operator.n_thin, 32, 36)
+    for volume in (torch.from_numpy(result.mean.hu), *drawn):
         torch.testing.assert_close(operator.forward(volume), torch.from_numpy(thick.hu), rtol=0, atol=0.1)
 
 
@@ -78,7 +78,7 @@ def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model:
     silent.load_state_dict(tiny_model.state_dict())
     torch.nn.init.zeros_(silent.denoiser.leave.weight)
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    mean, _ = Interpolator(silent, "cpu").restore(torch.from_numpy(thick.hu), operator, thick.spacing_mm, Settings())
+    mean = torch.from_numpy(Interpolator(silent, "cpu")(Measurement(thick, operator)).mean.hu)
     expected = cubic_projected(torch.from_numpy(thick.hu), operator)
     torch.testing.assert_close(mean, expected, atol=0.05, rtol=0)
 
@@ -86,11 +86,11 @@ def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model:
 def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, any_model: Model) -> None:
     interpolator = Interpolator(any_model, "cpu")
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    first, again, other = (interpolator(thick, operator, replace(QUICK, seed=seed)) for seed in (1, 1, 5))
+    first, again, other = (interpolator(Measurement(thick, operator), replace(QUICK, seed=seed)) for seed in (1, 1, 5))
     assert first.std is not None
     assert again.std is not None
     assert other.std is not None
-    assert first.thin.hu.tobytes() == again.thin.hu.tobytes()
+    assert first.mean.hu.tobytes() == again.mean.hu.tobytes()
     assert first.std.hu.tobytes() == again.std.hu.tobytes()
     assert not np.array_equal(first.std.hu, other.std.hu)
 
@@ -98,15 +98,15 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, a
 def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume, any_model: Model) -> None:
     drawn: list[torch.Tensor] = []
     operator = ThickeningOperator.from_factor(40, 5, "gaussian")
-    result = Interpolator(any_model, "cpu")(thick, operator, QUICK, lambda _, sample: drawn.append(sample))
+    result = Interpolator(any_model, "cpu")(Measurement(thick, operator), QUICK, lambda _, sample: drawn.append(sample))
     assert len(drawn) == 2
     for sample in drawn:
         torch.testing.assert_close(operator.forward(sample), torch.from_numpy(thick.hu), atol=0.05, rtol=0)
-    squares = sum((sample - torch.from_numpy(result.thin.hu)).square() for sample in drawn)
+    squares = sum((sample - torch.from_numpy(result.mean.hu)).square() for sample in drawn)
     assert result.std is not None
     prior, worth = torch.zeros(()), 0
     if isinstance(any_model, NullSpaceDiffusion):
-        restorer = NullSpaceRestorer(any_model, torch.from_numpy(thick.hu), operator, thick.spacing_mm, QUICK)
+        restorer = NullSpaceRestorer(any_model, Measurement(thick, operator), torch.device("cpu"), QUICK)
         prior, worth = restorer.prior()
         assert float(prior.min()) > 0
     variance = (squares + worth * prior) / (2 + worth)
@@ -115,11 +115,13 @@ def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume,
 
 def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume, any_model: Model) -> None:
     interpolator, operator = Interpolator(any_model, "cpu"), ThickeningOperator.from_factor(40, 5, "box")
-    exact, quick = (interpolator(thick, operator, replace(QUICK, mixed_precision=it)) for it in ("no", "bf16"))
+    exact, quick = (
+        interpolator(Measurement(thick, operator), replace(QUICK, mixed_precision=it)) for it in ("no", "bf16")
+    )
     assert exact.std is not None
     assert quick.std is not None
     base = cubic_projected(torch.from_numpy(thick.hu), operator).numpy()
-    detail, error = exact.thin.hu - base, quick.thin.hu - exact.thin.hu
+    detail, error = exact.mean.hu - base, quick.mean.hu - exact.mean.hu
     assert 0 < np.linalg.norm(error) < 0.15 * np.linalg.norm(detail)  # a difference of two decodings, in a latent
     assert 0 < np.linalg.norm(quick.std.hu - exact.std.hu) < 0.15 * np.linalg.norm(exact.std.hu)
     assert quick.residual_hu < 0.05
@@ -127,14 +129,14 @@ def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume
 
 def test_without_samples_there_is_a_mean_and_no_deviation(thick: Volume, any_model: Model) -> None:
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    assert Interpolator(any_model, "cpu")(thick, operator, Settings()).std is None
+    assert Interpolator(any_model, "cpu")(Measurement(thick, operator), Settings()).std is None
 
 
 def test_memory_changes_nothing(thick: Volume, any_model: Model) -> None:
     interpolator = Interpolator(any_model, "cpu")
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    whole, tiled = (interpolator(thick, operator, replace(QUICK, memory_gib=gib)) for gib in (4.0, 0.01))
-    np.testing.assert_allclose(whole.thin.hu, tiled.thin.hu, atol=0.05)
+    whole, tiled = (interpolator(Measurement(thick, operator), replace(QUICK, memory_gib=gib)) for gib in (4.0, 0.01))
+    np.testing.assert_allclose(whole.mean.hu, tiled.mean.hu, atol=0.05)
 
 
 @pytest.mark.parametrize(("depth", "target"), [(8, 40), (10, 50)])
@@ -222,4 +224,4 @@ def test_a_gpu_with_too_little_memory_is_an_error_that_names_memory_gib(
         monkeypatch.setattr(f"ctinterp_dagster.interpolation.interpolator.{restorer}", full)
     operator = operator_for(thick.depth, thick.spacing_mm[0], thick.spacing_mm[0], 1.0, "box")
     with pytest.raises(ParamsError, match=r"lower memory_gib, which is 3, .*\(Tried to allocate 9 GiB. GPU 0 has 8"):
-        Interpolator(any_model, "cpu").restore(torch.from_numpy(thick.hu), operator, thick.spacing_mm, Settings())
+        Interpolator(any_model, "cpu")(Measurement(thick, operator))

@@ -32,9 +32,9 @@ def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: f
     measurement = measure(thick, target_mm, "box", **told)  # type: ignore[arg-type]
 
     def look(mean: torch.Tensor) -> None:
-        refuse_doubtful(torch.from_numpy(measurement.thick.hu), mean, measurement.operator, force=False)
+        refuse_doubtful(measurement, mean, force=False)
 
-    model(measurement.thick, measurement.operator, Settings(mirror=False), on_mean=look)
+    model(measurement, Settings(mirror=False), on_mean=look)
 
 
 def sampled_cosines(thin_grid: ThickeningOperator, _factor: int, modes: int) -> np.ndarray:
@@ -164,15 +164,15 @@ def test_padding_comes_back_as_it_was_and_harms_nothing(thin: Volume, model: Int
     outside = np.hypot(y, x) > 21
     padded = thick.with_hu(np.where(outside, np.float32(-3024), thick.hu))
     measurement = measure(padded, 1.0, "box")
-    result = measurement.padded(model(measurement.thick, measurement.operator, Settings(samples=2, steps=2)))
-    assert (result.thin.hu[:, outside] == -3024).all()
+    result = measurement.padded(model(measurement, Settings(samples=2, steps=2)))
+    assert (result.mean.hu[:, outside] == -3024).all()
     assert result.std is not None
     assert not result.std.hu[:, outside].any()
-    assert result.thin.hu[:, ~outside].min() > -1300
+    assert result.mean.hu[:, ~outside].min() > -1300
     plain = measure(thick, 1.0, "box")
-    there = model(plain.thick, plain.operator, Settings()).thin.hu
+    there = model(plain).mean.hu
     rim = (np.hypot(y, x) > 18) & ~outside
-    assert np.abs(result.thin.hu - there)[:, rim].mean() < 10
+    assert np.abs(result.mean.hu - there)[:, rim].mean() < 10
 
 
 def test_a_doubtful_result_is_written_with_force_only(

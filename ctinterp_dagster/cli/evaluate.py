@@ -21,16 +21,19 @@ from ctinterp_dagster.evaluation.metrics import Scores, check_size
 from ctinterp_dagster.evaluation.statistics import Interval, by_task, compare, summarise
 from ctinterp_dagster.interpolation import (
     RELEASED,
-    Aligned,
+    Measurement,
     MixedPrecision,
     Settings,
-    aligned,
     load_checkpoint,
+    paired,
+    simulated,
 )
 from ctinterp_dagster.params import Baseline, Profile, task_name
+from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
+from ctinterp_dagster.physics.measurement import slices_a_mean
 from ctinterp_dagster.physics.thickness import judge_thickness
 from ctinterp_dagster.pipeline.cases import REAL
-from ctinterp_dagster.pipeline.scoring import score_aligned, simulated, slices_a_mean
+from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -111,21 +114,21 @@ def command(
     for job in jobs:
         check(job)
     model = load_checkpoint(model_path, device) if set(methods) & set(LEARNED) else None
-    baselines = tuple(name for name in methods if name not in LEARNED)
+    restoring = {name: CLASSICAL[name] for name in methods if name not in LEARNED}
     settings = Settings(memory_gib=memory_gib, mixed_precision=mixed_precision)
     learned = {name: replace(settings, mirror=name == "model") for name in methods if name in LEARNED}
     if model and not model.starts_from_regression and learned.pop("regression", None) and methods != METHODS:
         raise click.UsageError(f"{model_path} does not start from a regression: leave it out of --methods")
+    restoring |= {name: model.by(how) for name, how in learned.items()} if model else {}
     records: list[dict[str, Any]] = []
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
         for job in jobs:
             progress.update(task, description=job.path.name)
-            scans, _ = job.load()
-            models = {name: model.means(scans.thick.spacing_mm, how) for name, how in learned.items()} if model else {}
-            grid = {"factor": scans.factor, "spacing_mm": scans.thin.spacing_mm[0]}
+            measurement, _ = job.load()
+            grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
             labels = {"case": case_name(job.path), **grid, "profile": job.profile}
-            for scored in score_aligned(scans, baselines=baselines, models=models):
+            for scored in score_methods(measurement, restoring):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
                 records.append({**labels, "method": scored.method, **fields_of(scored.scores), **costs})
                 progress.advance(task)
@@ -157,7 +160,7 @@ class Job:
 
     path: Path
     profile: str
-    load: Callable[[], tuple[Aligned, str]]
+    load: Callable[[], tuple[Measurement, str]]
 
 
 def check(job: Job) -> None:
@@ -167,8 +170,8 @@ def check(job: Job) -> None:
         CtinterpError: as reading and relating them raises.
     """
     try:
-        scans, remark = job.load()
-        check_size(scans.thin.hu.shape, scans.factor)
+        measurement, remark = job.load()
+        check_size(measurement.known.hu.shape, measurement.factor)
     except (ParamsError, EvaluationError, GeometryError) as error:
         raise type(error)(f"{job.path}: {error}") from error
     if remark:
@@ -177,7 +180,7 @@ def check(job: Job) -> None:
 
 def load_thin(
     path: Path, factor: float, profile: Profile, spacing_mm: float | None, thin_mm: float | None
-) -> tuple[Aligned, str]:
+) -> tuple[Measurement, str]:
     """A thin scan, thickened."""
     thin = fit(path).volume
     scans = simulated(thin, factor, profile, spacing_mm, thin_mm)
@@ -186,11 +189,11 @@ def load_thin(
     return scans, "" if whole else remark
 
 
-def load_pair(thick_path: Path, thin_path: Path) -> tuple[Aligned, str]:
+def load_pair(thick_path: Path, thin_path: Path) -> tuple[Measurement, str]:
     """A real thick scan and its partner."""
     thick, thin = fit(thick_path), fit(thin_path)
     judged = judge_thickness(thick.volume.hu, thick.volume.spacing_mm[0], thick.thickness_mm)
-    return aligned(thick.volume, thin.volume, judged.thickness_mm), judged.warning or ""
+    return paired(thick.volume, thin.volume, judged.thickness_mm), judged.warning or ""
 
 
 def fit(path: Path) -> Scan:

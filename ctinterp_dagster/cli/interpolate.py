@@ -17,8 +17,7 @@ from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.interpolation import (
     RELEASED,
-    ClassicalInterpolator,
-    Interpolation,
+    Estimate,
     Measurement,
     MixedPrecision,
     Settings,
@@ -29,6 +28,7 @@ from ctinterp_dagster.interpolation import (
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.records import file_hash, write_json
 from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_scan, write_result, write_volume
 
@@ -140,9 +140,9 @@ def command(
         "input_slices": scan.volume.depth,
         "input_spacing_mm": distance_mm,
         "input_thickness_mm": measurement.thickness_mm,
-        "output_slices": result.thin.depth,
-        "output_spacing_mm": result.thin.spacing_mm[0],
-        "output_thickness_mm": thin_mm or result.thin.spacing_mm[0],
+        "output_slices": result.mean.depth,
+        "output_spacing_mm": result.mean.spacing_mm[0],
+        "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
         "residual_hu": result.residual_hu,
         "method": method,
         "profile": profile,
@@ -155,8 +155,8 @@ def command(
     if json_path:
         write_json(json_path, record)
     click.echo(
-        f"{output}: {scan.volume.depth} slices of {distance_mm:g} mm -> {result.thin.depth} of "
-        f"{result.thin.spacing_mm[0]:g} mm, |Ax - y| {result.residual_hu:.3f} HU, {record['seconds']:.0f} s"
+        f"{output}: {scan.volume.depth} slices of {distance_mm:g} mm -> {result.mean.depth} of "
+        f"{result.mean.spacing_mm[0]:g} mm, |Ax - y| {result.residual_hu:.3f} HU, {record['seconds']:.0f} s"
     )
 
 
@@ -191,9 +191,9 @@ class Outputs:
         std = check_output(self.std, scan=scan) if self.std else ()
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 
-    def write(self, result: Interpolation, scan: Scan, description: str, thin_mm: float | None) -> None:
+    def write(self, result: Estimate, scan: Scan, description: str, thin_mm: float | None) -> None:
         """Write the thin volume and its standard deviation."""
-        write_result(result.thin, self.thin, scan, description, thickness_mm=thin_mm, as_dicom=self.as_dicom)
+        write_result(result.mean, self.thin, scan, description, thickness_mm=thin_mm, as_dicom=self.as_dicom)
         if self.std and result.std:
             words = f"{description}: standard deviation in HU"
             write_result(result.std, self.std, scan, words, thickness_mm=thin_mm, quantity="std")
@@ -208,10 +208,9 @@ def restore(
     draws_path: Path | None,
     *,
     force: bool,
-) -> tuple[Interpolation, tuple[str, ...]]:
+) -> tuple[Estimate, tuple[str, ...]]:
     """The thin volume, padded as the scan is, and its doubts that were forced; samples are written as they come."""
-    thick, operator = measurement.thick, measurement.operator
-    needed = needed_gib(settings.memory_gib, operator.n_thin * thick.hu[0].size)
+    needed = needed_gib(settings.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
     doubts: list[str] = []
     with (
         turn(needed, slots_gib(), lambda: click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)),
@@ -229,8 +228,11 @@ def restore(
 
         def look(mean: Tensor) -> None:
             forced = force or method != METHODS[0]  # the classical methods are what is offered in its place
-            doubts.extend(refuse_doubtful(torch.from_numpy(thick.hu), mean, operator, force=forced))
+            doubts.extend(refuse_doubtful(measurement, mean, force=forced))
 
-        model = load_checkpoint(model_path, device) if method == METHODS[0] else ClassicalInterpolator(method)
-        result = model(thick, operator, settings, keep, look)
+        if method == METHODS[0]:
+            result = load_checkpoint(model_path, device)(measurement, settings, keep, look)
+        else:
+            result = CLASSICAL[method](measurement)
+            look(torch.from_numpy(result.mean.hu))
     return measurement.padded(result), tuple(doubts)

@@ -1,32 +1,27 @@
 """Thick volume in, thin volume out."""
 
-from ctinterp_dagster.interpolation.grid import Aligned, aligned, operator_for, thicken, thin_volume
-from ctinterp_dagster.interpolation.interpolator import (
-    RELEASED,
-    ClassicalInterpolator,
-    Interpolation,
-    Interpolator,
-    load_checkpoint,
-)
-from ctinterp_dagster.interpolation.measurement import Measurement, measure
+from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import doubts, refuse_doubtful
 from ctinterp_dagster.interpolation.settings import MixedPrecision, Settings
+from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
+from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method, measure, paired, simulated, synthetic
 
 __all__ = [
     "RELEASED",
-    "Aligned",
-    "ClassicalInterpolator",
-    "Interpolation",
+    "Estimate",
     "Interpolator",
     "Measurement",
+    "Method",
     "MixedPrecision",
     "Settings",
-    "aligned",
     "doubts",
     "load_checkpoint",
     "measure",
     "operator_for",
+    "paired",
     "refuse_doubtful",
+    "simulated",
+    "synthetic",
     "thicken",
     "thin_volume",
 ]

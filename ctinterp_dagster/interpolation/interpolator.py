@@ -1,14 +1,13 @@
 """Thick volume in, thin volume out: what the command line, the API and the generate stage share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
-from ctinterp_dagster.interpolation.grid import operator_for, thin_volume
 from ctinterp_dagster.interpolation.latent import LatentRestorer
 from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
 from ctinterp_dagster.interpolation.settings import Settings
@@ -17,61 +16,22 @@ from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.model.sampler import Sampler
-from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.grids import operator_for
+from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.scan.volume import Volume
 
 RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"
 UNKNOWN_MM = (5.0, 0.7, 0.7)  # what a network is told of thick slices whose spacing nobody gave
 
+DEFAULT = Settings()
+
 Model = NullSpaceDiffusion | LatentDiffusion
 Spacing = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class Interpolation:
-    """A thin estimate.
-
-    Attributes:
-        thin: the posterior mean on the thin grid, HU.
-        std: the standard deviation on the same grid, HU, see `Interpolator.restore`; None without samples.
-        residual_hu: mean |A x_hat - y|.
-    """
-
-    thin: Volume
-    std: Volume | None
-    residual_hu: float
-
-
 def nothing(*_: object) -> None:
     """What happens to what nobody asked for."""
-
-
-class ClassicalInterpolator:
-    """A classical method in the place of a model."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, method: str) -> None:
-        """Take a method of `physics.baselines.METHODS` by its name."""
-        self.method = METHODS[method]
-
-    def __call__(
-        self,
-        thick: Volume,
-        operator: ThickeningOperator,
-        _settings: Settings,
-        _on_sample: Callable[[int, Tensor], None] = nothing,
-        on_mean: Callable[[Tensor], None] = nothing,
-    ) -> Interpolation:
-        """A thick volume to a thin one; see `Interpolator.__call__`. There are no samples."""
-        thick_hu = torch.from_numpy(thick.hu)
-        pixel_mm = (thick.spacing_mm[1] + thick.spacing_mm[2]) / 2
-        estimate = self.method(thick_hu, operator, operator.thin_distance * thick.spacing_mm[0] / pixel_mm)
-        on_mean(estimate)
-        residual = float((operator.forward(estimate) - thick_hu).abs().mean())
-        return Interpolation(thin_volume(thick, operator, estimate), None, residual)
 
 
 class Interpolator:
@@ -82,17 +42,14 @@ class Interpolator:
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
 
-    @torch.inference_mode()
-    def restore(
+    def __call__(
         self,
-        thick_hu: Tensor,
-        operator: ThickeningOperator,
-        spacing_mm: Spacing,
-        settings: Settings,
+        measurement: Measurement,
+        settings: Settings = DEFAULT,
         on_sample: Callable[[int, Tensor], None] = nothing,
         on_mean: Callable[[Tensor], None] = nothing,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Posterior mean and standard deviation of the thin volume, both (z, y, x) in HU on the CPU.
+    ) -> Estimate:
+        """Posterior mean and standard deviation of the thin volume.
 
         The mean is the model's one-step estimate; samples tell how far from it the truth may lie. Few samples tell
         it of a single voxel badly, so where the model has an expectation of the variance it counts as some more.
@@ -101,34 +58,29 @@ class Interpolator:
             Analysis, section 2.6.
 
         Args:
-            thick_hu: (k, y, x) float32.
-            operator: relates the thin grid to the thick one.
-            spacing_mm: of the thick volume, (z, y, x).
+            measurement: what to restore.
             settings: how to sample; without samples there is no standard deviation.
-            on_sample: told the index and the volume (z, y, x) of every sample.
-            on_mean: told the mean before any sample is drawn; what it raises ends the work.
+            on_sample: told the index and the volume (z, y, x) of every sample, HU on the model's device.
+            on_mean: told the mean, (z, y, x) HU on the CPU, before any sample is drawn; what it raises ends the work.
 
         Raises:
             ParamsError: the memory does not suffice.
         """
         advice = f"lower memory_gib, which is {settings.memory_gib:g}, take mixed_precision bf16, or device cpu"
-        with out_of_memory(ParamsError, advice):
-            return self._restore(thick_hu, operator, spacing_mm, settings, on_sample, on_mean)
+        with out_of_memory(ParamsError, advice), torch.inference_mode():
+            return measurement.estimate(*self._restore(measurement, settings, on_sample, on_mean))
 
     def _restore(
         self,
-        thick_hu: Tensor,
-        operator: ThickeningOperator,
-        spacing_mm: Spacing,
+        measurement: Measurement,
         settings: Settings,
         on_sample: Callable[[int, Tensor], None],
         on_mean: Callable[[Tensor], None],
     ) -> tuple[Tensor, Tensor | None]:
-        thick_hu = thick_hu.to(self.device)
         restorer = (
-            NullSpaceRestorer(self.model, thick_hu, operator, spacing_mm, settings)
+            NullSpaceRestorer(self.model, measurement, self.device, settings)
             if isinstance(self.model, NullSpaceDiffusion)
-            else LatentRestorer(self.model, thick_hu, operator, settings)
+            else LatentRestorer(self.model, measurement, self.device, settings)
         )
         mean = restorer.mean()
         told = mean.cpu()
@@ -142,29 +94,14 @@ class Interpolator:
             on_sample(index, drawn)
         return told, (squares / (worth + settings.samples)).sqrt().cpu()
 
-    def __call__(
-        self,
-        thick: Volume,
-        operator: ThickeningOperator,
-        settings: Settings,
-        on_sample: Callable[[int, Tensor], None] = nothing,
-        on_mean: Callable[[Tensor], None] = nothing,
-    ) -> Interpolation:
-        """A thick volume to a thin one, in its place in space; see `restore`."""
-        thick_hu = torch.from_numpy(thick.hu)
-        mean, std = self.restore(thick_hu, operator, thick.spacing_mm, settings, on_sample, on_mean)
-        thin = thin_volume(thick, operator, mean)
-        residual = float((operator.forward(mean) - thick_hu).abs().mean())
-        return Interpolation(thin, None if std is None else thin.with_hu(std.numpy()), residual)
+    def by(self, settings: Settings) -> Method:
+        """The method that restores with these settings."""
+        return lambda measurement: self(measurement, settings)
 
     @property
     def starts_from_regression(self) -> bool:
         """Whether there is a regression, the mean of one pass that settings without `mirror` give."""
         return isinstance(self.model, NullSpaceDiffusion)
-
-    def means(self, spacing_mm: Spacing, settings: Settings) -> Callable[[Tensor, ThickeningOperator], Tensor]:
-        """The posterior mean as a function of thick slices (k, y, x) of this spacing and the operator."""
-        return lambda thick_hu, operator: self.restore(thick_hu, operator, spacing_mm, settings)[0]
 
     def generate(
         self,
@@ -192,11 +129,13 @@ class Interpolator:
             ParamsError: `target_depth` is less than the thick depth.
         """
         operator = operator_for(thick_hu.shape[0], 1.0, 1.0, thick_hu.shape[0] / target_depth, profile)
+        thick = Volume(np.ascontiguousarray(thick_hu.numpy()), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
+        measurement = Measurement(thick, operator)
         if num_inference_steps == 1:
-            return self.restore(thick_hu, operator, spacing_mm, Settings(seed=seed))[0]
+            return torch.from_numpy(self(measurement, Settings(seed=seed)).mean.hu)
         kept: list[Tensor] = []
         settings = Settings(sampler=sampler, steps=num_inference_steps, samples=1, seed=seed)
-        self.restore(thick_hu, operator, spacing_mm, settings, lambda _, sample: kept.append(sample.cpu()))
+        self(measurement, settings, lambda _, sample: kept.append(sample.cpu()))
         return kept[0]
 
 

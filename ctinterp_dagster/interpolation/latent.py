@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.model.latent_diffusion import Conditioning, LatentDiffusion
 from ctinterp_dagster.physics.interpolators import cubic_projected, linear
+from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 from ctinterp_dagster.scan.window import MAISI
 
@@ -71,9 +73,10 @@ class LatentRestorer:
     """Draws thin volumes with a latent diffusion."""
 
     def __init__(
-        self, model: LatentDiffusion, thick_hu: Tensor, operator: ThickeningOperator, settings: Settings
+        self, model: LatentDiffusion, measurement: Measurement, device: torch.device, settings: Settings
     ) -> None:
         """Encode what was measured; all on the model's device."""
+        thick_hu, operator = measurement.thick_hu.to(device), measurement.operator
         self.model, self.thick_hu, self.operator, self.settings = model, thick_hu, operator, settings
         cells = operator.divided(operator.whole_factor)
         self.means = operator.means_of(cells)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.model.nullspace import UNIT_HU, NullSpaceDiffusion
+from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.nullspace import NullSpace
-from ctinterp_dagster.physics.operator import ThickeningOperator
 
 PRIOR_SAMPLES = 2
 """How much the regression's own spread counts beside that of the samples. Chosen on the validation patients."""
@@ -19,18 +20,18 @@ class NullSpaceRestorer:
     def __init__(
         self,
         model: NullSpaceDiffusion,
-        thick_hu: Tensor,
-        operator: ThickeningOperator,
-        spacing_mm: tuple[float, float, float],
+        measurement: Measurement,
+        device: torch.device,
         settings: Settings,
     ) -> None:
         """Show the networks what was measured; all on the model's device."""
         self.model, self.settings = model, settings
-        self.space = NullSpace(operator, model.config.expectation.modes)
+        self.space = NullSpace(measurement.operator, model.config.expectation.modes)
+        thick_hu = measurement.thick_hu.to(device)
         self.base_hu = self.space.base(thick_hu)
         self.features = self.space.features(thick_hu)[None]
-        self.geometry = self.space.geometry(spacing_mm)[None].to(thick_hu.device)
-        with settings.autocast(thick_hu.device):
+        self.geometry = self.space.geometry(measurement.thick.spacing_mm)[None].to(device)
+        with settings.autocast(device):
             self.expected = model.expectation.expect(
                 self.features, self.geometry, settings.memory_gib, mirror=settings.mirror
             )

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
-from ctinterp_dagster.interpolation.measurement import measure
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.physics.measurement import measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.scan.io.images import image_of, volume_of
 from ctinterp_dagster.scan.volume import Volume
@@ -65,14 +64,13 @@ def interpolate(
     else:
         volume = volume_of(thick)
     measurement = measure(volume, target_mm, profile, thickness_mm=thickness_mm, force=force, name="thick")
-    operator, doubts = measurement.operator, list(measurement.warnings)
+    doubts = list(measurement.warnings)
 
     def look(mean: Tensor) -> None:
-        doubts.extend(refuse_doubtful(torch.from_numpy(measurement.thick.hu), mean, operator, force=force))
+        doubts.extend(refuse_doubtful(measurement, mean, force=force))
 
-    interpolator = load_checkpoint(model, device)
-    result = interpolator(measurement.thick, operator, Settings(memory_gib=memory_gib), on_mean=look)
+    estimate = load_checkpoint(model, device)(measurement, Settings(memory_gib=memory_gib), on_mean=look)
     for said in doubts:
         warnings.warn(said, stacklevel=2)
-    thin = measurement.padded(result).thin
+    thin = measurement.padded(estimate).mean
     return cast("Scan", thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick))

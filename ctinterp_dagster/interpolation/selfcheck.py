@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.errors import DoubtfulResultError
-from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.interpolators import cubic_projected
+from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 # Thresholds and what results have that are right or wrong: docs/experiments.md, entry 17.
@@ -23,14 +24,9 @@ LEAST_SLICES = 8
 SAMPLED = 1 << 24  # voxels whose range is looked at
 
 
-def doubts(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> tuple[str, ...]:
-    """What is wrong with an estimate, a clause each; nothing where nothing is seen.
-
-    Args:
-        thick_hu: (k, y, x).
-        thin_hu: (z, y, x).
-        operator: relates the two.
-    """
+def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:
+    """What is wrong with an estimate (z, y, x) HU, a clause each; nothing where nothing is seen."""
+    thick_hu, operator = measurement.thick_hu, measurement.operator
     if not torch.isfinite(thin_hu).all():
         return ("some values are no numbers",)
     low, high = float(thick_hu.min()), float(thick_hu.max())
@@ -61,7 +57,7 @@ def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> 
     """
     if len(thick_hu) < LEAST_SLICES:
         return 0.0
-    base = METHODS["cubic_projected"](_blocks(thick_hu), operator, 1.0)
+    base = cubic_projected(_blocks(thick_hu), operator)
     positions = torch.from_numpy(operator.thin_positions)
     window = torch.hann_window(len(positions), dtype=torch.float64)
 
@@ -80,13 +76,13 @@ def _blocks(hu: Tensor) -> Tensor:
     return functional.avg_pool2d(hu, (min(BLOCK, height), min(BLOCK, width))).double()
 
 
-def refuse_doubtful(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator, *, force: bool) -> tuple[str, ...]:
-    """The doubts of an estimate, if they are forced.
+def refuse_doubtful(measurement: Measurement, thin_hu: Tensor, *, force: bool) -> tuple[str, ...]:
+    """The doubts of an estimate (z, y, x) HU, if they are forced.
 
     Raises:
         DoubtfulResultError: there are some, and they are not.
     """
-    said = doubts(thick_hu, thin_hu, operator)
+    said = doubts(measurement, thin_hu)
     if said and not force:
         raise DoubtfulResultError(
             f"the result cannot be right and is not written: {'; '.join(said)}; look at the scan and its --thickness, "

@@ -15,7 +15,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
-from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.autoencoder import build
 from ctinterp_dagster.pipeline.cases import Case, read_cases
 from ctinterp_dagster.records import CaseFolder, code_version, write_json
@@ -71,11 +71,10 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
     thin_hu = torch.from_numpy(read_scan(case.thin(layout)).volume.hu)
     encoded = cache(lambda depth: encode(to_unit(thin_hu[:depth])))
     for task in params.thicken.tasks:
-        thick_hu = torch.from_numpy(read_scan(case.thick(layout, task.name)).volume.hu)
-        depth = slices_within(len(thick_hu), task.factor)
-        operator = ThickeningOperator.from_factor(depth, task.factor, task.profile)
-        evidence = gather_evidence(thick_hu, operator, encode, params.encode.conditioning)
-        parts = {"thin": encoded(depth), "base": evidence.base, "condition": evidence.condition}
+        measurement = contiguous(read_scan(case.thick(layout, task.name)).volume, task.factor, task.profile)
+        operator = measurement.operator
+        evidence = gather_evidence(measurement.thick_hu, operator, encode, params.encode.conditioning)
+        parts = {"thin": encoded(operator.n_thin), "base": evidence.base, "condition": evidence.condition}
         latents |= {f"{task.name}/{part}": latent for part, latent in parts.items()}
     return {name: latent[0].cpu().clone() for name, latent in latents.items()}
 

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
 from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, calibrate, summarise
-from ctinterp_dagster.interpolation import Aligned, Interpolator, Settings, load_checkpoint
+from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint, synthetic
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, task_name
+from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, REGRESSION, ROWS, read_cases, without_others
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
-from ctinterp_dagster.pipeline.real import aligned_pairs
-from ctinterp_dagster.pipeline.scoring import Restore, Scored, score_aligned, synthetic
+from ctinterp_dagster.pipeline.real import real_pairs
+from ctinterp_dagster.pipeline.scoring import Scored, score_methods
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 
@@ -36,14 +37,14 @@ class Task:
 
     Attributes:
         labels: case, factor and profile of its rows.
-        scans: thick scan and truth.
+        measurement: thick scan and truth.
         ceiling: the truth, encoded and decoded.
         estimates: by model, the mean.
         deviation: the standard deviation of the model that is judged.
     """
 
     labels: Mapping[str, str | float]
-    scans: Aligned
+    measurement: Measurement
     ceiling: Tensor
     estimates: Mapping[str, Path]
     deviation: Path
@@ -57,22 +58,24 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
         ceilings: dict[int, Tensor] = {}  # by depth
         for task in params.thicken.tasks:
             thick = read_scan(case.thick(layout, task.name)).volume
-            scans = synthetic(thin, thick, task.factor, task.profile)
-            if scans.thin.depth not in ceilings:
-                kept = torch.from_numpy(scans.thin.hu)
-                ceilings[scans.thin.depth] = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
+            measurement = synthetic(thin, thick, task.factor, task.profile)
+            depth = measurement.known.depth
+            if depth not in ceilings:
+                kept = torch.from_numpy(measurement.known.hu)
+                ceilings[depth] = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
             yield Task(
                 labels={"case": case.case, "factor": task.factor, "profile": task.profile},
-                scans=scans,
-                ceiling=ceilings[scans.thin.depth],
+                measurement=measurement,
+                ceiling=ceilings[depth],
                 estimates={model: case.estimate(layout, model, task.name) for model in ROWS.values()},
                 deviation=case.deviation(layout, JUDGED, task.name),
             )
-    for pair, scans in aligned_pairs(layout):
+    for pair, measurement in real_pairs(layout):
+        thin_hu = torch.from_numpy(measurement.known.hu)
         yield Task(
-            labels={"case": pair.case, "factor": scans.factor, "profile": REAL},
-            scans=scans,
-            ceiling=autoencoder_ceiling(autoencoder, torch.from_numpy(scans.thin.hu), params.generate.memory_gib),
+            labels={"case": pair.case, "factor": measurement.factor, "profile": REAL},
+            measurement=measurement,
+            ceiling=autoencoder_ceiling(autoencoder, thin_hu, params.generate.memory_gib),
             estimates={model: pair.estimate(layout, model) for model in ROWS.values()},
             deviation=pair.deviation(layout, JUDGED),
         )
@@ -86,7 +89,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     spreads: list[dict[str, Any]] = []
     judged = load_checkpoint(layout.trained(JUDGED), params.base.device)
     for task in tasks(params, layout):
-        name = task_name(str(task.labels["profile"]), task.scans.factor)
+        name = task_name(str(task.labels["profile"]), task.measurement.factor)
         for scored in score_task(task, params, judged):
             labels = {**task.labels, "method": scored.method}
             rows.append({**labels, **scored.scores.row()})
@@ -111,20 +114,21 @@ def score_task(task: Task, params: Params, judged: Interpolator) -> Iterator[Sco
     The regression alone, with which the judged model is compared, is computed here.
     """
 
-    def generated(model: str) -> Restore:
-        return lambda _thick_hu, _operator: torch.from_numpy(read_scan(task.estimates[model]).volume.hu)
+    def generated(model: str) -> Method:
+        return lambda it: it.estimate(torch.from_numpy(read_scan(task.estimates[model]).volume.hu))
 
-    models = {CEILING: lambda *_: task.ceiling, **{row: generated(model) for row, model in ROWS.items()}}
-    settings = Settings(memory_gib=params.generate.memory_gib, mirror=False)
-    models |= {REGRESSION: judged.means(task.scans.thick.spacing_mm, settings)}
-    return score_aligned(task.scans, baselines=params.evaluate.baselines, models=models)
+    methods: dict[str, Method] = {name: METHODS[name] for name in params.evaluate.baselines}
+    methods[CEILING] = lambda it: it.estimate(task.ceiling)
+    methods |= {row: generated(model) for row, model in ROWS.items()}
+    methods[REGRESSION] = judged.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
+    return score_methods(task.measurement, methods)
 
 
 def calibration(task: Task) -> dict[str, float | str]:
     """Whether the samples' spread says how wrong the estimate is."""
     estimate = read_scan(task.estimates[JUDGED]).volume.hu
     std = read_scan(task.deviation).volume.hu
-    result = calibrate(estimate, std, Truth.of(task.scans.thin.hu, factor=task.scans.factor))
+    result = calibrate(estimate, std, Truth.of(task.measurement.known.hu, factor=task.measurement.factor))
     correlation = "" if result.correlation is None else result.correlation
     return {"coverage_90": result.coverage_90, "correlation": correlation}
 

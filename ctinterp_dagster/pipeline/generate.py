@@ -8,27 +8,26 @@ from pathlib import Path
 
 import torch
 
-from ctinterp_dagster.interpolation import Interpolator, Settings, doubts, load_checkpoint
+from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, doubts, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
-from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.cases import REAL, ROWS, read_cases
-from ctinterp_dagster.pipeline.real import aligned_pairs
+from ctinterp_dagster.pipeline.real import real_pairs
 from ctinterp_dagster.records import CaseFolder, code_version
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.volume import Volume
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A thick scan to restore: its case, its estimates' folder, its files, and how to read it with its operator."""
+    """A thick scan to restore: its case, its estimates' folder, its files, and how to read it."""
 
     case: str
     folder: str
     inputs: tuple[Path, ...]
-    load: Callable[[], tuple[Volume, ThickeningOperator]]
+    load: Callable[[], Measurement]
 
 
 def tasks(params: Params, layout: Layout) -> Iterator[Task]:
@@ -37,16 +36,14 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
         for task in params.thicken.tasks:
             path = case.thick(layout, task.name)
             yield Task(case.case, task.name, (path,), partial(thickened, path, task))
-    for pair, scans in aligned_pairs(layout):
+    for pair, measurement in real_pairs(layout):
         inputs = (pair.thick(layout), layout.ingest / "volumes" / f"{pair.thin}.nii")
-        yield Task(pair.case, REAL, inputs, partial(lambda it: (it.thick, it.operator), scans))
+        yield Task(pair.case, REAL, inputs, partial(lambda it: it, measurement))
 
 
-def thickened(path: Path, task: ThickTask) -> tuple[Volume, ThickeningOperator]:
-    """A synthetic thick scan and the operator that made it."""
-    thick = read_scan(path).volume
-    depth = slices_within(thick.depth, task.factor)
-    return thick, ThickeningOperator.from_factor(depth, task.factor, task.profile)
+def thickened(path: Path, task: ThickTask) -> Measurement:
+    """A synthetic thick scan, without its truth."""
+    return contiguous(read_scan(path).volume, task.factor, task.profile)
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -66,13 +63,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         for task in tasks(params, layout):
 
             def make(paths: list[Path], task: Task = task, with_: Interpolator = interpolator) -> None:
-                thick, operator = task.load()
-                result = with_(thick, operator, settings)
-                assert result.std is not None  # there is at least one sample
-                write_volume(result.thin, paths[0])
-                write_volume(result.std, paths[1])
-                logger.info("case=%s residual_hu=%.3f", task.case, result.residual_hu)
-                for said in doubts(torch.from_numpy(thick.hu), torch.from_numpy(result.thin.hu), operator):
+                measurement = task.load()
+                estimate = with_(measurement, settings)
+                assert estimate.std is not None  # there is at least one sample
+                write_volume(estimate.mean, paths[0])
+                write_volume(estimate.std, paths[1])
+                logger.info("case=%s residual_hu=%.3f", task.case, estimate.residual_hu)
+                for said in doubts(measurement, torch.from_numpy(estimate.mean.hu)):
                     logger.warning("case=%s task=%s doubtful: %s", task.case, task.folder, said)
 
             job = f"{model}/{task.folder}/{task.case}"

@@ -12,11 +12,11 @@ import pandas as pd
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
 from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
 from ctinterp_dagster.evaluation.statistics import best_baseline, by_task
-from ctinterp_dagster.interpolation import Settings, load_checkpoint
+from ctinterp_dagster.interpolation import Settings, load_checkpoint, synthetic
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import REAL, read_cases, without_others
-from ctinterp_dagster.pipeline.scoring import score_aligned, synthetic
+from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 
@@ -128,9 +128,8 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         scores = {}
         for case in read_cases(layout, "test"):
             thick = read_scan(case.thick(layout, task.name)).volume
-            models = {"model": model.means(thick.spacing_mm, Settings(memory_gib=params.generate.memory_gib))}
-            scans = synthetic(read_scan(case.thin(layout)).volume, thick, task.factor, task.profile)
-            (scored,) = score_aligned(scans, baselines=(), models=models)
+            measurement = synthetic(read_scan(case.thin(layout)).volume, thick, task.factor, task.profile)
+            (scored,) = score_methods(measurement, {"model": model.by(Settings(memory_gib=params.generate.memory_gib))})
             scores[case.case] = scored.scores
         tasks[task.name] = replace(
             challenger.tasks[task.name],

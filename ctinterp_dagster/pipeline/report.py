@@ -7,7 +7,6 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ctinterp_dagster import live
 from ctinterp_dagster.evaluation.figures import Look, views
@@ -18,7 +17,7 @@ from ctinterp_dagster.evaluation.statistics import Calibration, by_task
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.operator import ThickeningOperator, slices_within
+from ctinterp_dagster.physics.measurement import synthetic
 from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, Case, read_cases
 from ctinterp_dagster.records import file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
@@ -73,13 +72,12 @@ def previewed(views: list[View], case: Case, layout: Layout) -> list[View]:
 def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
     """The case in the soft-tissue window and in the lung or bone one, under the first task."""
     task = params.thicken.tasks[0]
-    thick = torch.from_numpy(read_scan(case.thick(layout, task.name)).volume.hu)
-    operator = ThickeningOperator.from_factor(slices_within(len(thick), task.factor), task.factor, task.profile)
     thin = read_scan(case.thin(layout)).volume
-    truth = thin.hu[: operator.n_thin]
+    measurement = synthetic(thin, read_scan(case.thick(layout, task.name)).volume, task.factor, task.profile)
+    truth = measurement.known.hu
     estimates = {
-        "thick": METHODS["nearest"](thick, operator, 1.0).numpy(),
-        "cubic": METHODS["cubic"](thick, operator, 1.0).numpy(),
+        "thick": METHODS["nearest"](measurement).mean.hu,
+        "cubic": METHODS["cubic"](measurement).mean.hu,
         "ours": read_scan(case.estimate(layout, "nullspace", task.name)).volume.hu,
     }
     made = []

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, operator_for
+from ctinterp_dagster.interpolation import Measurement, Settings, load_checkpoint, operator_for
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import ingest
 from ctinterp_dagster.records import read_csv
@@ -78,12 +78,12 @@ def test_a_process_that_interpolates_all_day_does_not_grow() -> None:
     thick = phantom(5, shape_zyx=(8, 24, 24), spacing_mm=(5.0, 9.0, 9.0), noise_hu=10.0)
     operator = operator_for(thick.depth, 5.0, 5.0, 1.0, "box")
     settings = Settings(steps=1, samples=1)
-    first = interpolator(thick, operator, settings)
+    first = interpolator(Measurement(thick, operator), settings)
     memory = []
     for _ in range(REPEATS):
-        again = interpolator(thick, operator, settings)
+        again = interpolator(Measurement(thick, operator), settings)
         memory.append(resident_mib())
-    assert torch.equal(torch.from_numpy(again.thin.hu), torch.from_numpy(first.thin.hu))
+    assert torch.equal(torch.from_numpy(again.mean.hu), torch.from_numpy(first.mean.hu))
     warm, end = memory[REPEATS // 4], memory[-1]
     print(f"\n{warm:.0f} MiB after {REPEATS // 4}, {end:.0f} MiB after {REPEATS}")
     assert end < warm + 20
