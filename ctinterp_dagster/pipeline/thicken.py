@@ -4,9 +4,9 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
+from ctinterp_dagster.physics.grids import thicken
 from ctinterp_dagster.pipeline.cases import Case, read_cases
 from ctinterp_dagster.records import CaseFolder, code_version
 from ctinterp_dagster.scan.io import read_scan, write_volume
