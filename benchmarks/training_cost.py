@@ -24,12 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.blocks import ResidualUnit
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.nullspace import TIMES, narrower
 from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.params import Optimisation, Params
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
-from ctinterp_dagster.training.recompute import BLOCKS, recomputed
+from ctinterp_dagster.training.recompute import recomputed
 
 GIB = 1 << 30
 STATE_BYTES = 20
@@ -98,7 +99,7 @@ def walk(network: nn.Module, given: tuple[Tensor, ...], *, again: bool) -> tuple
 def largest_block(network: nn.Module, given: tuple[Tensor, ...]) -> int:
     """Numbers that the dearest residual block keeps when it is computed again."""
     inputs: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
-    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    blocks = [module for module in network.modules() if isinstance(module, ResidualUnit)]
     hooks = [block.register_forward_hook(lambda block, args, _: inputs.append((block, args))) for block in blocks]
     network(*given)
     for hook in hooks:

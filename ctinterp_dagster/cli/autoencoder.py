@@ -9,12 +9,12 @@ import click
 import torch
 
 from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.interpolation.latent import to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.weights import read_weights
 from ctinterp_dagster.records import file_hash, write_json
 from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.training.evidence import to_unit
 
 PHANTOM_ZYX = (16, 64, 64)
 

@@ -6,67 +6,17 @@ the difference, and a denoiser that adds nothing leaves the classical estimate. 
 whole factor at or above the one asked for; the slices asked for are means of its slices, projected.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.interpolation.settings import Settings
-from ctinterp_dagster.model.latent_diffusion import Conditioning, LatentDiffusion
-from ctinterp_dagster.physics.interpolators import cubic_projected, linear
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 from ctinterp_dagster.scan.window import MAISI
-
-LATENT_STRIDE = 4  # voxels a latent voxel covers along each axis
-Encode = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of the thin volume before anything is drawn.
-
-    Attributes:
-        base_hu: (z, y, x) projected cubic interpolation.
-        base: (1, channel, z/4, y/4, x/4) its scaled latent.
-        condition: the same shape, what the denoiser is shown.
-    """
-
-    base_hu: Tensor
-    base: Tensor
-    condition: Tensor
-
-
-def to_unit(hu: Tensor) -> Tensor:
-    """(z, y, x) HU to the autoencoder's (1, 1, z, y, x) in [0, 1]; what lies outside the window comes back later.
-
-    Residual decoding adds to a base that was never clipped, so HU outside [-1000, 1000] survive.
-    """
-    return MAISI.to_unit(MAISI.clip(hu))[None, None]
-
-
-def gather_evidence(thick_hu: Tensor, operator: ThickeningOperator, encode: Encode, kind: Conditioning) -> Evidence:
-    """Interpolate a thick scan and encode it.
-
-    Args:
-        thick_hu: (k, y, x) HU.
-        operator: relates the thin grid to the thick one.
-        encode: (1, 1, z, y, x) in unit range to scaled latents.
-        kind: `encoded_interpolation` shows the denoiser E(up(y)); `interpolated_latent` shows it E(y), resized
-            linearly along z with the centres of latent voxels aligned.
-    """
-    base_hu = cubic_projected(thick_hu, operator)
-    base = encode(to_unit(base_hu))
-    if kind == "encoded_interpolation":
-        return Evidence(base_hu, base, base)
-    thick_latent = encode(to_unit(thick_hu))
-    middle = (LATENT_STRIDE - 1) / 2
-    thin_centres = np.arange(base.shape[2]) * LATENT_STRIDE + middle
-    thick_centres = np.interp(thin_centres, np.arange(len(operator.thin_positions)), operator.thin_positions)
-    condition = linear(thick_latent, (thick_centres - middle) / LATENT_STRIDE)
-    return Evidence(base_hu, base, condition)
+from ctinterp_dagster.training.evidence import gather_evidence
 
 
 class LatentRestorer:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
+from ctinterp_dagster.model.blocks import ResidualUnit
 from ctinterp_dagster.model.device import out_of_memory
 from ctinterp_dagster.model.fast_layers import fast_layer
 from ctinterp_dagster.model.slabs import Budget, Field, Shape, in_slabs, predicted_peak_gib
@@ -194,7 +195,7 @@ def _named(layer: nn.Module, depth: int) -> nn.Module:
     return layer
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(ResidualUnit):
     """Norm, SiLU, convolution, twice; added to the input, whose channels a convolution of width 1 adapts."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:

@@ -9,41 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.blocks import TIME_FEATURES, ResidualUnit, pixel_norm, silence, time_features
 from ctinterp_dagster.model.tiles import Reach
 
-_TIME_FEATURES = 64
 LIVE_TENSORS = 14
 """Tensors of the finest level's width that a forward pass holds at its peak; 9 to 13 measured in float32 on a CPU."""
 
 
-def pixel_norm(x: Tensor) -> Tensor:
-    """Scale each voxel's channel vector to unit mean square; looks at no other voxel.
-
-    Group norm would see the whole patch, and a network trained on patches would behave differently on a volume.
-
-    Source: Karras et al. 2018, section 4.2; computed as in Karras et al. 2024 (EDM2), eq. 30.
-    """
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
-    return x / (norm / math.sqrt(x.shape[1]) + 1e-4).to(x.dtype)
-
-
-def time_features(t: Tensor) -> Tensor:
-    """Sines and cosines of t (b,) in [0, 1] at octaves of half a turn to 1000 turns: (b, 64).
-
-    Source: Vaswani et al. 2017, section 3.5, as Ho et al. 2020 use it for time.
-    """
-    frequencies = torch.logspace(math.log10(0.5), 3.0, _TIME_FEATURES // 2, dtype=torch.float32, device=t.device)
-    phase = 2.0 * math.pi * t.float()[:, None] * frequencies
-    return torch.cat([phase.sin(), phase.cos()], dim=1)
-
-
-def silence(module: nn.Module) -> None:
-    """Set all weights to zero, so that a residual branch starts as the identity and a network by adding nothing."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-
-
-class Block(nn.Module):
+class Block(ResidualUnit):
     """Residual block: a 3x3x3 and a 1x1x1 convolution, modulated by time (FiLM).
 
     One wide convolution a block keeps the receptive field, and with it the halo of tiles, small.
@@ -108,7 +81,7 @@ class Denoiser(nn.Module):
         time = 4 * channels[0]
         self.multiple = 2 ** (len(channels) - 1)
         self.reach = Reach((_halo(len(channels), blocks),) * 3, (self.multiple,) * 3, 4 * channels[0] * LIVE_TENSORS)
-        self.time = nn.Sequential(nn.Linear(_TIME_FEATURES, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
+        self.time = nn.Sequential(nn.Linear(TIME_FEATURES, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
         self.enter = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
         pairs = list(itertools.pairwise(channels))
         self.encode = nn.ModuleList(Level(width, time, blocks) for width in channels[:-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctinterp_dagster.model.denoiser import time_features
+from ctinterp_dagster.model.blocks import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, read_model, save_model
 from ctinterp_dagster.model.sampler import Sampler, sample

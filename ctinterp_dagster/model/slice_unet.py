@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.denoiser import pixel_norm, silence
+from ctinterp_dagster.model.blocks import ResidualUnit, pixel_norm, silence
 from ctinterp_dagster.model.tiles import Reach
 
 LIVE_TENSORS = 30
@@ -33,7 +33,7 @@ class PlaneConv(nn.Conv2d):
         return planes.reshape(batch, depth, -1, height, width).transpose(1, 2)
 
 
-class SliceBlock(nn.Module):
+class SliceBlock(ResidualUnit):
     """Residual block: a convolution in the plane, FiLM, and a convolution that sees the neighbouring slices.
 
     Source: He et al. 2016, fig. 4e (pre-activation); Perez et al. 2018, eq. 2 (FiLM).

@@ -10,16 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctinterp_dagster.interpolation.latent import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
-from ctinterp_dagster.pipeline.autoencoder import build
 from ctinterp_dagster.pipeline.cases import Case, read_cases
 from ctinterp_dagster.records import CaseFolder, code_version, write_json
 from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.training.evidence import gather_evidence, to_unit
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +32,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """
     section, tasks = params.encode, params.thicken.tasks
     weights = layout.autoencoder / "autoencoder.safetensors"
-    autoencoder = build(params.autoencoder)
-    autoencoder.load_pretrained_weights(weights)
-    autoencoder = autoencoder.to(pick_device(params.base.device)).eval()
+    autoencoder = load_autoencoder(weights).to(pick_device(params.base.device))
     recipe = {
         "encode": section.model_dump(),
         "base": params.base.model_dump(),

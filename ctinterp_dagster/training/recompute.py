@@ -8,12 +8,9 @@ from torch import nn
 from torch._dynamo import config
 from torch.utils.checkpoint import checkpoint
 
-from ctinterp_dagster.model.autoencoder import ResidualBlock
-from ctinterp_dagster.model.denoiser import Block
-from ctinterp_dagster.model.slice_unet import SliceBlock
+from ctinterp_dagster.model.blocks import ResidualUnit
 
 SHAPES = 64  # of blocks that are compiled before torch gives up on them
-BLOCKS = (ResidualBlock, Block, SliceBlock)
 
 
 @contextmanager
@@ -24,9 +21,9 @@ def recomputed(network: nn.Module, *, asked: bool) -> Iterator[None]:
 
     Source: Chen et al. 2016 (arXiv 1604.06174), section 3.
     """
-    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)] if asked else []
+    blocks = [module for module in network.modules() if isinstance(module, ResidualUnit)] if asked else []
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
     try:
         yield
     finally:
@@ -41,7 +38,7 @@ def compiled(network: nn.Module, *, asked: bool) -> Iterator[None]:
     Blocks of one shape share what is compiled, so that it takes seconds.
     """
     limit, config.recompile_limit = config.recompile_limit, SHAPES
-    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)] if asked else []
+    blocks = [module for module in network.modules() if isinstance(module, ResidualUnit)] if asked else []
     for block in blocks:
         block.compile(dynamic=False)
     try:

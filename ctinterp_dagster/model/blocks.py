@@ -1,0 +1,39 @@
+"""What the networks are made of, whatever they do."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+TIME_FEATURES = 64
+
+
+class ResidualUnit(nn.Module):
+    """A block of any network, as large as what a training computes again on the way back, or compiles."""
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale each voxel's channel vector to unit mean square; looks at no other voxel.
+
+    Group norm would see the whole patch, and a network trained on patches would behave differently on a volume.
+
+    Source: Karras et al. 2018, section 4.2; computed as in Karras et al. 2024 (EDM2), eq. 30.
+    """
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    return x / (norm / math.sqrt(x.shape[1]) + 1e-4).to(x.dtype)
+
+
+def time_features(t: Tensor) -> Tensor:
+    """Sines and cosines of t (b,) in [0, 1] at octaves of half a turn to 1000 turns: (b, 64).
+
+    Source: Vaswani et al. 2017, section 3.5, as Ho et al. 2020 use it for time.
+    """
+    frequencies = torch.logspace(math.log10(0.5), 3.0, TIME_FEATURES // 2, dtype=torch.float32, device=t.device)
+    phase = 2.0 * math.pi * t.float()[:, None] * frequencies
+    return torch.cat([phase.sin(), phase.cos()], dim=1)
+
+
+def silence(module: nn.Module) -> None:
+    """Set all weights to zero, so that a residual branch starts as the identity and a network by adding nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
