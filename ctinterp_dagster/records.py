@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
 
@@ -21,6 +22,44 @@ MANIFEST = "manifest.json"
 JOURNAL = ".partial-journal"  # .dvcignore leaves out what is .partial-
 STATS = ".partial-stats.json"
 SETTLED_NS = 1_000_000_000  # a file younger than that can change without a trace in its times
+
+
+class Rule(StrEnum):
+    """What a challenger is asked, as `decision.json` names it, with the sentence that says so."""
+
+    asks: str
+
+    TASKS = "tasks", "It was measured on the test set."
+    SPLITS = "splits", "No patient is in two splits."
+    FINITE = "finite", "Every metric is a finite number."
+    RESIDUAL = "residual", "Thickening the estimate again gives the measured scan."
+    BASELINE = (
+        "baseline",
+        "It is better than the best classical method (noted, or asked for: promote.require_baseline).",
+    )
+    CHAMPION = (
+        "champion",
+        "With 95 % confidence it is not worse than the champion by more than the margin, case by case.",
+    )
+    ROLLED_BACK = "rolled_back", "It was not taken back by a person."
+
+    def __new__(cls, name: str, asks: str = "") -> Self:
+        """A rule and its sentence; `Rule(name)` looks one up."""
+        rule = str.__new__(cls, name)
+        rule._value_, rule.asks = name, asks
+        return rule
+
+
+def count_shared_patients(cases: Iterable[tuple[str, str]]) -> int:
+    """How many patients are in more than one split (a count: identifiers stay out of reports).
+
+    Args:
+        cases: patient and split of each.
+    """
+    splits: dict[str, set[str]] = {}
+    for patient, split in cases:
+        splits.setdefault(patient, set()).add(split)
+    return sum(len(found) > 1 for found in splits.values())
 
 
 @contextmanager

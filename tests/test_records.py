@@ -5,7 +5,16 @@ import pytest
 
 from ctinterp_dagster import records
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
-from ctinterp_dagster.records import CaseFolder, file_hash, read_csv, read_json, whole_file, write_csv, write_json
+from ctinterp_dagster.records import (
+    CaseFolder,
+    count_shared_patients,
+    file_hash,
+    read_csv,
+    read_json,
+    whole_file,
+    write_csv,
+    write_json,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
@@ -152,3 +161,9 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "noise.json").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(MissingInputError, match=r"noise\.json is damaged"):
         read_json(tmp_path / "noise.json")
+
+
+def test_a_patient_in_two_splits_is_counted_once() -> None:
+    cases = [("p1", "train"), ("p2", "train"), ("p2", "train"), ("p3", "val"), ("p2", "test"), ("p3", "test")]
+    assert count_shared_patients(cases) == 2
+    assert count_shared_patients([("p1", "train"), ("p1", "train"), ("p2", "test")]) == 0

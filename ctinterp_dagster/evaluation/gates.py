@@ -1,12 +1,12 @@
 """Whether a challenger replaces the champion: pure functions of measured numbers, the same answer each time."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 from ctinterp_dagster.evaluation.statistics import bootstrap_mean
+from ctinterp_dagster.records import Rule
 
 Verdict = Literal["pass", "fail", "note"]
 
@@ -61,7 +61,7 @@ class Metrics:
         model_hash: of the weights.
         test_set_hash: of the frozen test set that it was measured on.
         tasks: by name, such as `box-x5`.
-        shared_patients: how many patients are in more than one split, see `count_shared_patients`.
+        shared_patients: how many patients are in more than one split, see `records.count_shared_patients`.
     """
 
     model_hash: str
@@ -74,7 +74,7 @@ class Metrics:
 class Finding:
     """The outcome of one rule; `text` is a sentence with the numbers."""
 
-    rule: str
+    rule: Rule
     verdict: Verdict
     text: str
 
@@ -92,12 +92,6 @@ class Decision:
         return tuple(f"{finding.verdict}: {finding.text}" for finding in self.findings)
 
 
-def count_shared_patients(splits: Mapping[str, Collection[str]]) -> int:
-    """How many patients are in more than one split (a count: identifiers stay out of reports)."""
-    shared = (set(splits[a]) & set(splits[b]) for a, b in combinations(sorted(splits), 2))
-    return len(set().union(*shared))
-
-
 def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decision:
     """Judge a challenger.
 
@@ -111,12 +105,12 @@ def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decis
     """
     if champion is not None and challenger.model_hash == champion.model_hash:
         kept = f"the challenger is the champion ({challenger.model_hash[:12]}): it is kept"
-        return Decision(promoted=False, findings=(Finding("champion", "note", kept),))
+        return Decision(promoted=False, findings=(Finding(Rule.CHAMPION, "note", kept),))
     findings = [_tasks(challenger), _splits(challenger)]
     for name in sorted(challenger.tasks):
         task = challenger.tasks[name]
         if not _all_finite(task):
-            findings.append(Finding("finite", "fail", f"{name}: a metric is not finite: {task}"))
+            findings.append(Finding(Rule.FINITE, "fail", f"{name}: a metric is not finite: {task}"))
             continue
         findings += [_residual(name, task, rules), _baseline(name, task, rules)]
     findings += _against_champion(challenger, champion, rules)
@@ -127,23 +121,23 @@ def _all_finite(task: TaskMetrics) -> bool:
     return all(math.isfinite(value) for value in (task.psnr_db, task.residual_hu, task.baseline_psnr_db))
 
 
-def _finding(rule: str, text: str, *, passed: bool) -> Finding:
+def _finding(rule: Rule, text: str, *, passed: bool) -> Finding:
     return Finding(rule, "pass" if passed else "fail", text)
 
 
 def _tasks(challenger: Metrics) -> Finding:
     names = ", ".join(sorted(challenger.tasks)) or "no task: evaluate at least one"
-    return _finding("tasks", f"measured on {names}", passed=bool(challenger.tasks))
+    return _finding(Rule.TASKS, f"measured on {names}", passed=bool(challenger.tasks))
 
 
 def _splits(challenger: Metrics) -> Finding:
     count = challenger.shared_patients
-    return _finding("splits", f"{count or 'no'} patients in more than one split", passed=count == 0)
+    return _finding(Rule.SPLITS, f"{count or 'no'} patients in more than one split", passed=count == 0)
 
 
 def _residual(name: str, task: TaskMetrics, rules: Rules) -> Finding:
     text = f"{name}: largest residual {task.residual_hu:.3f} HU, allowed is under {rules.max_residual_hu:g} HU"
-    return _finding("residual", text, passed=task.residual_hu < rules.max_residual_hu)
+    return _finding(Rule.RESIDUAL, text, passed=task.residual_hu < rules.max_residual_hu)
 
 
 def _baseline(name: str, task: TaskMetrics, rules: Rules) -> Finding:
@@ -153,22 +147,22 @@ def _baseline(name: str, task: TaskMetrics, rules: Rules) -> Finding:
         f"asked for is {rules.baseline_margin_db:+g} dB"
     )
     if gain >= rules.baseline_margin_db:
-        return Finding("baseline", "pass", text)
-    return Finding("baseline", "fail" if rules.require_baseline else "note", f"{text}: not better than the baseline")
+        return Finding(Rule.BASELINE, "pass", text)
+    return Finding(Rule.BASELINE, "fail" if rules.require_baseline else "note", f"{text}: not better than the baseline")
 
 
 def _against_champion(challenger: Metrics, champion: Metrics | None, rules: Rules) -> list[Finding]:
     if champion is None:
-        return [Finding("champion", "note", "there is no champion yet")]
+        return [Finding(Rule.CHAMPION, "note", "there is no champion yet")]
     if challenger.test_set_hash != champion.test_set_hash:
         text = (
             f"the champion was measured on test set {champion.test_set_hash[:12]}, the challenger on "
             f"{challenger.test_set_hash[:12]}: evaluate the champion on the same test set first"
         )
-        return [Finding("champion", "fail", text)]
+        return [Finding(Rule.CHAMPION, "fail", text)]
     if sorted(challenger.tasks) != sorted(champion.tasks):
         text = f"the champion was measured on {sorted(champion.tasks)}, the challenger on {sorted(challenger.tasks)}"
-        return [Finding("champion", "fail", text)]
+        return [Finding(Rule.CHAMPION, "fail", text)]
     finite = [name for name in sorted(champion.tasks) if _all_finite(challenger.tasks[name])]
     return [_no_worse(name, challenger.tasks[name], champion.tasks[name], rules) for name in finite]
 
@@ -186,4 +180,4 @@ def _no_worse(name: str, challenger: TaskMetrics, champion: TaskMetrics, rules: 
         f"{name}: {interval.mean:+.2f}{spread} dB against the champion ({champion.psnr_db:.2f} dB) on "
         f"{len(pairs)} cases, allowed is {-rules.champion_margin_db:+g} dB at the lower end"
     )
-    return _finding("champion", text, passed=low >= -rules.champion_margin_db)
+    return _finding(Rule.CHAMPION, text, passed=low >= -rules.champion_margin_db)

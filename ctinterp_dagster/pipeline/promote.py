@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
-from ctinterp_dagster.evaluation.gates import Metrics, Rules, TaskMetrics, count_shared_patients, decide
+from ctinterp_dagster.evaluation.gates import Finding, Metrics, Rules, TaskMetrics, decide
 from ctinterp_dagster.evaluation.statistics import best_baseline, by_task
 from ctinterp_dagster.interpolation import Settings, load_checkpoint, synthetic
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import REAL, read_cases, without_others
 from ctinterp_dagster.pipeline.scoring import score_methods
-from ctinterp_dagster.records import file_hash, read_json, write_json
+from ctinterp_dagster.records import Rule, count_shared_patients, file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         decided = champion.decision
     elif known and known.rolled_back:
         text = f"the challenger was the champion and was rolled back: {known.rolled_back}"
-        finding = {"rule": "rolled_back", "verdict": "fail", "text": text}
+        finding = asdict(Finding(Rule.ROLLED_BACK, "fail", text))
         decided = {**known.decision, "promoted": False, "findings": [*known.decision["findings"], finding]}
     else:
         decided = judge(challenger, champion, params, layout)
@@ -96,14 +96,11 @@ def measured(params: Params, layout: Layout) -> Metrics:
         by_case = {str(row["case"]): float(row["psnr_db"]) for row in own.to_dict("records")}
         mean = sum(by_case.values()) / len(by_case)
         tasks[name] = TaskMetrics(by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean)
-    splits: dict[str, set[str]] = {}
-    for case in read_cases(layout):
-        splits.setdefault(case.split, set()).add(case.patient)
     return Metrics(
         model_hash=model_hash(layout.train),
         test_set_hash=hash_of_test_set(layout),
         tasks=tasks,
-        shared_patients=count_shared_patients(splits),
+        shared_patients=count_shared_patients((case.patient, case.split) for case in read_cases(layout)),
     )
 
 

@@ -19,7 +19,7 @@ from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import synthetic
 from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, Case, read_cases
-from ctinterp_dagster.records import file_hash, read_json, whole_file
+from ctinterp_dagster.records import Rule, file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
@@ -142,7 +142,7 @@ def calibrations(layout: Layout) -> dict[str, Calibration]:
 def decision(layout: Layout) -> Decision:
     """What promote decided."""
     record = read_json(layout.report("promote") / "decision.json")
-    return Decision(record["promoted"], tuple(Finding(**finding) for finding in record["findings"]))
+    return Decision(record["promoted"], tuple(Finding(**{**f, "rule": Rule(f["rule"])}) for f in record["findings"]))
 
 
 def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:

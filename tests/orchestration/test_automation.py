@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 
 import dagster as dg
@@ -14,14 +15,14 @@ from PIL import Image
 from ctinterp_dagster.champion import Challenger, Registry, seen_scans
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.orchestration import scans
+from ctinterp_dagster.orchestration import gate, scans
 from ctinterp_dagster.orchestration.dvc import DvcProject
 from ctinterp_dagster.orchestration.gate import build_gate_checks
 from ctinterp_dagster.orchestration.publish import build_published, commit_to
 from ctinterp_dagster.orchestration.retrain import build_retrain_schedule
 from ctinterp_dagster.orchestration.scans import PARTITIONS, SCAN, build_scan_sensor, thumbnail
 from ctinterp_dagster.orchestration.settings import Publish, Retrain, Scans, load_settings
-from ctinterp_dagster.records import write_csv, write_json
+from ctinterp_dagster.records import Rule, write_csv, write_json
 
 Shell = Callable[..., str]
 
@@ -244,19 +245,40 @@ def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> No
     assert next(iter(leak.check_specs)).blocking
 
 
-def test_the_findings_of_the_gate_are_checks_of_promote(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    findings = [
-        {"rule": "residual", "verdict": "pass", "text": "box-x5: fine"},
-        {"rule": "champion", "verdict": "fail", "text": "box-x5: worse"},
-    ]
-    write_json(Layout(tmp_path).report("promote") / "decision.json", {"promoted": False, "findings": findings})
-    (_, gate) = build_gate_checks(Layout(tmp_path))
+def checked(root: Path, instance: dg.DagsterInstance, *findings: dict[str, str]) -> dict[str, dg.AssetCheckEvaluation]:
+    """Dagster's checks of a decision with these findings."""
+    write_json(Layout(root).report("promote") / "decision.json", {"promoted": False, "findings": findings})
+    (_, checks) = build_gate_checks(Layout(root))
     result = dg.materialize(
-        [dg.AssetSpec("promote"), gate], instance=instance, selection=dg.AssetSelection.checks(gate)
+        [dg.AssetSpec("promote"), checks], instance=instance, selection=dg.AssetSelection.checks(checks)
     )
-    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+
+FINE = {"rule": "residual", "verdict": "pass", "text": "box-x5: fine"}
+
+
+def test_the_findings_of_the_gate_are_checks_of_promote(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    checks = checked(tmp_path, instance, FINE, {"rule": "champion", "verdict": "fail", "text": "box-x5: worse"})
+    assert set(checks) == set(Rule)
     assert {name for name, check in checks.items() if not check.passed} == {"champion"}
     assert (checks["champion"].description, checks["champion"].severity.value) == ("box-x5: worse", "WARN")
+
+
+def test_a_rule_that_is_added_is_a_check_and_an_unknown_one_an_error(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blurred = {"rule": "sharpness", "verdict": "fail", "text": "box-x5: blurred"}
+    with pytest.raises(ValueError, match="'sharpness' is not a valid Rule"):
+        checked(tmp_path, instance, FINE, blurred)
+    more = StrEnum("Rule", [(rule.name, rule.value) for rule in Rule] + [("SHARPNESS", "sharpness")])
+    for rule in more:
+        rule.asks = f"asks for {rule}"
+    monkeypatch.setattr(gate, "Rule", more)
+    (_, checks) = build_gate_checks(Layout(tmp_path))
+    assert {spec.name: spec.description for spec in checks.check_specs}["sharpness"] == "asks for sharpness"
+    found = checked(tmp_path, instance, FINE, blurred)
+    assert {name for name, check in found.items() if not check.passed} == {"sharpness"}
 
 
 def promoted(root: Path) -> Challenger:
