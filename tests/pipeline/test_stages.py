@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 
 from ctinterp_dagster.champion import JUDGED, Registry, model_files
 from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError
+from ctinterp_dagster.evaluation.gates import Metrics, decide
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation
@@ -68,14 +68,27 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     assert load_checkpoint(files / JUDGED, "cpu").model.kind == "nullspace_diffusion"
 
 
-def test_a_champion_from_before_is_scored_on_every_present_task(done: tuple[Params, Layout]) -> None:
-    params, layout = done
-    now = promote.measured(params, layout)
-    before = replace(now, tasks={"box x5": now.tasks["box-x5"]}, test_set_hash="of other scans")
-    again = promote.rescored(before, now, params, layout)
-    assert again.test_set_hash == now.test_set_hash
-    for name, task in now.tasks.items():
-        assert again.tasks[name].psnr_db_by_case == pytest.approx(task.psnr_db_by_case, abs=0.05)
+def test_new_scans_and_tasks_make_the_champion_judged_again(
+    done: tuple[Params, Layout], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(done[1].root, layout.root, dirs_exist_ok=True)
+    champion = Registry(layout.promote).champion
+    before = champion.metrics["tasks"]["box-x5"]["psnr_db_by_case"]
+    judged: list[tuple[Metrics, Metrics]] = []
+    monkeypatch.setattr(promote, "decide", lambda new, old, rules: judged.append((new, old)) or decide(new, old, rules))
+    tasks = [{"factor": 5, "profile": "box"}, {"factor": 4, "profile": "box"}]
+    changes = {"ingest": {"phantom": {"patients": 6}}, "thicken": {"tasks": tasks}, "expect": {"learning_rate": 0.1}}
+    run_all(layout, smoke_params(layout.root, **changes))
+    ((challenger, again),) = judged
+    assert (again.model_hash, again.test_set_hash) == (champion.model_hash, challenger.test_set_hash)
+    scores = {
+        name: (task.psnr_db_by_case, challenger.tasks[name].psnr_db_by_case) for name, task in again.tasks.items()
+    }
+    assert set(scores) == {"box-x5", "box-x4"}
+    for old, new in scores.values():
+        assert old.keys() == new.keys() == {"phantom-02", "phantom-04", "phantom-06"}
+        assert all(abs(old[case] - new[case]) > 0.01 for case in old)
+    assert {case: scores["box-x5"][0][case] for case in before} == pytest.approx(before, abs=1e-4)
 
 
 def test_a_second_run_changes_no_byte(done: tuple[Params, Layout]) -> None:
