@@ -14,12 +14,13 @@ import click
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.evaluation.metrics import HEADLINE_HU, SOFT_HU, psnr_db, slice_mse
+from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse
 from ctinterp_dagster.model.nullspace import UNIT_HU, Expectation
 from ctinterp_dagster.physics.nullspace import NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.start import keep_of
 from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.slabs import sharpened
 
 CROP, FACTOR = (100, 192, 256), 5
@@ -42,9 +43,8 @@ def psnr(network: Expectation, thin: Tensor, spacing_mm: tuple[float, float, flo
     estimate = space.base(thick) + space.expand(UNIT_HU * mean[0])
     inner = slice(FACTOR, -FACTOR)
     pair = estimate[inner].numpy(), thin[inner].numpy()
-    return psnr_db(slice_mse(*pair, HEADLINE_HU).mean(), HEADLINE_HU), psnr_db(
-        slice_mse(*pair, SOFT_HU).mean(), SOFT_HU
-    )
+    wide, soft = (psnr_db(slice_mse(*pair, window).mean(), window) for window in (MAISI, SOFT_TISSUE))
+    return wide, soft
 
 
 @click.command

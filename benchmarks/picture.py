@@ -12,6 +12,7 @@ from ctinterp_dagster.interpolation import load_checkpoint, thicken
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import synthetic
 from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.window import Window
 
 FACTOR = 5
 TITLES = {"nearest": "thick slices", "cubic": "cubic", "registration_projected": "registration + projection"}
@@ -30,7 +31,7 @@ def main(scan: Path, picture: Path, point: tuple[float, float, float], window: t
     estimates = {title: METHODS[name](pair).mean.hu for name, title in TITLES.items()}
     estimates["ctinterp"] = load_checkpoint()(pair).mean.hu
     z, y, x = (round(share * (size - 1)) for share, size in zip(point, thin.hu.shape, strict=True))
-    look = Look(scan.name, window, 140.0, (z, y, x))
+    look = Look(Window("shown", *window), 140.0, (z, y, x))
     picture.write_bytes(views(estimates, thin.hu, spacing_mm=thin.spacing_mm, look=look))
 
 

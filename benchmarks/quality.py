@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from ctinterp_dagster.evaluation.metrics import HEADLINE_HU, SOFT_HU, Truth, psnr_db, score, slice_mse
+from ctinterp_dagster.evaluation.metrics import Truth, psnr_db, score, slice_mse
 from ctinterp_dagster.evaluation.statistics import calibrate
 from ctinterp_dagster.interpolation import Measurement, Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import synthetic
 from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 
 PROFILES = ("box", "gaussian")
 FACTOR = 5
@@ -32,7 +33,7 @@ def pair(thick_path: Path, thin_path: Path) -> None:
         for name, method in {**METHODS, "model": load_checkpoint()}.items():
             estimate = method(measurement).mean.hu[factor:-factor]
             truth = thin.hu[factor:-factor]
-            values = [psnr_db(slice_mse(estimate, truth, window).mean(), window) for window in (HEADLINE_HU, SOFT_HU)]
+            values = [psnr_db(slice_mse(estimate, truth, window).mean(), window) for window in (MAISI, SOFT_TISSUE)]
             print(f"profile={profile} method={name} psnr_db={values[0]:.2f} psnr_soft_db={values[1]:.2f}", flush=True)
 
 

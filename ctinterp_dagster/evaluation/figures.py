@@ -19,9 +19,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from ctinterp_dagster.errors import EvaluationError
-from ctinterp_dagster.evaluation.metrics import Window
 from ctinterp_dagster.evaluation.statistics import Difference
 from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.window import Window
 
 Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -57,14 +57,12 @@ class Look:
     """How a scan is looked at.
 
     Attributes:
-        name: such as `soft tissue`.
-        window_hu: black and white.
+        window: black and white.
         region_mm: edge of the cube that is shown, around the point; the whole scan where that is smaller.
         point: (z, y, x) index in which the three planes meet.
     """
 
-    name: str
-    window_hu: Window
+    window: Window
     region_mm: float
     point: tuple[int, int, int]
 
@@ -106,9 +104,9 @@ def views(
         origin = "upper" if row == 0 else "lower"
         for axis, plane in zip(axes[row], planes.values(), strict=False):
             axis.imshow(
-                plane, cmap="gray", vmin=look.window_hu[0], vmax=look.window_hu[1], aspect=aspect, origin=origin
+                plane, cmap="gray", vmin=look.window.low_hu, vmax=look.window.high_hu, aspect=aspect, origin=origin
             )
-        top = ERROR_SHARE * (look.window_hu[1] - look.window_hu[0])
+        top = ERROR_SHARE * look.window.width_hu
         axes[row][-1].imshow(error, cmap="inferno", vmin=0, vmax=top, aspect=aspect, origin=origin)
         axes[row][0].set_ylabel(name, color="white", fontsize=10)
     for axis, title in zip(axes[0], [*shown, f"|error| 0-{top:g} HU"], strict=True):

@@ -11,18 +11,14 @@ from skimage.metrics import structural_similarity
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.window import MAISI, RPLHR, SOFT_TISSUE, Window
 
 BoolArray = npt.NDArray[np.bool_]
-Window = tuple[float, float]
-
-HEADLINE_HU: Window = (-1000.0, 1000.0)
-RPLHR_HU: Window = (-1024.0, 2048.0)
-SOFT_HU: Window = (-160.0, 240.0)
 
 # Ranges that stand for a tissue. Fat and muscle are those of body-composition analysis, which leave out
 # voxels that mix with lung or bone; bone starts where segmentation software sets its bone threshold.
 # Source: Aubrey et al. 2014, Acta Physiologica 210(3) (fat, muscle).
-TISSUES_HU: dict[str, Window] = {
+TISSUES_HU: dict[str, tuple[float, float]] = {
     "air": (-1024.0, -900.0),
     "fat": (-190.0, -30.0),
     "muscle": (-29.0, 150.0),
@@ -31,7 +27,7 @@ TISSUES_HU: dict[str, Window] = {
 
 LEAST_NOISE_HU = 10.0
 BODY_ABOVE_HU = -500.0
-QUIET_HU: Window = (-50.0, 120.0)
+QUIET_HU = (-50.0, 120.0)
 QUIET_MINIMUM = 500  # voxels; a median over fewer says little about the noise
 SSIM_SIDE = 11  # pixels: a Gaussian of sigma 1.5 cut at 3.5 sigma
 SSIM_SIDE_3D = 7  # voxels: scikit-image's default window
@@ -149,7 +145,7 @@ class Truth:
         """
         if self.noise_hu is None:
             return None
-        return psnr_db((1 - 1 / self.factor) * self.noise_hu**2, HEADLINE_HU)
+        return psnr_db((1 - 1 / self.factor) * self.noise_hu**2, MAISI)
 
 
 def end_slices(factor: float) -> int:
@@ -192,20 +188,20 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
     check_estimate(estimate_hu, truth)
     if not (np.isfinite(residual_hu) and residual_hu >= 0):
         raise EvaluationError(f"the residual |A x - y| must be finite and not negative, got {residual_hu} HU")
-    kept, mse = truth.kept, slice_mse(estimate_hu, truth.hu, HEADLINE_HU)
+    kept, mse = truth.kept, slice_mse(estimate_hu, truth.hu, MAISI)
     estimate, target = estimate_hu[kept], truth.hu[kept]
-    error = np.abs(np.clip(estimate, *HEADLINE_HU) - np.clip(target, *HEADLINE_HU))
+    error = np.abs(MAISI.clip(estimate) - MAISI.clip(target))
     by_slice = error.mean(axis=(1, 2), dtype=np.float64)
     noise = noise_along_z_hu(estimate_hu, truth.quiet)
     shifts = {name: _shift(estimate, target, inside[kept]) for name, inside in truth.interior.items()}
     return Scores(
-        psnr_db=psnr_db(mse[kept].mean(), HEADLINE_HU),
-        psnr_all_db=psnr_db(mse.mean(), HEADLINE_HU),
-        psnr_rplhr_db=psnr_db(slice_mse(estimate, target, RPLHR_HU).mean(), RPLHR_HU),
-        psnr_soft_db=psnr_db(slice_mse(estimate, target, SOFT_HU).mean(), SOFT_HU),
-        ssim=ssim_axial(estimate, target, HEADLINE_HU),
-        ssim_soft=ssim_axial(estimate, target, SOFT_HU),
-        ssim_3d=ssim_volume(estimate, target, HEADLINE_HU),
+        psnr_db=psnr_db(mse[kept].mean(), MAISI),
+        psnr_all_db=psnr_db(mse.mean(), MAISI),
+        psnr_rplhr_db=psnr_db(slice_mse(estimate, target, RPLHR).mean(), RPLHR),
+        psnr_soft_db=psnr_db(slice_mse(estimate, target, SOFT_TISSUE).mean(), SOFT_TISSUE),
+        ssim=ssim_axial(estimate, target, MAISI),
+        ssim_soft=ssim_axial(estimate, target, SOFT_TISSUE),
+        ssim_3d=ssim_volume(estimate, target, MAISI),
         mae_hu=float(by_slice.mean()),
         mae_body_hu=float(error[truth.body[kept]].mean(dtype=np.float64)),
         residual_hu=float(residual_hu),
@@ -261,7 +257,7 @@ def _check_finite(hu: FloatArray, what: str) -> None:
 def slice_mse(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> npt.NDArray[np.float64]:
     """Mean squared error of each slice, (z,) in HU^2, of values clipped to the window."""
     pairs = zip(estimate_hu, truth_hu, strict=True)
-    return np.array([np.mean((np.clip(a, *window) - np.clip(b, *window)) ** 2, dtype=np.float64) for a, b in pairs])
+    return np.array([np.mean((window.clip(a) - window.clip(b)) ** 2, dtype=np.float64) for a, b in pairs])
 
 
 def psnr_db(mse_hu2: float, window: Window) -> float:
@@ -273,13 +269,12 @@ def psnr_db(mse_hu2: float, window: Window) -> float:
     Source: the peak is the width of the window, as in Yu et al. 2022 (RPLHR-CT), who divide by it first.
     """
     if mse_hu2 <= 0:
-        raise EvaluationError(f"PSNR is infinite: the volumes are equal in [{window[0]:g}, {window[1]:g}] HU")
-    return float(10 * np.log10((window[1] - window[0]) ** 2 / mse_hu2))
+        raise EvaluationError(f"PSNR is infinite: the volumes are equal in [{window.low_hu:g}, {window.high_hu:g}] HU")
+    return float(10 * np.log10(window.width_hu**2 / mse_hu2))
 
 
 def _unit(hu: FloatArray, window: Window) -> FloatArray:
-    low, high = window
-    return np.asarray((np.clip(hu, low, high) - low) / (high - low), dtype=np.float32)
+    return np.asarray((window.clip(hu) - window.low_hu) / window.width_hu, dtype=np.float32)
 
 
 def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:

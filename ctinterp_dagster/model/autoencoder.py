@@ -23,7 +23,7 @@ from ctinterp_dagster.model.fast_layers import fast_layer
 from ctinterp_dagster.model.slabs import Budget, Field, Shape, in_slabs, predicted_peak_gib
 from ctinterp_dagster.model.weights import LoadStatistics, load_weights, read_metadata, save_weights
 
-MULTIPLE = 4  # two halvings
+LATENT_STRIDE = 4  # voxels a latent voxel covers along each axis: two halvings
 EPSILON = 1e-6
 BLOCK = 16  # channels of a block of oneDNN's kernels with AVX-512
 LEVELS = 3
@@ -297,7 +297,7 @@ class MaisiAutoencoder(nn.Module):
         """
         if x.dim() != 5 or x.shape[1] != 1:
             raise ParamsError(f"a volume of shape {tuple(x.shape)} cannot be encoded: expected (batch, 1, z, y, x)")
-        padding = [extent for size in reversed(x.shape[2:]) for extent in (0, -size % MULTIPLE)]
+        padding = [extent for size in reversed(x.shape[2:]) for extent in (0, -size % LATENT_STRIDE)]
         h = self._run(self.encoder, functional.pad(x, padding), memory_gib)
         return Posterior(self.quant_conv_mu(h), self.quant_conv_log_sigma(h).clamp(*LOG_VARIANCE_RANGE))
 
@@ -322,11 +322,11 @@ class MaisiAutoencoder(nn.Module):
                 f"a latent of shape {tuple(z.shape)} cannot be decoded: "
                 f"expected (batch, {self.latent_channels}, z, y, x)"
             )
-        depth, height, width = size_zyx or tuple(MULTIPLE * size for size in z.shape[2:])
-        if tuple(-(-size // MULTIPLE) for size in (depth, height, width)) != tuple(z.shape[2:]):
+        depth, height, width = size_zyx or tuple(LATENT_STRIDE * size for size in z.shape[2:])
+        if tuple(-(-size // LATENT_STRIDE) for size in (depth, height, width)) != tuple(z.shape[2:]):
             raise ParamsError(
                 f"size_zyx={size_zyx} does not fit a latent of {tuple(z.shape[2:])}: "
-                f"expected sizes above {MULTIPLE}(n - 1), up to {MULTIPLE}n"
+                f"expected sizes above {LATENT_STRIDE}(n - 1), up to {LATENT_STRIDE}n"
             )
         volume = self._run(self.decoder, self.post_quant_conv(z), memory_gib)
         return volume[:, :, :depth, :height, :width]
@@ -350,8 +350,8 @@ class MaisiAutoencoder(nn.Module):
         Raises:
             ParamsError: the memory does not suffice.
         """
-        latent = [-(-size // MULTIPLE) for size in size_zyx]
-        volume = torch.empty(1, 1, *(MULTIPLE * size for size in latent), device="meta")
+        latent = [-(-size // LATENT_STRIDE) for size in size_zyx]
+        volume = torch.empty(1, 1, *(LATENT_STRIDE * size for size in latent), device="meta")
         z = torch.empty(1, self.latent_channels, *latent, device="meta")
         budget = Budget(memory_gib)
         return predicted_peak_gib(self.encoder, volume, budget), predicted_peak_gib(self.decoder, z, budget)

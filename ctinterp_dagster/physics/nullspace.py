@@ -20,11 +20,11 @@ from torch import Tensor
 
 from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
+from ctinterp_dagster.scan.window import SOFT_TISSUE
 
 FloatArray = npt.NDArray[np.float64]
 MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
-SOFT_HU = (40.0, 200.0)  # centre and half width of the soft-tissue window
 TRANSFER = (0.5, 1.0, 1.5, 2.0)  # cycles a slice distance at which the networks are told what the profile lets through
 TOLD = 3 + len(TRANSFER)  # numbers that a network is told of the grid and the profile
 
@@ -155,7 +155,7 @@ def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
     n_thick, device = thick.shape[-3], thick.device
     around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]
     near = thick[..., (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1), :, :]
-    soft = ((near - SOFT_HU[0]) / SOFT_HU[1]).clamp_(-1.0, 1.0)
+    soft = ((near - SOFT_TISSUE.centre_hu) / (SOFT_TISSUE.width_hu / 2)).clamp_(-1.0, 1.0)
     waves = torch.matmul(waves_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
     return torch.cat([near / 1000.0, soft, waves / 1000.0], dim=-4)
 

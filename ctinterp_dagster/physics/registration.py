@@ -12,8 +12,8 @@ from torch.nn.functional import grid_sample
 
 from ctinterp_dagster.physics.interpolators import nearest
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.window import MAISI
 
-WINDOW_HU = (-1000.0, 1000.0)  # what is registered; beyond it only metal and padding differ
 LEVELS = (4, 2, 1)  # in-plane shrink factors, coarse to fine
 SMALLEST_LEVEL = 16  # pixels along the shorter side
 ITERATIONS = 20
@@ -21,8 +21,7 @@ SMOOTHING_PIXELS = 1.5  # standard deviation of the Gaussian that smooths the di
 
 
 def _image(slice_hu: Tensor) -> sitk.Image:
-    low, high = WINDOW_HU
-    scaled = (slice_hu.clamp(low, high) - low) / (high - low)
+    scaled = (MAISI.clip(slice_hu) - MAISI.low_hu) / MAISI.width_hu  # beyond it only metal and padding differ
     return sitk.GetImageFromArray(scaled.numpy())
 
 

@@ -83,7 +83,7 @@ def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
         name = window.name.replace("_", " ")
-        look = Look(name, (window.low_hu, window.high_hu), REGION_MM, point_of_interest(truth))
+        look = Look(window, REGION_MM, point_of_interest(truth))
         png = views(estimates, truth, spacing_mm=thin.spacing_mm, look=look)
         alt = f"Axial, coronal and sagittal planes of {case.case}: thick, cubic, ours, truth and error, {name} window"
         made.append(View(f"{case.case}, {name} window, {task.name}", alt, png))

@@ -34,6 +34,15 @@ class Window:
         """The data range of metrics in this window."""
         return self.high_hu - self.low_hu
 
+    @property
+    def centre_hu(self) -> float:
+        """The middle, which displays call the level."""
+        return (self.low_hu + self.high_hu) / 2
+
+    def ends(self, unit_hu: float) -> tuple[float, float]:
+        """Low and high in units of so many HU."""
+        return self.low_hu / unit_hu, self.high_hu / unit_hu
+
     def clip(self, hu: Values) -> Values:
         """HU limited to the window."""
         clipped: Values = hu.clip(self.low_hu, self.high_hu)
@@ -51,7 +60,10 @@ class Window:
 
 
 MAISI = Window("maisi", -1000.0, 1000.0)
-"""What NVIDIA's MAISI autoencoder was trained on. Source: Guo et al., 2024, arXiv 2409.11169."""
+"""What NVIDIA's MAISI autoencoder was trained on, and what metrics clip to unless they say otherwise.
+
+Source: Guo et al., 2024, arXiv 2409.11169.
+"""
 
 RPLHR = Window("rplhr", -1024.0, 2048.0)
 """The range in which papers on RPLHR-CT give PSNR. Source: Yu et al., 2022, arXiv 2206.06253."""

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.loop import Batch, LoopSettings, Plan, StepRecord, run_loop, seeded
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash
 from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
 
-_STRIDE = 4  # voxels a latent voxel covers along each axis
 _VALIDATION_CROPS = 8
 _ACTIVE_NATS = 0.01
 
@@ -59,8 +58,10 @@ class VolumeCrops:
         """
         if not volumes:
             raise TrainingError("there is no volume to train on: check the splits in cases.csv")
-        if min(crop_zyx) < 1 or any(n % _STRIDE for n in crop_zyx):
-            raise ParamsError(f"patch_zyx must be multiples of {_STRIDE}, got {crop_zyx}: correct section autoencoder")
+        if min(crop_zyx) < 1 or any(n % LATENT_STRIDE for n in crop_zyx):
+            raise ParamsError(
+                f"patch_zyx must be multiples of {LATENT_STRIDE}, got {crop_zyx}: correct section autoencoder"
+            )
         self.crop_zyx = crop_zyx
         self.batch_size = batch_size
         self.latent_channels = latent_channels
@@ -71,7 +72,7 @@ class VolumeCrops:
         """The chance of one batch: where the crops lie, and the noise of their latents."""
         indices = [integer(len(self.volumes), generator) for _ in range(self.batch_size)]
         boxes = [self._resident.random_box(index, (0, 1, 2), self.crop_zyx, generator) for index in indices]
-        latent = [n // _STRIDE for n in self.crop_zyx]
+        latent = [n // LATENT_STRIDE for n in self.crop_zyx]
         noise = torch.randn(self.batch_size, self.latent_channels, *latent, generator=generator)
         return Plan(tuple(self.volumes[index].case for index in indices), (*stacked(boxes), noise))
 

@@ -12,9 +12,9 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.window import MAISI
 
 if TYPE_CHECKING:
-    from ctinterp_dagster.model.latent_diffusion import Conditioning
+    from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
+from ctinterp_dagster.model.latent_diffusion import Conditioning
 
-LATENT_STRIDE = 4  # voxels a latent voxel covers along each axis
 Encode = Callable[[Tensor], Tensor]
 
 

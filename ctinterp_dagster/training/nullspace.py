@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
 from ctinterp_dagster.model.nullspace import SHIFT, UNIT_HU, Expectation, NullSpaceDiffusion, shown, standardised
+from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.loop import Batch, Plan, mean_loss, seeded
 from ctinterp_dagster.training.slabs import ThickSlabs
 
-HEADLINE = (-1.0, 1.0)  # windows that are reported, in units of 1000 HU
-SOFT = (-0.16, 0.24)
+HEADLINE, SOFT = MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)  # windows that are reported, in units of 1000 HU
 SCALE = UNIT_HU / 1000
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 HEADLINE_WEIGHT, SOFT_WEIGHT, ABSOLUTE_WEIGHT, SPREAD_WEIGHT = 30.0, 30.0, 0.2, 0.01

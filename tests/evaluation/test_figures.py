@@ -10,8 +10,9 @@ from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.figures import Look, gain_chart, position_chart, training_chart, views
 from ctinterp_dagster.evaluation.statistics import Difference, Interval
 from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.window import SOFT_TISSUE
 
-LOOK = Look("soft tissue", (-160.0, 240.0), 1000.0, (5, 10, 12))
+LOOK = Look(SOFT_TISSUE, 1000.0, (5, 10, 12))
 SPACING_MM = (2.0, 1.0, 1.0)
 
 
@@ -73,7 +74,7 @@ def test_views_refuse_other_shapes_and_points_outside() -> None:
     with pytest.raises(EvaluationError, match="estimates of the truth's shape"):
         views({}, truth, spacing_mm=SPACING_MM, look=LOOK)
     with pytest.raises(EvaluationError, match=r"point \(12, 0, 0\)"):
-        views(estimates, truth, spacing_mm=SPACING_MM, look=Look("x", (-160, 240), 100, (12, 0, 0)))
+        views(estimates, truth, spacing_mm=SPACING_MM, look=Look(SOFT_TISSUE, 100, (12, 0, 0)))
 
 
 def draw() -> list[str]:

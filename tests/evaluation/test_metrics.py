@@ -6,8 +6,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.metrics import (
-    HEADLINE_HU,
-    SOFT_HU,
     Truth,
     body_mask,
     interiors,
@@ -21,6 +19,7 @@ from ctinterp_dagster.evaluation.metrics import (
     ssim_volume,
 )
 from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.window import MAISI, RPLHR, SOFT_TISSUE
 
 FACTOR = 3
 
@@ -47,36 +46,36 @@ def test_psnr_is_that_of_scikit_image_on_clipped_values(truth: Truth, estimate: 
     scores = score(estimate, truth, residual_hu=0.1)
     kept = slice(FACTOR, -FACTOR)
     for window, got in [
-        (HEADLINE_HU, scores.psnr_db),
-        (SOFT_HU, scores.psnr_soft_db),
-        ((-1024, 2048), scores.psnr_rplhr_db),
+        (MAISI, scores.psnr_db),
+        (SOFT_TISSUE, scores.psnr_soft_db),
+        (RPLHR, scores.psnr_rplhr_db),
     ]:
-        a, b = (np.clip(v[kept].astype(np.float64), *window) for v in (truth.hu, estimate))
-        assert got == pytest.approx(peak_signal_noise_ratio(a, b, data_range=window[1] - window[0]), abs=1e-4)
-    a, b = (np.clip(v.astype(np.float64), *HEADLINE_HU) for v in (truth.hu, estimate))
+        a, b = (window.clip(v[kept].astype(np.float64)) for v in (truth.hu, estimate))
+        assert got == pytest.approx(peak_signal_noise_ratio(a, b, data_range=window.width_hu), abs=1e-4)
+    a, b = (MAISI.clip(v.astype(np.float64)) for v in (truth.hu, estimate))
     assert scores.psnr_all_db == pytest.approx(peak_signal_noise_ratio(a, b, data_range=2000), abs=1e-4)
 
 
 def test_psnr_of_a_known_error_is_the_value_from_the_formula() -> None:
-    assert psnr_db(400.0, HEADLINE_HU) == pytest.approx(40.0)
-    assert psnr_db(400.0, SOFT_HU) == pytest.approx(20 * np.log10(20))
+    assert psnr_db(400.0, MAISI) == pytest.approx(40.0)
+    assert psnr_db(400.0, SOFT_TISSUE) == pytest.approx(20 * np.log10(20))
 
 
 def test_slab_by_slab_3d_ssim_is_that_of_the_whole_volume() -> None:
     a, b = block(depth=45, seed=2), block(depth=45, seed=3)
-    whole = structural_similarity(*((np.clip(v, *HEADLINE_HU) + 1000) / 2000 for v in (a, b)), data_range=1.0)
-    assert ssim_volume(a, b, HEADLINE_HU) == pytest.approx(whole, abs=1e-6)
+    whole = structural_similarity(*((MAISI.clip(v) + 1000) / 2000 for v in (a, b)), data_range=1.0)
+    assert ssim_volume(a, b, MAISI) == pytest.approx(whole, abs=1e-6)
 
 
 def test_axial_ssim_uses_an_11_pixel_gaussian_window() -> None:
     a, b = block(depth=1, side=11, seed=2)[0], block(depth=1, side=11, seed=3)[0]
     kernel = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     weights = np.outer(kernel, kernel) / kernel.sum() ** 2
-    x, y = ((np.clip(v, *HEADLINE_HU) + 1000) / 2000 for v in (a, b))
+    x, y = ((MAISI.clip(v) + 1000) / 2000 for v in (a, b))
     mx, my = (weights * x).sum(), (weights * y).sum()
     vx, vy, vxy = ((weights * p * q).sum() - m for p, q, m in ((x, x, mx**2), (y, y, my**2), (x, y, mx * my)))
     expected = (2 * mx * my + 1e-4) * (2 * vxy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
-    assert ssim_axial(a[None], b[None], HEADLINE_HU) == pytest.approx(expected, abs=1e-5)
+    assert ssim_axial(a[None], b[None], MAISI) == pytest.approx(expected, abs=1e-5)
 
 
 def test_end_slices_do_not_touch_the_headline(truth: Truth, estimate: FloatArray) -> None:
@@ -226,4 +225,15 @@ def test_a_row_has_every_number_but_the_position_errors(truth: Truth, estimate: 
 
 def test_slice_mse_clips_to_the_window() -> None:
     a, b = np.full((2, 4, 4), -2000, np.float32), np.full((2, 4, 4), -990, np.float32)
-    assert slice_mse(a, b, HEADLINE_HU).tolist() == [100.0, 100.0]
+    assert slice_mse(a, b, MAISI).tolist() == [100.0, 100.0]
+
+
+def test_a_window_changes_no_bit_of_what_two_numbers_gave(truth: Truth, estimate: FloatArray) -> None:
+    low, high = -160.0, 240.0
+    clipped = [np.clip(values, low, high) for values in (estimate, truth.hu)]
+    mse = [np.mean((a - b) ** 2, dtype=np.float64) for a, b in zip(*clipped, strict=True)]
+    assert slice_mse(estimate, truth.hu, SOFT_TISSUE).tolist() == mse
+    assert psnr_db(mse[0], SOFT_TISSUE) == float(10 * np.log10((high - low) ** 2 / mse[0]))
+    a, b = (np.asarray((values - low) / (high - low), dtype=np.float32) for values in clipped)
+    whole = structural_similarity(a[:22], b[:22], data_range=1.0, win_size=7)
+    assert ssim_volume(estimate[:22], truth.hu[:22], SOFT_TISSUE) == whole

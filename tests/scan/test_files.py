@@ -21,6 +21,7 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.io.files import gzipped
+from ctinterp_dagster.scan.io.images import affine_of, placed
 from ctinterp_dagster.scan.volume import Volume
 
 from .conftest import rotation
@@ -73,6 +74,13 @@ def test_any_axial_place_survives_a_file(
     volume = Volume(np.zeros((4, 5, 6), np.float32), spacing, origin, direction)
     write_volume(volume, tmp_path / f"v{suffix}")
     assert_same_place(read_scan(tmp_path / f"v{suffix}").volume, volume)
+
+
+def test_an_affine_and_the_volume_that_it_places_are_inverses(oblique: Volume) -> None:
+    again = placed(oblique.hu.transpose(2, 1, 0), affine_of(oblique))
+    assert_same_place(again, oblique)
+    np.testing.assert_array_equal(again.hu, oblique.hu)
+    np.testing.assert_allclose(affine_of(again), affine_of(oblique), rtol=1e-14)
 
 
 def test_simpleitk_and_nibabel_agree_on_the_place_of_a_written_nifti(oblique: Volume, tmp_path: Path) -> None:

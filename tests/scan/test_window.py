@@ -32,6 +32,11 @@ def test_the_published_windows_are_those_of_the_papers() -> None:
     ]
 
 
+def test_the_numbers_that_results_depend_on_are_exact() -> None:
+    assert (MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)) == ((-1.0, 1.0), (-0.16, 0.24))
+    assert (SOFT_TISSUE.centre_hu, SOFT_TISSUE.width_hu / 2) == (40.0, 200.0)
+
+
 def test_arrays_and_tensors_give_the_same_numbers() -> None:
     values = np.linspace(-2000, 3000, 101, dtype=np.float32)
     tensor = torch.from_numpy(values)
