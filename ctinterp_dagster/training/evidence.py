@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
 from ctinterp_dagster.physics.interpolators import cubic_projected, linear
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.window import MAISI
 
 if TYPE_CHECKING:
-    from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
-from ctinterp_dagster.model.latent_diffusion import Conditioning
+    from ctinterp_dagster.model.latent_diffusion import Conditioning
 
 Encode = Callable[[Tensor], Tensor]
 
