@@ -21,12 +21,16 @@ GUARD = Path(resource.__file__).with_name("guard.py")
 
 # A stage of three processes, the last of which does not listen to SIGTERM.
 STUBBORN = """
-import os, pathlib, signal, subprocess, sys, time
+import pathlib, signal, subprocess, sys, time
 if len(sys.argv) > 1:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    pathlib.Path("pid").write_text(str(os.getpid()))
+    pathlib.Path("stubborn").touch()
     time.sleep(60)
-subprocess.run([sys.executable, __file__, "child"])
+child = subprocess.Popen([sys.executable, __file__, "child"])
+while not pathlib.Path("stubborn").exists():
+    time.sleep(0.01)
+pathlib.Path("pid").write_text(str(child.pid))  # from here: inside Popen all signals are blocked, SIGTERM waits there
+child.wait()
 """
 
 DRIVER = """
