@@ -18,8 +18,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import CTImageStorage
 
 from ctinterp_dagster.errors import IntensityError, MissingInputError, ParamsError
-from ctinterp_dagster.interpolation.interpolator import thin_volume
-from ctinterp_dagster.physics.grids import operator_for
+from ctinterp_dagster.physics.grids import operator_for, thin_volume
 from ctinterp_dagster.physics.interpolators import linear
 from ctinterp_dagster.physics.operator import thin_grid
 from ctinterp_dagster.scan.io import Scan, check_output, read_scan, write_result
