@@ -32,7 +32,7 @@ from ctinterp_dagster.model import diffusion, nullspace, sampler
 from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceDiffusion, narrower
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD, FloatArray, NullSpace
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES, FloatArray, NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.runner import make_deterministic
 from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
@@ -157,7 +157,7 @@ def forget() -> None:
 def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
     """The model before training."""
     section, denoiser = params.expect, params.train.nullspace
-    fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels), TOLD)
+    fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels), GEOMETRY)
     released = load_checkpoint(device="cpu").model
     assert isinstance(released, NullSpaceDiffusion)
     config = replace(

@@ -15,7 +15,7 @@ from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.physics.measurement import Measurement
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
@@ -68,7 +68,7 @@ def nullspace(*, small: bool) -> NullSpaceDiffusion:
     """A null-space model as trainings make it, with random weights."""
     torch.manual_seed(0)
     widths = (8, 16) if small else (64, 128, 192)
-    expectation = ExpectationConfig(FEATURES, MODES, widths, 1, widths[:1] * len(widths), TOLD, mirror=False)
+    expectation = ExpectationConfig(FEATURES, MODES, widths, 1, widths[:1] * len(widths), GEOMETRY, mirror=False)
     model = NullSpaceDiffusion(NullSpaceConfig(expectation, widths, 1, "x0"))
     alive(model)
     return model

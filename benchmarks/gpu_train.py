@@ -37,7 +37,7 @@ from ctinterp_dagster.model.nullspace import (
     narrower,
 )
 from ctinterp_dagster.model.weights import save_weights
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
 from ctinterp_dagster.training.denoiser import DenoisingObjective
 from ctinterp_dagster.training.kit import read_kit
@@ -101,7 +101,7 @@ def expectation(
 ) -> Training:
     """The networks of mean and spread."""
     widths = tuple(channels) or (64, 128, 192)
-    network = Expectation(ExpectationConfig(FEATURES, MODES, widths, 1, narrower(widths), TOLD, mirror=False))
+    network = Expectation(ExpectationConfig(FEATURES, MODES, widths, 1, narrower(widths), GEOMETRY, mirror=False))
     size = (8, 96, 96)
     return Training(
         ExpectationObjective(network),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.gpu_subjects import slabs
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 from ctinterp_dagster.training.nullspace import ExpectationObjective
 
@@ -61,7 +61,7 @@ def main(folder: Path, device: str, die_at: int, *, small: bool, strict: bool) -
 
     torch.manual_seed(0)
     channels = (8, 16) if small else (48, 96)
-    network = Expectation(ExpectationConfig(FEATURES, MODES, channels, 1, channels, TOLD))
+    network = Expectation(ExpectationConfig(FEATURES, MODES, channels, 1, channels, GEOMETRY))
     batches = slabs((4, 16, 16) if small else (8, 64, 64), 1 if small else 4)
     objective = (Strict if strict else ExpectationObjective)(network)
     run_loop(objective, batches, settings(device, small=small), checkpoint=folder / "resume.pt", on_step=on_step)

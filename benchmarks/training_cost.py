@@ -29,7 +29,7 @@ from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.nullspace import TIMES, narrower
 from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.params import Optimisation, Params
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.training.recompute import recomputed
 
 GIB = 1 << 30
@@ -52,24 +52,24 @@ def trainings(params: Params) -> Iterator[tuple[str, Optimisation, list[Pass]]]:
     whole = MaisiAutoencoder(ae.channels, ae.latent_channels, ae.norm_groups)
     latent = (1, ae.latent_channels, *(n // 4 for n in ae.patch_zyx))
     yield "autoencoder", ae, [Pass(whole.encoder, ((1, 1, *ae.patch_zyx),)), Pass(whole.decoder, (latent,))]
-    mean = SliceUNet(FEATURES, MODES, ex.channels, ex.blocks, TOLD)
-    spread = SliceUNet(FEATURES + MODES, MODES, narrower(ex.channels), 1, TOLD)
+    mean = SliceUNet(FEATURES, MODES, ex.channels, ex.blocks, GEOMETRY)
+    spread = SliceUNet(FEATURES + MODES, MODES, narrower(ex.channels), 1, GEOMETRY)
 
     def seen(network: SliceUNet, channels: int, slab: tuple[int, ...], told: int, *, learns: bool = True) -> Pass:
         return Pass(network, ((1, channels, *slab), (1, told)), learns)
 
     yield "expect", ex, [
-        seen(mean, FEATURES, ex.slab_zyx, TOLD), seen(spread, FEATURES + MODES, ex.slab_zyx, TOLD)
+        seen(mean, FEATURES, ex.slab_zyx, GEOMETRY), seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY)
     ]  # fmt: skip
     shown = FEATURES + 3 * MODES
-    denoiser = SliceUNet(shown, MODES, nu.channels, nu.blocks, TOLD + TIMES)
+    denoiser = SliceUNet(shown, MODES, nu.channels, nu.blocks, GEOMETRY + TIMES)
     yield (
         "nullspace",
         nu,
         [
-            seen(denoiser, shown, nu.slab_zyx, TOLD + TIMES),
-            seen(mean, FEATURES, nu.slab_zyx, TOLD, learns=False),
-            seen(spread, FEATURES + MODES, nu.slab_zyx, TOLD, learns=False),
+            seen(denoiser, shown, nu.slab_zyx, GEOMETRY + TIMES),
+            seen(mean, FEATURES, nu.slab_zyx, GEOMETRY, learns=False),
+            seen(spread, FEATURES + MODES, nu.slab_zyx, GEOMETRY, learns=False),
         ],
     )
     noisy = (1, ae.latent_channels, *ma.patch_zyx)

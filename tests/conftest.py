@@ -50,7 +50,7 @@ def tiny_model() -> LatentDiffusion:
         target_scale=2.0,
     )
     model = LatentDiffusion(config).eval()
-    torch.nn.init.normal_(model.denoiser.leave.weight, std=0.05)
+    torch.nn.init.normal_(model.denoiser.conv_out.weight, std=0.05)
     return model
 
 
@@ -62,7 +62,7 @@ def tiny_nullspace() -> NullSpaceDiffusion:
     expectation = ExpectationConfig(FEATURES, MODES, widths, 1, widths)
     model = NullSpaceDiffusion(NullSpaceConfig(expectation, widths, 1, "v")).eval()
     for network in (model.expectation.mean, model.expectation.spread, model.denoiser):
-        torch.nn.init.normal_(network.leave.weight, std=0.05)
+        torch.nn.init.normal_(network.conv_out.weight, std=0.05)
     return model
 
 

@@ -76,7 +76,7 @@ def test_every_model_gives_thin_slices_of_any_grid_that_touch_or_overlap(
 def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model: LatentDiffusion) -> None:
     silent = LatentDiffusion(tiny_model.config)
     silent.load_state_dict(tiny_model.state_dict())
-    torch.nn.init.zeros_(silent.denoiser.leave.weight)
+    torch.nn.init.zeros_(silent.denoiser.conv_out.weight)
     operator = ThickeningOperator.from_factor(40, 5, "box")
     mean = torch.from_numpy(Interpolator(silent, "cpu")(Measurement(thick, operator)).mean.hu)
     expected = cubic_projected(torch.from_numpy(thick.hu), operator)

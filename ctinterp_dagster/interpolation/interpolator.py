@@ -83,16 +83,16 @@ class Interpolator:
             else LatentRestorer(self.model, measurement, self.device, settings)
         )
         mean = restorer.mean()
-        told = mean.cpu()
-        on_mean(told)
+        mean_hu = mean.cpu()
+        on_mean(mean_hu)
         if not settings.samples:
-            return told, None
+            return mean_hu, None
         variance, worth = restorer.prior()
         squares = worth * variance
         for index, drawn in enumerate(restorer.draws()):
             squares += (drawn - mean).square()
             on_sample(index, drawn)
-        return told, (squares / (worth + settings.samples)).sqrt().cpu()
+        return mean_hu, (squares / (worth + settings.samples)).sqrt().cpu()
 
     def by(self, settings: Settings) -> Method:
         """The method that restores with these settings."""

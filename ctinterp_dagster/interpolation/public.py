@@ -70,7 +70,7 @@ def interpolate(
         doubts.extend(refuse_doubtful(measurement, mean, force=force))
 
     estimate = load_checkpoint(model, device)(measurement, Settings(memory_gib=memory_gib), on_mean=look)
-    for said in doubts:
-        warnings.warn(said, stacklevel=2)
+    for sentence in doubts:
+        warnings.warn(sentence, stacklevel=2)
     thin = measurement.padded(estimate).mean
     return cast("Scan", thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick))

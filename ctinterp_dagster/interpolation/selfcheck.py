@@ -32,21 +32,21 @@ def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:
     low, high = float(thick_hu.min()), float(thick_hu.max())
     margin = MARGIN * (high - low)
     outside = float(((thin_hu < low - margin) | (thin_hu > high + margin)).double().mean())
-    said = []
+    found = []
     if outside > MOST_OUTSIDE:
-        said.append(
+        found.append(
             f"{outside:.1%} of the voxels lie outside of what the thick slices allow, {low - margin:.0f} to "
             f"{high + margin:.0f} HU; they run from {float(thin_hu.min()):.0f} to {float(thin_hu.max()):.0f}"
         )
     residual = float((operator.forward(thin_hu) - thick_hu).abs().mean())
     if residual > MOST_RESIDUAL * float((thick_hu - thick_hu.median()).abs().mean()):
         width_mm = operator.thick_thickness_mm
-        said.append(f"slices {width_mm:g} mm thick made of it miss those measured by {residual:.0f} HU")
+        found.append(f"slices {width_mm:g} mm thick made of it miss those measured by {residual:.0f} HU")
     if (power := stripes(thick_hu, thin_hu, operator)) > MOST_STRIPES:
-        said.append(
+        found.append(
             f"there are stripes at the distance of the thick slices, {power:.2g} times the power of the anatomy"
         )
-    return tuple(said)
+    return tuple(found)
 
 
 def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> float:
@@ -82,10 +82,10 @@ def refuse_doubtful(measurement: Measurement, thin_hu: Tensor, *, force: bool) -
     Raises:
         DoubtfulResultError: there are some, and they are not.
     """
-    said = doubts(measurement, thin_hu)
-    if said and not force:
+    found = doubts(measurement, thin_hu)
+    if found and not force:
         raise DoubtfulResultError(
-            f"the result cannot be right and is not written: {'; '.join(said)}; look at the scan and its --thickness, "
+            f"the result cannot be right and is not written: {'; '.join(found)}; look at the scan and its --thickness, "
             "try --method cubic_projected, tv_projected or registration_projected, or write it with --force"
         )
-    return said
+    return found

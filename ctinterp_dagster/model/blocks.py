@@ -33,7 +33,7 @@ def time_features(t: Tensor) -> Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
-def silence(module: nn.Module) -> None:
+def zero_init(module: nn.Module) -> None:
     """Set all weights to zero, so that a residual branch starts as the identity and a network by adding nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

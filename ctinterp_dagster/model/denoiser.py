@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.blocks import TIME_FEATURES, ResidualUnit, pixel_norm, silence, time_features
+from ctinterp_dagster.model.blocks import TIME_FEATURES, ResidualUnit, pixel_norm, time_features, zero_init
 from ctinterp_dagster.model.tiles import Reach
 
 LIVE_TENSORS = 14
@@ -29,7 +29,7 @@ class Block(ResidualUnit):
         self.film = nn.Linear(time_channels, 2 * channels)
         self.wide = nn.Conv3d(channels, channels, 3, padding=1)
         self.narrow = nn.Conv3d(channels, channels, 1)
-        silence(self.narrow)
+        zero_init(self.narrow)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(b, channels, z, y, x) and (b, time_channels) -> (b, channels, z, y, x)."""
@@ -82,15 +82,15 @@ class Denoiser(nn.Module):
         self.multiple = 2 ** (len(channels) - 1)
         self.reach = Reach((_halo(len(channels), blocks),) * 3, (self.multiple,) * 3, 4 * channels[0] * LIVE_TENSORS)
         self.time = nn.Sequential(nn.Linear(TIME_FEATURES, time), nn.SiLU(), nn.Linear(time, time), nn.SiLU())
-        self.enter = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv3d(latent_channels + condition_channels, channels[0], 3, padding=1)
         pairs = list(itertools.pairwise(channels))
         self.encode = nn.ModuleList(Level(width, time, blocks) for width in channels[:-1])
         self.down = nn.ModuleList(nn.Conv3d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.bottom = Level(channels[-1], time, 2 * blocks)
         self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairs)
         self.decode = nn.ModuleList(Level(width, time, blocks) for width in channels[:-1])
-        self.leave = nn.Conv3d(channels[0], latent_channels, 3, padding=1)
-        silence(self.leave)
+        self.conv_out = nn.Conv3d(channels[0], latent_channels, 3, padding=1)
+        zero_init(self.conv_out)
 
     def forward(self, noisy: Tensor, condition: Tensor, t: Tensor) -> Tensor:
         """Predict x0, epsilon or v, as trained.
@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
         x = functional.pad(x, (0, missing[2], 0, missing[1], 0, missing[0]), mode="replicate")
         x = x.contiguous(memory_format=torch.channels_last_3d)  # twice as fast on a CPU
         time = self.time(time_features(t).to(noisy.dtype))
-        x = self.enter(x)
+        x = self.conv_in(x)
         skips = []
         for level, down in zip(self.encode, self.down, strict=True):
             x = level(x, time)
@@ -118,7 +118,7 @@ class Denoiser(nn.Module):
         x = self.bottom(x, time)
         for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
             x = level(skip + functional.interpolate(up(x), scale_factor=2.0, mode="nearest"), time)
-        x = self.leave(functional.silu(pixel_norm(x)))
+        x = self.conv_out(functional.silu(pixel_norm(x)))
         return x[:, :, : size[0], : size[1], : size[2]]
 
 

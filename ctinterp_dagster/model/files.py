@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ctinterp_dagster.errors import CheckpointError, MissingInputError
 from ctinterp_dagster.records import whole_file
 
+RENAMED = {"enter": "conv_in", "leave": "conv_out", "listen": "embed"}  # parts of names that releases up to 0.6 wrote
 Config = TypeVar("Config")
 
 
@@ -80,6 +81,11 @@ def save_model(module: nn.Module, kind: str, config: Any, path: Path, dtype: tor
         save_file(tensors, partial, metadata={"ctinterp": metadata})  # one key: the file's order of keys is random
 
 
+def today(name: str) -> str:
+    """The name of a tensor that a release up to 0.6 wrote under another."""
+    return ".".join(RENAMED.get(part, part) for part in name.split("."))
+
+
 def read_model(path: Path) -> ModelFile:
     """Read what `save_model` wrote.
 
@@ -92,7 +98,7 @@ def read_model(path: Path) -> ModelFile:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {today(name): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
     about = json.loads(metadata.get("ctinterp", "{}"))

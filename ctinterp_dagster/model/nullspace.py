@@ -4,7 +4,7 @@ c = m + s e: a network tells the expected coefficients m and how far they spread
 near unit variance everywhere, so that a quiet liver and a sharp rib are the same task to it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,12 +32,12 @@ class ExpectationConfig:
     """All that is needed to rebuild an `Expectation` from its tensors.
 
     Attributes:
-        features: channels of what it is shown.
+        features: channels of its input, see `physics.nullspace.NullSpace.features`.
         modes: coefficients a thick voxel.
         channels: width of each level of the network of the mean.
         blocks: residual blocks a level.
         spread_channels: width of each level of the network of the spread.
-        told: how many of the numbers of `physics.nullspace.NullSpace.geometry` it is told; 3 up to release 0.6.
+        geometry: how many of the numbers of `physics.nullspace.NullSpace.geometry` condition it; 3 up to release 0.6.
         mirror: whether the mean is that of two passes, the second over the mirror image; so it was up to release 0.6.
     """
 
@@ -46,7 +46,7 @@ class ExpectationConfig:
     channels: tuple[int, ...]
     blocks: int
     spread_channels: tuple[int, ...]
-    told: int = 3
+    geometry: int = 3
     mirror: bool = True
 
 
@@ -59,8 +59,10 @@ class Expectation(nn.Module):
     def __init__(self, config: ExpectationConfig) -> None:
         super().__init__()
         self.config = config
-        self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, config.told)
-        self.spread = SliceUNet(config.features + config.modes, config.modes, config.spread_channels, 1, config.told)
+        self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, config.geometry)
+        self.spread = SliceUNet(
+            config.features + config.modes, config.modes, config.spread_channels, 1, config.geometry
+        )
 
     def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the spread, both (b, modes, z, y, x), in units of 100 HU.
@@ -69,9 +71,9 @@ class Expectation(nn.Module):
 
         Args:
             features: (b, features, z, y, x).
-            geometry: (b, TOLD), see `physics.nullspace.NullSpace.geometry`.
+            geometry: (b, GEOMETRY), see `physics.nullspace.NullSpace.geometry`.
         """
-        geometry = geometry[:, : self.config.told]
+        geometry = geometry[:, : self.config.geometry]
         mean = self.mean(features, geometry)
         return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
 
@@ -80,7 +82,7 @@ class Expectation(nn.Module):
         self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True
     ) -> tuple[Tensor, Tensor]:
         """What `forward` gives, in bounded memory, with the mean of two mirror images if asked and meant so."""
-        modes, geometry = self.config.modes, geometry[:, : self.config.told]
+        modes, geometry = self.config.modes, geometry[:, : self.config.geometry]
 
         def seen(one_pass: Callable[[Iterator[Tensor], Tensor], Iterator[Tensor]]) -> Tensor:
             return swept(lambda chunks: one_pass(chunks, geometry), features, modes, self.mean.reach, memory_gib)
@@ -88,9 +90,9 @@ class Expectation(nn.Module):
         mean = seen(self.mean.stream)
         if mirror and self.config.mirror:
             mean = 0.5 * (mean + seen(self.mean.mirrored))
-        shown = torch.cat([features, mean], dim=1)
-        spread = partial(self.spread.stream, told=geometry)
-        return mean, swept(spread, shown, modes, self.spread.reach, memory_gib)
+        inputs = torch.cat([features, mean], dim=1)
+        spread = partial(self.spread.stream, condition=geometry)
+        return mean, swept(spread, inputs, modes, self.spread.reach, memory_gib)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
@@ -138,25 +140,25 @@ class NullSpaceDiffusion(nn.Module):
     def __init__(self, config: NullSpaceConfig) -> None:
         super().__init__()
         self.config = config
-        modes, told = config.expectation.modes, config.expectation.told
+        modes, geometry = config.expectation.modes, config.expectation.geometry
         self.expectation = Expectation(config.expectation)
         self.denoiser = SliceUNet(
-            config.expectation.features + 3 * modes, modes, config.channels, config.blocks, told + TIMES
+            config.expectation.features + 3 * modes, modes, config.channels, config.blocks, geometry + TIMES
         )
 
-    def denoise(self, noisy: Tensor, shown: Tensor, geometry: Tensor, t: Tensor) -> Tensor:
+    def denoise(self, noisy: Tensor, inputs: Tensor, geometry: Tensor, t: Tensor) -> Tensor:
         """What the denoiser predicts of e.
 
         Args:
             noisy: (b, modes, z, y, x) e at time t.
-            shown: (b, features + 2 modes, z, y, x), as `shown` makes it.
-            geometry: (b, TOLD).
+            inputs: (b, features + 2 modes, z, y, x), as `denoiser_inputs` makes them.
+            geometry: (b, GEOMETRY).
             t: (b,) in [0, 1].
         """
-        return self.denoiser(torch.cat([noisy, shown], dim=1), self._told(geometry, t))
+        return self.denoiser(torch.cat([noisy, inputs], dim=1), self._condition(geometry, t))
 
-    def _told(self, geometry: Tensor, t: Tensor) -> Tensor:
-        return torch.cat([geometry[:, : self.config.expectation.told], time_features(t)], dim=1)
+    def _condition(self, geometry: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([geometry[:, : self.config.expectation.geometry], time_features(t)], dim=1)
 
     def draw(
         self,
@@ -173,7 +175,7 @@ class NullSpaceDiffusion(nn.Module):
 
         Args:
             features: (1, features, z, y, x).
-            geometry: (1, TOLD).
+            geometry: (1, GEOMETRY).
             expected: mean and log spread of these features.
             steps: network evaluations.
             seed: of the sample.
@@ -181,12 +183,12 @@ class NullSpaceDiffusion(nn.Module):
             memory_gib: bound of the networks' working memory.
         """
         mean, log_spread = expected
-        fixed = shown(features, mean, log_spread)
+        fixed = denoiser_inputs(features, mean, log_spread)
         modes = self.config.expectation.modes
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             x = torch.cat([noisy, fixed], dim=1)
-            denoise = partial(self.denoiser.stream, told=self._told(geometry, t))
+            denoise = partial(self.denoiser.stream, condition=self._condition(geometry, t))
             output = swept(denoise, x, modes, self.denoiser.reach, memory_gib)
             return to_x0(output, noisy, t, self.config.prediction)
 
@@ -212,16 +214,53 @@ class NullSpaceDiffusion(nn.Module):
         return model.eval()
 
 
-def shown(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
+def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
     """What the denoiser sees beside the noisy coefficients."""
     return torch.cat([features, mean, log_spread], dim=1)
 
 
 def standardised(coefficients: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
-    """E = (c - m) / s, limited to 6 spreads; all in units of 100 HU."""
+    """Coefficients c as (c - m) / s, limited to 6 spreads; all in units of 100 HU."""
     return ((coefficients - mean) / log_spread.exp()).clamp(-FARTHEST, FARTHEST)
 
 
 def narrower(channels: Sequence[int]) -> tuple[int, ...]:
     """Widths of the network of the spread, which has an easier task than that of the mean: a quarter, 16 at least."""
     return tuple(max(16, width // 4) for width in channels)
+
+
+def widened(tensors: Mapping[str, Tensor], old: ExpectationConfig, new: ExpectationConfig) -> dict[str, Tensor]:
+    """The weights of a model for one that knows more cosines, is conditioned on more, and gives the same.
+
+    What is new has zero weights.
+
+    Args:
+        tensors: of a `NullSpaceDiffusion`, by their names there.
+        old: configuration of the expectation that they are of.
+        new: of the one that they are for, of the same widths.
+
+    Source: Chen et al. 2016, Net2Net (arXiv 1511.05641), a network of the same function.
+    """
+    modes, geometry = (old.modes, new.modes), (old.geometry, new.geometry)
+    features = (old.features, new.features)  # the cosines of the base are the last of them
+    networks = {
+        "expectation.mean": ([features], [geometry]),
+        "expectation.spread": ([features, modes], [geometry]),
+        "denoiser": ([modes, features, modes, modes], [geometry, (TIMES, TIMES)]),
+    }
+    grown = dict(tensors)
+    for network, (inputs, condition) in networks.items():
+        layers = {"conv_in.weight": (1, inputs), "embed.0.weight": (1, condition)}
+        layers |= {f"conv_out.{part}": (0, [modes]) for part in ("weight", "bias")}
+        for layer, (axis, parts) in layers.items():
+            grown[f"{network}.{layer}"] = _with_zeros(tensors[f"{network}.{layer}"], axis, parts)
+    return grown
+
+
+def _with_zeros(tensor: Tensor, axis: int, parts: Sequence[tuple[int, int]]) -> Tensor:
+    """The parts of an axis, each (old, new) long, with zeros at the end of each."""
+    split = tensor.split([old for old, _ in parts], dim=axis)
+    shapes = [[new - old if n == axis else size for n, size in enumerate(tensor.shape)] for old, new in parts]
+    return torch.cat(
+        [t for part, shape in zip(split, shapes, strict=True) for t in (part, part.new_zeros(shape))], axis
+    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.blocks import ResidualUnit, pixel_norm, silence
+from ctinterp_dagster.model.blocks import ResidualUnit, pixel_norm, zero_init
 from ctinterp_dagster.model.tiles import Reach
 
 LIVE_TENSORS = 30
@@ -39,23 +39,23 @@ class SliceBlock(ResidualUnit):
     Source: He et al. 2016, fig. 4e (pre-activation); Perez et al. 2018, eq. 2 (FiLM).
     """
 
-    def __init__(self, channels: int, told: int) -> None:
+    def __init__(self, channels: int, embedding_channels: int) -> None:
         super().__init__()
-        self.film = nn.Linear(told, 2 * channels)
+        self.film = nn.Linear(embedding_channels, 2 * channels)
         self.plane = PlaneConv(channels, channels)
         self.space = nn.Conv3d(channels, channels, 3, padding=1)
-        silence(self.film)
-        silence(self.space)
+        zero_init(self.film)
+        zero_init(self.space)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """(b, channels, z, y, x) and (b, told) to (b, channels, z, y, x)."""
-        return self.space(self._in_plane(x, told)).add_(x)
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(b, channels, z, y, x) and (b, embedding_channels) to (b, channels, z, y, x)."""
+        return self.space(self._in_plane(x, embedding)).add_(x)
 
-    def stream(self, chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead."""
         waiting = deque[tuple[Tensor, Tensor]]()
         for x in chunks:
-            near = functional.pad(self._in_plane(x, told), (0, 0, 0, 0, 1, 1))
+            near = functional.pad(self._in_plane(x, embedding), (0, 0, 0, 0, 1, 1))
             if waiting:
                 share_ends(waiting[0][1], near)
             waiting.append((x, near))
@@ -63,8 +63,8 @@ class SliceBlock(ResidualUnit):
                 yield self._first_of(waiting)
         yield self._first_of(waiting)
 
-    def _in_plane(self, x: Tensor, told: Tensor) -> Tensor:
-        scale, shift = self.film(told)[:, :, None, None, None].chunk(2, dim=1)
+    def _in_plane(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
         h = self.plane(silu(pixel_norm(x)))
         return silu(torch.addcmul(shift, h, 1.0 + scale))
 
@@ -83,7 +83,7 @@ class SliceUNet(nn.Module):
         out_channels: channels of the output.
         channels: width of each level; each level halves the plane of the one above.
         blocks: residual blocks a level, on the way down and again on the way up; twice as many at the bottom.
-        told: numbers that the network is told of a volume, beside its voxels.
+        condition_size: numbers that condition the network on a volume, beside its voxels.
 
     Raises:
         ParamsError: a width, a channel count or the number of blocks is not positive.
@@ -91,7 +91,9 @@ class SliceUNet(nn.Module):
     Source: Ronneberger et al. 2015, fig. 1.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, channels: Sequence[int], blocks: int, told: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, channels: Sequence[int], blocks: int, condition_size: int
+    ) -> None:
         super().__init__()
         if not channels or min(in_channels, out_channels, blocks, *channels) < 1:
             raise ParamsError(
@@ -102,8 +104,8 @@ class SliceUNet(nn.Module):
         self.multiple = 2 ** (len(channels) - 1)
         near, grid = halo(len(channels), blocks), self.multiple
         self.reach = Reach((0, near, near), (PAIR, grid, grid), 4 * channels[0] * LIVE_TENSORS)
-        self.listen = nn.Sequential(nn.Linear(told, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.enter = PlaneConv(in_channels, channels[0])
+        self.embed = nn.Sequential(nn.Linear(condition_size, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.conv_in = PlaneConv(in_channels, channels[0])
 
         def level(channel: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(SliceBlock(channel, width) for _ in range(count))
@@ -113,71 +115,71 @@ class SliceUNet(nn.Module):
         self.bottom = level(channels[-1], 2 * blocks)
         self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairs)
         self.decode = nn.ModuleList(level(channel, blocks) for channel in channels[:-1])
-        self.leave = PlaneConv(channels[0], out_channels)
-        silence(self.leave)
+        self.conv_out = PlaneConv(channels[0], out_channels)
+        zero_init(self.conv_out)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """The output for every thick voxel.
 
         Args:
             x: (b, in_channels, z, y, x).
-            told: (b, told).
+            condition: (b, condition_size).
 
         Returns:
             (b, out_channels, z, y, x).
         """
-        return next(self._walk(iter([x]), told, alone))
+        return next(self._walk(iter([x]), condition, alone))
 
-    def stream(self, chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterator[Tensor], condition: Tensor) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; nothing is computed twice.
 
         Each block reads a chunk ahead; what skips to a later level waits for it, so that about LIVE_TENSORS of the
         finest level are held for a chunk.
         """
-        return self._walk(chunks, told, streamed)
+        return self._walk(chunks, condition, streamed)
 
-    def _walk(self, chunks: Iterator[Tensor], told: Tensor, through: Through) -> Iterator[Tensor]:
-        heard, skips = self.listen(told), list[deque[Tensor]]()
+    def _walk(self, chunks: Iterator[Tensor], condition: Tensor, through: Through) -> Iterator[Tensor]:
+        embedding, skips = self.embed(condition), list[deque[Tensor]]()
         first = next(chunks)
         height, width = first.shape[-2:]
         x: Iterator[Tensor] = map(self._enter, itertools.chain([first], chunks))
         for level, down in zip(self.encode, self.down, strict=True):
             skips.append(deque())
-            x = map(down, remembered(through(level.children(), x, heard), skips[-1]))
-        x = through(self.bottom, x, heard)
+            x = map(down, remembered(through(level.children(), x, embedding), skips[-1]))
+        x = through(self.bottom, x, embedding)
         for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
-            x = through(level.children(), map(partial(joined, up, skip), x), heard)
+            x = through(level.children(), map(partial(joined, up, skip), x), embedding)
         for chunk in x:
-            yield self.leave(silu(pixel_norm(chunk)))[..., :height, :width]
+            yield self.conv_out(silu(pixel_norm(chunk)))[..., :height, :width]
 
-    def mirrored(self, chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+    def mirrored(self, chunks: Iterator[Tensor], condition: Tensor) -> Iterator[Tensor]:
         """What `stream` says of the mirror image along x, mirrored back."""
         first = next(chunks)
         width = first.shape[-1]
         padding = (0, -width % self.multiple, 0, 0, 0, 0)
         images = (functional.pad(x, padding, mode="replicate").flip(-1) for x in itertools.chain([first], chunks))
-        return (said.flip(-1)[..., :width] for said in self.stream(images, told))
+        return (output.flip(-1)[..., :width] for output in self.stream(images, condition))
 
     def _enter(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         missing = -width % self.multiple, -height % self.multiple
         if any(missing):
             x = functional.pad(x, (0, missing[0], 0, missing[1], 0, 0), mode="replicate")
-        return self.enter(x.contiguous(memory_format=torch.channels_last_3d))
+        return self.conv_in(x.contiguous(memory_format=torch.channels_last_3d))
 
 
-def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
     """Blocks in a row."""
     for block in level:
         assert isinstance(block, SliceBlock)
-        chunks = block.stream(chunks, told)
+        chunks = block.stream(chunks, embedding)
     return chunks
 
 
-def alone(level: Iterable[nn.Module], chunks: Iterator[Tensor], told: Tensor) -> Iterator[Tensor]:
+def alone(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
     """Blocks in a row, of chunks that have no neighbours."""
     blocks = tuple(level)
-    return (reduce(lambda x, block: block(x, told), blocks, chunk) for chunk in chunks)
+    return (reduce(lambda x, block: block(x, embedding), blocks, chunk) for chunk in chunks)
 
 
 def share_ends(near: Tensor, following: Tensor) -> None:

@@ -82,10 +82,10 @@ def swept(
     tile = tuple(x.shape[2:]) if memory_gib is None else tile_that_fits(tuple(x.shape), reach, memory_gib)
 
     def whole_depth(part: Tensor) -> Tensor:
-        said = part.new_empty(part.shape[0], out_channels, *part.shape[2:])
-        for chunk, place in zip(network(iter(part.split(tile[0], dim=2))), said.split(tile[0], dim=2), strict=True):
+        output = part.new_empty(part.shape[0], out_channels, *part.shape[2:])
+        for chunk, place in zip(network(iter(part.split(tile[0], dim=2))), output.split(tile[0], dim=2), strict=True):
             place.copy_(chunk)
-        return said
+        return output
 
     with kept():
         return _in_tiles(whole_depth, x, out_channels, reach, (depth, *tile[1:]))

@@ -154,8 +154,8 @@ def measure(
     outside = (
         f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None
     )
-    told = (outside, judged.warning if judged else None, _nearly(operator), _unmeasured(operator, thick))
-    return Measurement(thick, operator, None, padding, (*forced, *filter(None, told)))
+    remarks = (outside, judged.warning if judged else None, _nearly(operator), _unmeasured(operator, thick))
+    return Measurement(thick, operator, None, padding, (*forced, *filter(None, remarks)))
 
 
 def _nearly(operator: ThickeningOperator) -> str | None:

@@ -25,8 +25,13 @@ from ctinterp_dagster.scan.window import SOFT_TISSUE
 FloatArray = npt.NDArray[np.float64]
 MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
-TRANSFER = (0.5, 1.0, 1.5, 2.0)  # cycles a slice distance at which the networks are told what the profile lets through
-TOLD = 3 + len(TRANSFER)  # numbers that a network is told of the grid and the profile
+TRANSFER = (
+    0.5,
+    1.0,
+    1.5,
+    2.0,
+)  # cycles a slice distance at which the profile's transfer function conditions the networks
+GEOMETRY = 3 + len(TRANSFER)  # numbers of the grid and the profile that condition a network
 
 
 def feature_count(modes: int) -> int:
@@ -116,10 +121,10 @@ class NullSpace:
         return network_features(thick, torch.from_numpy(self.waves_of_base).to(thick.device, thick.dtype))
 
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
-        """What a network is told of the grid and the profile, (TOLD,).
+        """Numbers of the grid and the profile that condition a network, (GEOMETRY,).
 
         Log of slice distance and of pixel size, `factor` over 5, and what the profile lets through of cosines about the
-        slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance. Released 0.6 and older are told the first three.
+        slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance. The first three condition release 0.6 and older.
 
         Args:
             thick_mm: spacing of the thick volume, (z, y, x).

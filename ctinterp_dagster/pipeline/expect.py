@@ -7,7 +7,7 @@ import torch
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, narrower
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, TOLD
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.pipeline.start import begin_with, keep_of, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
@@ -31,7 +31,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     section, reports = params.expect, layout.report("expect")
     torch.manual_seed(params.base.seed)
     channels = section.channels
-    network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), TOLD))
+    network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), GEOMETRY))
     start = start_file(section.start, layout)
     recipe = {
         "section": section.model_dump(),

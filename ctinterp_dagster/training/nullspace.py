@@ -7,7 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
-from ctinterp_dagster.model.nullspace import SHIFT, UNIT_HU, Expectation, NullSpaceDiffusion, shown, standardised
+from ctinterp_dagster.model.nullspace import (
+    SHIFT,
+    UNIT_HU,
+    Expectation,
+    NullSpaceDiffusion,
+    denoiser_inputs,
+    standardised,
+)
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.loop import Batch, Plan, mean_loss, seeded
 from ctinterp_dagster.training.slabs import ThickSlabs
@@ -88,7 +95,7 @@ class NullSpaceObjective(nn.Module):
             with torch.autocast(features.device.type, enabled=False):
                 true, known = true_coefficients(base, truth, analysis, mean.shape[1])
                 e = standardised(true, mean, log_spread) * known
-        output = model.denoise(add_noise(e, noise, t), shown(features, mean, log_spread), geometry, t)
+        output = model.denoise(add_noise(e, noise, t), denoiser_inputs(features, mean, log_spread), geometry, t)
         target = training_target(e, noise, t, model.config.prediction)
         loss = functional.mse_loss(output.float(), target, reduction="none") * known
         return loss.sum() / known.expand_as(loss).sum()

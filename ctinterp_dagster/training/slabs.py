@@ -28,7 +28,7 @@ PROFILES: tuple[str | float, ...] = (*4 * ("box",), *2 * ("gaussian",), *2 * ("t
 WIDTHS = (*6 * (1.0,), 0.65, 0.8, 0.9, 0.9, 1.1, 1.2, 1.5, 2.0)  # slice thickness over slice distance
 ISOTROPIC = 1.5  # largest spacing over the smallest at which a volume is also cut along y or x
 SHARPNESS = (-0.7, 1.5)  # unsharp masking: a softer and a sharper reconstruction kernel
-MAGNIFICATION = 1.5  # a scan is told to be up to this much larger or smaller than it is
+MAGNIFICATION = 1.5  # a scan is geometry to be up to this much larger or smaller than it is
 ZOOMS = tuple(1.1**n for n in range(1, 10))  # pixels are made up to 2.4 times smaller than those of the scan
 CUBIC = -0.5  # of Keys' cubic convolution
 THICKER = 1.25  # thick slices over thin ones, at least
@@ -194,7 +194,7 @@ class ThickSlabs:
 
     def batch(self, plan: Plan) -> Batch:
         """The slabs of a plan, on the device where the plan is."""
-        first, steps, depth, zoom_y, zoom_x, sharpness, noisy, noise, told, *matrices = plan.tensors
+        first, steps, depth, zoom_y, zoom_x, sharpness, noisy, noise, geometry, *matrices = plan.tensors
         a, waves, up, basis, analysis = matrices
         thin = self._resident.cut(first, steps, depth, (up.shape[1], *self.slab.zyx[1:]))
         thin = zoom_y[:, None] @ thin @ zoom_x[:, None].mT
@@ -202,7 +202,7 @@ class ThickSlabs:
         thin.index_add_(0, noisy, noise)
         thick = (a @ thin.flatten(2)).unflatten(2, thin.shape[2:])
         base = (up @ thick.flatten(2)).unflatten(2, thin.shape[2:])
-        return network_features(thick, waves), told, base / 1000, thin / 1000, basis, analysis
+        return network_features(thick, waves), geometry, base / 1000, thin / 1000, basis, analysis
 
     def fixed(self, count: int, seed: int) -> list[Batch]:
         """Batches that are always the same, for validation."""

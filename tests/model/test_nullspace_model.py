@@ -1,17 +1,24 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from ctinterp_dagster.errors import CheckpointError
+from ctinterp_dagster.interpolation import RELEASED
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.nullspace import (
     Expectation,
     ExpectationConfig,
     NullSpaceConfig,
     NullSpaceDiffusion,
+    denoiser_inputs,
     standardised,
+    widened,
 )
+from ctinterp_dagster.physics import nullspace
+from ctinterp_dagster.physics.nullspace import FEATURES, MODES, NullSpace
+from ctinterp_dagster.physics.operator import ThickeningOperator
 
 CONFIG = ExpectationConfig(features=6, modes=2, channels=(8, 8, 8), blocks=1, spread_channels=(8, 8, 8))
 GEOMETRY = torch.tensor([[0.0, 0.1, 1.0]])
@@ -22,7 +29,7 @@ def model() -> NullSpaceDiffusion:
     torch.manual_seed(0)
     made = NullSpaceDiffusion(NullSpaceConfig(CONFIG, (8, 8, 8), 1, "v")).eval()
     for network in (made.expectation.mean, made.expectation.spread, made.denoiser):
-        torch.nn.init.normal_(network.leave.weight, std=0.1)
+        torch.nn.init.normal_(network.conv_out.weight, std=0.1)
     return made
 
 
@@ -52,7 +59,7 @@ def test_a_sample_depends_on_its_seed_and_on_nothing_else(model: NullSpaceDiffus
 
 
 def test_the_mirror_image_of_a_scan_has_the_mirror_image_of_its_mean_in_tiles_too(model: NullSpaceDiffusion) -> None:
-    torch.nn.init.normal_(model.expectation.mean.leave.weight, std=0.5)
+    torch.nn.init.normal_(model.expectation.mean.conv_out.weight, std=0.5)
     features = torch.randn(1, 6, 4, 12, 90, generator=torch.Generator().manual_seed(1))
     whole = model.expectation.expect(features, GEOMETRY, None)[0]
     tiles = model.expectation.expect(features, GEOMETRY, 0.0017)[0]  # tiles of 4 columns
@@ -83,19 +90,42 @@ def test_a_file_gives_the_model_back(model: NullSpaceDiffusion, tmp_path: Path) 
 
 def test_a_file_with_a_number_that_is_not_finite_is_refused(model: NullSpaceDiffusion, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    model.denoiser.leave.bias.data[0] = float("nan")
+    model.denoiser.conv_out.bias.data[0] = float("nan")
     model.save(path)
-    with pytest.raises(CheckpointError, match=r"1 tensors are .*not finite \(denoiser\.leave\.bias\)"):
+    with pytest.raises(CheckpointError, match=r"1 tensors are .*not finite \(denoiser\.conv_out\.bias\)"):
         NullSpaceDiffusion.of(read_model(path))
 
 
 def test_a_sample_lies_as_many_spreads_from_the_mean_as_the_denoiser_says() -> None:
     torch.manual_seed(0)
     model = NullSpaceDiffusion(NullSpaceConfig(CONFIG, (8, 8, 8), 1, "x0")).eval()
-    torch.nn.init.normal_(model.expectation.spread.leave.weight, std=0.5)
-    torch.nn.init.constant_(model.denoiser.leave.bias, 2.0)  # whatever it is shown, e = 2
+    torch.nn.init.normal_(model.expectation.spread.conv_out.weight, std=0.5)
+    torch.nn.init.constant_(model.denoiser.conv_out.bias, 2.0)  # whatever its input, e = 2
     features = torch.randn(1, 6, 4, 8, 8)
     mean, log_spread = model.expectation.expect(features, GEOMETRY, None)
     assert float(log_spread.std()) > 0.1
     drawn = model.draw(features, GEOMETRY, (mean, log_spread), steps=3, seed=0, sampler="ddim", memory_gib=None)
     torch.testing.assert_close(drawn, mean + 2.0 * log_spread.exp())
+
+
+def test_the_released_weights_in_a_network_that_knows_more_cosines_give_the_same() -> None:
+    file = read_model(RELEASED)
+    model = NullSpaceDiffusion.of(file)
+    old = model.config.expectation
+    new = replace(old, features=FEATURES, modes=MODES, geometry=nullspace.GEOMETRY)
+    grown = NullSpaceDiffusion(replace(model.config, expectation=new)).eval()
+    grown.load_state_dict(widened(file.tensors, old, new))
+    operator = ThickeningOperator.from_factor(30, 5, "gaussian")
+    thick = 200 * torch.randn(6, 16, 20, generator=torch.Generator().manual_seed(0))
+    given = []
+    for network in (model, grown):
+        space = NullSpace(operator, network.config.expectation.modes)
+        features, geometry = space.features(thick)[None], space.geometry((5.0, 0.7, 0.7))[None]
+        expected = network.expectation.expect(features, geometry, None)
+        noisy = torch.zeros(1, network.config.expectation.modes, *features.shape[2:])
+        noisy[:, :4] = torch.randn(1, 4, *features.shape[2:], generator=torch.Generator().manual_seed(1))
+        output = network.denoise(noisy, denoiser_inputs(features, *expected), geometry, torch.tensor([0.5]))
+        given.append((space.expand(expected[0][0]), space.expand(expected[1][0]), output[:, :4]))
+    for ours, theirs in zip(*given, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert float(given[0][0].abs().max()) > 0.1

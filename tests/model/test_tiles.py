@@ -41,7 +41,7 @@ def test_tiles_answer_what_the_whole_answers(share: float) -> None:
     assert same(tiled(denoise, x, 2, network.reach, memory_gib), tiled(denoise, x, 2, network.reach, None))
 
 
-TOLD = torch.tensor([[0.1, -0.2, 1.0]])
+GEOMETRY = torch.tensor([[0.1, -0.2, 1.0]])
 
 
 @pytest.mark.parametrize("slices_that_fit", [9.0, 4.0, 2.0, 1.5])
@@ -52,11 +52,11 @@ def test_a_sweep_answers_what_the_whole_answers(slices_that_fit: float) -> None:
     shapes: list[tuple[int, ...]] = []
 
     def watched(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
-        return network.stream((shapes.append(tuple(chunk.shape[2:])) or chunk for chunk in chunks), TOLD)
+        return network.stream((shapes.append(tuple(chunk.shape[2:])) or chunk for chunk in chunks), GEOMETRY)
 
     memory_gib = slices_that_fit * math.prod(size[1:]) * network.reach.bytes_per_voxel / 2**30
     parts = swept(watched, x, 3, network.reach, memory_gib)
-    assert same(parts, network(x, TOLD))
+    assert same(parts, network(x, GEOMETRY))
     whole_plane = all(shape[1:] == size[1:] for shape in shapes)
     assert whole_plane == (slices_that_fit >= 2), "the plane is cut where not even two slices fit"
     assert sum(shape[0] for shape in shapes) == (size[0] if whole_plane else 2 * size[0])
@@ -69,11 +69,11 @@ def test_chunks_of_any_size_give_what_the_whole_gives(chunk: int) -> None:
     network = loud(SliceUNet(4, 3, (8, 8, 8), 2, 3))
     x = torch.randn(2, 4, 7, 26, 31, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        parts = torch.cat(list(network.stream(iter(x.split(chunk, dim=2)), TOLD)), dim=2)
-        whole = network(x, TOLD)
-        mirrored = torch.cat(list(network.mirrored(iter(x.split(chunk, dim=2)), TOLD)), dim=2)
+        parts = torch.cat(list(network.stream(iter(x.split(chunk, dim=2)), GEOMETRY)), dim=2)
+        whole = network(x, GEOMETRY)
+        mirrored = torch.cat(list(network.mirrored(iter(x.split(chunk, dim=2)), GEOMETRY)), dim=2)
         even = torch.cat([x, x[..., -1:]], dim=-1)  # as the network pads the plane
-        image = network(even.flip(-1), TOLD).flip(-1)[..., :31]
+        image = network(even.flip(-1), GEOMETRY).flip(-1)[..., :31]
     assert same(parts, whole)
     assert same(mirrored, image)
 
@@ -81,10 +81,10 @@ def test_chunks_of_any_size_give_what_the_whole_gives(chunk: int) -> None:
 def test_a_stream_holds_few_chunks_however_deep_the_volume() -> None:
     network = loud(SliceUNet(1, 1, (4, 4, 4), 1, 3))
     entered: list[weakref.ref[Tensor]] = []
-    network.enter.register_forward_hook(lambda _layer, _given, said: entered.append(weakref.ref(said)))
+    network.conv_in.register_forward_hook(lambda _layer, _given, said: entered.append(weakref.ref(said)))
     most = 0
     with torch.inference_mode():
-        for _ in network.stream(iter(torch.zeros(1, 1, 40, 8, 8).split(1, dim=2)), TOLD):
+        for _ in network.stream(iter(torch.zeros(1, 1, 40, 8, 8).split(1, dim=2)), GEOMETRY):
             most = max(most, sum(reference() is not None for reference in entered))
     assert len(entered) == 40
     assert most <= 2

@@ -132,7 +132,7 @@ def test_the_diffusion_trains_the_denoiser_and_leaves_the_expectation() -> None:
     model = NullSpaceDiffusion(NullSpaceConfig(TINY, (8, 8, 8), 1, "v"))
     objective = NullSpaceObjective(model)
     objective(*drawn(NoisySlabs(ThickSlabs([volume()], SLAB, 2), MODES), 0)).backward()
-    assert model.denoiser.leave.weight.grad is not None
+    assert model.denoiser.conv_out.weight.grad is not None
     assert all(p.grad is None for p in model.expectation.parameters())
     assert {name.split(".")[0] for name, _ in objective.named_parameters()} == {"denoiser"}
 
