@@ -71,7 +71,7 @@ class Change:
     """What a training has that the reference has not.
 
     Attributes:
-        section: values of `expect`, or of `train.nullspace` for a denoiser.
+        section: values of `expect`, or of `train` for a denoiser.
         constants: of modules, (module, name, value).
         space: the null space, with another base.
         seed: added to the seed.
@@ -156,7 +156,7 @@ def forget() -> None:
 
 def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
     """The model before training."""
-    section, denoiser = params.expect, params.train.nullspace
+    section, denoiser = params.expect, params.train
     fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels), GEOMETRY)
     released = load_checkpoint(device="cpu").model
     assert isinstance(released, NullSpaceDiffusion)
@@ -175,7 +175,7 @@ def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
 
 def trained(change: Change, params: Params, layout: Layout) -> NullSpaceDiffusion:
     """The model after training."""
-    section = params.expect if change.network == "expectation" else params.train.nullspace
+    section = params.expect if change.network == "expectation" else params.train
     torch.manual_seed(params.base.seed)
     model = model_of(change, params)
     volumes = [volume for volume in thin_volumes(layout, "train", params.expect.weights) if volume.case != HEAD]
@@ -225,11 +225,10 @@ def figures(
 def run(name: str, params: Params, layout: Layout) -> dict[str, Any]:
     """Train with a change, and score."""
     change, start = CHANGES[name], time.perf_counter()
-    where = "nullspace" if "denoiser" in change.network else "expect"
+    where = "train" if "denoiser" in change.network else "expect"
     base = params.base.model_copy(update={"seed": params.base.seed + change.seed})
     expect = params.expect.model_copy(update=dict(change.section) if where == "expect" else {})
-    denoiser = params.train.nullspace.model_copy(update=dict(change.section) if where == "nullspace" else {})
-    train = params.train.model_copy(update={"nullspace": denoiser})
+    train = params.train.model_copy(update=dict(change.section) if where == "train" else {})
     params = params.model_copy(update={"base": base, "expect": expect, "train": train})
     held_out = [*thin_volumes(layout, "val"), *(v for v in thin_volumes(layout, "train") if v.case == HEAD)]
     samples = SAMPLES if "denoiser" in change.network else 0
@@ -255,8 +254,8 @@ def main(results: Path, steps: int, only: tuple[str, ...]) -> None:
     params = load_params(layout.params)
     make_deterministic(params.base.threads)
     short = {"steps": steps, "warmup_steps": steps // 10, "ema_decay": 0.99}
-    train = params.train.model_copy(update={"nullspace": params.train.nullspace.model_copy(update=short)})
-    params = params.model_copy(update={"expect": params.expect.model_copy(update=short), "train": train})
+    sections = {"expect": params.expect, "train": params.train}
+    params = params.model_copy(update={name: section.model_copy(update=short) for name, section in sections.items()})
     done = {json.loads(line)["change"] for line in results.read_text().splitlines()} if results.exists() else set()
     for name in only or CHANGES:
         if name not in done:

@@ -48,7 +48,7 @@ class Pass:
 
 def trainings(params: Params) -> Iterator[tuple[str, Optimisation, list[Pass]]]:
     """Every training of a preset: its name, section and networks."""
-    ae, ex, nu, ma = params.autoencoder, params.expect, params.train.nullspace, params.train.maisi
+    ae, ex, tr, la = params.autoencoder, params.expect, params.train, params.latent
     whole = MaisiAutoencoder(ae.channels, ae.latent_channels, ae.norm_groups)
     latent = (1, ae.latent_channels, *(n // 4 for n in ae.patch_zyx))
     yield "autoencoder", ae, [Pass(whole.encoder, ((1, 1, *ae.patch_zyx),)), Pass(whole.decoder, (latent,))]
@@ -62,21 +62,21 @@ def trainings(params: Params) -> Iterator[tuple[str, Optimisation, list[Pass]]]:
         seen(mean, FEATURES, ex.slab_zyx, GEOMETRY), seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY)
     ]  # fmt: skip
     shown = FEATURES + 3 * MODES
-    denoiser = SliceUNet(shown, MODES, nu.channels, nu.blocks, GEOMETRY + TIMES)
+    denoiser = SliceUNet(shown, MODES, tr.channels, tr.blocks, GEOMETRY + TIMES)
     yield (
-        "nullspace",
-        nu,
+        "train",
+        tr,
         [
-            seen(denoiser, shown, nu.slab_zyx, GEOMETRY + TIMES),
-            seen(mean, FEATURES, nu.slab_zyx, GEOMETRY, learns=False),
-            seen(spread, FEATURES + MODES, nu.slab_zyx, GEOMETRY, learns=False),
+            seen(denoiser, shown, tr.slab_zyx, GEOMETRY + TIMES),
+            seen(mean, FEATURES, tr.slab_zyx, GEOMETRY, learns=False),
+            seen(spread, FEATURES + MODES, tr.slab_zyx, GEOMETRY, learns=False),
         ],
     )
-    noisy = (1, ae.latent_channels, *ma.patch_zyx)
+    noisy = (1, ae.latent_channels, *la.patch_zyx)
     yield (
-        "maisi",
-        ma,
-        [Pass(Denoiser(ae.latent_channels, ae.latent_channels, ma.channels, ma.blocks), (noisy, noisy, (1,)))],
+        "latent",
+        la,
+        [Pass(Denoiser(ae.latent_channels, ae.latent_channels, la.channels, la.blocks), (noisy, noisy, (1,)))],
     )
 
 

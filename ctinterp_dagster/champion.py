@@ -17,7 +17,12 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
 
-JUDGED = "nullspace/model.safetensors"  # below data/train: the weights behind the row `model` of per_case.csv
+JUDGED = "nullspace/model.safetensors"
+"""Where a model's folder has the weights behind the row `model` of per_case.csv."""
+
+PLACES = {JUDGED: "train", "maisi/model.safetensors": "latent"}
+"""The files of a model's folder and the stages that write them; a hash of before stays if they keep their names."""
+
 DIGITS = 16  # of a model's hash in names
 RESTORE = "`dvc checkout --force {0}` or `dvc pull --force {0}` brings it back; without {0} the next model is the first"
 
@@ -52,21 +57,27 @@ class Challenger:
         return self.model_hash[:DIGITS]
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files that make a model, below `data/train` or a champion's folder, sorted."""
-    return sorted(folder.rglob("model.safetensors"))
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files of a model's folder by their place in it."""
+    return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("model.safetensors"))}
 
 
-def model_hash(folder: Path) -> str:
-    """The hash of a model: of its files' places and contents.
+def trained_models(layout: Layout) -> dict[str, Path]:
+    """What was trained last, by its place in a model's folder.
 
     Raises:
-        MissingInputError: there is no model.
+        MissingInputError: a stage has trained nothing yet.
     """
-    files = model_files(folder)
-    if not files:
-        raise MissingInputError(f"{folder} holds no model.safetensors: run `dvc repro train`")
-    contents = {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+    files = {place: layout.trained(stage) for place, stage in PLACES.items()}
+    for place, file in files.items():
+        if not file.exists():
+            raise MissingInputError(f"{file} is missing: run `dvc repro {PLACES[place]}`")
+    return files
+
+
+def model_hash(files: Mapping[str, Path]) -> str:
+    """The hash of a model: of its files' places and contents."""
+    contents = {place: file_hash(file) for place, file in files.items()}
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
@@ -158,10 +169,10 @@ class Registry:
         """Keep what is known of a model."""
         write_json(self._record(challenger.model_hash), asdict(challenger))
 
-    def keep_files(self, hash_: str, source: Path) -> None:
-        """Copy the files of a model, each whole or not at all."""
-        for file in model_files(source):
-            with whole_file(self.files(hash_) / file.relative_to(source)) as partial:
+    def keep_files(self, hash_: str, files: Mapping[str, Path]) -> None:
+        """Copy the files of a model to their places, each whole or not at all."""
+        for place, file in files.items():
+            with whole_file(self.files(hash_) / place) as partial:
                 shutil.copyfile(file, partial)
 
     def point_at(self, hash_: str) -> None:

@@ -60,16 +60,21 @@ class Layout:
 
     @property
     def train(self) -> Path:
-        """`<model>/model.safetensors`: everything that a model needs in one file."""
+        """`model.safetensors`: the null-space diffusion, which is the model that is judged and released."""
         return self.root / "data" / "train"
 
-    def trained(self, model: str) -> Path:
-        """The file of a model: `nullspace`, which is the one that is judged and released, or `maisi`."""
-        return self.train / model / "model.safetensors"
+    @property
+    def latent(self) -> Path:
+        """`model.safetensors`: the latent diffusion."""
+        return self.root / "data" / "latent"
+
+    def trained(self, stage: str) -> Path:
+        """Everything that the model of `train` or `latent` needs, in one file."""
+        return self.root / "data" / stage / "model.safetensors"
 
     @property
     def generate(self) -> Path:
-        """`<model>/<task>/<case>.nii` and `.std.nii`: estimates and their standard deviations."""
+        """`<stage>/<task>/<case>.nii` and `.std.nii`: what a stage's model estimates, and its standard deviation."""
         return self.root / "data" / "generate"
 
     @property

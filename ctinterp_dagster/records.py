@@ -17,7 +17,6 @@ from typing import Any, Self
 
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
 
-PACKAGE = Path(__file__).parent
 MANIFEST = "manifest.json"
 JOURNAL = ".partial-journal"  # .dvcignore leaves out what is .partial-
 STATS = ".partial-stats.json"
@@ -144,16 +143,6 @@ def file_hash(path: Path) -> str:
         with file.open("rb") as handle:
             while chunk := handle.read(1 << 20):
                 digest.update(chunk)
-    return digest.hexdigest()
-
-
-def code_version(*rooms: str) -> str:
-    """A hash of the package's source files in the named rooms (`scan`, `physics`, `records.py`, ...)."""
-    digest = hashlib.sha256()
-    for room in sorted(rooms):
-        path = PACKAGE / room
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 

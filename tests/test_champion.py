@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ctinterp_dagster import champion
-from ctinterp_dagster.champion import Challenger, Registry, model_hash
+from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_files, model_hash, trained_models
 from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.layout import Layout
 
 
 def promoted(registry: Registry, trained: Path, weights: str) -> Challenger:
@@ -17,7 +18,7 @@ def promoted(registry: Registry, trained: Path, weights: str) -> Challenger:
     (trained / "a" / "model.safetensors").write_text(weights)
     before = registry.champion
     judged = Challenger(
-        model_hash=model_hash(trained),
+        model_hash=model_hash(model_files(trained)),
         number=len(registry.challengers),
         against=before.model_hash if before else None,
         decision={"promoted": True, "findings": []},
@@ -26,7 +27,7 @@ def promoted(registry: Registry, trained: Path, weights: str) -> Challenger:
         data={},
         rolled_back="",
     )
-    registry.keep_files(judged.model_hash, trained)
+    registry.keep_files(judged.model_hash, model_files(trained))
     registry.record(judged)
     registry.point_at(judged.model_hash)
     return judged
@@ -94,9 +95,20 @@ def test_a_model_is_known_by_all_of_its_files_and_their_places(tmp_path: Path) -
     for folder, name in (("x", "a"), ("y", "b")):
         (tmp_path / folder / name).mkdir(parents=True)
         (tmp_path / folder / name / "model.safetensors").write_text("the same")
-    assert model_hash(tmp_path / "x") != model_hash(tmp_path / "y")
-    with pytest.raises(MissingInputError, match=r"holds no model\.safetensors: run `dvc repro train`"):
-        model_hash(tmp_path / "nowhere")
+    assert model_hash(model_files(tmp_path / "x")) != model_hash(model_files(tmp_path / "y"))
+
+
+def test_the_model_is_what_both_stages_trained_and_its_hash_is_that_of_its_folder(layout: Layout) -> None:
+    for stage in ("train", "latent"):
+        with pytest.raises(MissingInputError, match=rf"{stage}/model\.safetensors is missing: run `dvc repro {stage}`"):
+            trained_models(layout)
+        layout.trained(stage).parent.mkdir(parents=True)
+        layout.trained(stage).write_text(stage)
+    registry, files = Registry(layout.promote), trained_models(layout)
+    registry.keep_files(model_hash(files), files)
+    kept = registry.files(model_hash(files))
+    assert (kept / JUDGED).read_text() == "train"
+    assert model_hash(model_files(kept)) == model_hash(files)
 
 
 def test_a_record_is_json_that_a_person_can_read(registry: Registry, tmp_path: Path) -> None:

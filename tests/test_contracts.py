@@ -1,49 +1,56 @@
 """One word for each step, the same everywhere; what a stage imports and reads is what DVC knows of."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from ctinterp_dagster import params
+from ctinterp_dagster.imports import NEUTRAL, PACKAGE, imported_files
 from ctinterp_dagster.params import Params
+from tests.reading import Reader, leaves, sections_in, unread
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-WORDS = ["ingest", "thicken", "autoencoder", "encode", "expect", "train", "generate", "evaluate", "promote", "report"]
+WORDS = [
+    "ingest", "thicken", "autoencoder", "encode", "expect", "train", "latent", "generate", "evaluate", "promote",
+    "report",
+]  # fmt: skip
+SECTIONS = {name: kind for name, kind in vars(params).items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
-def imported_files(module: Path, seen: set[Path]) -> set[Path]:
-    """The package's files that importing `module` runs, itself included."""
-    if module in seen:
-        return seen
-    seen.add(module)
-    for node in ast.walk(ast.parse(module.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            path = ROOT / Path(*name.split("."))
-            for file in (path.with_suffix(".py"), path / "__init__.py"):
-                if name.startswith("ctinterp_dagster.") and file.exists():
-                    imported_files(file, seen)
-    return seen
+def code_of(word: str) -> set[Path]:
+    """The files that a stage's script imports, and the script."""
+    return imported_files(ROOT / "stages" / f"{word}.py")
 
 
-def parameters_read(module: Path) -> set[str]:
-    """The sections of `params` that a pipeline module names."""
-    tree = ast.parse(module.read_text())
-    if "params.model_dump()" in module.read_text():
-        return set(Params.model_fields)
-    return {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
-    }
+def pipeline_of(word: str) -> list[Path]:
+    """Those of them that read parameters: what every stage runs in reads none but `base`."""
+    return [file for file in imported_files(PACKAGE / "pipeline" / f"{word}.py") if file.parent.name == "pipeline"]
+
+
+def covering(files: set[Path], share: float) -> set[str]:
+    """Files and folders that hold these files: a folder where at least this share of its own is among them."""
+    found = set()
+    for file in files:
+        best = file
+        for folder in file.parents:
+            own = {path for path in folder.rglob("*.py") if path.stat().st_size} if PACKAGE in folder.parents else set()
+            if own and len(own & files) >= share * len(own):
+                best = folder
+        found.add(best.relative_to(ROOT).as_posix())
+    return found
+
+
+def depend_on(file: str) -> set[str]:
+    """The stages that an edit of a file of the package makes stale by itself."""
+    path = PACKAGE / file
+    assert path.exists()
+    deps = {word: {ROOT / dep for dep in stage["deps"]} for word, stage in STAGES.items()}
+    return {word for word, known in deps.items() if known & {path, *path.parents}}
 
 
 def test_a_stage_has_one_name_everywhere() -> None:
@@ -54,23 +61,74 @@ def test_a_stage_has_one_name_everywhere() -> None:
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_the_code_that_a_stage_imports_is_among_its_deps(word: str) -> None:
-    deps = [ROOT / dep for dep in STAGES[word]["deps"]]
-    # What every stage shares changes often and changes no result: how parameters are typed, paths, errors, the runner.
-    shared = {"params.py", "layout.py", "errors.py", "runner.py", "live.py", "provenance.py", "__init__.py"}
-    files = imported_files(ROOT / "stages" / f"{word}.py", set())
-    uncovered = [
-        file.relative_to(ROOT).as_posix()
-        for file in files
-        if file.name not in shared and not any(file == dep or dep in file.parents for dep in deps)
-    ]
-    assert sorted(uncovered) == []
+def test_deps_are_the_code_that_a_stage_imports_and_no_other(word: str) -> None:
+    """A training, which takes hours, names each file; elsewhere a folder stands where half of it is imported."""
+    code = code_of(word)
+    share = 1.0 if PACKAGE / "pipeline" / "training.py" in code else 0.5
+    named = {dep for dep in STAGES[word]["deps"] if not dep.startswith(("data/", "reports/"))}
+    assert named == covering(code, share)
+
+
+def test_what_a_stage_imports_is_what_python_says_that_it_imports() -> None:
+    """Every module of the package that is loaded by a stage's script is in what `imported_files` finds."""
+    program = """if True:
+        import importlib, runpy, sys
+        for word in sys.argv[1:]:
+            for name in [name for name in sys.modules if name.startswith("ctinterp_dagster")]:
+                del sys.modules[name]
+            runpy.run_path(f"stages/{word}.py", run_name="imported")
+            files = [m.__file__ for n, m in list(sys.modules.items()) if n.startswith("ctinterp_dagster")]
+            print(word, *files, sep="\t")
+    """
+    shown = subprocess.run(
+        [sys.executable, "-c", program, *WORDS], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    loaded = {
+        word: {Path(file) for file in files} for word, *files in (line.split("\t") for line in shown.splitlines())
+    }
+    neutral = {PACKAGE / name for name in NEUTRAL}
+    for word in WORDS:
+        real = {file for file in loaded[word] - neutral if file.stat().st_size}
+        assert len(real) > 10
+        assert real <= code_of(word)
+
+
+def test_an_edit_makes_stale_what_runs_it_and_nothing_else() -> None:
+    trainings = {"autoencoder", "expect", "train", "latent"}
+    assert depend_on("model/winograd.py").isdisjoint({"ingest", "thicken", "expect", "train", "report"})
+    assert depend_on("model/nullspace.py").isdisjoint({"ingest", "thicken", "autoencoder", "latent", "report"})
+    assert depend_on("physics/operator.py") & {"ingest", "thicken", "autoencoder"} == {"thicken"}
+    assert depend_on("scan/io/dicom.py") == set(WORDS)
+    assert depend_on("training/loop.py") == trainings
+    for file in ("pipeline/train.py", "training/nullspace.py", "training/slabs.py", "model/slice_unet.py"):
+        assert "train" in depend_on(file)
+        assert "latent" not in depend_on(file)
+    for file in ("pipeline/latent.py", "training/latents.py", "training/denoiser.py", "model/latent_diffusion.py"):
+        assert depend_on(file) & trainings == {"latent"}
+    for word, other in (("train", "latent"), ("latent", "train")):
+        assert other not in STAGES[word]["params"]
+        assert f"data/{other}" not in STAGES[word]["deps"]
 
 
 @pytest.mark.parametrize("word", WORDS)
 def test_the_parameters_that_a_stage_reads_are_the_ones_dvc_tracks(word: str) -> None:
-    tracked = {entry.split(".")[0] for entry in STAGES[word]["params"]}
-    assert parameters_read(ROOT / "ctinterp_dagster" / "pipeline" / f"{word}.py") == tracked
+    read = {name for module in pipeline_of(word) for kind, name in Reader(module, SECTIONS).reads() if kind is Params}
+    everything = set(Params.model_fields) if "model_dump" in read else set()  # the page shows all of them
+    assert everything or read == set(STAGES[word]["params"])
+    assert set(STAGES[word]["params"]) >= everything
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_parameter_is_read_in_its_stage(word: str) -> None:
+    (section,) = sections_in(Params.model_fields[word].annotation)
+    missed = unread(section, pipeline_of(word), SECTIONS)
+    assert [path for path in missed if f"${{{word}.{path}}}" not in STAGES[word].get("cmd", "")] == []
+
+
+def test_the_parameters_that_all_share_are_read_by_stages() -> None:
+    files = {file for word in WORDS for file in code_of(word) if file.parent.name == "pipeline"}
+    assert unread(params.Base, files, SECTIONS) == []
+    assert len(list(leaves(Params))) > 90
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -79,16 +137,6 @@ def test_a_stage_says_what_it_is_and_where_dagster_shows_it(word: str) -> None:
     assert stage["desc"].endswith((".", "?"))
     assert set(stage["meta"]["dagster"]) >= {"group", "kinds", "pool"}
     assert len((ROOT / "stages" / f"{word}.py").read_text().splitlines()) <= 15
-
-
-def test_every_parameter_is_read_somewhere_in_its_stage() -> None:
-    unread = []
-    for section, field in Params.model_fields.items():
-        sources = " ".join(p.read_text() for p in (ROOT / "ctinterp_dagster" / "pipeline").glob("*.py"))
-        sources += (ROOT / "dvc.yaml").read_text()  # the launcher
-        if f"**params.{section}.model_dump()" not in sources:  # all of them are arguments by name
-            unread += [f"{section}.{leaf}" for leaf in field.annotation.model_fields if f".{leaf}" not in sources]
-    assert unread == []
 
 
 def test_no_module_is_over_400_lines() -> None:

@@ -32,7 +32,7 @@ TITLES = {
     "tv_projected": "Huber-TV + projection",
     "registration_projected": "Registration + projection",
     "regression": "Regression alone",
-    "maisi": "Latent diffusion (MAISI)",
+    "latent": "Latent diffusion",
     "autoencoder_ceiling": "Truth, encoded and decoded",
     MODEL: "ctinterp model",
 }

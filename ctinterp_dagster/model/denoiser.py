@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
         if not channels or min(latent_channels, condition_channels, blocks, *channels) < 1:
             raise ParamsError(
                 f"a denoiser needs positive widths, got latent_channels={latent_channels}, condition_channels="
-                f"{condition_channels}, channels={tuple(channels)}, blocks={blocks}: correct the section train"
+                f"{condition_channels}, channels={tuple(channels)}, blocks={blocks}: correct the section latent"
             )
         time = 4 * channels[0]
         self.multiple = 2 ** (len(channels) - 1)

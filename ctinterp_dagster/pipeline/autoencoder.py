@@ -12,6 +12,7 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
 from ctinterp_dagster.pipeline.training import (
     final_losses,
+    identity,
     is_main_process,
     loop_settings,
     resumable,
@@ -19,7 +20,7 @@ from ctinterp_dagster.pipeline.training import (
     watched,
     write_curve,
 )
-from ctinterp_dagster.records import code_version, file_hash, write_json
+from ctinterp_dagster.records import write_json
 from ctinterp_dagster.training.autoencoder import measure_reconstruction, train_autoencoder
 from ctinterp_dagster.training.loop import StepRecord
 
@@ -65,15 +66,11 @@ def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
 def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, float]:
     """Train on the thin training volumes; an interrupted training goes on where it was."""
     section = params.autoencoder
-    recipe = {
-        "section": section.model_dump(),
-        "base": params.base.model_dump(),
-        "code": code_version("model", "training", "pipeline/autoencoder.py"),
-        "start": file_hash(layout.root / section.checkpoint) if section.checkpoint else "",
-        "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
-    }
+    start = [layout.root / section.checkpoint] if section.checkpoint else []
+    files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *start]
+    name = identity(Path(__file__), [params.base, section], files)
     validation = thin_volumes(layout, "val")
-    with resumable(layout.autoencoder, recipe) as checkpoint, watched("autoencoder", section.steps) as on_step:
+    with resumable(layout.autoencoder, name) as checkpoint, watched("autoencoder", section.steps) as on_step:
         history = train_autoencoder(
             autoencoder,
             thin_volumes(layout, "train"),

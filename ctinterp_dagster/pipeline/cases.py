@@ -11,8 +11,8 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.split import Split
 
-ROWS = {"maisi": "maisi", "model": "nullspace"}
-"""Rows of the table of methods and the models that they show; `model` is the one that is judged and released."""
+ROWS = {"latent": "latent", "model": "train"}
+"""Rows of the table of methods and the stages that trained what they show; `model` is what is judged and released."""
 
 REAL = "real"
 """The profile of the rows of real thick scans, whose true profile nobody knows, and the folder of their estimates."""
@@ -47,13 +47,13 @@ class Case:
         """Where encode put the latents."""
         return layout.encode / f"{self.case}.safetensors"
 
-    def estimate(self, layout: Layout, model: str, task: str) -> Path:
-        """Where generate put a model's posterior mean."""
-        return layout.generate / model / task / f"{self.case}.nii"
+    def estimate(self, layout: Layout, stage: str, task: str) -> Path:
+        """Where generate put the posterior mean of a stage's model."""
+        return layout.generate / stage / task / f"{self.case}.nii"
 
-    def deviation(self, layout: Layout, model: str, task: str) -> Path:
-        """Where generate put a model's posterior standard deviation."""
-        return layout.generate / model / task / f"{self.case}.std.nii"
+    def deviation(self, layout: Layout, stage: str, task: str) -> Path:
+        """Where generate put the posterior standard deviation of a stage's model."""
+        return layout.generate / stage / task / f"{self.case}.std.nii"
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class RealPair:
         """Where ingest put the thick scan; its thickness lies beside it in JSON."""
         return layout.ingest / "thick" / f"{self.case}.nii"
 
-    def estimate(self, layout: Layout, model: str) -> Path:
-        """Where generate put a model's posterior mean on the grid of the truth."""
-        return layout.generate / model / REAL / f"{self.case}.nii"
+    def estimate(self, layout: Layout, stage: str) -> Path:
+        """Where generate put the posterior mean of a stage's model, on the grid of the truth."""
+        return layout.generate / stage / REAL / f"{self.case}.nii"
 
-    def deviation(self, layout: Layout, model: str) -> Path:
-        """Where generate put a model's posterior standard deviation."""
-        return layout.generate / model / REAL / f"{self.case}.std.nii"
+    def deviation(self, layout: Layout, stage: str) -> Path:
+        """Where generate put the posterior standard deviation of a stage's model."""
+        return layout.generate / stage / REAL / f"{self.case}.std.nii"
 
 
 def without_others(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.cases import Case, read_cases
-from ctinterp_dagster.records import CaseFolder, code_version, write_json
+from ctinterp_dagster.records import CaseFolder, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.training.evidence import gather_evidence, to_unit
 
@@ -37,7 +38,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         "encode": section.model_dump(),
         "base": params.base.model_dump(),
         "thicken": params.thicken.model_dump(),
-        "code": code_version("scan", "physics", "model", "interpolation", "pipeline/encode.py"),
+        "code": code_version(Path(__file__)),
     }
     folder = CaseFolder(layout.encode, recipe)
     cases = [case for case in read_cases(layout) if case.split != "test"]

@@ -39,7 +39,7 @@ class Task:
         labels: case, factor and profile of its rows.
         measurement: thick scan and truth.
         ceiling: the truth, encoded and decoded.
-        estimates: by model, the mean.
+        estimates: by stage, the mean of its model.
         deviation: the standard deviation of the model that is judged.
     """
 
@@ -67,7 +67,7 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
                 labels={"case": case.case, "factor": task.factor, "profile": task.profile},
                 measurement=measurement,
                 ceiling=ceilings[depth],
-                estimates={model: case.estimate(layout, model, task.name) for model in ROWS.values()},
+                estimates={stage: case.estimate(layout, stage, task.name) for stage in ROWS.values()},
                 deviation=case.deviation(layout, JUDGED, task.name),
             )
     for pair, measurement in real_pairs(layout):
@@ -76,7 +76,7 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
             labels={"case": pair.case, "factor": measurement.factor, "profile": REAL},
             measurement=measurement,
             ceiling=autoencoder_ceiling(autoencoder, thin_hu, params.generate.memory_gib),
-            estimates={model: pair.estimate(layout, model) for model in ROWS.values()},
+            estimates={stage: pair.estimate(layout, stage) for stage in ROWS.values()},
             deviation=pair.deviation(layout, JUDGED),
         )
 
@@ -114,12 +114,12 @@ def score_task(task: Task, params: Params, judged: Interpolator) -> Iterator[Sco
     The regression alone, with which the judged model is compared, is computed here.
     """
 
-    def generated(model: str) -> Method:
-        return lambda it: it.estimate(torch.from_numpy(read_scan(task.estimates[model]).volume.hu))
+    def generated(stage: str) -> Method:
+        return lambda it: it.estimate(torch.from_numpy(read_scan(task.estimates[stage]).volume.hu))
 
     methods: dict[str, Method] = {name: METHODS[name] for name in params.evaluate.baselines}
     methods[CEILING] = lambda it: it.estimate(task.ceiling)
-    methods |= {row: generated(model) for row, model in ROWS.items()}
+    methods |= {row: generated(stage) for row, stage in ROWS.items()}
     methods[REGRESSION] = judged.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
     return score_methods(task.measurement, methods)
 

@@ -1,6 +1,7 @@
 """Which thin volume is to be expected? A regression in the null space, the mean that the diffusion starts from."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -11,6 +12,7 @@ from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.pipeline.start import begin_with, keep_of, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
+    identity,
     is_main_process,
     loop_settings,
     resumable,
@@ -18,7 +20,7 @@ from ctinterp_dagster.pipeline.training import (
     watched,
     write_curve,
 )
-from ctinterp_dagster.records import code_version, file_hash, write_json
+from ctinterp_dagster.records import write_json
 from ctinterp_dagster.training.loop import mean_loss, run_loop
 from ctinterp_dagster.training.nullspace import ExpectationObjective
 from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
@@ -33,13 +35,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     channels = section.channels
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), GEOMETRY))
     start = start_file(section.start, layout)
-    recipe = {
-        "section": section.model_dump(),
-        "start": file_hash(start) if start else "",
-        "base": params.base.model_dump(),
-        "code": code_version("model", "physics", "training", "pipeline/expect.py"),
-        "data": file_hash(layout.ingest / "cases.csv") + file_hash(layout.ingest / "manifest.json"),
-    }
+    files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *([start] if start else [])]
+    name = identity(Path(__file__), [params.base, section], files)
     if start:
         begin_with(network, "expectation", start)
     slab = SlabSettings(section.slab_zyx, section.vary, section.noise_hu)
@@ -48,7 +45,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     count = max(1, VALIDATION_SLABS // section.batch_size)
     validation = ThickSlabs(unseen, slab, section.batch_size).fixed(count, params.base.seed) if unseen else []
     objective = ExpectationObjective(network)
-    with resumable(layout.expect, recipe) as checkpoint, watched("expectation", section.steps) as on_step:
+    with resumable(layout.expect, name) as checkpoint, watched("expectation", section.steps) as on_step:
         history = run_loop(
             objective,
             train,

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
+from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, doubts, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.cases import REAL, ROWS, read_cases
 from ctinterp_dagster.pipeline.real import real_pairs
-from ctinterp_dagster.records import CaseFolder, code_version
+from ctinterp_dagster.records import CaseFolder
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 logger = logging.getLogger(__name__)
@@ -50,16 +51,15 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write the estimate and its standard deviation in HU for every model, test case and task."""
     section = params.generate
     settings = Settings(section.sampler, section.steps, section.samples, params.base.seed, section.memory_gib)
-    code = code_version("scan", "physics", "model", "interpolation", "pipeline/generate.py", "pipeline/real.py")
     recipe = {
         "generate": section.model_dump(),
         "base": params.base.model_dump(),
-        "code": code,
+        "code": code_version(Path(__file__)),
     }
     folder = CaseFolder(layout.generate, recipe)
     jobs, made = [], 0
-    for model in ROWS.values():
-        interpolator = load_checkpoint(layout.trained(model), params.base.device)
+    for stage in ROWS.values():
+        interpolator = load_checkpoint(layout.trained(stage), params.base.device)
         for task in tasks(params, layout):
 
             def make(paths: list[Path], task: Task = task, with_: Interpolator = interpolator) -> None:
@@ -72,11 +72,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
                 for said in doubts(measurement, torch.from_numpy(estimate.mean.hu)):
                     logger.warning("case=%s task=%s doubtful: %s", task.case, task.folder, said)
 
-            job = f"{model}/{task.folder}/{task.case}"
-            ran = folder.make(job, [*task.inputs, layout.trained(model)], [f"{job}.nii", f"{job}.std.nii"], make)
+            job = f"{stage}/{task.folder}/{task.case}"
+            ran = folder.make(job, [*task.inputs, layout.trained(stage)], [f"{job}.nii", f"{job}.std.nii"], make)
             made += ran
             jobs.append(job)
             word = "made" if ran else "unchanged"
-            logger.info("case=%s task=%s model=%s %s", task.case, task.folder, model, word)
+            logger.info("case=%s task=%s model=%s %s", task.case, task.folder, stage, word)
     folder.keep_only(jobs)
     return {"cases": len(jobs) // len(ROWS), "made": made}

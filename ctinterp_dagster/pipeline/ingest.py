@@ -18,10 +18,11 @@ from ctinterp_dagster.errors import (
     ScanError,
     TooThickError,
 )
+from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params
 from ctinterp_dagster.pipeline.cases import Case, RealPair, write_cases, write_pairs
-from ctinterp_dagster.records import CaseFolder, code_version, read_csv, read_json, write_csv, write_json
+from ctinterp_dagster.records import CaseFolder, read_csv, read_json, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
@@ -47,8 +48,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         TrainingError: a patient is in two splits.
     """
     section = params.ingest
-    code = code_version("scan", "pipeline/ingest.py")
-    recipe = {"code": code, "min_slices": section.min_slices, "max_spacing_mm": section.max_spacing_mm}
+    recipe = {
+        "code": code_version(Path(__file__)),
+        "min_slices": section.min_slices,
+        "max_spacing_mm": section.max_spacing_mm,
+    }
     folder = CaseFolder(layout.ingest, recipe)
     found = [scan for scan in find_scans(layout.raw, keep_headers=True) if not scan.name.startswith(SCANS_TABLE)]
     if found:
@@ -85,7 +89,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     """Synthesise the built-in cohort, one patient each."""
-    recipe = {"phantom": section.phantom.model_dump(), "code": code_version("scan", "pipeline/ingest.py")}
+    recipe = {"phantom": section.phantom.model_dump(), "code": code_version(Path(__file__))}
     folder = CaseFolder(layout.ingest, recipe)
     cases = []
     for number in range(section.phantom.patients):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans
+from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
 from ctinterp_dagster.evaluation.gates import Finding, Metrics, Rules, TaskMetrics, decide
 from ctinterp_dagster.evaluation.statistics import best_baseline, by_task
 from ctinterp_dagster.interpolation import Settings, load_checkpoint, synthetic
@@ -52,7 +52,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             rolled_back="",
         )
         if decided["promoted"]:
-            registry.keep_files(challenger.model_hash, layout.train)
+            registry.keep_files(challenger.model_hash, trained_models(layout))
         registry.record(record)
         if decided["promoted"]:
             registry.point_at(challenger.model_hash)
@@ -85,7 +85,7 @@ def data_hashes(layout: Layout) -> dict[str, str]:
 
 
 def measured(params: Params, layout: Layout) -> Metrics:
-    """What evaluate found of the model that train wrote."""
+    """What evaluate found of the models that train and latent wrote."""
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
     rows = rows[rows["profile"] != REAL]  # shown, and no gate: a champion may never have seen these pairs
     tasks = {}
@@ -97,7 +97,7 @@ def measured(params: Params, layout: Layout) -> Metrics:
         mean = sum(by_case.values()) / len(by_case)
         tasks[name] = TaskMetrics(by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean)
     return Metrics(
-        model_hash=model_hash(layout.train),
+        model_hash=model_hash(trained_models(layout)),
         test_set_hash=hash_of_test_set(layout),
         tasks=tasks,
         shared_patients=count_shared_patients((case.patient, case.split) for case in read_cases(layout)),

@@ -18,7 +18,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import synthetic
-from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, Case, read_cases
+from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, ROWS, Case, read_cases
 from ctinterp_dagster.records import Rule, file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("ctinterp", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc")
 CURVES = {
     "expectation": "expect/curve.csv",
-    "denoiser": "train/nullspace.csv",
-    "latent denoiser": "train/maisi.csv",
+    "denoiser": "train/curve.csv",
+    "latent denoiser": "latent/curve.csv",
     "autoencoder": "autoencoder/curve.csv",
 }
 REGION_MM = 160.0
@@ -78,7 +78,7 @@ def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
     estimates = {
         "thick": METHODS["nearest"](measurement).mean.hu,
         "cubic": METHODS["cubic"](measurement).mean.hu,
-        "ours": read_scan(case.estimate(layout, "nullspace", task.name)).volume.hu,
+        "ours": read_scan(case.estimate(layout, ROWS["model"], task.name)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
@@ -153,7 +153,7 @@ def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
     return {
         "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hashes": {
-            "model": file_hash(layout.trained("nullspace")),
+            "model": file_hash(layout.trained(ROWS["model"])),
             "volumes": file_hash(layout.ingest / "manifest.json"),
             "thick scans": file_hash(layout.thicken / "manifest.json"),
         },

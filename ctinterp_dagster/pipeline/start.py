@@ -85,6 +85,6 @@ def must_predict(prediction: Prediction, path: Path) -> None:
     found = read_model(path).config["prediction"]
     if found != prediction:
         raise ParamsError(
-            f"train.nullspace.start: the denoiser of {path} predicts {found}, train.nullspace.prediction is "
+            f"train.start: the denoiser of {path} predicts {found}, train.prediction is "
             f"{prediction}: make them the same, or begin afresh once with an empty start"
         )

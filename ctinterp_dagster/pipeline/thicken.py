@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.grids import thicken
 from ctinterp_dagster.pipeline.cases import Case, read_cases
-from ctinterp_dagster.records import CaseFolder, code_version
+from ctinterp_dagster.records import CaseFolder
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     Slices at the far end that do not fill a thick one are left out, as in evaluation.
     """
-    recipe = {"code": code_version("physics", "scan", "interpolation", "pipeline/thicken.py")}
+    recipe = {"code": code_version(Path(__file__))}
     folder = CaseFolder(layout.thicken, recipe)
     made = 0
     jobs = [(case, task) for case in read_cases(layout) for task in params.thicken.tasks]

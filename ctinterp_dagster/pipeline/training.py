@@ -1,4 +1,4 @@
-"""What the two training stages share: settings, resumable runs, and curves as DVC plots."""
+"""What the trainings share: settings, resumable runs, and curves as DVC plots."""
 
 import hashlib
 import json
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -17,10 +16,11 @@ from rich.console import Console
 
 from ctinterp_dagster import live
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.params import Base, Optimisation
+from ctinterp_dagster.params import Base, Optimisation, Section
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.records import write_csv
+from ctinterp_dagster.records import file_hash, write_csv
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord
@@ -52,18 +52,29 @@ def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
     )
 
 
-def recipe_key(recipe: Mapping[str, Any]) -> str:
-    """What identifies a training: 16 digits of the hash of everything that it depends on."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+def identity(module: Path, sections: Sequence[Section], files: Sequence[Path]) -> str:
+    """What names a training's checkpoint, 16 digits: another one's code, parameters or data give another name.
+
+    Args:
+        module: the stage's; all code that it imports counts.
+        sections: the parameters that it reads.
+        files: what it reads, or what has the hashes of that.
+    """
+    record = [code_version(module), [s.model_dump() for s in sections], [file_hash(path) for path in files]]
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
-def resumable(folder: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
+def resumable(folder: Path, name: str) -> Iterator[Path]:
     """Yield the checkpoint file of this very run in a folder that outlives interruptions.
 
-    Checkpoints of other recipes are removed; this one's too, once the block has ended well.
+    Those of other trainings are removed; this one's too, once the block has ended well.
+
+    Args:
+        folder: the stage's.
+        name: the training's `identity`.
     """
-    path = folder / f"resume-{recipe_key(recipe)}.pt"
+    path = folder / f"resume-{name}.pt"
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         for other in folder.glob("resume-*.pt"):

@@ -62,7 +62,7 @@ class PatchSettings:
         if min(self.zyx) < 1 or not set(self.flip_axes) <= {0, 1, 2} or not 0.0 <= self.one_step_share <= 1.0:
             raise ParamsError(
                 f"a patch has sizes >= 1, flip axes among 0, 1, 2 and a share in [0, 1], got {self}: correct the "
-                "section train"
+                "section latent"
             )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.champion import Registry, model_hash
+from ctinterp_dagster.champion import Registry, model_files, model_hash
 from ctinterp_dagster.layout import Layout
 from tests.checkout import Checkout
 
@@ -49,7 +49,7 @@ def champion_is_whole() -> Callable[[Checkout], bool]:
         registry = Registry(Layout(checkout.root).promote)
         champion = registry.champion
         if champion is not None:
-            assert model_hash(registry.files(champion.model_hash)) == champion.model_hash
+            assert model_hash(model_files(registry.files(champion.model_hash))) == champion.model_hash
         return champion is not None
 
     return check

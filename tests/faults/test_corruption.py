@@ -35,7 +35,7 @@ def a_latent(checkout: Checkout) -> Path:
 
 
 @pytest.mark.parametrize("harm", [damage, cut])
-@pytest.mark.parametrize("name", ["data/train/nullspace/model.safetensors", "data/encode/statistics.json"])
+@pytest.mark.parametrize("name", ["data/train/model.safetensors", "data/encode/statistics.json"])
 def test_a_damaged_output_is_made_again(
     finished: Checkout, same: Same, name: str, harm: Callable[[Path], None]
 ) -> None:
@@ -79,12 +79,12 @@ def test_a_damaged_checkpoint_of_an_interrupted_training_is_refused_in_one_line(
     params = finished.root / "params.yaml"
     before = params.read_text()
     values = yaml.safe_load(before)
-    values["train"]["maisi"]["ema_decay"] = 0.8
+    values["latent"]["ema_decay"] = 0.8
     params.write_text(yaml.safe_dump(values))
     stop = "import torch, ctinterp_dagster.model.latent_diffusion as m\nm.LatentDiffusion.save = None\n"
-    script = stop + (finished.root / "stages" / "train.py").read_text()
+    script = stop + (finished.root / "stages" / "latent.py").read_text()
     assert finished.attempt("python", "-c", script)[0] != 0  # dies when all steps are done and the checkpoint is there
-    (checkpoint,) = (finished.root / "data" / "train").rglob("resume-*.pt")
+    (checkpoint,) = (finished.root / "data" / "latent").glob("resume-*.pt")
     cut(checkpoint)
     code, shown = finished.attempt("dvc", "repro")
     assert code != 0

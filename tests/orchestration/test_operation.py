@@ -16,13 +16,13 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
+from tests.checkout import STAGES
 from tests.conftest import ROOT, smoke_params
 from tests.orchestration.browser import Browser
 from tests.orchestration.server import Server, wait_for
 
 Shell = Callable[..., str]
 
-STAGES = ("ingest", "thicken", "autoencoder", "encode", "expect", "train", "generate", "evaluate", "promote", "report")
 FIRST = {"s1": "train", "s2": "train", "s3": "val", "s4": "test"}
 PICTURES = os.environ.get("PICTURES")  # a folder that the browser's pictures are written to
 

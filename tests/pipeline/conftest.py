@@ -9,13 +9,14 @@ from ctinterp_dagster.pipeline import (
     expect,
     generate,
     ingest,
+    latent,
     promote,
     report,
     thicken,
     train,
 )
 
-STAGES = [ingest, thicken, autoencoder, encode, expect, train, generate, evaluate, promote, report]
+STAGES = [ingest, thicken, autoencoder, encode, expect, train, latent, generate, evaluate, promote, report]
 
 
 def run_all(layout: Layout, params: Params) -> None:

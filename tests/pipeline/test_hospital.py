@@ -208,7 +208,7 @@ def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
 ) -> None:
     tasks = [{"factor": 5, "profile": "box"}]
     params = smoke_params(paired.root, ingest=EVERYBODY, thicken={"tasks": tasks}, evaluate={"baselines": ["linear"]})
-    for name, model in {"maisi": tiny_model, "nullspace": tiny_nullspace}.items():
+    for name, model in {"latent": tiny_model, "train": tiny_nullspace}.items():
         paired.trained(name).parent.mkdir(parents=True)
         model.save(paired.trained(name))
     paired.autoencoder.mkdir()
@@ -216,9 +216,9 @@ def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
     for stage in (ingest, thicken, generate, evaluate):
         stage.run(params, paired)
     rows = [r for r in csv.DictReader((paired.report("evaluate") / "per_case.csv").open()) if r["profile"] == "real"]
-    assert [row["method"] for row in rows] == ["linear", "autoencoder_ceiling", "maisi", "model", "regression"]
+    assert [row["method"] for row in rows] == ["linear", "autoencoder_ceiling", "latent", "model", "regression"]
     assert {(row["case"], row["factor"]) for row in rows} == {(pseudonym("thick/series-0004", load_key(), "s"), "5")}
-    made = read_scan(paired.generate / "nullspace" / "real" / f"{rows[0]['case']}.nii").volume
+    made = read_scan(paired.generate / "train" / "real" / f"{rows[0]['case']}.nii").volume
     assert (made.depth, made.origin_mm[2], made.spacing_mm[0]) == pytest.approx((30, 2.0, 1.0))
     by_method = {row["method"]: row for row in rows}
     assert float(by_method["linear"]["psnr_db"]) > 20

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.champion import Registry
+from ctinterp_dagster.champion import JUDGED, Registry
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import promote
@@ -30,8 +30,9 @@ def params(layout: Layout) -> Params:
 
 def judge(layout: Layout, params: Params, weights: str, *psnr_db: float, residual_hu: float = 0.0) -> dict[str, object]:
     """Train and score a model, by hand, and promote it or not."""
-    layout.train.mkdir(exist_ok=True)
-    (layout.train / "model.safetensors").write_text(weights)
+    for stage in ("train", "latent"):
+        layout.trained(stage).parent.mkdir(exist_ok=True)
+        layout.trained(stage).write_text(weights)
     rows = [
         {"case": case, "factor": 5, "profile": "box", "method": method, "psnr_db": value, "residual_hu": residual_hu}
         for case, own in zip(CASES, psnr_db, strict=True)
@@ -53,7 +54,7 @@ def test_a_better_challenger_is_promoted_and_the_old_champion_is_kept(layout: La
     assert judge(layout, params, "two", 30.1, 31.1, 32.1)["promoted"]
     second = registry.champion
     assert (first.against, second.against) == (None, first.model_hash)
-    assert (registry.files(first.model_hash) / "model.safetensors").read_text() == "one"
+    assert (registry.files(first.model_hash) / JUDGED).read_text() == "one"
     assert set(second.seen) == {*CASES, "t"}
 
 
@@ -112,7 +113,7 @@ def test_a_promotion_that_is_interrupted_leaves_the_old_champion_whole(
             judge(layout, params, "two", 30.1, 31.1, 32.1)
     assert registry.champion == first
     assert judge(layout, params, "two", 30.1, 31.1, 32.1)["promoted"]
-    assert (registry.files(registry.champion.model_hash) / "model.safetensors").read_text() == "two"
+    assert (registry.files(registry.champion.model_hash) / JUDGED).read_text() == "two"
 
 
 def test_a_champion_of_another_test_set_is_scored_on_the_present_one(

@@ -3,23 +3,24 @@
 import csv
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
-from ctinterp_dagster.champion import JUDGED, Registry, model_files
+from ctinterp_dagster.champion import JUDGED, Registry, model_files, model_hash, trained_models
 from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError
 from ctinterp_dagster.evaluation.gates import Metrics, decide
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation
 from ctinterp_dagster.params import Params, task_name
-from ctinterp_dagster.pipeline import autoencoder, expect, ingest, promote, thicken, train
+from ctinterp_dagster.pipeline import autoencoder, expect, ingest, latent, promote, thicken, train, training
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.training import thin_volumes
+from ctinterp_dagster.pipeline.training import identity, thin_volumes
 from ctinterp_dagster.records import file_hash
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
@@ -53,9 +54,9 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     assert {(task_name(r["profile"], float(r["factor"])), r["method"]) for r in rows} == {
         (task.name, m)
         for task in params.thicken.tasks
-        for m in (*params.evaluate.baselines, "autoencoder_ceiling", "maisi", "model", "regression")
+        for m in (*params.evaluate.baselines, "autoencoder_ceiling", "latent", "model", "regression")
     }
-    assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "maisi", "cubic_projected"))
+    assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "latent", "cubic_projected"))
     judged = json.loads((layout.report("promote") / "decision.json").read_text())["findings"][0]["text"]
     assert judged == "measured on box-x2.5, box-x5, gaussian-x5"
     assert set(json.loads((layout.report("evaluate") / "metrics.json").read_text())) == set(judged[12:].split(", "))
@@ -64,7 +65,7 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     assert 'src="http' not in page
     registry = Registry(layout.promote)
     files = registry.files(registry.champion.model_hash)
-    assert [f.parent.name for f in model_files(files)] == ["maisi", "nullspace"]
+    assert model_hash(model_files(files)) == model_hash(trained_models(layout)) == registry.champion.model_hash
     assert load_checkpoint(files / JUDGED, "cpu").model.kind == "nullspace_diffusion"
 
 
@@ -104,21 +105,19 @@ def test_a_run_elsewhere_gives_the_same_bytes(done: tuple[Params, Layout], layou
     assert outputs(layout) == outputs(first)
 
 
-def test_what_is_not_trained_again_has_its_curves_all_the_same(done: tuple[Params, Layout], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stage", "curves"), [(train, ["by_time.csv", "curve.csv"]), (latent, ["curve.csv"])])
+def test_a_training_run_again_writes_all_that_dvc_took_away(
+    done: tuple[Params, Layout], tmp_path: Path, stage: ModuleType, curves: list[str]
+) -> None:
     params, layout = done
     shutil.copytree(layout.root, tmp_path / "copy")
-    copy = Layout(tmp_path / "copy")
-    before = {path.name: path.read_bytes() for path in copy.report("train").iterdir()}
-    weights = {name: file_hash(copy.trained(name)) for name in ("nullspace", "maisi")}
-    shutil.rmtree(copy.report("train"))  # as DVC does before it runs a stage
-    train.run(params, copy)
-    assert {path.name: path.read_bytes() for path in copy.report("train").iterdir()} == before
-    assert {"nullspace.csv", "nullspace_by_time.csv", "maisi.csv", "metrics.json"} == set(before)
-    assert {name: file_hash(copy.trained(name)) for name in weights} == weights
-    damaged = copy.trained("nullspace")
-    damaged.write_bytes(damaged.read_bytes()[:-16] + bytes(16))
-    train.run(params, copy)
-    assert {name: file_hash(copy.trained(name)) for name in weights} == weights
+    copy, word = Layout(tmp_path / "copy"), stage.__name__.rpartition(".")[2]
+    assert sorted(path.name for path in copy.report(word).iterdir()) == [*curves, "metrics.json"]
+    assert [path.name for path in copy.trained(word).parent.iterdir()] == ["model.safetensors"]
+    shutil.rmtree(copy.report(word))  # as DVC does before it runs a stage
+    copy.trained(word).write_bytes(b"damaged")
+    stage.run(params, copy)
+    assert outputs(copy) == outputs(layout)
 
 
 def test_another_task_makes_its_thick_scans_and_no_others(layout: Layout) -> None:
@@ -213,6 +212,32 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     assert not list(layout.expect.glob("resume-*.pt"))
 
 
+def test_another_training_s_checkpoint_is_not_resumed(
+    done: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What names it: the code that the stage imports, the parameters that it reads, the data."""
+    params, _ = done
+    files = [tmp_path / "data"]
+    files[0].write_text("one")
+    stage = Path(train.__file__)
+    sections = [params.base, params.train]
+    names = [identity(stage, sections, files)]
+    assert identity(stage, sections, files) == names[0]
+    names.append(identity(stage, [params.base, params.train.model_copy(update={"steps": 7})], files))
+    files[0].write_text("two")
+    names.append(identity(stage, sections, files))
+    names.append(identity(Path(latent.__file__), sections, files))
+    monkeypatch.setattr(training, "code_version", lambda _: "another")
+    names.append(identity(stage, sections, files))
+    assert len(set(names)) == len(names)
+    for name in names[:2]:
+        with suppress(KeyboardInterrupt), training.resumable(tmp_path / "train", name) as checkpoint:
+            assert not checkpoint.exists()
+            checkpoint.write_text("half way")
+            raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "train").iterdir()] == [f"resume-{names[1]}.pt"]
+
+
 def test_a_training_begins_with_the_weights_of_another(
     done: tuple[Params, Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,12 +245,12 @@ def test_a_training_begins_with_the_weights_of_another(
     begun: list[float] = []
     monkeypatch.setattr(expect, "run_loop", lambda objective, *_, **__: begun.append(first_number(objective)) or [])
     monkeypatch.setattr(expect, "final_losses", lambda _: {})
-    for start in ("", "data/train/nullspace/model.safetensors", "data/expect/expectation.safetensors", "champion"):
+    for start in ("", "data/train/model.safetensors", "data/expect/expectation.safetensors", "champion"):
         section = params.expect.model_copy(update={"start": start})
         elsewhere = Layout(tmp_path / str(len(begun)))
         shutil.copytree(layout.root, elsewhere.root)
         expect.run(params.model_copy(update={"expect": section}), elsewhere)
-    trained = first_number(load_checkpoint(layout.trained("nullspace")).model.expectation)
+    trained = first_number(load_checkpoint(layout.trained("train")).model.expectation)
     assert begun[1:] == [trained] * 3
     assert begun[0] != trained
 
@@ -247,7 +272,7 @@ def test_a_share_of_the_weights_that_a_training_began_with_is_kept(
     monkeypatch.setattr(expect, "final_losses", lambda _: {})
     section = params.expect.model_copy(update={"start": "champion", "start_share": 0.25})
     metrics = expect.run(params.model_copy(update={"expect": section}), elsewhere)
-    before = load_checkpoint(layout.trained("nullspace")).model.expectation
+    before = load_checkpoint(layout.trained("train")).model.expectation
     after = Expectation.load(elsewhere.expectation)
     for old, new in zip(before.parameters(), after.parameters(), strict=True):
         torch.testing.assert_close(new, old + 6.0)
@@ -271,7 +296,7 @@ def first_number(module: torch.nn.Module) -> float:
     ("change", "error", "message"),
     [
         ({"start": "absent.safetensors"}, MissingInputError, "start: .*absent.safetensors is missing"),
-        ({"start": "data/train/nullspace/model.safetensors", "blocks": 2}, ParamsError, "another expectation than"),
+        ({"start": "data/train/model.safetensors", "blocks": 2}, ParamsError, "another expectation than"),
     ],
 )
 def test_weights_that_are_not_there_or_do_not_fit_are_refused(
@@ -285,8 +310,8 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused(
 
 def test_a_denoiser_does_not_begin_with_one_that_predicts_something_else(done: tuple[Params, Layout]) -> None:
     params, layout = done
-    other = {"v": "x0", "x0": "v"}[params.train.nullspace.prediction]
-    begun = {"prediction": other, "start": "data/train/nullspace/model.safetensors"}
-    section = params.train.nullspace.model_copy(update=begun)
-    with pytest.raises(ParamsError, match=rf"predicts {params.train.nullspace.prediction}, .*prediction is {other}"):
-        train.run(params.model_copy(update={"train": params.train.model_copy(update={"nullspace": section})}), layout)
+    other = {"v": "x0", "x0": "v"}[params.train.prediction]
+    begun = {"prediction": other, "start": "data/train/model.safetensors"}
+    section = params.train.model_copy(update=begun)
+    with pytest.raises(ParamsError, match=rf"predicts {params.train.prediction}, .*prediction is {other}"):
+        train.run(params.model_copy(update={"train": section}), layout)

@@ -1,0 +1,64 @@
+"""Which files of the package does a module run? What DVC has to know of, and what work that is kept is known by."""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+NEUTRAL = ("__init__.py", "errors.py", "imports.py", "layout.py", "live.py", "params.py", "provenance.py")
+"""Files of the package's root that change no result: messages, paths, types of parameters, what is shown."""
+
+
+def imported_files(module: Path, package: Path = PACKAGE) -> set[Path]:
+    """The package's files that importing and running `module` runs: those that it imports, and itself.
+
+    The files of the packages that they lie in count, and imports within functions. Those that change no result do not,
+    nor do empty ones, nor imports for type checkers.
+
+    Args:
+        module: a file, of the package or not.
+        package: the package's folder.
+    """
+    found: set[Path] = set()
+    waiting = [module]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            names = imported_names(ast.parse(file.read_text(encoding="utf-8")))
+            waiting += [path for name in names for path in _files(name, package)]
+    return found
+
+
+def code_version(module: Path) -> str:
+    """A hash of the code that a module of the package runs, without the libraries'."""
+    digest = hashlib.sha256()
+    for file in sorted(imported_files(module)):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def imported_names(node: ast.AST) -> Iterator[str]:
+    """The dotted names that an import may mean: `from a.b import c` means a.b, and a.b.c if that is a module."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
+    if isinstance(node, ast.ImportFrom) and node.module:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        yield from imported_names(child)
+
+
+def _files(name: str, package: Path) -> Iterator[Path]:
+    """The files with code that importing a dotted name runs: each package on the way, and the module."""
+    words = name.split(".")
+    if words[0] != package.name:
+        return
+    for count in range(1, len(words) + 1):
+        path = package.parent.joinpath(*words[:count])
+        for file in (path / "__init__.py", path.with_suffix(".py")):
+            neutral = file.parent == package and file.name in NEUTRAL
+            if not neutral and file.exists() and file.stat().st_size:
+                yield file

@@ -1,0 +1,92 @@
+"""Which latent denoiser? Diffusion of the latents that `encode` wrote, which the table of methods shows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
+from ctinterp_dagster.params import Params
+from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.training import (
+    final_losses,
+    identity,
+    is_main_process,
+    loop_settings,
+    resumable,
+    watched,
+    write_curve,
+)
+from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.scan.split import Split
+from ctinterp_dagster.training.denoiser import train_denoiser
+from ctinterp_dagster.training.latents import LatentPair, PatchSettings
+
+
+def run(params: Params, layout: Layout) -> Mapping[str, float]:
+    """Write `data/latent/model.safetensors`, its metrics and its curve."""
+    section, reports = params.latent, layout.report("latent")
+    weights = layout.autoencoder / "autoencoder.safetensors"
+    autoencoder = load_autoencoder(weights)
+    torch.manual_seed(params.base.seed)
+    model = LatentDiffusion(configuration(autoencoder, params, layout))
+    model.autoencoder = autoencoder
+    latents = [layout.encode / "manifest.json", layout.encode / "statistics.json"]
+    sections = [params.base, params.thicken, params.encode, section]
+    name = identity(Path(__file__), sections, [layout.ingest / "cases.csv", weights, *latents])
+    with resumable(layout.latent, name) as checkpoint, watched("latent", section.steps) as on_step:
+        history = train_denoiser(
+            model.denoiser,
+            latent_pairs("train", model.config, params, layout),
+            latent_pairs("val", model.config, params, layout),
+            prediction=section.prediction,
+            patch=PatchSettings(section.patch_zyx, section.flip_axes, section.one_step_share),
+            settings=loop_settings(section, params.base),
+            checkpoint=checkpoint,
+            on_step=on_step,
+        )
+        metrics = {**final_losses(history), "parameters": sum(p.numel() for p in model.denoiser.parameters())}
+        if is_main_process():
+            model.save(layout.trained("latent"))
+            write_curve(reports / "curve.csv", history)
+            write_json(reports / "metrics.json", metrics)
+    return metrics
+
+
+def configuration(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> ModelConfig:
+    """The model's configuration, with the scales that encode measured."""
+    statistics = read_json(layout.encode / "statistics.json")
+    scale = 1 / statistics["latent_std"]
+    section, of = params.latent, autoencoder.architecture
+    fine, middle, coarse = of.channels
+    spread = {"residual": statistics["residual_std"], "latent": statistics["latent_std"]}[section.target]
+    return ModelConfig(
+        autoencoder_channels=(fine, middle, coarse),
+        norm_groups=of.norm_groups,
+        latent_channels=of.latent_channels,
+        denoiser_channels=section.channels,
+        denoiser_blocks=section.blocks,
+        prediction=section.prediction,
+        target=section.target,
+        conditioning=params.encode.conditioning,
+        scale_factor=scale,
+        target_scale=1 / (spread * scale),
+    )
+
+
+def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layout) -> list[LatentPair]:
+    """What the denoiser is shown and what it should say, for every case of a split and every task."""
+    pairs = []
+    for case in read_cases(layout):
+        if case.split != split:
+            continue
+        latents = load_file(case.latents(layout))
+        for task in params.thicken.tasks:
+            thin, base, condition = (latents[f"{task.name}/{part}"] for part in ("thin", "base", "condition"))
+            target = thin - base if config.target == "residual" else thin
+            scale = config.scale_factor
+            pairs.append(LatentPair(condition * scale, target * scale * config.target_scale, case.case))
+    return pairs
