@@ -205,10 +205,6 @@ def gain_chart(differences: Sequence[Difference], *, unit: str) -> str:
     return _svg(figure, "gains")
 
 
-def _points(x: Sequence[float], y: Sequence[float]) -> Points:
-    return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-
-
 def _chart(height_inches: float) -> tuple[Figure, Axes]:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.4, height_inches), layout="constrained")

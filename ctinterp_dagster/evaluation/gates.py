@@ -86,11 +86,6 @@ class Decision:
     promoted: bool
     findings: tuple[Finding, ...]
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """The findings as lines of text."""
-        return tuple(f"{finding.verdict}: {finding.text}" for finding in self.findings)
-
 
 def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decision:
     """Judge a challenger.

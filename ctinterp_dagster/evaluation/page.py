@@ -124,7 +124,6 @@ class TaskSection:
     cases: int
     ends: int
     gain: Difference
-    mean_db: float
     floor_db: float | None
     table: Sequence[tuple[str, Sequence[Cell], str]]
     per_case: Sequence[Mapping[str, str]]
@@ -174,7 +173,6 @@ def _section(name: str, rows: pd.DataFrame, report: ReportData) -> TaskSection:
         cases=int(rows["case"].nunique()),
         ends=end_slices(float(rows["factor"].iloc[0])),
         gain=gain,
-        mean_db=float(rows.loc[rows["method"] == MODEL, "psnr_db"].mean()),
         floor_db=floor,
         table=_table(rows, floor, report.seed),
         per_case=_per_case(rows),

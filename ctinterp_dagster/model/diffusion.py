@@ -73,26 +73,6 @@ def to_x0(output: Tensor, noisy: Tensor, t: Tensor, kind: Prediction) -> Tensor:
     return a * noisy - s * output
 
 
-def from_x0(x0: Tensor, noisy: Tensor, t: Tensor, kind: Prediction) -> Tensor:
-    """What a network of this kind should have said for x0, the inverse of `to_x0`; finite at every t.
-
-    At t = 0 x_t equals x0 and says nothing of epsilon or v: the result is the noise-free one, epsilon = 0.
-
-    Args:
-        x0: (b, ...) data or its estimate.
-        noisy: (b, ...) x_t.
-        t: (b,) times in [0, 1].
-        kind: what the network predicts.
-
-    Source: as `to_x0`; epsilon = (x_t - alpha x0) / sigma.
-    """
-    if kind == "x0":
-        return x0
-    a, s = _per_sample(alpha(t), noisy), _per_sample(sigma(t), noisy)
-    epsilon = (noisy - a * x0) * _pseudo_inverse(s)
-    return epsilon if kind == "epsilon" else a * epsilon - s * x0
-
-
 def training_target(x0: Tensor, noise: Tensor, t: Tensor, kind: Prediction) -> Tensor:
     """What the network is trained to say, from the noise itself: exact at both ends.
 

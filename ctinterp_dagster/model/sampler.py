@@ -23,7 +23,6 @@ def sample(
     seeds: Sequence[int],
     sampler: Sampler = "adams",
     shift: float = 1.0,
-    consistency: Callable[[Tensor], Tensor] | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw one sample a seed; sample i depends on seed i only, not on its neighbours in the batch.
@@ -40,7 +39,6 @@ def sample(
         sampler: ddim and adams are deterministic given their first noise: ddim follows the arc from one time to the
             next, adams the same differential equation with two steps' slopes. ddpm is ancestral.
         shift: times are equally spaced from 1 down to 1 / steps, then shifted by this.
-        consistency: applied to each estimate of x0, e.g. a projection on what was measured.
         device: where `predict_x0` wants its arguments.
 
     Returns:
@@ -67,7 +65,6 @@ def sample(
     x, slope, last = noise(), None, 0.0
     for now, after in itertools.pairwise(times):
         x0 = predict_x0(x, now.float().expand(len(seeds)).to(device))
-        x0 = consistency(x0) if consistency else x0
         if after == 0:
             return x0
         angle, goal = _angle(now), _angle(after)

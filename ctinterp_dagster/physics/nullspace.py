@@ -112,10 +112,6 @@ class NullSpace:
         """Variance of B c for uncorrelated c: (..., modes, n_thick, y, x) to (..., n_thin, y, x), units squared."""
         return apply_along_z(self.basis**2, variance.flatten(-4, -3))
 
-    def coefficients(self, thin: Tensor) -> Tensor:
-        """B^+ x: (..., n_thin, y, x) to (..., modes, n_thick, y, x); what is not in the null space does not count."""
-        return apply_along_z(self.analysis, thin).unflatten(-3, (self.modes, self.operator.n_thick))
-
     def features(self, thick: Tensor) -> Tensor:
         """What a network is shown of (..., n_thick, y, x) HU, see `network_features`."""
         return network_features(thick, torch.from_numpy(self.waves_of_base).to(thick.device, thick.dtype))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from ctinterp_dagster.model.diffusion import Prediction, add_noise, alpha, from_x0, sigma, to_x0, training_target
+from ctinterp_dagster.model.diffusion import Prediction, add_noise, alpha, sigma, to_x0, training_target
 
 KINDS: tuple[Prediction, ...] = ("x0", "epsilon", "v")
 
@@ -34,22 +34,11 @@ def test_the_signal_fades_as_nichol_and_dhariwal_s_cosine() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(time=st.floats(1e-3, 1.0 - 1e-3))
-def test_each_conversion_undoes_the_other(kind: Prediction, time: float) -> None:
+def test_a_network_that_hits_its_target_has_recovered_the_data(kind: Prediction, time: float) -> None:
     x0, noise = draw()
     t = torch.full((3,), time, dtype=torch.float64)
     noisy = add_noise(x0, noise, t)
-    output = from_x0(x0, noisy, t, kind)
-    assert_close(to_x0(output, noisy, t, kind), x0)
-    assert_close(from_x0(to_x0(output, noisy, t, kind), noisy, t, kind), output)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_network_that_hits_its_target_has_recovered_the_data(kind: Prediction) -> None:
-    x0, noise = draw()
-    t = torch.tensor([1e-3, 0.5, 1.0 - 1e-3], dtype=torch.float64)
-    noisy = add_noise(x0, noise, t)
     assert_close(to_x0(training_target(x0, noise, t, kind), noisy, t, kind), x0)
-    assert_close(from_x0(x0, noisy, t, kind), training_target(x0, noise, t, kind))
 
 
 @pytest.mark.parametrize("kind", ["x0", "v"])
@@ -72,5 +61,4 @@ def test_conversions_are_finite_at_both_ends(kind: Prediction, dtype: torch.dtyp
     t = torch.tensor([0.0, 1e-7, 1.0])
     noisy = add_noise(x0, noise, t)
     assert torch.isfinite(to_x0(noise, noisy, t, kind)).all()
-    assert torch.isfinite(from_x0(noise, noisy, t, kind)).all()
     assert to_x0(noise, noisy, t, kind).dtype == dtype

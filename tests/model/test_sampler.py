@@ -95,19 +95,6 @@ def test_seeds_repeat_their_samples_and_differ_from_each_other() -> None:
     assert (first[0] - first[1]).abs().min() > 1e-4
 
 
-def test_consistency_is_applied_to_every_estimate() -> None:
-    estimates = []
-
-    def clamp(x0: torch.Tensor) -> torch.Tensor:
-        estimates.append(x0)
-        return x0.clamp(max=1.0)
-
-    drawn = sample(exact_denoiser, (100,), steps=6, seeds=[0], sampler="ddpm", consistency=clamp)
-    assert len(estimates) == 6
-    assert max(float(x0.max()) for x0 in estimates) > 1.0
-    assert float(drawn.max()) <= 1.0
-
-
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"seeds": []}])
 def test_impossible_sampling_parameters_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ParamsError, match="steps >= 1 and at least one seed"):
