@@ -1,4 +1,7 @@
-"""Runs on one machine that take turns, so that twenty at once queue instead of filling the memory."""
+"""Runs on one machine that take turns, so that twenty at once queue instead of filling the memory.
+
+By flock itself: a run takes several slots or none, and the semaphores of portalocker give one.
+"""
 
 import fcntl
 import math

@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import bootstrap
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.metrics import Truth, check_estimate
@@ -86,8 +87,15 @@ def bootstrap_mean(values: Sequence[float] | npt.NDArray[np.float64], *, seed: i
         raise EvaluationError(f"a mean over cases needs finite numbers, got {array.tolist()}")
     if array.size == 1:
         return Interval(float(array[0]), None, None, 1)
-    draws = np.random.default_rng(seed).integers(0, array.size, (DRAWS, array.size))
-    low, high = np.quantile(array[draws].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn = bootstrap(
+        (array,),
+        np.mean,
+        n_resamples=DRAWS,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = drawn.confidence_interval
     return Interval(float(array.mean()), float(low), float(high), int(array.size))
 
 

@@ -12,7 +12,9 @@ from ctinterp_dagster.errors import CheckpointError
 class Ema:
     """Exponential moving average of a module's parameters.
 
-    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the random start is forgotten quickly.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the random start is forgotten quickly. It gives
+    the bits of torch's AveragedModel with this decay, which copies the module, sharded or not, and reads a counter from
+    the device at every update: the device would be waited for.
 
     Source: Karras et al. 2022 (EDM), appendix F; warm-up as in tf.train.ExponentialMovingAverage and timm.
     """
