@@ -200,9 +200,7 @@ def run_loop(
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:
-    """Linear warm-up, then half a cosine down to 0 after the last step.
-
-    A function of the step alone: torch's schedulers go from step to step, and give other last bits.
+    """Linear warm-up, then half a cosine down to 0 after the last step; torch's schedulers give other last bits.
 
     Source: Loshchilov and Hutter 2017 (SGDR), eq. 5, without restarts; warm-up as Goyal et al. 2017, section 2.2.
     """

@@ -39,7 +39,7 @@ def assert_same_place(got: Volume, expected: Volume) -> None:
 
 
 @pytest.mark.parametrize("mirror", MIRRORS)
-@pytest.mark.parametrize(("first", "second"), product(SUFFIXES, SUFFIXES))
+@pytest.mark.parametrize(("first", "second"), list(product(SUFFIXES, SUFFIXES)))
 def test_every_pair_of_formats_keeps_geometry_and_values(
     oblique: Volume, tmp_path: Path, first: str, second: str, mirror: tuple[int, int, int]
 ) -> None:

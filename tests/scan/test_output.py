@@ -94,7 +94,8 @@ def _write_source(volume: Volume, path: Path, thickness_mm: float) -> None:
 
 @pytest.mark.parametrize(("thick_mm", "thickness_mm", "thin_mm", "hand"), GRIDS)
 @pytest.mark.parametrize(
-    ("source", "target"), product(["s", "1.nii", "2.nii", "s.mha", "s.nrrd"], ["t", "t.nii.gz", "t.mha", "t.nrrd"])
+    ("source", "target"),
+    list(product(["s", "1.nii", "2.nii", "s.mha", "s.nrrd"], ["t", "t.nii.gz", "t.mha", "t.nrrd"])),
 )
 def test_thin_lies_where_thick_lay_between_every_two_formats(
     tmp_path: Path, source: str, target: str, thick_mm: float, thickness_mm: float, thin_mm: float, hand: str
