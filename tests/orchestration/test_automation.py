@@ -197,7 +197,7 @@ def test_more_scans_than_a_batch_come_in_several_looks(
 
 
 def test_a_thumbnail_has_the_window_of_soft_tissue() -> None:
-    assert scans.WINDOW_HU == SOFT_TISSUE.ends(1.0)  # written again: orchestration does not know scans
+    assert SOFT_TISSUE.ends(1.0) == scans.WINDOW_HU  # written again: orchestration does not know scans
 
 
 def test_a_thumbnail_shows_the_patient_as_a_radiologist_does(tmp_path: Path) -> None:
