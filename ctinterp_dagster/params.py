@@ -17,7 +17,17 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Triple = Annotated[tuple[Count, Count, Count], Field()]
 Profile = Literal["box", "gaussian", "triangle"]
-Baseline = Literal["nearest", "linear", "cubic", "cubic_projected", "tv_projected", "registration_projected"]
+
+
+def _is_rival(name: str) -> str:
+    from ctinterp_dagster.methods import Role, names  # noqa: PLC0415 (what changes no result imports nothing that does)
+
+    if name not in names(Role.RIVAL):
+        raise ValueError(f"expected one of {', '.join(names(Role.RIVAL))}")
+    return name
+
+
+Baseline = Annotated[str, AfterValidator(_is_rival)]
 # YAML reads a bare no, which DVC writes, as false.
 Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 

@@ -28,7 +28,8 @@ from ctinterp_dagster.interpolation import (
     paired,
     simulated,
 )
-from ctinterp_dagster.params import Baseline, Profile, task_name
+from ctinterp_dagster.methods import REGRESSION, Role, judged, names
+from ctinterp_dagster.params import Profile, task_name
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.measurement import slices_a_mean
 from ctinterp_dagster.physics.thickness import judge_thickness
@@ -40,8 +41,8 @@ from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Scan, check_overwriting, read_scan
 from ctinterp_dagster.scan.padding import without_padding
 
-LEARNED = ("regression", "model")
-METHODS = (*get_args(Baseline), *LEARNED)
+LEARNED = (REGRESSION, judged().name)
+METHODS = (*names(Role.RIVAL), *LEARNED)
 MEANS = {"psnr_db": 2, "psnr_soft_db": 2, "ssim": 4, "mae_hu": 1}
 GAINS = ("psnr_db", "psnr_soft_db")
 WIDTH = 170
@@ -116,8 +117,8 @@ def command(
     model = load_checkpoint(model_path, device) if set(methods) & set(LEARNED) else None
     restoring = {name: CLASSICAL[name] for name in methods if name not in LEARNED}
     settings = Settings(memory_gib=memory_gib, mixed_precision=mixed_precision)
-    learned = {name: replace(settings, mirror=name == "model") for name in methods if name in LEARNED}
-    if model and not model.starts_from_regression and learned.pop("regression", None) and methods != METHODS:
+    learned = {name: replace(settings, mirror=name == judged().name) for name in methods if name in LEARNED}
+    if model and not model.starts_from_regression and learned.pop(REGRESSION, None) and methods != METHODS:
         raise click.UsageError(f"{model_path} does not start from a regression: leave it out of --methods")
     restoring |= {name: model.by(how) for name, how in learned.items()} if model else {}
     records: list[dict[str, Any]] = []
@@ -242,9 +243,9 @@ def show_means(rows: pd.DataFrame, task: str) -> None:
         table.add_column(name, justify="left" if name == "method" else "right")
     means = {metric: summarise(rows, metric, seed=0) for metric in MEANS}
     gains: dict[str, dict[str, Interval]] = {metric: {} for metric in GAINS}
-    if "model" in set(rows["method"]):
+    if judged().name in set(rows["method"]):
         for metric, found in gains.items():
-            differences = compare(rows, metric, method="model", higher_is_better=True, seed=0)
+            differences = compare(rows, metric, method=judged().name, higher_is_better=True, seed=0)
             found |= {it.baseline: it.interval for it in differences}
     for method in rows["method"].unique():
         cells = [interval_words(means[metric][method], digits) for metric, digits in MEANS.items()]

@@ -25,6 +25,7 @@ from ctinterp_dagster.interpolation import (
     measure,
     refuse_doubtful,
 )
+from ctinterp_dagster.methods import Role, judged, rows
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.params import Profile
@@ -33,7 +34,7 @@ from ctinterp_dagster.records import file_hash, write_json
 from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_scan, write_result, write_volume
 
 THIN_MM = 1.0
-METHODS = ("model", "cubic_projected", "tv_projected", "registration_projected")
+METHODS = (judged().name, *(row.name for row in rows(Role.RIVAL) if row.consistent))
 
 
 @click.command(epilog="Example: ctinterp interpolate series/ -o thin.nii.gz --spacing 1 --std std.nii.gz")

@@ -22,20 +22,7 @@ from ctinterp_dagster.evaluation.statistics import (
     compare,
     summarise,
 )
-
-MODEL = "model"
-TITLES = {
-    "nearest": "Nearest",
-    "linear": "Linear",
-    "cubic": "Cubic B-spline",
-    "cubic_projected": "Cubic + projection",
-    "tv_projected": "Huber-TV + projection",
-    "registration_projected": "Registration + projection",
-    "regression": "Regression alone",
-    "latent": "Latent diffusion",
-    "autoencoder_ceiling": "Truth, encoded and decoded",
-    MODEL: "ctinterp model",
-}
+from ctinterp_dagster.methods import judged, title
 
 
 @dataclass(frozen=True)
@@ -148,7 +135,7 @@ def render(report: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["title_of"] = lambda name: TITLES.get(name, name)
+    environment.filters["title_of"] = title
     environment.filters["signed"] = lambda value: f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["data_url"] = lambda png: "data:image/png;base64," + base64.b64encode(png).decode()
     return environment.get_template("page.html").render(
@@ -161,13 +148,13 @@ def render(report: ReportData) -> str:
 
 def _section(name: str, rows: pd.DataFrame, report: ReportData) -> TaskSection:
     rivals = rows[~rows["method"].isin(report.references)]
-    differences = compare(rivals, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
-    titled = [Difference(TITLES.get(d.baseline, d.baseline), d.interval, d.wins, d.by_case) for d in differences]
-    gain = best_baseline(rivals, "psnr_db", method=MODEL, higher_is_better=True, seed=report.seed)
-    floors = rows.loc[rows["method"] == MODEL, "noise_floor_db"].dropna()
+    differences = compare(rivals, "psnr_db", method=judged().name, higher_is_better=True, seed=report.seed)
+    titled = [Difference(title(d.baseline), d.interval, d.wins, d.by_case) for d in differences]
+    gain = best_baseline(rivals, "psnr_db", method=judged().name, higher_is_better=True, seed=report.seed)
+    floors = rows.loc[rows["method"] == judged().name, "noise_floor_db"].dropna()
     floor = None if floors.empty else float(floors.mean())
-    errors = {TITLES.get(method, method): values for method, values in report.positions.get(name, {}).items()}
-    chart = position_chart(errors, highlight=TITLES[MODEL]) if errors else None
+    errors = {title(method): values for method, values in report.positions.get(name, {}).items()}
+    chart = position_chart(errors, highlight=judged().title) if errors else None
     return TaskSection(
         name=name,
         cases=int(rows["case"].nunique()),

@@ -11,6 +11,7 @@ from scipy.stats import bootstrap
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.metrics import Truth, check_estimate
+from ctinterp_dagster.methods import Role, names
 from ctinterp_dagster.params import task_name
 from ctinterp_dagster.scan.volume import FloatArray
 
@@ -64,6 +65,11 @@ class Calibration:
 
     coverage_90: float
     correlation: float | None
+
+
+def without_references(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per-case rows of the judged model and its rivals."""
+    return rows[~rows["method"].isin(names(Role.REFERENCE))]
 
 
 def by_task(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -4,27 +4,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
 
-import pandas as pd
-
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.split import Split
 
-ROWS = {"latent": "latent", "model": "train"}
-"""Rows of the table of methods and the stages that trained what they show; `model` is what is judged and released."""
-
 REAL = "real"
 """The profile of the rows of real thick scans, whose true profile nobody knows, and the folder of their estimates."""
-
-CEILING = "autoencoder_ceiling"
-"""The row of the truth, encoded and decoded."""
-
-REGRESSION = "regression"
-"""The row of the network that the judged model's diffusion starts from, by itself."""
-
-REFERENCES = (CEILING, REGRESSION, *(row for row in ROWS if row != "model"))
-"""Rows that are shown, but are neither the model nor its rivals."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +60,6 @@ class RealPair:
     def deviation(self, layout: Layout, stage: str) -> Path:
         """Where generate put the posterior standard deviation of a stage's model."""
         return layout.generate / stage / REAL / f"{self.case}.std.nii"
-
-
-def without_others(rows: pd.DataFrame) -> pd.DataFrame:
-    """Per-case rows of the model and the classical methods, without those that are shown but no rivals."""
-    return rows[~rows["method"].isin(REFERENCES)]
 
 
 def write_cases(path: Path, cases: list[Case]) -> None:

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import Truth
-from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, calibrate, summarise
+from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, calibrate, summarise, without_references
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint, synthetic
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.methods import CEILING, REGRESSION, Role, judged, names, trained
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, task_name
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.cases import CEILING, REAL, REFERENCES, REGRESSION, ROWS, read_cases, without_others
+from ctinterp_dagster.pipeline.cases import REAL, read_cases
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.real import real_pairs
 from ctinterp_dagster.pipeline.scoring import Scored, score_methods
@@ -27,7 +28,6 @@ from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
 
-JUDGED = ROWS["model"]
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 
@@ -67,8 +67,8 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
                 labels={"case": case.case, "factor": task.factor, "profile": task.profile},
                 measurement=measurement,
                 ceiling=ceilings[depth],
-                estimates={stage: case.estimate(layout, stage, task.name) for stage in ROWS.values()},
-                deviation=case.deviation(layout, JUDGED, task.name),
+                estimates={stage: case.estimate(layout, stage, task.name) for stage in trained().values()},
+                deviation=case.deviation(layout, judged().stage, task.name),
             )
     for pair, measurement in real_pairs(layout):
         thin_hu = torch.from_numpy(measurement.known.hu)
@@ -76,8 +76,8 @@ def tasks(params: Params, layout: Layout) -> Iterator[Task]:
             labels={"case": pair.case, "factor": measurement.factor, "profile": REAL},
             measurement=measurement,
             ceiling=autoencoder_ceiling(autoencoder, thin_hu, params.generate.memory_gib),
-            estimates={stage: pair.estimate(layout, stage) for stage in ROWS.values()},
-            deviation=pair.deviation(layout, JUDGED),
+            estimates={stage: pair.estimate(layout, stage) for stage in trained().values()},
+            deviation=pair.deviation(layout, judged().stage),
         )
 
 
@@ -87,10 +87,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     rows: list[dict[str, Any]] = []
     positions: list[dict[str, Any]] = []
     spreads: list[dict[str, Any]] = []
-    judged = load_checkpoint(layout.trained(JUDGED), params.base.device)
+    model = load_checkpoint(layout.trained(judged().stage), params.base.device)
     for task in tasks(params, layout):
         name = task_name(str(task.labels["profile"]), task.measurement.factor)
-        for scored in score_task(task, params, judged):
+        for scored in score_task(task, params, model):
             labels = {**task.labels, "method": scored.method}
             rows.append({**labels, **scored.scores.row()})
             by_position = enumerate(scored.scores.mae_by_position_hu)
@@ -108,7 +108,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {f"{task}_gain_db": values["gain_db"] for task, values in metrics.items()}
 
 
-def score_task(task: Task, params: Params, judged: Interpolator) -> Iterator[Scored]:
+def score_task(task: Task, params: Params, model: Interpolator) -> Iterator[Scored]:
     """Every method on one thick scan; the models' estimates are those that generate wrote.
 
     The regression alone, with which the judged model is compared, is computed here.
@@ -119,14 +119,14 @@ def score_task(task: Task, params: Params, judged: Interpolator) -> Iterator[Sco
 
     methods: dict[str, Method] = {name: METHODS[name] for name in params.evaluate.baselines}
     methods[CEILING] = lambda it: it.estimate(task.ceiling)
-    methods |= {row: generated(stage) for row, stage in ROWS.items()}
-    methods[REGRESSION] = judged.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
+    methods |= {row: generated(stage) for row, stage in trained().items()}
+    methods[REGRESSION] = model.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
     return score_methods(task.measurement, methods)
 
 
 def calibration(task: Task) -> dict[str, float | str]:
     """Whether the samples' spread says how wrong the estimate is."""
-    estimate = read_scan(task.estimates[JUDGED]).volume.hu
+    estimate = read_scan(task.estimates[judged().stage]).volume.hu
     std = read_scan(task.deviation).volume.hu
     result = calibrate(estimate, std, Truth.of(task.measurement.known.hu, factor=task.measurement.factor))
     correlation = "" if result.correlation is None else result.correlation
@@ -136,12 +136,12 @@ def calibration(task: Task) -> dict[str, float | str]:
 def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
     """By task: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
     metrics: dict[str, Any] = {}
-    beside = (*REFERENCES, "model")
+    own, beside = judged().name, names(Role.REFERENCE, Role.JUDGED)
     for task, group in by_task(rows):
         means = {name: summarise(group, name, seed=seed) for name in SUMMARISED}
-        best = best_baseline(without_others(group), "psnr_db", method="model", higher_is_better=True, seed=seed)
+        best = best_baseline(without_references(group), "psnr_db", method=own, higher_is_better=True, seed=seed)
         metrics[task] = {
-            **{name: intervals["model"].mean for name, intervals in means.items()},
+            **{name: intervals[own].mean for name, intervals in means.items()},
             "gain_db": best.interval.mean,
             "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in beside},
         }

@@ -11,9 +11,10 @@ import torch
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, doubts, load_checkpoint
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.methods import trained
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
-from ctinterp_dagster.pipeline.cases import REAL, ROWS, read_cases
+from ctinterp_dagster.pipeline.cases import REAL, read_cases
 from ctinterp_dagster.pipeline.real import real_pairs
 from ctinterp_dagster.records import CaseFolder
 from ctinterp_dagster.scan.io import read_scan, write_volume
@@ -58,7 +59,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     }
     folder = CaseFolder(layout.generate, recipe)
     jobs, made = [], 0
-    for stage in ROWS.values():
+    for stage in trained().values():
         interpolator = load_checkpoint(layout.trained(stage), params.base.device)
         for task in tasks(params, layout):
 
@@ -79,4 +80,4 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             word = "made" if ran else "unchanged"
             logger.info("case=%s task=%s model=%s %s", task.case, task.folder, stage, word)
     folder.keep_only(jobs)
-    return {"cases": len(jobs) // len(ROWS), "made": made}
+    return {"cases": len(jobs) // len(trained()), "made": made}

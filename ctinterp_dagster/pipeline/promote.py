@@ -11,11 +11,12 @@ import pandas as pd
 
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
 from ctinterp_dagster.evaluation.gates import Finding, Metrics, Rules, TaskMetrics, decide
-from ctinterp_dagster.evaluation.statistics import best_baseline, by_task
+from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, without_references
 from ctinterp_dagster.interpolation import Settings, load_checkpoint, synthetic
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.cases import REAL, read_cases, without_others
+from ctinterp_dagster.pipeline.cases import REAL, read_cases
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.records import Rule, count_shared_patients, file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -90,9 +91,9 @@ def measured(params: Params, layout: Layout) -> Metrics:
     rows = rows[rows["profile"] != REAL]  # shown, and no gate: a champion may never have seen these pairs
     tasks = {}
     for name, group in by_task(rows):
-        own = group[group["method"] == "model"]
-        rivals = without_others(group)
-        best = best_baseline(rivals, "psnr_db", method="model", higher_is_better=True, seed=params.base.seed)
+        own = group[group["method"] == judged().name]
+        rivals = without_references(group)
+        best = best_baseline(rivals, "psnr_db", method=judged().name, higher_is_better=True, seed=params.base.seed)
         by_case = {str(row["case"]): float(row["psnr_db"]) for row in own.to_dict("records")}
         mean = sum(by_case.values()) / len(by_case)
         tasks[name] = TaskMetrics(by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean)
@@ -126,7 +127,9 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         for case in read_cases(layout, "test"):
             thick = read_scan(case.thick(layout, task.name)).volume
             measurement = synthetic(read_scan(case.thin(layout)).volume, thick, task.factor, task.profile)
-            (scored,) = score_methods(measurement, {"model": model.by(Settings(memory_gib=params.generate.memory_gib))})
+            (scored,) = score_methods(
+                measurement, {judged().name: model.by(Settings(memory_gib=params.generate.memory_gib))}
+            )
             scores[case.case] = scored.scores
         tasks[task.name] = replace(
             challenger.tasks[task.name],

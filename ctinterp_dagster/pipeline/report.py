@@ -15,10 +15,11 @@ from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.methods import CEILING, Role, judged, names
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import synthetic
-from ctinterp_dagster.pipeline.cases import CEILING, REFERENCES, ROWS, Case, read_cases
+from ctinterp_dagster.pipeline.cases import Case, read_cases
 from ctinterp_dagster.records import Rule, file_hash, read_json, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
@@ -43,7 +44,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     shown = read_cases(layout, "test")[: params.report.views]
     data = ReportData(
         rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
-        references=REFERENCES,
+        references=names(Role.REFERENCE),
         positions=positions(layout),
         views=[view for case in shown for view in previewed(views_of(case, params, layout), case, layout)],
         losses=curves(layout),
@@ -78,7 +79,7 @@ def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
     estimates = {
         "thick": METHODS["nearest"](measurement).mean.hu,
         "cubic": METHODS["cubic"](measurement).mean.hu,
-        "ours": read_scan(case.estimate(layout, ROWS["model"], task.name)).volume.hu,
+        "ours": read_scan(case.estimate(layout, judged().stage, task.name)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
@@ -153,7 +154,7 @@ def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
     return {
         "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "hashes": {
-            "model": file_hash(layout.trained(ROWS["model"])),
+            "model": file_hash(layout.trained(judged().stage)),
             "volumes": file_hash(layout.ingest / "manifest.json"),
             "thick scans": file_hash(layout.thicken / "manifest.json"),
         },
