@@ -31,11 +31,11 @@ def imported_files(module: Path, package: Path = PACKAGE) -> set[Path]:
     return found
 
 
-def code_version(module: Path) -> str:
+def code_version(module: Path, package: Path = PACKAGE) -> str:
     """A hash of the code that a module of the package runs, without the libraries'."""
     digest = hashlib.sha256()
-    for file in sorted(imported_files(module)):
-        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    for file in sorted(imported_files(module, package)):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
