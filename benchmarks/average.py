@@ -18,7 +18,7 @@ from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse
 from ctinterp_dagster.model.nullspace import UNIT_HU, Expectation
 from ctinterp_dagster.physics.nullspace import NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.start import keep_of
+from ctinterp_dagster.pipeline.start import average_with
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.slabs import sharpened
@@ -66,7 +66,7 @@ def main(old: Path, new: Path, scans: list[Path], shares: list[float], sharpen: 
         for name, hu in shown.items():
             for share in shares:
                 network = copy.deepcopy(trained)
-                keep_of(network, "expectation", old, share)
+                average_with(network, "expectation", old, network.config, share)
                 wide, soft = psnr(network, hu, volume.spacing_mm)
                 print(f"{name} old_share={share:g} psnr_db={wide:.2f} psnr_soft_db={soft:.2f}", flush=True)
 

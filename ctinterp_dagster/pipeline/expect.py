@@ -9,7 +9,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, narrower
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
-from ctinterp_dagster.pipeline.start import begin_with, keep_of, start_file
+from ctinterp_dagster.pipeline.start import average_with, load_part, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     identity,
@@ -38,7 +38,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *([start] if start else [])]
     name = identity(Path(__file__), [params.base, section], files)
     if start:
-        begin_with(network, "expectation", start)
+        load_part(network, "expectation", start, network.config)
     slab = SlabSettings(section.slab_zyx, section.vary, section.noise_hu)
     train = ThickSlabs(thin_volumes(layout, "train", section.weights), slab, section.batch_size)
     unseen = thin_volumes(layout, "val")
@@ -56,7 +56,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         )
         metrics = final_losses(history)
         if start and section.start_share:
-            keep_of(network, "expectation", start, section.start_share)
+            average_with(network, "expectation", start, network.config, section.start_share)
             metrics |= {"val_loss": mean_loss(objective, validation)} if validation else {}
         if is_main_process():
             network.save(layout.expectation)

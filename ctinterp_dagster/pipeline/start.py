@@ -1,18 +1,19 @@
 """Where a training of the null-space model begins: afresh, or with the weights of another model."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctinterp_dagster.champion import JUDGED, Registry
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.diffusion import Prediction
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion, widened
 
 CHAMPION = "champion"
 
@@ -38,40 +39,46 @@ def start_file(start: str, layout: Layout) -> Path | None:
     return path if start else None
 
 
-def keep_of(part: nn.Module, name: str, path: Path, share: float) -> None:
+def average_with(part: nn.Module, name: str, path: Path, config: ExpectationConfig, share: float) -> None:
     """Average a trained part with the weights that its training began with.
 
     Args:
         part: as it was trained, in place.
         name: of the part in a whole model.
-        path: what `begin_with` was given.
+        path: as for `load_part`.
+        config: as for `load_part`.
         share: of the old weights.
 
     Source: Wortsman et al. 2022 (robust fine-tuning), eq. 1.
     """
     old = copy.deepcopy(part)
-    begin_with(old, name, path)
+    load_part(old, name, path, config)
     with torch.no_grad():
         for weights, before in zip(part.parameters(), old.parameters(), strict=True):
             weights.lerp_(before, share)
 
 
-def begin_with(part: nn.Module, name: str, path: Path) -> None:
-    """Fill a part of the null-space model from a model file.
+def load_part(part: nn.Module, name: str, path: Path, config: ExpectationConfig) -> None:
+    """Fill a part of the null-space model from a model file; one that knows fewer cosines is widened.
 
     Args:
         part: the module to fill.
         name: of the part in a whole model: `expectation` or `denoiser`.
         path: a whole model, or the part alone.
+        config: of the expectation that the part is, or belongs to.
 
     Raises:
         ParamsError: its networks have other widths or numbers of blocks.
     """
     file = read_model(path)
-    whole = file.kind == NullSpaceDiffusion.kind
-    tensors = {key.removeprefix(f"{name}."): t for key, t in file.tensors.items() if key.startswith(f"{name}.")}
+    tensors: Mapping[str, Tensor] = file.tensors
+    if file.kind == NullSpaceDiffusion.kind:
+        old = file.config_as(NullSpaceConfig).expectation
+        fewer = old.modes < config.modes and old.geometry <= config.geometry
+        grown = widened(tensors, old, config) if fewer else tensors
+        tensors = {key.removeprefix(f"{name}."): t for key, t in grown.items() if key.startswith(f"{name}.")}
     try:
-        replace(file, tensors=tensors if whole else file.tensors).fill(part)
+        replace(file, tensors=dict(tensors)).fill(part)
     except CheckpointError as error:
         raise ParamsError(f"start: {path} has another {name} than the parameters ask for: give its widths") from error
 

@@ -8,7 +8,7 @@ import torch
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import begin_with, must_predict, start_file
+from ctinterp_dagster.pipeline.start import load_part, must_predict, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     identity,
@@ -39,7 +39,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", layout.expectation]
     name = identity(Path(__file__), [params.base, params.expect, section], [*files, *([start] if start else [])])
     if start:
-        begin_with(model.denoiser, "denoiser", start)
+        load_part(model.denoiser, "denoiser", start, expectation.config)
         must_predict(section.prediction, start)
     model.expectation = expectation
     slab = SlabSettings(section.slab_zyx, params.expect.vary, params.expect.noise_hu)

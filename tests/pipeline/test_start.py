@@ -1,0 +1,37 @@
+"""A training that begins with the weights of an older model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.interpolation import RELEASED
+from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceDiffusion
+from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.pipeline.start import average_with, load_part
+
+
+@pytest.fixture(scope="module")
+def config() -> ExpectationConfig:
+    """What trainings make now, at the widths of the released model."""
+    old = NullSpaceDiffusion.of(read_model(RELEASED)).config.expectation
+    return replace(old, features=FEATURES, modes=MODES, geometry=GEOMETRY)
+
+
+def test_it_may_know_fewer_cosines(config: ExpectationConfig) -> None:
+    network = Expectation(config)
+    load_part(network, "expectation", RELEASED, config)
+    released = NullSpaceDiffusion.of(read_model(RELEASED)).expectation
+    assert torch.equal(network.mean.conv_out.weight[:4], released.mean.conv_out.weight)
+    assert not network.mean.conv_out.weight[4:].any()
+    torch.nn.init.ones_(network.mean.conv_out.weight)
+    average_with(network, "expectation", RELEASED, config, 0.25)
+    torch.testing.assert_close(network.mean.conv_out.weight[:4], 0.75 + 0.25 * released.mean.conv_out.weight)
+
+
+def test_it_has_the_same_widths(config: ExpectationConfig) -> None:
+    other = replace(config, channels=(8, 8, 8))
+    with pytest.raises(ParamsError, match="has another expectation than the parameters ask for: give its widths"):
+        load_part(Expectation(other), "expectation", RELEASED, other)
