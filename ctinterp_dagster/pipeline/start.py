@@ -1,7 +1,6 @@
 """Where a training of the null-space model begins: afresh, or with the weights of another model."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def load_part(part: nn.Module, name: str, path: Path, config: ExpectationConfig)
         ParamsError: its networks have other widths or numbers of blocks.
     """
     file = read_model(path)
-    tensors: Mapping[str, Tensor] = file.tensors
+    tensors = file.tensors
     if file.kind == NullSpaceDiffusion.kind:
         old = file.config_as(NullSpaceConfig).expectation
         fewer = old.modes < config.modes and old.geometry <= config.geometry
