@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ctinterp_dagster.champion import JUDGED, Registry
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
