@@ -1,6 +1,5 @@
 """The smoke project as an operator has it: `dagster dev`, a run, new scans, a retraining, the pages that show it."""
 
-import csv
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import pytest
 
 from ctinterp_dagster.champion import Registry
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.records import write_csv
+from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from tests.checkout import STAGES
@@ -41,7 +40,7 @@ ASSET = """query($k: AssetKeyInput!){assetNodeOrError(assetKey:$k){... on AssetN
 def drop(layout: Layout, splits: dict[str, str]) -> None:
     """Put scans and their splits into data/raw all at once, each whole, as `ctinterp scans add` does."""
     table = layout.raw / "scans.csv"
-    rows = list(csv.DictReader(table.open())) if table.exists() else []
+    rows = read_csv(table) if table.exists() else []
     for number, (name, split) in enumerate(splits.items(), start=len(rows)):
         rows.append({"file": f"{name}.nii", "patient": name, "split": split})
         made = phantom(number, shape_zyx=(40, 48, 48), spacing_mm=(1.0, 7.0, 7.0), noise_hu=10.0)

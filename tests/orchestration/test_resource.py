@@ -64,15 +64,15 @@ def alive(pid: int) -> bool:
 
 
 def test_the_guard_passes_on_the_exit_code_and_the_output() -> None:
-    guard = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, GUARD, "1", sys.executable, "-c", "print('said'); raise SystemExit(7)"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    assert guard.stdout.read() == "said\n"
-    assert guard.wait() == 7
+    ) as guard:
+        assert guard.stdout.read() == "said\n"
+        assert guard.wait() == 7
 
 
 def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What hospitals hand over: a hundred scans with thirty bad ones, real pairs, and names that must not get out."""
 
-import csv
 import gzip
 import json
 import logging
@@ -22,6 +21,7 @@ from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.orchestration.scans import read_verdicts
 from ctinterp_dagster.pipeline import evaluate, generate, ingest, thicken
+from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
@@ -107,7 +107,7 @@ def test_of_a_hundred_scans_the_thirty_bad_ones_are_quarantined_with_their_reaso
     expected = write_bad(layout.raw / "a") | write_bad(layout.raw / "b")
     result = ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout)
     assert (result["cases"], result["quarantined"]) == (70, 30)
-    rows = list(csv.DictReader((layout.ingest / "quarantine.csv").open()))
+    rows = read_csv(layout.ingest / "quarantine.csv")
     key = load_key()
     assert {row["scan"]: row["reason"] for row in rows} == {pseudonym(n, key, "s"): r for n, r in expected.items()}
     assert len({row["reason"] for row in rows}) == 15
@@ -125,7 +125,7 @@ def test_the_same_voxels_in_another_format_are_taken_once_and_the_other_is_told(
     (layout.raw / "scans.csv").write_text("file,patient,split\nlisted.nii,anna,test\n")
     result = ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout)
     assert (result["cases"], result["quarantined"]) == (2, 2)
-    rows = list(csv.DictReader((layout.ingest / "quarantine.csv").open()))
+    rows = read_csv(layout.ingest / "quarantine.csv")
     key = load_key()
     assert {row["scan"] for row in rows} == {pseudonym(name, key, "s") for name in ("zoe/series-0004", "ras.mha")}
     assert {row["reason"] for row in rows} == {"duplicate"}
@@ -146,9 +146,9 @@ def test_padding_and_links_to_nothing_leave_the_other_scans_as_they_are(layout: 
     (layout.raw / "gone.nii").symlink_to("/nowhere/gone.nii")
     result = ingest.run(smoke_params(layout.root, ingest={"min_slices": 8}), layout)
     assert (result["cases"], result["quarantined"]) == (1, 1)
-    (row,) = csv.DictReader((layout.ingest / "quarantine.csv").open())
+    (row,) = read_csv(layout.ingest / "quarantine.csv")
     assert row["reason"] == "unreadable"
-    (case,) = csv.DictReader((layout.ingest / "cases.csv").open())
+    (case,) = read_csv(layout.ingest / "cases.csv")
     kept = read_scan(layout.ingest / "volumes" / f"{case['case']}.nii").volume.hu
     np.testing.assert_allclose(kept[:, :, 2], hu[:, :, 3], atol=0.5)
 
@@ -183,7 +183,7 @@ EVERYBODY = {"split": {"val_fraction": 0.0, "test_fraction": 0.999}}
 def test_the_thick_partner_of_a_thin_series_is_no_case_and_no_refusal(paired: Layout) -> None:
     result = ingest.run(smoke_params(paired.root, ingest=EVERYBODY), paired)
     assert (result["cases"], result["pairs"], result["quarantined"]) == (1, 1, 0)
-    (pair,) = csv.DictReader((paired.ingest / "pairs.csv").open())
+    (pair,) = read_csv(paired.ingest / "pairs.csv")
     key = load_key()
     names = [pseudonym(f"{word}/series-0004", key, "s") for word in ("thick", "thin")]
     assert [pair["case"], pair["thin"]] == names
@@ -199,7 +199,7 @@ def test_series_of_another_patient_frame_or_pixel_grid_are_no_pair(layout: Layou
     write_dicom(layout.raw / "thick", TALL.hu[::6], 6.0, **same | tags)
     result = ingest.run(smoke_params(layout.root, ingest=EVERYBODY), layout)
     assert (result["cases"], result["pairs"], result["quarantined"]) == (1, 0, 1)
-    (row,) = csv.DictReader((layout.ingest / "quarantine.csv").open())
+    (row,) = read_csv(layout.ingest / "quarantine.csv")
     assert row["reason"] == "too_thick"
 
 
@@ -215,7 +215,7 @@ def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
     tiny_model.autoencoder.save(paired.autoencoder / "autoencoder.safetensors")
     for stage in (ingest, thicken, generate, evaluate):
         stage.run(params, paired)
-    rows = [r for r in csv.DictReader((paired.report("evaluate") / "per_case.csv").open()) if r["profile"] == "real"]
+    rows = [r for r in read_csv(paired.report("evaluate") / "per_case.csv") if r["profile"] == "real"]
     assert [row["method"] for row in rows] == ["linear", "autoencoder_ceiling", "latent", "model", "regression"]
     assert {(row["case"], row["factor"]) for row in rows} == {(pseudonym("thick/series-0004", load_key(), "s"), "5")}
     made = read_scan(paired.generate / "train" / "real" / f"{rows[0]['case']}.nii").volume
@@ -272,7 +272,7 @@ def test_no_identifier_gets_out_of_data_raw(
     }
     assert told(caplog.text.encode()) == []
     assert "burned-in annotation" in caplog.text
-    reasons = {r["reason"]: r["message"] for r in csv.DictReader((layout.ingest / "quarantine.csv").open())}
+    reasons = {r["reason"]: r["message"] for r in read_csv(layout.ingest / "quarantine.csv")}
     assert set(reasons) == {"missing_slices", "truncated", "unreadable"}
     assert reasons["missing_slices"].startswith("1 slice(s) missing between file 3 and file 4")
     assert told(repr(read_verdicts(layout)).encode()) == []  # what Dagster shows of each scan

@@ -1,6 +1,5 @@
 """Challenger against champion on tables of scores, without training: who is promoted, what is kept and repeated."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import promote
 from ctinterp_dagster.pipeline.cases import Case, write_cases
-from ctinterp_dagster.records import write_csv, write_json
+from ctinterp_dagster.records import read_csv, write_csv, write_json
 from tests.conftest import smoke_params
 
 CASES = ("a", "b", "c")
@@ -157,7 +156,7 @@ def test_a_champion_of_other_tasks_is_scored_on_the_present_ones(
 
 def test_the_scores_are_rows_of_the_table(layout: Layout, params: Params) -> None:
     judge(layout, params, "one", 30.0, 31.0, 32.0)
-    rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
+    rows = read_csv(layout.report("evaluate") / "per_case.csv")
     task = promote.measured(params, layout).tasks["box-x5"]
     assert task.psnr_db_by_case == {r["case"]: float(r["psnr_db"]) for r in rows if r["method"] == "model"}
     assert (task.psnr_db, task.baseline, task.baseline_psnr_db) == (31.0, "cubic", 29.0)

@@ -1,6 +1,5 @@
 """Every stage on tiny phantoms, files in and files out."""
 
-import csv
 import json
 import shutil
 from contextlib import nullcontext, suppress
@@ -21,7 +20,7 @@ from ctinterp_dagster.params import Params, task_name
 from ctinterp_dagster.pipeline import autoencoder, expect, ingest, latent, promote, thicken, train, training
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import identity, thin_volumes
-from ctinterp_dagster.records import file_hash
+from ctinterp_dagster.records import file_hash, read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
@@ -50,7 +49,7 @@ def outputs(layout: Layout) -> dict[str, str]:
 
 def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params, Layout]) -> None:
     params, layout = done
-    rows = list(csv.DictReader((layout.report("evaluate") / "per_case.csv").open()))
+    rows = read_csv(layout.report("evaluate") / "per_case.csv")
     assert {(task_name(r["profile"], float(r["factor"])), r["method"]) for r in rows} == {
         (task.name, m)
         for task in params.thicken.tasks
@@ -144,11 +143,11 @@ def test_a_bad_scan_is_quarantined_and_the_others_go_on(layout: Layout) -> None:
     (layout.raw / "scans.csv").write_text("file,patient,split\nscan0.nii.gz,anna,test\nscan1.nii.gz,bert,train\n")
     result = ingest.run(smoke_params(layout.root), layout)
     assert (result["cases"], result["quarantined"]) == (3, 2)
-    cases = list(csv.DictReader((layout.ingest / "cases.csv").open()))
+    cases = read_csv(layout.ingest / "cases.csv")
     unlisted = scan_id("scan2.nii.gz")
     assert {(c["case"], c["patient"]) for c in cases} == {("scan0", "anna"), ("scan1", "bert"), (unlisted, unlisted)}
     assert {c["case"]: c["split"] for c in cases} | {unlisted: ""} == {"scan0": "test", "scan1": "train", unlisted: ""}
-    reasons = {r["scan"]: r["reason"] for r in csv.DictReader((layout.ingest / "quarantine.csv").open())}
+    reasons = {r["scan"]: r["reason"] for r in read_csv(layout.ingest / "quarantine.csv")}
     assert reasons == {scan_id("cut.nii.gz"): "truncated", scan_id("thick.nii.gz"): "too_thick"}
     kept = read_scan(layout.ingest / "volumes" / "scan1.nii").volume
     given = read_scan(layout.raw / "scan1.nii.gz").volume
