@@ -1,16 +1,17 @@
 """A training that begins with the weights of an older model."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation import RELEASED
-from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceDiffusion
+from ctinterp_dagster.model.files import read_model, save_model
+from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
-from ctinterp_dagster.pipeline.start import average_with, load_part
+from ctinterp_dagster.pipeline.start import average_with, load_part, must_predict
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +36,19 @@ def test_it_has_the_same_widths(config: ExpectationConfig) -> None:
     other = replace(config, channels=(8, 8, 8))
     with pytest.raises(ParamsError, match="has another expectation than the parameters ask for: give its widths"):
         load_part(Expectation(other), "expectation", RELEASED, other)
+
+
+def test_it_may_be_a_part_that_a_borrowed_gpu_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = ExpectationConfig(FEATURES, MODES, (8, 8), 1, (8, 8), GEOMETRY, mirror=False)
+    model = NullSpaceDiffusion(NullSpaceConfig(config, (8, 8), 1, "x0"))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    save_model(model.expectation, "expectation", config, tmp_path / "expectation.safetensors", torch.float16)
+    save_model(model.denoiser, "denoiser", model.config, tmp_path / "denoiser.safetensors", torch.float16)
+    fresh = NullSpaceDiffusion(model.config)
+    for part in ("expectation", "denoiser"):
+        load_part(getattr(fresh, part), part, tmp_path / f"{part}.safetensors", config)
+    must_predict("x0", tmp_path / "denoiser.safetensors")
+    for ours, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
