@@ -2,10 +2,11 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -115,14 +116,12 @@ def command(
     wanted = std_path or draws_path
     if wanted and (steps == 1 or method != METHODS[0]):
         raise click.UsageError("--std and --draws need samples, which the model draws in --steps of 2 or more")
-    outputs = Outputs(output, std_path, draws_path, json_path, as_dicom)
+    start, outputs = time.perf_counter(), Outputs(output, std_path, draws_path, json_path, as_dicom)
     outputs.check(source, force=force)
-    start = time.perf_counter()
     scan = read_scan(source, series=series)
-    distance_mm = scan.volume.spacing_mm[0]
     measurement = measure(
         scan.volume,
-        distance_mm / factor if factor else (spacing_mm or THIN_MM),
+        scan.volume.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM),
         profile,
         claimed_mm=scan.thickness_mm,
         thickness_mm=thickness_mm,
@@ -138,13 +137,7 @@ def command(
     maker = f"model {file_hash(model_path)[:16]}, posterior mean" if method == METHODS[0] else method
     outputs.write(result, scan, f"ctinterp {version('ctinterp')}, {maker}", thin_mm)
     record = {
-        "input_slices": scan.volume.depth,
-        "input_spacing_mm": distance_mm,
-        "input_thickness_mm": measurement.thickness_mm,
-        "output_slices": result.mean.depth,
-        "output_spacing_mm": result.mean.spacing_mm[0],
-        "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
-        "residual_hu": result.residual_hu,
+        **grids_of(scan, measurement, result, thin_mm),
         "method": method,
         "profile": profile,
         **asdict(settings),
@@ -155,9 +148,27 @@ def command(
     }
     if json_path:
         write_json(json_path, record)
-    click.echo(
-        f"{output}: {scan.volume.depth} slices of {distance_mm:g} mm -> {result.mean.depth} of "
-        f"{result.mean.spacing_mm[0]:g} mm, |Ax - y| {result.residual_hu:.3f} HU, {record['seconds']:.0f} s"
+    click.echo(f"{output}: {summary(record)}")
+
+
+def grids_of(scan: Scan, measurement: Measurement, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
+    """Both grids, and how well the thin one explains the thick one."""
+    return {
+        "input_slices": scan.volume.depth,
+        "input_spacing_mm": scan.volume.spacing_mm[0],
+        "input_thickness_mm": measurement.thickness_mm,
+        "output_slices": result.mean.depth,
+        "output_spacing_mm": result.mean.spacing_mm[0],
+        "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
+        "residual_hu": result.residual_hu,
+    }
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """One line of what was done."""
+    return (
+        f"{record['input_slices']} slices of {record['input_spacing_mm']:g} mm -> {record['output_slices']} of "
+        f"{record['output_spacing_mm']:g} mm, |Ax - y| {record['residual_hu']:.3f} HU, {record['seconds']:.0f} s"
     )
 
 
