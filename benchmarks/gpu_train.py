@@ -166,6 +166,8 @@ def latent(
 
 
 TRAININGS = {"expectation": expectation, "denoiser": denoiser, "autoencoder": autoencoder, "latent": latent}
+USUAL = {"expectation": (8, 1.3e-3), "denoiser": (16, 1.0e-3), "autoencoder": (4, 1.0e-3), "latent": (8, 5.0e-4)}
+"""Slabs or crops a step, and the peak of the learning rate."""
 
 
 class Pace:
@@ -261,16 +263,16 @@ def write_curve(path: Path, history: Sequence[StepRecord]) -> None:
 @click.argument("kit", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1, required=True, metavar="NAME:SECONDS...")
-@click.option("--batch", default=SETTINGS.batch_size, show_default=True, help="slabs or crops a step")
-@click.option("--rate", default=SETTINGS.learning_rate, show_default=True, help="peak of the learning rate")
+@click.option("--batch", type=int, help="slabs or crops a step, instead of what is usual for each")
+@click.option("--rate", type=float, help="peak of the learning rate, instead of what is usual for each")
 @click.option("--channels", default="", help="widths, by commas; an autoencoder's end with its latent channels")
 @click.option("--compile/--no-compile", "compiles", default=False, show_default=True)
 def main(
     kit: Path,
     out: Path,
     names: Sequence[str],
-    batch: int,
-    rate: float,
+    batch: int | None,
+    rate: float | None,
     channels: str,
     *,
     compiles: bool,
@@ -279,12 +281,15 @@ def main(
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     train, val = read_kit(kit)
-    settings = replace(SETTINGS, batch_size=batch, learning_rate=rate, compile=compiles)
     widths = [int(width) for width in channels.split(",")] if channels else []
     print(f"{len(train)} + {len(val)} volumes read, {time.perf_counter() - start:.1f} s", flush=True)
     for name, _, seconds in (each.partition(":") for each in names):
         start = time.perf_counter()
         torch.manual_seed(SETTINGS.seed)
+        usual_batch, usual_rate = USUAL[name]
+        settings = replace(
+            SETTINGS, batch_size=batch or usual_batch, learning_rate=rate or usual_rate, compile=compiles
+        )
         training = TRAININGS[name](train, val, out, settings, widths)
         timed(training, name, out, float(seconds) - (time.perf_counter() - start))
 
