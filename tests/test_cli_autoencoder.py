@@ -1,6 +1,7 @@
 """`ctinterp autoencoder`: what is refused, in one line, and what is imported."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.weights import read_metadata
 from ctinterp_dagster.records import file_hash
+from ctinterp_dagster.scan.io import write_volume
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.window import MAISI
 from tests.test_cli import run
 
 BIAS = "decoder.blocks.9.bias"
@@ -42,7 +46,7 @@ def test_verify_tells_tensors_checksum_dtype_and_moments(
     path = tmp_path / "autoencoder.pt"
     torch.save({"unet_state_dict": {name: tensor.half() for name, tensor in published.items()}}, path)
     assert run(monkeypatch, "autoencoder", "verify", path) == 0
-    first, checksum, moments = capsys.readouterr().out.splitlines()
+    first, checksum, moments, *_ = capsys.readouterr().out.splitlines()
     assert first == "130/130 tensors, 20,944,897 parameters, float16"
     assert checksum == f"sha256 {file_hash(path)}"
     assert moments.startswith("latent of the phantom: mean ")
@@ -159,3 +163,69 @@ def test_an_architecture_that_makes_no_sense_is_refused(tmp_path: Path, recorded
 def test_files_without_metadata_have_none(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"nothing")
     assert read_metadata(tmp_path / "w.safetensors") == read_metadata(tmp_path / "w.pt") == {}
+
+
+def test_an_autoencoder_of_label_maps_is_refused_by_what_it_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mask_generation_autoencoder.pt"
+    torch.save({"encoder.blocks.0.conv.conv.weight": torch.zeros(32, 8, 3, 3, 3)}, path)
+    assert run(monkeypatch, "autoencoder", "verify", path) == 1
+    assert "reads 8 channels, a CT has one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("autoencoder_v1.pt", "nvidia/NV-Generate-CT, under the NVIDIA Open Model License"),
+        ("autoencoder_v2.pt", "nvidia/NV-Generate-MR, under the NVIDIA OneWay Noncommercial License"),
+        ("autoencoder.pt", "v1 or v2? The tensors do not tell"),
+    ],
+)
+def test_verify_tells_the_licence_by_the_name_or_that_it_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    published: dict[str, Tensor],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: str,
+) -> None:
+    torch.save(published, tmp_path / name)
+    assert run(monkeypatch, "autoencoder", "verify", tmp_path / name) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_the_scale_factor_of_a_diffusion_checkpoint_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = MaisiAutoencoder((8, 8, 8), norm_groups=8)
+    narrow.save(tmp_path / "autoencoder.safetensors")
+    torch.save({"unet_state_dict": {}, "scale_factor": torch.tensor(1.0549)}, tmp_path / "unet.pt")
+    torch.save({"unet_state_dict": {}, "scale_factor": torch.tensor(torch.nan)}, tmp_path / "nan.pt")
+    command = "autoencoder", "verify", tmp_path / "autoencoder.safetensors", "--diffusion"
+    assert run(monkeypatch, *command, tmp_path / "unet.pt") == 0
+    assert "scale factor of unet.pt: 1.054900" in capsys.readouterr().out
+    assert run(monkeypatch, *command, tmp_path / "nan.pt") == 1
+    assert "has no scale_factor" in capsys.readouterr().err
+
+
+def test_verify_scores_the_users_scans_by_window_and_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    narrow = MaisiAutoencoder((8, 8, 8), norm_groups=8).eval()
+    narrow.save(tmp_path / "autoencoder.safetensors")
+    thin = phantom(0, shape_zyx=(24, 32, 32), spacing_mm=(1.0, 3.0, 3.0), noise_hu=10.0)
+    write_volume(thin, tmp_path / "scan.nii.gz")
+    command = "autoencoder", "verify", tmp_path / "autoencoder.safetensors", tmp_path / "scan.nii.gz"
+    precisions = "--mixed-precision", "no", "--mixed-precision", "bf16"
+    assert run(monkeypatch, *command, *precisions, "--json", tmp_path / "rows.json") == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["scan"], row["mixed_precision"], row["window"]) for row in rows] == [
+        ("scan", precision, window) for precision in ("no", "bf16") for window in ("-1000..1000", "-160..240")
+    ]
+    with torch.inference_mode():
+        unit = MAISI.to_unit(MAISI.clip(torch.from_numpy(thin.hu)))[None, None]
+        decoded = MAISI.from_unit(narrow.decode(narrow.encode(unit).mean, (24, 32, 32))[0, 0])
+    error = MAISI.clip(decoded) - MAISI.clip(torch.from_numpy(thin.hu))
+    assert rows[0]["psnr_db"] == pytest.approx(10 * math.log10(2000**2 / float(error.square().mean())), abs=0.01)
+    assert rows[0]["mae_hu"] == pytest.approx(float(error.abs().mean()), rel=1e-3)
+    assert 0 < abs(rows[2]["psnr_db"] - rows[0]["psnr_db"]) < 0.2

@@ -3,7 +3,7 @@
 import pickle
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,12 @@ class LoadStatistics:
     unexpected: tuple[str, ...]
 
 
+def _as_mapping(content: Any) -> Mapping[Any, Any]:
+    if not isinstance(content, Mapping):
+        raise TypeError(f"a {type(content).__name__} where named tensors were expected")
+    return content
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch file, by name, on the CPU. Runs nothing that the file contains.
 
@@ -52,21 +58,35 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         MissingInputError: the file is not there.
         CheckpointError: it is truncated, of another format, holds other things than tensors, or would run code.
     """
+    content = read_content(path, _unwrapped)
+    others = sorted(str(name) for name, value in content.items() if not (isinstance(name, str) and _is_real(value)))
+    if others or not content:
+        what = f"holds {_listed(others)}, which are not tensors of real numbers" if others else "holds no tensors"
+        raise CheckpointError(f"{path} {what}: expected named tensors, or one of {', '.join(WRAPPERS)} around them")
+    return dict(content)
+
+
+def read_content(path: Path, open_it: Callable[[Any], Mapping[Any, Any]] = _as_mapping) -> Mapping[Any, Any]:
+    """All that a safetensors or torch file holds, by name. Runs nothing that the file contains.
+
+    Args:
+        path: the file.
+        open_it: what to do with its content.
+
+    Raises:
+        MissingInputError: the file is not there.
+        CheckpointError: it is truncated, of another format, or would run code.
+    """
     if not path.is_file():
         raise MissingInputError(f"{path} is not a file: expected weights as .safetensors, or .pt written by torch.save")
     try:
-        content = _unwrapped(_content(path))
+        return open_it(_content(path))
     except (SafetensorError, *UNREADABLE) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{path} cannot be read safely as weights ({reason:.200}): "
             f"expected a whole .safetensors or torch.save file of tensors; download it again"
         ) from error
-    others = sorted(str(name) for name, value in content.items() if not (isinstance(name, str) and _is_real(value)))
-    if others or not content:
-        what = f"holds {_listed(others)}, which are not tensors of real numbers" if others else "holds no tensors"
-        raise CheckpointError(f"{path} {what}: expected named tensors, or one of {', '.join(WRAPPERS)} around them")
-    return dict(content)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -132,9 +152,7 @@ def _unwrapped(content: Any) -> Mapping[Any, Any]:
         if not inner:
             break
         content = inner[0]
-    if not isinstance(content, Mapping):
-        raise TypeError(f"a {type(content).__name__} where named tensors were expected")
-    return content
+    return _as_mapping(content)
 
 
 def _is_real(value: Any) -> bool:
