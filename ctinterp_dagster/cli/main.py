@@ -10,6 +10,7 @@ from ctinterp_dagster.errors import CtinterpError, disk_problem
 COMMANDS = {
     "interpolate": "Turn a thick-slice CT into a thin-slice one.",
     "evaluate": "Score every method on thin scans that the model has not seen.",
+    "view": "Look at a scan before and after, in a browser on this machine.",
     "scans": "Add, list and check scans.",
     "preset": "Write the parameters for real scans (cpu, gpu) or the demo into params.yaml.",
     "autoencoder": "Verify and import weights of MAISI's autoencoder.",

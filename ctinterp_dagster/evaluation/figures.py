@@ -20,8 +20,8 @@ from PIL import Image
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.statistics import Difference
-from ctinterp_dagster.scan.volume import FloatArray, Volume
-from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
+from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.window import Window
 
 Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -49,8 +49,6 @@ STYLE = {
     "axes.spines.right": False,
 }
 PANEL_INCHES, DPI = 2.2, 100
-LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.03  # of the voxels, above which lungs are looked at and not bones
-BODY_HU = -500.0
 ERROR_SHARE = 0.25  # |error| is drawn up to this share of the window's width
 
 
@@ -114,46 +112,6 @@ def views(
     for axis, title in zip(axes[0], [*shown, f"|error| 0-{top:g} HU"], strict=True):
         axis.set_title(title, color="white", fontsize=10)
     return _palette_png(figure)
-
-
-def before_after(thick: Volume, thin: Volume) -> bytes:
-    """Coronal and sagittal planes of a scan as it was measured and as it was restored, side by side, in two windows.
-
-    Planes go through the middle of the body; lengths are physical. The head is up, the patient's left on the right.
-
-    Args:
-        thick: what was measured.
-        thin: what was made of it, over the same extent.
-
-    Returns:
-        A PNG, as `views` gives it.
-    """
-    lung = ((thick.hu > LUNG_HU[0]) & (thick.hu < LUNG_HU[1])).mean() > LUNG_SHARE
-    windows = [SOFT_TISSUE, SOFT_TISSUE, *2 * [LUNG if lung else BONE]]
-    titles = [
-        f"{window.name.replace('_', ' ')}, {volume.spacing_mm[0]:.3g} mm"
-        for window, volume in zip(windows, 2 * (thick, thin), strict=True)
-    ]
-    body = np.argwhere((thick.hu > BODY_HU).any(axis=0))
-    middle = (body.mean(axis=0) if len(body) else np.array(thick.hu.shape[1:]) / 2) / thick.hu.shape[1:]
-    extent_mm = [n * step for n, step in zip(thick.hu.shape, thick.spacing_mm, strict=True)]
-    figure, axes = _canvas(4, [extent_mm[0] / max(extent_mm[1:])] * 2)
-    for row, name in enumerate(("coronal", "sagittal")):
-        across = extent_mm[2 - row]
-        for axis, volume, window in zip(axes[row], 2 * (thick, thin), windows, strict=True):
-            at = int(middle[row] * volume.hu.shape[1 + row])
-            plane = np.take(volume.hu, at, axis=1 + row)[:: _sign(volume, 2), :: _sign(volume, row)]
-            axis.imshow(plane, cmap="gray", vmin=window.low_hu, vmax=window.high_hu, origin="lower",
-                        extent=(0, across, 0, extent_mm[0]), interpolation="nearest")  # fmt: skip
-        axes[row][0].set_ylabel(name, color="white", fontsize=10)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, color="white", fontsize=10)
-    return _palette_png(figure)
-
-
-def _sign(volume: Volume, axis_xyz: int) -> int:
-    """-1 where an axis of the array runs against LPS: to the right, the front or the feet."""
-    return 1 if volume.direction[axis_xyz, axis_xyz] >= 0 else -1
 
 
 def _region(shape: tuple[int, ...], spacing_mm: tuple[float, float, float], look: Look) -> tuple[slice, ...]:

@@ -77,5 +77,8 @@ LUNG = Window("lung", -1350.0, 150.0)
 BONE = Window("bone", -500.0, 1300.0)
 """For display: level 400, width 1800."""
 
+BRAIN = Window("brain", 0.0, 80.0)
+"""For display: level 40, width 80."""
+
 STORED = Window("stored", -1024.0, 3071.0)
 """12 bits, the range of a CT without extended scale: below is padding outside of the field, above is metal."""

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from ctinterp_dagster.errors import EvaluationError
-from ctinterp_dagster.evaluation.figures import Look, before_after, gain_chart, position_chart, training_chart, views
+from ctinterp_dagster.evaluation.figures import Look, gain_chart, position_chart, training_chart, views
 from ctinterp_dagster.evaluation.statistics import Difference, Interval
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
 LOOK = Look(SOFT_TISSUE, 1000.0, (5, 10, 12))
@@ -109,23 +109,3 @@ def test_ids_are_unique_and_every_reference_has_its_id(charts: list[str]) -> Non
 
 def test_a_chart_names_every_method(charts: list[str]) -> None:
     assert all(f">{name}<" in charts[0] for name in ("cubic", "model", "part of the thick slice"))
-
-
-@pytest.mark.parametrize("up", [1, -1])
-def test_before_and_after_has_the_head_up_and_true_lengths(up: int) -> None:
-    hu = np.full((40, 30, 20), -150.0, np.float32)
-    hu[20:] = 200.0  # the end that the array has last
-    hu[20:, :, :10] = 0.0
-    thin = Volume(hu, (1.0, 2.0, 2.0), (0.0, 0.0, 0.0), np.diag([1.0, 1.0, float(up)]))
-    thick = thin.with_slices(hu.reshape(8, 5, 30, 20).mean(1), 2.0, 5.0)
-    picture = np.asarray(Image.open(io.BytesIO(before_after(thick, thin))).convert("L")).astype(float)
-    panels = np.array_split(picture, 4, axis=1)
-    for panel in panels[:2]:  # soft tissue: the coronal plane is in the upper half
-        coronal = panel[: len(panel) // 2]
-        above, below = (
-            coronal[len(coronal) // 4 : len(coronal) // 2],
-            coronal[len(coronal) * 5 // 8 : len(coronal) * 7 // 8],
-        )
-        assert (above.mean() - below.mean()) * up > 50
-        left, right = np.array_split(above if up > 0 else below, 2, axis=1)
-        assert right.mean() - left.mean() > 50

@@ -33,14 +33,15 @@ class Browser:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        self.socket = connect(self._page(port), max_size=None)
+        self.connection = connect(self._page(port), max_size=None)
+        self.socket = self.connection.__enter__()
         self.sent = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self.connection.__exit__(None, None, None)
         self.process.terminate()
         self.process.wait(30)
 

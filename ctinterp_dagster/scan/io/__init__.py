@@ -1,6 +1,6 @@
 """Scans in and out of files. The coordinate systems of DICOM, NIfTI and ITK meet here and nowhere else."""
 
-from ctinterp_dagster.scan.io.files import write_volume
+from ctinterp_dagster.scan.io.files import nifti_bytes, write_volume
 from ctinterp_dagster.scan.io.find import find_scans, read_scan
 from ctinterp_dagster.scan.io.output import check_output, check_overwriting, write_result
 from ctinterp_dagster.scan.io.source import Found, Scan
@@ -11,6 +11,7 @@ __all__ = [
     "check_output",
     "check_overwriting",
     "find_scans",
+    "nifti_bytes",
     "read_scan",
     "write_result",
     "write_volume",

@@ -142,6 +142,11 @@ def gzipped(data: bytes) -> bytes:
     return b"".join([GZIP_HEADER, *blocks, struct.pack("<II", zlib.crc32(data), len(data) % 2**32)])
 
 
+def nifti_bytes(volume: Volume) -> bytes:
+    """What `write_volume` writes into a `.nii.gz`."""
+    return gzipped(nifti_image(volume, _stored(volume.hu)).to_bytes())
+
+
 def write_volume(volume: Volume, path: Path | str) -> None:
     """Write a volume as `.nii`, `.nii.gz`, `.mha` or `.nrrd`; the same volume gives the same bytes.
 
@@ -155,7 +160,7 @@ def write_volume(volume: Volume, path: Path | str) -> None:
     path = Path(path)
     name = path.name.lower()
     if name.endswith(".nii.gz"):
-        path.write_bytes(gzipped(nifti_image(volume, _stored(volume.hu)).to_bytes()))
+        path.write_bytes(nifti_bytes(volume))
     elif name.endswith(".nii"):
         path.write_bytes(nifti_image(volume, _stored(volume.hu)).to_bytes())
     elif name.endswith((".mha", ".nrrd")):

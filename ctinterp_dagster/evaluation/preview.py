@@ -1,0 +1,69 @@
+"""A scan before and after as one picture, for whoever wants to see what a run did."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
+
+LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.03  # of the voxels, above which lungs are looked at and not bones
+BODY_HU = -500.0
+WIDTH, MARGIN, TITLE = 320, 6, 22  # pixels
+Grey = npt.NDArray[np.uint8]
+
+
+def before_after(thick: Volume, thin: Volume) -> bytes:
+    """Coronal and sagittal planes of a scan as it was measured and as it was restored, side by side, in two windows.
+
+    Planes go through the middle of the body; lengths are physical. The head is up, the patient's left on the right.
+
+    Args:
+        thick: what was measured.
+        thin: what was made of it, over the same extent.
+
+    Returns:
+        A PNG of grey values.
+    """
+    windows = SOFT_TISSUE, second_window(thick)
+    columns = [(window, volume) for window in windows for volume in (thick, thin)]
+    middle, extent_mm = _middle(thick), [n * step for n, step in zip(thick.hu.shape, thick.spacing_mm, strict=True)]
+    height = round(WIDTH * extent_mm[0] / max(extent_mm[1:]))
+    picture = Image.new("L", (4 * (WIDTH + MARGIN) - MARGIN, 2 * (height + MARGIN) + TITLE))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for column, (window, volume) in enumerate(columns):
+        left = column * (WIDTH + MARGIN)
+        title = f"{window.name.replace('_', ' ')}, slices every {volume.spacing_mm[0]:.3g} mm"
+        draw.text((left + WIDTH / 2, TITLE / 2), title, fill=255, font=font, anchor="mm")
+        for row in range(2):
+            width = round(WIDTH * extent_mm[2 - row] / max(extent_mm[1:]))
+            plane = Image.fromarray(_plane(volume, row, middle[row], window)).resize(
+                (width, height), Image.Resampling.NEAREST
+            )
+            picture.paste(plane, (left + (WIDTH - width) // 2, TITLE + row * (height + MARGIN)))
+    out = io.BytesIO()
+    picture.save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def second_window(volume: Volume) -> Window:
+    """Lung where there is some, else bone."""
+    low, high = LUNG_HU
+    return LUNG if ((volume.hu > low) & (volume.hu < high)).mean() > LUNG_SHARE else BONE
+
+
+def _middle(volume: Volume) -> tuple[float, float]:
+    """Where the body's middle lies along y and x, as parts of the plane."""
+    body = np.argwhere((volume.hu > BODY_HU).any(axis=0))
+    y, x = body.mean(axis=0) if len(body) else (n / 2 for n in volume.hu.shape[1:])
+    return float(y) / volume.hu.shape[1], float(x) / volume.hu.shape[2]
+
+
+def _plane(volume: Volume, row: int, part: float, window: Window) -> Grey:
+    """A coronal (0) or sagittal (1) plane, grey, the head in its first line."""
+    plane = np.take(volume.hu, int(part * volume.hu.shape[1 + row]), axis=1 + row)
+    up, right = (1 if volume.direction[axis, axis] >= 0 else -1 for axis in (2, row))
+    unit = window.to_unit(window.clip(plane[::-up, ::right]))
+    return np.asarray(unit * 255, dtype=np.uint8)

@@ -1,0 +1,85 @@
+"""A page with linked views of a scan before and after, in one file that asks nothing of a network."""
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ctinterp_dagster.errors import GeometryError
+from ctinterp_dagster.evaluation.preview import second_window
+from ctinterp_dagster.scan.io import nifti_bytes
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.window import BONE, BRAIN, LUNG, SOFT_TISSUE
+
+HERE = Path(__file__).parent
+MOST_VOXELS = 20_000_000  # of a volume in the page; a browser without a graphics card draws that in seconds
+OVERLAY_QUANTILE = 0.995  # of an overlay's values is its brightest colour
+WINDOWS = (SOFT_TISSUE, LUNG, BONE, BRAIN)
+
+
+def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, title: str) -> str:
+    """HTML with NiiVue and the volumes inside.
+
+    Large volumes are shown with pixels that are means of four, which the page says; values are whole HU.
+
+    Args:
+        thick: what was measured.
+        thin: what was made of it.
+        std: its standard deviation, on the same grid; None where nobody asked for it.
+        truth: a real thin scan on the same grid; None where there is none.
+        title: of the page.
+
+    Raises:
+        GeometryError: `std` or `truth` lies on another grid than `thin`.
+    """
+    for name, other in (("standard deviation", std), ("truth", truth)):
+        if other and (other.hu.shape != thin.hu.shape or not np.allclose(other.spacing_mm, thin.spacing_mm, rtol=1e-3)):
+            raise GeometryError(
+                f"the {name} has {other.hu.shape} voxels of {other.spacing_mm} mm, the thin scan {thin.hu.shape} of "
+                f"{thin.spacing_mm} mm: give files of one run, or a truth on the same grid"
+            )
+    shrink = max(shrinking(volume) for volume in (thick, thin))
+    against, words = (truth.hu, "truth") if truth else (stretched(thick, thin), "thick scan")
+    shown = {"thick": thick, "thin": thin, **({"truth": truth} if truth else {})}
+    overlays = {**({"std": std} if std else {}), "difference": thin.with_hu(np.abs(thin.hu - against))}
+    content = {
+        "volumes": {name: packed(volume, shrink) for name, volume in (shown | overlays).items()},
+        "tops": {name: float(np.quantile(volume.hu, OVERLAY_QUANTILE)) for name, volume in overlays.items()},
+        "windows": {w.name.replace("_", " "): [w.low_hu, w.high_hu] for w in WINDOWS},
+        "window": second_window(thick).name.replace("_", " "),
+        "spacings": {name: round(volume.spacing_mm[0], 3) for name, volume in shown.items()},
+        "against": words,
+        "shrink": shrink,
+        "title": title,
+    }
+    html = (HERE / "viewer.html").read_text(encoding="utf-8")
+    script = (HERE / "niivue" / "niivue.umd.js").read_text(encoding="utf-8")
+    data = json.dumps(content).replace("<", "\\u003c")  # a title must not end the script
+    return html.replace("/*niivue*/", script.replace("</script", "<\\/script")).replace("/*content*/", data)
+
+
+def shrinking(volume: Volume) -> int:
+    """By how much the sides of its pixels grow in the page."""
+    shrink = 1
+    while volume.hu.size / shrink**2 > MOST_VOXELS:
+        shrink *= 2
+    return shrink
+
+
+def packed(volume: Volume, shrink: int) -> str:
+    """A compressed NIfTI file of whole HU, with pixels that are means over `shrink` x `shrink`, in base64."""
+    depth, height, width = (volume.hu.shape[0], *(n // shrink * shrink for n in volume.hu.shape[1:]))
+    cells = volume.hu[:, :height, :width].reshape(depth, height // shrink, shrink, width // shrink, shrink)
+    z, y, x = volume.spacing_mm
+    first = volume.point_mm((0.0, (shrink - 1) / 2, (shrink - 1) / 2))
+    origin = (float(first[0]), float(first[1]), float(first[2]))
+    hu = np.rint(cells.mean(axis=(2, 4))).clip(-32768, 32767).astype(np.float32)
+    return base64.b64encode(nifti_bytes(Volume(hu, (z, y * shrink, x * shrink), origin, volume.direction))).decode()
+
+
+def stretched(thick: Volume, thin: Volume) -> FloatArray:
+    """The thick slice that is nearest to each thin one."""
+    start = float(np.dot(np.subtract(thin.origin_mm, thick.origin_mm), thick.direction[:, 2]))
+    at = (start + np.arange(thin.depth) * thin.spacing_mm[0]) / thick.spacing_mm[0]
+    return np.asarray(thick.hu[np.rint(at).clip(0, thick.depth - 1).astype(int)])

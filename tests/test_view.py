@@ -1,0 +1,60 @@
+"""`ctinterp view`: a page in a file, or on this machine only."""
+
+import threading
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.cli import view
+from ctinterp_dagster.scan.io import write_volume
+from ctinterp_dagster.scan.phantom import phantom
+from tests.orchestration.server import free_port
+from tests.test_cli import run
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    thin = phantom(0, shape_zyx=(40, 32, 32), spacing_mm=(1.0, 3.0, 3.0), noise_hu=10.0)
+    thick = thin.with_slices(thin.hu.reshape(8, 5, 32, 32).mean(1), 2.0, 5.0)
+    write_volume(thick, tmp_path / "thick.nii.gz")
+    write_volume(thin, tmp_path / "thin.nii.gz")
+    return tmp_path / "thick.nii.gz", tmp_path / "thin.nii.gz"
+
+
+def test_the_page_is_written_as_one_file(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    html = files[0].parent / "look.html"
+    assert run(monkeypatch, "view", *files, "--html", html) == 0
+    assert "opens in any browser" in capsys.readouterr().out
+    assert "default-src 'none'" in html.read_text()
+
+
+def test_files_of_two_runs_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "view", *files, files[0], "--html", files[0].parent / "look.html") == 1
+    assert capsys.readouterr().err.startswith("error: the standard deviation has")
+    assert not (files[0].parent / "look.html").exists()
+
+
+def test_the_page_is_given_to_this_machine_by_its_own_names_only() -> None:
+    port = free_port()
+    threading.Thread(target=view.serve, args=(b"<p>", port), kwargs={"opens": False}, daemon=True).start()
+    for host, path, status in (
+        ("127.0.0.1", "/", 200),
+        ("localhost", "/", 200),
+        ("elsewhere.example", "/", 404),
+        ("127.0.0.1", "/etc/passwd", 404),
+    ):
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        for _ in range(100):
+            try:
+                connection.connect()
+                break
+            except ConnectionRefusedError:
+                threading.Event().wait(0.1)
+        connection.request("GET", path, headers={"Host": f"{host}:{port}"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"<p>" if status == 200 else b"")
