@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_context import Context, Numbers
+from benchmarks.gpu_recipes import PILOT, SETTINGS, TRAININGS, Training, Weights
 from benchmarks.gpu_subjects import volumes
-from benchmarks.gpu_train import PILOT, SETTINGS, TRAININGS, Training, paced, step_tflop, timed
+from benchmarks.gpu_train import paced, step_tflop, timed
 from ctinterp_dagster.training.kit import read_kit
 from ctinterp_dagster.training.resident import ThinVolume
 
@@ -42,7 +43,7 @@ def training(context: Context) -> None:
 def made(context: Context, name: str, data: Split, **changes: Any) -> Training:
     """A training, narrow where all is small."""
     settings = replace(SETTINGS, **({"batch_size": 1} if context.small else {}) | changes)
-    return TRAININGS[name](*data, context.out, settings, SMALL[name] if context.small else ())
+    return TRAININGS[name](*data, Weights(context.out), settings, SMALL[name] if context.small else ())
 
 
 def pace(context: Context, name: str, data: Split, steps: int, changes: dict[str, Any]) -> Numbers:
