@@ -9,11 +9,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
 
@@ -21,44 +20,6 @@ MANIFEST = "manifest.json"
 JOURNAL = ".partial-journal"  # .dvcignore leaves out what is .partial-
 STATS = ".partial-stats.json"
 SETTLED_NS = 1_000_000_000  # a file younger than that can change without a trace in its times
-
-
-class Rule(StrEnum):
-    """What a challenger is asked, as `decision.json` names it, with the sentence that says so."""
-
-    asks: str
-
-    TASKS = "tasks", "It was measured on the test set."
-    SPLITS = "splits", "No patient is in two splits."
-    FINITE = "finite", "Every metric is a finite number."
-    RESIDUAL = "residual", "Thickening the estimate again gives the measured scan."
-    BASELINE = (
-        "baseline",
-        "It is better than the best classical method (noted, or asked for: promote.require_baseline).",
-    )
-    CHAMPION = (
-        "champion",
-        "With 95 % confidence it is not worse than the champion by more than the margin, case by case.",
-    )
-    ROLLED_BACK = "rolled_back", "It was not taken back by a person."
-
-    def __new__(cls, name: str, asks: str = "") -> Self:
-        """A rule and its sentence; `Rule(name)` looks one up."""
-        rule = str.__new__(cls, name)
-        rule._value_, rule.asks = name, asks
-        return rule
-
-
-def count_shared_patients(cases: Iterable[tuple[str, str]]) -> int:
-    """How many patients are in more than one split (a count: identifiers stay out of reports).
-
-    Args:
-        cases: patient and split of each.
-    """
-    splits: dict[str, set[str]] = {}
-    for patient, split in cases:
-        splits.setdefault(patient, set()).add(split)
-    return sum(len(found) > 1 for found in splits.values())
 
 
 @contextmanager
@@ -76,7 +37,9 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _canonical(value: Any, where: str) -> Any:
-    """Round floats to 9 significant digits and refuse numbers that are not finite."""
+    """Round floats to 9 significant digits and refuse numbers that are not finite; a dataclass is its fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, Mapping):
         return {str(k): _canonical(v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -88,8 +51,8 @@ def _canonical(value: Any, where: str) -> Any:
     return value
 
 
-def write_json(path: Path, record: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write JSON: sorted keys, 9 significant digits, finite numbers only.
+def write_json(path: Path, record: Any) -> None:
+    """Write a mapping, a sequence or a dataclass as JSON: sorted keys, 9 significant digits, finite numbers only.
 
     Raises:
         EvaluationError: a number is NaN or infinite; the file is not written.

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from ctinterp_dagster import records
+from ctinterp_dagster.decision import count_shared_patients
 from ctinterp_dagster.errors import EvaluationError, MissingInputError
 from ctinterp_dagster.records import (
     CaseFolder,
-    count_shared_patients,
     file_hash,
     read_csv,
     read_json,

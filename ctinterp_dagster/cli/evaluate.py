@@ -33,8 +33,8 @@ from ctinterp_dagster.params import Profile, task_name
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.measurement import slices_a_mean
 from ctinterp_dagster.physics.thickness import judge_thickness
-from ctinterp_dagster.pipeline.cases import REAL
 from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset import REAL
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym

@@ -1,14 +1,10 @@
 """Whether a challenger replaces the champion: pure functions of measured numbers, the same answer each time."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from ctinterp_dagster.decision import Decision, Finding, Metrics, Rule, TaskMetrics
 from ctinterp_dagster.evaluation.statistics import bootstrap_mean
-from ctinterp_dagster.records import Rule
-
-Verdict = Literal["pass", "fail", "note"]
 
 
 @dataclass(frozen=True)
@@ -29,62 +25,6 @@ class Rules:
     champion_margin_db: float
     require_baseline: bool
     seed: int
-
-
-@dataclass(frozen=True)
-class TaskMetrics:
-    """One model on one task of the test set.
-
-    Attributes:
-        psnr_db_by_case: [-1000, 1000] HU, end slices dropped; never empty.
-        residual_hu: largest mean |A x - y| of any case.
-        baseline: the best baseline on the same cases.
-        baseline_psnr_db: its mean PSNR.
-    """
-
-    psnr_db_by_case: Mapping[str, float]
-    residual_hu: float
-    baseline: str
-    baseline_psnr_db: float
-
-    @property
-    def psnr_db(self) -> float:
-        """Mean over the cases."""
-        return sum(self.psnr_db_by_case.values()) / len(self.psnr_db_by_case)
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What is known of a model when it is judged.
-
-    Attributes:
-        model_hash: of the weights.
-        test_set_hash: of the frozen test set that it was measured on.
-        tasks: by name, such as `box-x5`.
-        shared_patients: how many patients are in more than one split, see `records.count_shared_patients`.
-    """
-
-    model_hash: str
-    test_set_hash: str
-    tasks: Mapping[str, TaskMetrics]
-    shared_patients: int
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The outcome of one rule; `text` is a sentence with the numbers."""
-
-    rule: Rule
-    verdict: Verdict
-    text: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether the challenger becomes the champion, and what each rule found."""
-
-    promoted: bool
-    findings: tuple[Finding, ...]
 
 
 def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decision:

@@ -1,7 +1,7 @@
 """The report as one HTML file that asks nothing of the network."""
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from ctinterp_dagster.decision import Decision
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.figures import gain_chart, position_chart, training_chart
-from ctinterp_dagster.evaluation.gates import Decision
 from ctinterp_dagster.evaluation.metrics import end_slices
 from ctinterp_dagster.evaluation.statistics import (
     Calibration,
@@ -21,6 +21,7 @@ from ctinterp_dagster.evaluation.statistics import (
     by_task,
     compare,
     summarise,
+    without_references,
 )
 from ctinterp_dagster.methods import judged, title
 
@@ -79,12 +80,10 @@ class ReportData:
         calibration: by task; empty where the model gives no standard deviation.
         decision: of the promotion gate; None where it has not been asked.
         provenance: by group (`packages`, `params`, `hashes`, `device`), name and value.
-        references: methods that are shown, but are neither the model nor its rivals.
         seed: of the bootstrap.
     """
 
     rows: pd.DataFrame
-    references: Collection[str]
     positions: Mapping[str, Mapping[str, Sequence[float]]]
     views: Sequence[View]
     losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -147,7 +146,7 @@ def render(report: ReportData) -> str:
 
 
 def _section(name: str, rows: pd.DataFrame, report: ReportData) -> TaskSection:
-    rivals = rows[~rows["method"].isin(report.references)]
+    rivals = without_references(rows)
     differences = compare(rivals, "psnr_db", method=judged().name, higher_is_better=True, seed=report.seed)
     titled = [Difference(title(d.baseline), d.interval, d.wins, d.by_case) for d in differences]
     gain = best_baseline(rivals, "psnr_db", method=judged().name, higher_is_better=True, seed=report.seed)

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ctinterp_dagster.decision import Decision, Rule, count_shared_patients, read_record
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.records import Rule, count_shared_patients, read_csv, read_json
+from ctinterp_dagster.records import read_csv
 
 
 def build_gate_checks(layout: Layout) -> list[dg.AssetChecksDefinition]:
@@ -25,17 +26,15 @@ def build_gate_checks(layout: Layout) -> list[dg.AssetChecksDefinition]:
         specs=[dg.AssetCheckSpec(rule.value, asset="promote", description=rule.asks) for rule in Rule],
     )
     def gate() -> Iterator[dg.AssetCheckResult]:
-        findings = read_json(layout.report("promote") / "decision.json")["findings"]
-        by_rule: dict[Rule, list[dict[str, str]]] = {rule: [] for rule in Rule}
-        for finding in findings:
-            by_rule[Rule(finding["rule"])].append(finding)
-        for rule, own in by_rule.items():
+        findings = read_record(Decision, layout.report("promote") / "decision.json").findings
+        for rule in Rule:
+            own = [finding for finding in findings if finding.rule == rule]
             yield dg.AssetCheckResult(
                 check_name=rule.value,
                 asset_key=dg.AssetKey("promote"),
-                passed=all(finding["verdict"] != "fail" for finding in own),
+                passed=all(finding.verdict != "fail" for finding in own),
                 severity=dg.AssetCheckSeverity.WARN,  # a challenger that is refused is no fault
-                description="; ".join(finding["text"] for finding in own) or "nothing to say",
+                description="; ".join(finding.text for finding in own) or "nothing to say",
             )
 
     return [no_patient_in_two_splits, gate]

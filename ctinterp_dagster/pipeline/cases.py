@@ -1,5 +1,6 @@
 """The table of cases that ingest writes and every later stage reads."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import cast
@@ -8,9 +9,6 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.split import Split
-
-REAL = "real"
-"""The profile of the rows of real thick scans, whose true profile nobody knows, and the folder of their estimates."""
 
 
 @dataclass(frozen=True)
@@ -32,34 +30,6 @@ class Case:
     def latents(self, layout: Layout) -> Path:
         """Where encode put the latents."""
         return layout.encode / f"{self.case}.safetensors"
-
-    def estimate(self, layout: Layout, stage: str, task: str) -> Path:
-        """Where generate put the posterior mean of a stage's model."""
-        return layout.generate / stage / task / f"{self.case}.nii"
-
-    def deviation(self, layout: Layout, stage: str, task: str) -> Path:
-        """Where generate put the posterior standard deviation of a stage's model."""
-        return layout.generate / stage / task / f"{self.case}.std.nii"
-
-
-@dataclass(frozen=True)
-class RealPair:
-    """A real thick scan and the case that is its truth."""
-
-    case: str
-    thin: str
-
-    def thick(self, layout: Layout) -> Path:
-        """Where ingest put the thick scan; its thickness lies beside it in JSON."""
-        return layout.ingest / "thick" / f"{self.case}.nii"
-
-    def estimate(self, layout: Layout, stage: str) -> Path:
-        """Where generate put the posterior mean of a stage's model, on the grid of the truth."""
-        return layout.generate / stage / REAL / f"{self.case}.nii"
-
-    def deviation(self, layout: Layout, stage: str) -> Path:
-        """Where generate put the posterior standard deviation of a stage's model."""
-        return layout.generate / stage / REAL / f"{self.case}.std.nii"
 
 
 def write_cases(path: Path, cases: list[Case]) -> None:
@@ -85,15 +55,13 @@ def read_cases(layout: Layout, *splits: Split) -> list[Case]:
     return chosen
 
 
-def write_pairs(path: Path, pairs: list[RealPair]) -> None:
-    """Write the table of real pairs, if there are any."""
+def write_pairs(path: Path, pairs: Mapping[str, str]) -> None:
+    """Write the table of real thick scans, if there are any, each with the case that is its truth."""
     if pairs:
-        write_csv(path, [asdict(pair) for pair in pairs], [field.name for field in fields(RealPair)])
+        write_csv(path, [{"case": thick, "thin": thin} for thick, thin in pairs.items()], ["case", "thin"])
 
 
-def read_pairs(layout: Layout, cases: list[Case]) -> list[tuple[RealPair, Case]]:
-    """The real pairs whose truth is one of the cases, with it."""
+def read_pairs(layout: Layout) -> dict[str, str]:
+    """The real thick scans, each with the case that is its truth."""
     path = layout.ingest / "pairs.csv"
-    rows = read_csv(path) if path.exists() else []
-    by_name = {case.case: case for case in cases}
-    return [(RealPair(**row), by_name[row["thin"]]) for row in rows if row["thin"] in by_name]
+    return {row["case"]: row["thin"] for row in read_csv(path)} if path.exists() else {}

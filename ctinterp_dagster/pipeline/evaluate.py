@@ -1,28 +1,26 @@
-"""How far from the truth, against every baseline? Scores of the test cases as metrics.json, per_case.csv and plots."""
+"""How far from the truth, against every baseline? Scores of the test cases, for the gate and as tables."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.evaluation.metrics import Truth
-from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, calibrate, summarise, without_references
-from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint, synthetic
+from ctinterp_dagster.decision import TaskMetrics
+from ctinterp_dagster.evaluation.metrics import Scores, Truth
+from ctinterp_dagster.evaluation.statistics import calibrate
+from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.methods import CEILING, REGRESSION, Role, judged, names, trained
+from ctinterp_dagster.methods import CEILING, REGRESSION, judged, trained
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.device import pick_device
-from ctinterp_dagster.params import Params, task_name
+from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.cases import REAL, read_cases
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
-from ctinterp_dagster.pipeline.real import real_pairs
-from ctinterp_dagster.pipeline.scoring import Scored, score_methods
+from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 
@@ -31,118 +29,105 @@ logger = logging.getLogger(__name__)
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A thick scan whose truth is known, and where generate put the estimates of it.
-
-    Attributes:
-        labels: case, factor and profile of its rows.
-        measurement: thick scan and truth.
-        ceiling: the truth, encoded and decoded.
-        estimates: by stage, the mean of its model.
-        deviation: the standard deviation of the model that is judged.
-    """
-
-    labels: Mapping[str, str | float]
-    measurement: Measurement
-    ceiling: Tensor
-    estimates: Mapping[str, Path]
-    deviation: Path
-
-
-def tasks(params: Params, layout: Layout) -> Iterator[Task]:
-    """The thickened test cases, and the real thick scans that have a test case as their truth."""
-    autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
-    for case in read_cases(layout, "test"):
-        thin = read_scan(case.thin(layout)).volume
-        ceilings: dict[int, Tensor] = {}  # by depth
-        for task in params.thicken.tasks:
-            thick = read_scan(case.thick(layout, task.name)).volume
-            measurement = synthetic(thin, thick, task.factor, task.profile)
-            depth = measurement.known.depth
-            if depth not in ceilings:
-                kept = torch.from_numpy(measurement.known.hu)
-                ceilings[depth] = autoencoder_ceiling(autoencoder, kept, params.generate.memory_gib)
-            yield Task(
-                labels={"case": case.case, "factor": task.factor, "profile": task.profile},
-                measurement=measurement,
-                ceiling=ceilings[depth],
-                estimates={stage: case.estimate(layout, stage, task.name) for stage in trained().values()},
-                deviation=case.deviation(layout, judged().stage, task.name),
-            )
-    for pair, measurement in real_pairs(layout):
-        thin_hu = torch.from_numpy(measurement.known.hu)
-        yield Task(
-            labels={"case": pair.case, "factor": measurement.factor, "profile": REAL},
-            measurement=measurement,
-            ceiling=autoencoder_ceiling(autoencoder, thin_hu, params.generate.memory_gib),
-            estimates={stage: pair.estimate(layout, stage) for stage in trained().values()},
-            deviation=pair.deviation(layout, judged().stage),
-        )
-
-
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/evaluate`: `per_case.csv`, `position.csv`, `calibration.csv` and `metrics.json`."""
+    """Write `reports/evaluate`: `judged.json`, `metrics.json`, `per_case.csv`, `position.csv` and `calibration.csv`."""
     reports = layout.report("evaluate")
     rows: list[dict[str, Any]] = []
     positions: list[dict[str, Any]] = []
     spreads: list[dict[str, Any]] = []
+    scores: dict[str, dict[str, dict[str, Scores]]] = {}  # by task, method and case
+    real = set[str]()
     model = load_checkpoint(layout.trained(judged().stage), params.base.device)
-    for task in tasks(params, layout):
-        name = task_name(str(task.labels["profile"]), task.measurement.factor)
-        for scored in score_task(task, params, model):
-            labels = {**task.labels, "method": scored.method}
-            rows.append({**labels, **scored.scores.row()})
+    autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
+    decoded: dict[tuple[Any, ...], Tensor] = {}  # the last truth, which several tasks share
+    for scan in thick_scans(params, layout):
+        measurement = scan.measurement()
+        truth = measurement.known
+        if (here := (scan.truth, truth.origin_mm, truth.depth)) not in decoded:
+            hu = torch.from_numpy(truth.hu)
+            decoded = {here: autoencoder_ceiling(autoencoder, hu, params.generate.memory_gib)}
+        labels = {"case": scan.case, "factor": scan.factor, "profile": scan.profile}
+        for scored in score_methods(measurement, methods_on(scan, decoded[here], model, params, layout)):
+            row = {**labels, "method": scored.method}
+            rows.append({**row, **scored.scores.row()})
             by_position = enumerate(scored.scores.mae_by_position_hu)
-            positions += [{**labels, "position": i, "mae_hu": v} for i, v in by_position]
+            positions += [{**row, "position": i, "mae_hu": v} for i, v in by_position]
+            scores.setdefault(scan.task, {}).setdefault(scored.method, {})[scan.case] = scored.scores
             logger.info(
                 "case=%s task=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
-                labels["case"], name, scored.method, scored.scores.psnr_db, scored.scores.ssim,
+                scan.case, scan.task, scored.method, scored.scores.psnr_db, scored.scores.ssim,
                 scored.seconds, scored.peak_rss_mib,
             )  # fmt: skip
-        spreads.append({**task.labels, **calibration(task)})
+        spreads.append({**labels, **calibration(scan, measurement, layout)})
+        if scan.is_real:
+            real.add(scan.task)
     for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
         write_csv(reports / f"{name}.csv", table, list(table[0]))
-    metrics = summary(pd.DataFrame(rows), params.base.seed)
-    write_json(reports / "metrics.json", metrics)
-    return {f"{task}_gain_db": values["gain_db"] for task, values in metrics.items()}
+    tasks = {task: task_metrics(by_method, params) for task, by_method in scores.items()}
+    write_json(reports / "judged.json", {task: metrics for task, metrics in tasks.items() if task not in real})
+    summaries = {task: summary(scores[task], metrics, params) for task, metrics in tasks.items()}
+    write_json(reports / "metrics.json", summaries)
+    return {f"{task}_gain_db": values["gain_db"] for task, values in summaries.items()}
 
 
-def score_task(task: Task, params: Params, model: Interpolator) -> Iterator[Scored]:
-    """Every method on one thick scan; the models' estimates are those that generate wrote.
+def methods_on(
+    scan: ThickScan, decoded: Tensor, model: Interpolator, params: Params, layout: Layout
+) -> dict[str, Method]:
+    """Every method that a thick scan is scored with; the models' estimates are those that generate wrote.
 
     The regression alone, with which the judged model is compared, is computed here.
+
+    Args:
+        scan: the thick scan.
+        decoded: its truth, encoded and decoded, (z, y, x) HU.
+        model: the judged one.
+        params: of all stages.
+        layout: where things are.
     """
 
     def generated(stage: str) -> Method:
-        return lambda it: it.estimate(torch.from_numpy(read_scan(task.estimates[stage]).volume.hu))
+        return lambda it: it.estimate(torch.from_numpy(read_scan(scan.estimate(layout, stage)).volume.hu))
 
     methods: dict[str, Method] = {name: METHODS[name] for name in params.evaluate.baselines}
-    methods[CEILING] = lambda it: it.estimate(task.ceiling)
+    methods[CEILING] = lambda it: it.estimate(decoded)
     methods |= {row: generated(stage) for row, stage in trained().items()}
     methods[REGRESSION] = model.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
-    return score_methods(task.measurement, methods)
+    return methods
 
 
-def calibration(task: Task) -> dict[str, float | str]:
-    """Whether the samples' spread says how wrong the estimate is."""
-    estimate = read_scan(task.estimates[judged().stage]).volume.hu
-    std = read_scan(task.deviation).volume.hu
-    result = calibrate(estimate, std, Truth.of(task.measurement.known.hu, factor=task.measurement.factor))
+def calibration(scan: ThickScan, measurement: Measurement, layout: Layout) -> dict[str, float | str]:
+    """Whether the samples' spread says how wrong the judged model's estimate is."""
+    stage = judged().stage
+    estimate, std = (read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation))
+    result = calibrate(estimate, std, Truth.of(measurement.known.hu, factor=measurement.factor))
     correlation = "" if result.correlation is None else result.correlation
     return {"coverage_90": result.coverage_90, "correlation": correlation}
 
 
-def summary(rows: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """By task: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
-    metrics: dict[str, Any] = {}
-    own, beside = judged().name, names(Role.REFERENCE, Role.JUDGED)
-    for task, group in by_task(rows):
-        means = {name: summarise(group, name, seed=seed) for name in SUMMARISED}
-        best = best_baseline(without_references(group), "psnr_db", method=own, higher_is_better=True, seed=seed)
-        metrics[task] = {
-            **{name: intervals[own].mean for name, intervals in means.items()},
-            "gain_db": best.interval.mean,
-            "baseline_psnr_db": {name: i.mean for name, i in means["psnr_db"].items() if name not in beside},
-        }
-    return metrics
+def task_metrics(scores: Mapping[str, Mapping[str, Scores]], params: Params) -> TaskMetrics:
+    """What the gate is shown of one task.
+
+    Args:
+        scores: by method and case.
+        params: of all stages.
+    """
+    own = scores[judged().name]
+    baselines = mean_psnr_db(scores, params)
+    best = max(baselines, key=baselines.__getitem__)
+    by_case = {case: it.psnr_db for case, it in own.items()}
+    return TaskMetrics(by_case, max(it.residual_hu for it in own.values()), best, baselines[best])
+
+
+def summary(scores: Mapping[str, Mapping[str, Scores]], metrics: TaskMetrics, params: Params) -> dict[str, Any]:
+    """Of one task: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
+    own = scores[judged().name].values()
+    return {
+        **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},
+        "gain_db": metrics.psnr_db - metrics.baseline_psnr_db,
+        "baseline_psnr_db": mean_psnr_db(scores, params),
+    }
+
+
+def mean_psnr_db(scores: Mapping[str, Mapping[str, Scores]], params: Params) -> dict[str, float]:
+    """Of every baseline, over the cases of one task."""
+    return {name: fmean(it.psnr_db for it in scores[name].values()) for name in params.evaluate.baselines}

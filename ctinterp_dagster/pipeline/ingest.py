@@ -21,7 +21,7 @@ from ctinterp_dagster.errors import (
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params
-from ctinterp_dagster.pipeline.cases import Case, RealPair, write_cases, write_pairs
+from ctinterp_dagster.pipeline.cases import Case, write_cases, write_pairs
 from ctinterp_dagster.records import CaseFolder, read_csv, read_json, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -58,7 +58,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     if found:
         done = ingest_scans(found, section, layout, folder)
     else:
-        done = Ingested(ingest_phantoms(section, params.base.seed, layout), [], [])
+        done = Ingested(ingest_phantoms(section, params.base.seed, layout), {}, [])
     cases, refused = done.cases, done.refused
     if not cases:
         raise (
@@ -69,7 +69,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             )
         )
     assert_no_leak(asdict(case) for case in cases)
-    folder.keep_only([*(case.case for case in cases), *(pair.case for pair in done.pairs)])
+    folder.keep_only([*(case.case for case in cases), *done.pairs])
     write_cases(layout.ingest / "cases.csv", cases)
     write_pairs(layout.ingest / "pairs.csv", done.pairs)
     rows = [{"scan": name, "reason": error.reason, "message": str(error)} for name, error in refused]
@@ -113,10 +113,10 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of the scans: cases, thick partners of cases, and refusals by the id of the scan."""
+    """What became of the scans: cases, thick partners each with its case, and refusals by the id of the scan."""
 
     cases: list[Case]
-    pairs: list[RealPair]
+    pairs: dict[str, str]
     refused: list[tuple[str, ScanError]]
 
 
@@ -130,7 +130,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     given = {row["file"]: (row["patient"], row["split"]) for row in table}
     key = load_key()
     truths = partners(found, max_thin_mm=section.max_spacing_mm)
-    done = Ingested([], [], [])
+    done = Ingested([], {}, [])
     names: dict[str, str] = {}
     taken: dict[str, Found] = {}
 
@@ -163,7 +163,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         for said in record["warnings"]:
             logger.warning("scan=%s %s", name, said)
         if truth and paired:
-            done.pairs.append(RealPair(name, truth))
+            done.pairs[name] = truth
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
             continue
         patient, split = given.get(scan.name, (record["patient"], ""))

@@ -3,23 +3,24 @@
 import hashlib
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import pandas as pd
+from pydantic import TypeAdapter
 
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
-from ctinterp_dagster.evaluation.gates import Finding, Metrics, Rules, TaskMetrics, decide
-from ctinterp_dagster.evaluation.statistics import best_baseline, by_task, without_references
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, synthetic
+from ctinterp_dagster.decision import Finding, Metrics, Rule, TaskMetrics, count_shared_patients, read_record
+from ctinterp_dagster.evaluation.gates import Rules, decide
+from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.cases import REAL, read_cases
-from ctinterp_dagster.pipeline.scoring import score_methods
-from ctinterp_dagster.records import Rule, count_shared_patients, file_hash, read_json, write_json
-from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.scoring import Scored, score_methods
+from ctinterp_dagster.pipeline.testset import thickened_scans
+from ctinterp_dagster.records import file_hash, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     that made it so, again, and one that was rolled back stays refused.
     """
     registry = Registry(layout.promote)
-    challenger = measured(params, layout)
+    challenger = measured(layout)
     champion, known = registry.champion, registry.get(challenger.model_hash)
     if champion and champion.model_hash == challenger.model_hash:
         logger.info("the challenger is the champion: decision repeated")
@@ -65,7 +66,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 def judge(challenger: Metrics, champion: Challenger | None, params: Params, layout: Layout) -> dict[str, Any]:
     """The gate's decision, with the champion measured on the same tasks of the same test set."""
-    rival = frozen(champion.metrics) if champion else None
+    rival = TypeAdapter(Metrics).validate_python(champion.metrics) if champion else None
     if rival and (rival.test_set_hash, set(rival.tasks)) != (challenger.test_set_hash, set(challenger.tasks)):
         rival = rescored(rival, challenger, params, layout)
     decision = decide(challenger, rival, Rules(**params.promote.model_dump(), seed=params.base.seed))
@@ -81,26 +82,16 @@ def data_hashes(layout: Layout) -> dict[str, str]:
     return {
         "volumes": file_hash(layout.ingest / "manifest.json"),
         "thick scans": file_hash(layout.thicken / "manifest.json"),
-        "scores": file_hash(layout.report("evaluate") / "per_case.csv"),
+        "scores": file_hash(layout.report("evaluate") / "judged.json"),
     }
 
 
-def measured(params: Params, layout: Layout) -> Metrics:
-    """What evaluate found of the models that train and latent wrote."""
-    rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
-    rows = rows[rows["profile"] != REAL]  # shown, and no gate: a champion may never have seen these pairs
-    tasks = {}
-    for name, group in by_task(rows):
-        own = group[group["method"] == judged().name]
-        rivals = without_references(group)
-        best = best_baseline(rivals, "psnr_db", method=judged().name, higher_is_better=True, seed=params.base.seed)
-        by_case = {str(row["case"]): float(row["psnr_db"]) for row in own.to_dict("records")}
-        mean = sum(by_case.values()) / len(by_case)
-        tasks[name] = TaskMetrics(by_case, float(own["residual_hu"].max()), best.baseline, mean - best.interval.mean)
+def measured(layout: Layout) -> Metrics:
+    """What evaluate found of the model that train wrote."""
     return Metrics(
         model_hash=model_hash(trained_models(layout)),
         test_set_hash=hash_of_test_set(layout),
-        tasks=tasks,
+        tasks=read_record(dict[str, TaskMetrics], layout.report("evaluate") / "judged.json"),
         shared_patients=count_shared_patients((case.patient, case.split) for case in read_cases(layout)),
     )
 
@@ -112,28 +103,21 @@ def hash_of_test_set(layout: Layout) -> str:
     return hashlib.sha256(json.dumps(cases, sort_keys=True).encode()).hexdigest()
 
 
-def frozen(record: Mapping[str, Any]) -> Metrics:
-    """A champion's metrics from its record."""
-    return Metrics(**{**record, "tasks": {name: TaskMetrics(**task) for name, task in record["tasks"].items()}})
-
-
 def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Layout) -> Metrics:
     """The champion measured on the present tasks and test set, which are not those that it was promoted on."""
     logger.info("the test set or the tasks have changed since the champion was promoted: scoring the champion on them")
     model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)
-    tasks = {}
-    for task in params.thicken.tasks:
-        scores = {}
-        for case in read_cases(layout, "test"):
-            thick = read_scan(case.thick(layout, task.name)).volume
-            measurement = synthetic(read_scan(case.thin(layout)).volume, thick, task.factor, task.profile)
-            (scored,) = score_methods(
-                measurement, {judged().name: model.by(Settings(memory_gib=params.generate.memory_gib))}
-            )
-            scores[case.case] = scored.scores
-        tasks[task.name] = replace(
-            challenger.tasks[task.name],
-            psnr_db_by_case={case: s.psnr_db for case, s in scores.items()},
-            residual_hu=max(s.residual_hu for s in scores.values()),
+    own = {judged().name: model.by(Settings(memory_gib=params.generate.memory_gib))}
+    tasks = defaultdict[str, dict[str, Scored]](dict)
+    for scan in thickened_scans(params, layout):
+        (scored,) = score_methods(scan.measurement(), own)
+        tasks[scan.task][scan.case] = scored
+    measured_on = {
+        name: replace(
+            challenger.tasks[name],
+            psnr_db_by_case={case: it.scores.psnr_db for case, it in by_case.items()},
+            residual_hu=max(it.scores.residual_hu for it in by_case.values()),
         )
-    return replace(champion, tasks=tasks, test_set_hash=challenger.test_set_hash)
+        for name, by_case in tasks.items()
+    }
+    return replace(champion, tasks=measured_on, test_set_hash=challenger.test_set_hash)

@@ -9,18 +9,17 @@ import numpy as np
 import pandas as pd
 
 from ctinterp_dagster import live
+from ctinterp_dagster.decision import Decision, read_record
 from ctinterp_dagster.evaluation.figures import Look, views
-from ctinterp_dagster.evaluation.gates import Decision, Finding
 from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.methods import CEILING, Role, judged, names
+from ctinterp_dagster.methods import CEILING, judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.measurement import synthetic
-from ctinterp_dagster.pipeline.cases import Case, read_cases
-from ctinterp_dagster.records import Rule, file_hash, read_json, whole_file
+from ctinterp_dagster.pipeline.testset import ThickScan, thickened_scans
+from ctinterp_dagster.records import file_hash, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
@@ -41,15 +40,15 @@ LUNG_SHARE = 0.05  # of the volume: with less lung than that a case is shown in 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `reports/report/index.html`, and its pictures as `previews/<case>-<window>.png`."""
-    shown = read_cases(layout, "test")[: params.report.views]
+    task = params.thicken.tasks[0].name
+    shown = [scan for scan in thickened_scans(params, layout) if scan.task == task][: params.report.views]
     data = ReportData(
         rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
-        references=names(Role.REFERENCE),
         positions=positions(layout),
-        views=[view for case in shown for view in previewed(views_of(case, params, layout), case, layout)],
+        views=[view for scan in shown for view in previewed(views_of(scan, layout), scan, layout)],
         losses=curves(layout),
         calibration=calibrations(layout),
-        decision=decision(layout),
+        decision=read_record(Decision, layout.report("promote") / "decision.json"),
         provenance=provenance(params, layout),
         seed=params.base.seed,
     )
@@ -59,35 +58,33 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {"kib": len(page.encode()) / 1024}
 
 
-def previewed(views: list[View], case: Case, layout: Layout) -> list[View]:
+def previewed(views: list[View], scan: ThickScan, layout: Layout) -> list[View]:
     """The views, each also as a file, which Dagster shows as soon as it is there."""
     for number, view in enumerate(views, start=1):
-        path = layout.report("report") / "previews" / f"{case.case}-{number}.png"
+        path = layout.report("report") / "previews" / f"{scan.case}-{number}.png"
         with whole_file(path) as partial:
             partial.write_bytes(view.png)
-        live.show(preview=path.as_posix(), case=case.case)
-        logger.info("case=%s preview=%s", case.case, path.name)
+        live.show(preview=path.as_posix(), case=scan.case)
+        logger.info("case=%s preview=%s", scan.case, path.name)
     return views
 
 
-def views_of(case: Case, params: Params, layout: Layout) -> list[View]:
-    """The case in the soft-tissue window and in the lung or bone one, under the first task."""
-    task = params.thicken.tasks[0]
-    thin = read_scan(case.thin(layout)).volume
-    measurement = synthetic(thin, read_scan(case.thick(layout, task.name)).volume, task.factor, task.profile)
+def views_of(scan: ThickScan, layout: Layout) -> list[View]:
+    """The scan in the soft-tissue window and in the lung or bone one."""
+    measurement = scan.measurement()
     truth = measurement.known.hu
     estimates = {
         "thick": METHODS["nearest"](measurement).mean.hu,
         "cubic": METHODS["cubic"](measurement).mean.hu,
-        "ours": read_scan(case.estimate(layout, judged().stage, task.name)).volume.hu,
+        "ours": read_scan(scan.estimate(layout, judged().stage)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
         name = window.name.replace("_", " ")
         look = Look(window, REGION_MM, point_of_interest(truth))
-        png = views(estimates, truth, spacing_mm=thin.spacing_mm, look=look)
-        alt = f"Axial, coronal and sagittal planes of {case.case}: thick, cubic, ours, truth and error, {name} window"
-        made.append(View(f"{case.case}, {name} window, {task.name}", alt, png))
+        png = views(estimates, truth, spacing_mm=measurement.known.spacing_mm, look=look)
+        alt = f"Axial, coronal and sagittal planes of {scan.case}: thick, cubic, ours, truth and error, {name} window"
+        made.append(View(f"{scan.case}, {name} window, {scan.task}", alt, png))
     return made
 
 
@@ -138,12 +135,6 @@ def calibrations(layout: Layout) -> dict[str, Calibration]:
         correlation = None if group["correlation"].isna().any() else float(group["correlation"].mean())
         result[task] = Calibration(float(group["coverage_90"].mean()), correlation)
     return result
-
-
-def decision(layout: Layout) -> Decision:
-    """What promote decided."""
-    record = read_json(layout.report("promote") / "decision.json")
-    return Decision(record["promoted"], tuple(Finding(**{**f, "rule": Rule(f["rule"])}) for f in record["findings"]))
 
 
 def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from ctinterp_dagster.evaluation.gates import Decision, Metrics, Rules, TaskMetrics, decide
+from ctinterp_dagster.decision import Decision, Metrics, TaskMetrics
+from ctinterp_dagster.evaluation.gates import Rules, decide
 
 RULES = Rules(max_residual_hu=0.5, baseline_margin_db=0.1, champion_margin_db=0.05, require_baseline=True, seed=1)
 TASK = TaskMetrics({"a": 29.0, "b": 30.0, "c": 31.0}, residual_hu=0.02, baseline="tv_projected", baseline_psnr_db=29.0)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ctinterp_dagster.decision import Decision, Finding
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.figures import Look, views
-from ctinterp_dagster.evaluation.gates import Decision, Finding
 from ctinterp_dagster.evaluation.page import COLUMNS, ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration
 from ctinterp_dagster.scan.window import SOFT_TISSUE
@@ -31,7 +31,6 @@ def rows(model_db: float = 30.0, cases: int = 3, profiles: tuple[str, ...] = ("b
 def report(**changes: Any) -> ReportData:
     data = ReportData(
         rows=rows(),
-        references=(),
         positions={"box-x5": {"cubic": [3, 2, 1, 2, 3], "model": [2, 1, 1, 1, 2]}},
         views=[View("case 0, soft tissue", "Three planes of a case.", b"\x89PNG")],
         losses={"train": ([1, 2, 3], [1.0, 0.5, 0.2])},
@@ -109,7 +108,7 @@ def test_the_page_says_what_it_is_not(page: str) -> None:
 def test_what_is_shown_for_reference_is_no_baseline() -> None:
     ceiling = rows().query("method == 'tv_projected'").assign(method="autoencoder_ceiling")
     with_ceiling = pd.concat([rows().query("method != 'tv_projected'"), ceiling])
-    page = render(report(rows=with_ceiling, references=("autoencoder_ceiling",)))
+    page = render(report(rows=with_ceiling))
     assert "against Cubic B-spline, the best baseline" in page
     assert page.count("Truth, encoded and decoded") == 1 + 3  # the table of means, and each case
 

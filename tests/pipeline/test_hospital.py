@@ -21,7 +21,7 @@ from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.orchestration.scans import read_verdicts
 from ctinterp_dagster.pipeline import evaluate, generate, ingest, thicken
-from ctinterp_dagster.records import read_csv
+from ctinterp_dagster.records import read_csv, read_json
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
@@ -177,7 +177,7 @@ def paired(layout: Layout) -> Layout:
     return layout
 
 
-EVERYBODY = {"split": {"val_fraction": 0.0, "test_fraction": 0.999}}
+EVERYBODY = {"split": {"val_fraction": 0.0, "test_fraction": 0.999999}}
 
 
 def test_the_thick_partner_of_a_thin_series_is_no_case_and_no_refusal(paired: Layout) -> None:
@@ -223,6 +223,7 @@ def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
     by_method = {row["method"]: row for row in rows}
     assert float(by_method["linear"]["psnr_db"]) > 20
     assert float(by_method["model"]["residual_hu"]) < 0.5
+    assert set(read_json(paired.report("evaluate") / "judged.json")) == {"box-x5"}  # real ones are shown, not judged
     assert generate.run(params, paired)["made"] == 0
 
 

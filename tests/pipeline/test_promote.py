@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from ctinterp_dagster.champion import JUDGED, Registry
+from ctinterp_dagster.decision import Metrics, TaskMetrics
+from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import promote
 from ctinterp_dagster.pipeline.cases import Case, write_cases
-from ctinterp_dagster.records import read_csv, write_csv, write_json
+from ctinterp_dagster.records import write_json
 from tests.conftest import smoke_params
 
 CASES = ("a", "b", "c")
-COLUMNS = ["case", "factor", "profile", "method", "psnr_db", "residual_hu"]
 
 
 @pytest.fixture
@@ -32,12 +33,8 @@ def judge(layout: Layout, params: Params, weights: str, *psnr_db: float, residua
     for stage in ("train", "latent"):
         layout.trained(stage).parent.mkdir(exist_ok=True)
         layout.trained(stage).write_text(weights)
-    rows = [
-        {"case": case, "factor": 5, "profile": "box", "method": method, "psnr_db": value, "residual_hu": residual_hu}
-        for case, own in zip(CASES, psnr_db, strict=True)
-        for method, value in (("cubic", 29.0), ("model", own))
-    ]
-    write_csv(layout.report("evaluate") / "per_case.csv", rows, COLUMNS)
+    task = TaskMetrics(dict(zip(CASES, psnr_db, strict=True)), residual_hu, "cubic", 29.0)
+    write_json(layout.report("evaluate") / "judged.json", {"box-x5": task})
     promote.run(params, layout)
     return json.loads((layout.report("promote") / "decision.json").read_text())
 
@@ -122,7 +119,7 @@ def test_a_champion_of_another_test_set_is_scored_on_the_present_one(
     write_json(layout.ingest / "manifest.json", {c: {"outputs": {f"{c}.nii": f"new {c}"}} for c in (*CASES, "t")})
     asked = []
 
-    def scored_again(champion: promote.Metrics, challenger: promote.Metrics, *_: object) -> promote.Metrics:
+    def scored_again(champion: Metrics, challenger: Metrics, *_: object) -> Metrics:
         asked.append(champion)
         return replace(champion, tasks=challenger.tasks, test_set_hash=challenger.test_set_hash)
 
@@ -142,7 +139,7 @@ def test_a_champion_of_other_tasks_is_scored_on_the_present_ones(
     registry.record(replace(first, metrics={**first.metrics, "tasks": older}))
     better = (33.0, 34.0, 35.0)
 
-    def scored_again(champion: promote.Metrics, challenger: promote.Metrics, *_: object) -> promote.Metrics:
+    def scored_again(champion: Metrics, challenger: Metrics, *_: object) -> Metrics:
         assert set(champion.tasks) == set(older)
         psnr = dict(zip(CASES, better, strict=True))
         return replace(champion, tasks={n: replace(t, psnr_db_by_case=psnr) for n, t in challenger.tasks.items()})
@@ -154,9 +151,11 @@ def test_a_champion_of_other_tasks_is_scored_on_the_present_ones(
     assert judge(layout, params, "three", *better)["promoted"]
 
 
-def test_the_scores_are_rows_of_the_table(layout: Layout, params: Params) -> None:
+@pytest.mark.parametrize("change", [{"psnr_db_by_case": {"a": "high"}}, {"residual_hu": None}])
+def test_scores_of_another_version_are_refused(layout: Layout, params: Params, change: dict[str, object]) -> None:
     judge(layout, params, "one", 30.0, 31.0, 32.0)
-    rows = read_csv(layout.report("evaluate") / "per_case.csv")
-    task = promote.measured(params, layout).tasks["box-x5"]
-    assert task.psnr_db_by_case == {r["case"]: float(r["psnr_db"]) for r in rows if r["method"] == "model"}
-    assert (task.psnr_db, task.baseline, task.baseline_psnr_db) == (31.0, "cubic", 29.0)
+    path = layout.report("evaluate") / "judged.json"
+    record = json.loads(path.read_text())
+    write_json(path, {"box-x5": record["box-x5"] | change})
+    with pytest.raises(MissingInputError, match=rf"judged\.json is of another version \(box-x5\.{next(iter(change))}"):
+        promote.run(params, layout)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ctinterp_dagster.champion import JUDGED, Registry, model_files, model_hash, trained_models
+from ctinterp_dagster.decision import TaskMetrics, read_record
 from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError
-from ctinterp_dagster.evaluation.gates import Metrics, decide
+from ctinterp_dagster.evaluation.gates import decide
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.nullspace import Expectation
@@ -56,6 +57,10 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
         for m in (*params.evaluate.baselines, "autoencoder_ceiling", "latent", "model", "regression")
     }
     assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "latent", "cubic_projected"))
+    scored = read_record(dict[str, TaskMetrics], layout.report("evaluate") / "judged.json")["box-x2.5"]
+    own = {r["case"]: float(r["psnr_db"]) for r in rows if (r["factor"], r["method"]) == ("2.5", "model")}
+    assert scored.psnr_db_by_case == own
+    assert scored.baseline in params.evaluate.baselines
     judged = json.loads((layout.report("promote") / "decision.json").read_text())["findings"][0]["text"]
     assert judged == "measured on box-x2.5, box-x5, gaussian-x5"
     assert set(json.loads((layout.report("evaluate") / "metrics.json").read_text())) == set(judged[12:].split(", "))
@@ -74,7 +79,7 @@ def test_new_scans_and_tasks_make_the_champion_judged_again(
     shutil.copytree(done[1].root, layout.root, dirs_exist_ok=True)
     champion = Registry(layout.promote).champion
     before = champion.metrics["tasks"]["box-x5"]["psnr_db_by_case"]
-    judged: list[tuple[Metrics, Metrics]] = []
+    judged = []
     monkeypatch.setattr(promote, "decide", lambda new, old, rules: judged.append((new, old)) or decide(new, old, rules))
     tasks = [{"factor": 5, "profile": "box"}, {"factor": 4, "profile": "box"}]
     changes = {"ingest": {"phantom": {"patients": 6}}, "thicken": {"tasks": tasks}, "expect": {"learning_rate": 0.1}}
