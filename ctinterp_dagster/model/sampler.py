@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +13,8 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.diffusion import alpha, shifted, sigma
 
 Sampler = Literal["adams", "ddim", "ddpm"]
+Step = Callable[[Tensor, Tensor, float, float], Tensor]
+"""The state, the estimate of x0, the angle that they belong to, and the next angle; gives the state there."""
 
 
 @torch.inference_mode()
@@ -36,8 +39,7 @@ def sample(
         shape: shape of one sample, e.g. (channel, z, y, x).
         steps: number of evaluations of `predict_x0`.
         seeds: one a sample; all noise is drawn on the CPU.
-        sampler: ddim and adams are deterministic given their first noise: ddim follows the arc from one time to the
-            next, adams the same differential equation with two steps' slopes. ddpm is ancestral.
+        sampler: `ddim`, `AdamsBashforth` or `ddpm`; the first two are deterministic given their first noise.
         shift: times are equally spaced from 1 down to 1 / steps, then shifted by this.
         device: where `predict_x0` wants its arguments.
 
@@ -46,10 +48,6 @@ def sample(
 
     Raises:
         ParamsError: no steps or no seeds.
-
-    Source: Song, Meng and Ermon 2021, eq. 12 (update) and eq. 16 (sigma of ddpm); Salimans and Ho 2022, appendix D
-        (v is the slope of x over the angle); Hairer, Norsett and Wanner 1993, section III.5 (Adams-Bashforth with
-        unequal steps).
     """
     if steps < 1 or not seeds:
         raise ParamsError(
@@ -61,31 +59,59 @@ def sample(
     def noise() -> Tensor:
         return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
 
-    times = shifted(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
-    x, slope, last = noise(), None, 0.0
-    for now, after in itertools.pairwise(times):
-        x0 = predict_x0(x, now.float().expand(len(seeds)).to(device))
-        if after == 0:
-            return x0
-        angle, goal = _angle(now), _angle(after)
-        if sampler == "adams":
-            v = (math.cos(angle) * x - x0) / math.sin(angle)
-            turn = angle - goal
-            x = x - turn * (v if slope is None else v + turn / (2.0 * last) * (v - slope))
-            slope, last = v, turn
-        else:
-            x = _arc(x, x0, angle, goal, noise if sampler == "ddpm" else None)
-    raise AssertionError("the last time is 0")
+    def x0_at(t: Tensor) -> Tensor:
+        return predict_x0(x, t.float().expand(len(seeds)).to(device))
+
+    steps_by: dict[Sampler, Step] = {"adams": AdamsBashforth(), "ddim": ddim, "ddpm": partial(ddpm, noise=noise)}
+    step = steps_by[sampler]
+    times = shifted(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)[:-1]
+    x = noise()
+    for t, after in itertools.pairwise(times):
+        x = step(x, x0_at(t), angle(t), angle(after))
+    return x0_at(times[-1])
 
 
-def _angle(t: Tensor) -> float:
-    """Whose cosine is the share of the signal and whose sine that of the noise."""
+def angle(t: Tensor) -> float:
+    """The angle phi of a time: alpha = cos phi is the share of the signal, sigma = sin phi that of the noise.
+
+    Source: Salimans and Ho 2022, appendix D.
+    """
     return math.atan2(float(sigma(t)), float(alpha(t)))
 
 
-def _arc(x: Tensor, x0: Tensor, angle: float, goal: float, noise: Callable[[], Tensor] | None) -> Tensor:
-    """X at another angle, x0 and the noise that it holds taken for true; or some of the noise drawn anew."""
-    a, s, a_goal, s_goal = math.cos(angle), math.sin(angle), math.cos(goal), math.sin(goal)
-    fresh = s_goal / s * max(0.0, 1.0 - (a / a_goal) ** 2) ** 0.5 if noise else 0.0
-    x = a_goal * x0 + max(0.0, s_goal**2 - fresh**2) ** 0.5 * (x - a * x0) / s
-    return x + fresh * noise() if noise else x
+def ddim(x: Tensor, x0: Tensor, phi: float, after: float, fresh: float = 0.0) -> Tensor:
+    """The state at the angle `after`, with x0 and the noise that is in x; less where fresh noise is to be added.
+
+    Source: Song, Meng and Ermon 2021, eq. 12 without its last term, whose sigma_t is `fresh`.
+    """
+    kept = math.sqrt(max(0.0, math.sin(after) ** 2 - fresh**2))
+    return math.cos(after) * x0 + kept * (x - math.cos(phi) * x0) / math.sin(phi)
+
+
+def ddpm(x: Tensor, x0: Tensor, phi: float, after: float, noise: Callable[[], Tensor]) -> Tensor:
+    """The ancestral step: as much fresh noise as the forward process added between the two.
+
+    Source: Song, Meng and Ermon 2021, eq. 12 and 16 with eta = 1.
+    """
+    ratio = math.cos(phi) / math.cos(after)
+    fresh = math.sin(after) / math.sin(phi) * math.sqrt(max(0.0, 1.0 - ratio**2))
+    return ddim(x, x0, phi, after, fresh) + fresh * noise()
+
+
+class AdamsBashforth:
+    """DDIM's differential equation, dx / dphi = v, with the slopes of two steps, which may be unequal.
+
+    Source: Salimans and Ho 2022, appendix D (v); Hairer, Norsett and Wanner 1993, section III.5.
+    """
+
+    def __init__(self) -> None:
+        """No step was made: the first is Euler's."""
+        self._last: tuple[Tensor, float] | None = None
+
+    def __call__(self, x: Tensor, x0: Tensor, phi: float, after: float) -> Tensor:
+        """The state at the angle `after`."""
+        v = (math.cos(phi) * x - x0) / math.sin(phi)
+        turn = phi - after
+        slope, last = self._last or (v, turn)
+        self._last = v, turn
+        return x - turn * (v + turn / (2.0 * last) * (v - slope))
