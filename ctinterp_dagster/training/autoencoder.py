@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
-from ctinterp_dagster.training.loop import Batch, LoopSettings, Plan, StepRecord, run_loop, seeded
+from ctinterp_dagster.training.batches import Plan, seeded
+from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash
-from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
+from ctinterp_dagster.training.resident import Boxes, ResidentVolumes, ThinVolume, stacked
 
 _VALIDATION_CROPS = 8
 _ACTIVE_NATS = 0.01
@@ -42,8 +44,22 @@ class ReconstructionObjective(nn.Module):
         return loss + self.kl_weight * _divergence(mean, log_variance).sum() / len(crop)
 
 
+class CropParts(NamedTuple):
+    """What a batch of crops is made of: where they lie, and the noise of their latents."""
+
+    boxes: Boxes
+    noise: Tensor
+
+
+class CropBatch(NamedTuple):
+    """Crops (b, 1, z, y, x) in unit range, and standard normal noise (b, latent channel, z/4, y/4, x/4)."""
+
+    crop: Tensor
+    noise: Tensor
+
+
 class VolumeCrops:
-    """Random crops, mirrored at random along each axis, with the noise of their latents, as (crop, noise)."""
+    """Random crops, mirrored at random along each axis, with the noise of their latents."""
 
     def __init__(
         self, volumes: Sequence[ThinVolume], crop_zyx: tuple[int, int, int], batch_size: int, latent_channels: int
@@ -68,19 +84,18 @@ class VolumeCrops:
         self.volumes = [replace(volume, hu=at_least(volume.hu[None], crop_zyx)[0]) for volume in volumes]
         self._resident = ResidentVolumes(self.volumes)
 
-    def plan(self, generator: torch.Generator) -> Plan:
+    def plan(self, generator: torch.Generator) -> Plan[CropParts]:
         """The chance of one batch: where the crops lie, and the noise of their latents."""
         indices = [integer(len(self.volumes), generator) for _ in range(self.batch_size)]
         boxes = [self._resident.random_box(index, (0, 1, 2), self.crop_zyx, generator) for index in indices]
         latent = [n // LATENT_STRIDE for n in self.crop_zyx]
         noise = torch.randn(self.batch_size, self.latent_channels, *latent, generator=generator)
-        return Plan(tuple(self.volumes[index].case for index in indices), (*stacked(boxes), noise))
+        return Plan(tuple(self.volumes[index].case for index in indices), CropParts(stacked(boxes), noise))
 
-    def batch(self, plan: Plan) -> Batch:
-        """Crops (b, 1, z, y, x) in unit range, and standard normal noise (b, latent channel, z/4, y/4, x/4)."""
-        first, steps, depth, noise = plan.tensors
-        crops = self._resident.cut(first, steps, depth, self.crop_zyx)
-        return MAISI.to_unit(MAISI.clip(crops))[:, None], noise
+    def batch(self, plan: Plan[CropParts]) -> CropBatch:
+        """The crops of a plan, on the device where the plan is."""
+        crops = self._resident.cut(plan.parts.boxes, self.crop_zyx)
+        return CropBatch(MAISI.to_unit(MAISI.clip(crops))[:, None], plan.parts.noise)
 
     def fingerprint(self) -> str:
         """A hash of the crop's size and of every volume."""
@@ -183,7 +198,7 @@ def train_autoencoder(
     def crops(volumes: Sequence[ThinVolume]) -> VolumeCrops:
         return VolumeCrops(volumes, crop_zyx, settings.batch_size, autoencoder.latent_channels)
 
-    fixed: list[Batch] = []
+    fixed: list[CropBatch] = []
     if validation:
         count = max(1, _VALIDATION_CROPS // settings.batch_size)
         unseen = crops(validation)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import Prediction, add_noise, training_target
-from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
+from ctinterp_dagster.training.latents import LatentBatch, LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 
 _VALIDATION_SAMPLES = 32
@@ -26,7 +26,7 @@ class DenoisingObjective(nn.Module):
         self.prediction = prediction
 
     def forward(self, condition: Tensor, target: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The loss of a batch, as `LatentPatches.draw` gives it."""
+        """The loss of a batch, a `LatentBatch`."""
         output = self.denoiser(add_noise(target, noise, t), condition, t)
         return functional.mse_loss(output.float(), training_target(target, noise, t, self.prediction))
 
@@ -60,7 +60,7 @@ def train_denoiser(
     Raises:
         TrainingError: as `run_loop`, or no training cases.
     """
-    fixed: list[tuple[Tensor, ...]] = []
+    fixed: list[LatentBatch] = []
     if validation:
         count = max(1, _VALIDATION_SAMPLES // settings.batch_size)
         fixed = LatentPatches(validation, patch, settings.batch_size).fixed(count, settings.seed)

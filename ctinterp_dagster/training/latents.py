@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.training.loop import Batch, Plan, seeded
+from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash, window
 
 
@@ -66,8 +67,24 @@ class PatchSettings:
             )
 
 
+class LatentBatch(NamedTuple):
+    """Patches with noise and times.
+
+    Attributes:
+        condition: (b, condition channel, z, y, x), standardised.
+        target: (b, latent channel, z, y, x), standardised.
+        noise: like target, standard normal.
+        t: (b,) in [0, 1].
+    """
+
+    condition: Tensor
+    target: Tensor
+    noise: Tensor
+    t: Tensor
+
+
 class LatentPatches:
-    """Random patches with noise and times, as (condition, target, noise, t)."""
+    """Random patches with noise and times."""
 
     def __init__(self, pairs: Sequence[LatentPair], patch: PatchSettings, batch_size: int) -> None:
         """Hold the cases in memory; each is drawn equally often.
@@ -83,24 +100,24 @@ class LatentPatches:
             replace(p, condition=at_least(p.condition, patch.zyx), target=at_least(p.target, patch.zyx)) for p in pairs
         ]
 
-    def plan(self, generator: torch.Generator) -> Plan:
-        """One batch: condition (b, Cc, z, y, x), target (b, C, z, y, x), noise like target, t (b,)."""
+    def plan(self, generator: torch.Generator) -> Plan[LatentBatch]:
+        """One batch."""
         patches = [self._draw_pair(generator) for _ in range(self.batch_size)]
         target = torch.stack([pair.target for pair in patches])
         noise = torch.randn(target.shape, generator=generator)
         share, t = torch.rand(2, self.batch_size, generator=generator)
         t = torch.where(share < self.patch.one_step_share, 1.0, t)
         condition = torch.stack([pair.condition for pair in patches])
-        return Plan(tuple(pair.case for pair in patches), (condition, target, noise, t))
+        return Plan(tuple(pair.case for pair in patches), LatentBatch(condition, target, noise, t))
 
-    def batch(self, plan: Plan) -> Batch:
+    def batch(self, plan: Plan[LatentBatch]) -> LatentBatch:
         """What the plan holds already: patches of latents are small."""
-        return plan.tensors
+        return plan.parts
 
-    def fixed(self, count: int, seed: int) -> list[Batch]:
+    def fixed(self, count: int, seed: int) -> list[LatentBatch]:
         """Batches that are always the same, with t on a grid from 1 / n to 1, for validation."""
         times = torch.linspace(0.0, 1.0, count * self.batch_size + 1)[1:].reshape(count, self.batch_size)
-        return [(*self.plan(seeded(seed, index)).tensors[:3], t) for index, t in enumerate(times)]
+        return [self.plan(seeded(seed, index)).parts._replace(t=t) for index, t in enumerate(times)]
 
     def fingerprint(self) -> str:
         """A hash of the patch settings and of every latent."""

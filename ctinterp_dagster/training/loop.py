@@ -5,62 +5,28 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from ctinterp_dagster.errors import TrainingError
 from ctinterp_dagster.model.ema import Ema
+from ctinterp_dagster.training.batches import Batch, Batches, Plan, seeded
 from ctinterp_dagster.training.checkpoint import State, whole, whole_weights
 from ctinterp_dagster.training.recompute import compiled, recomputed
 
-Batch = tuple[Tensor, ...]
 TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
 PLANNERS = 8  # threads that plan batches for a GPU, at most
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All of a batch that chance decides, before it is made.
-
-    Attributes:
-        cases: that the batch is of.
-        tensors: what `Batches.batch` makes it of.
-    """
-
-    cases: tuple[str, ...]
-    tensors: Batch
-
-    def to(self, device: torch.device) -> "Plan":
-        """On a device; a copy from pinned memory does not wait."""
-        return Plan(self.cases, tuple(tensor.to(device, non_blocking=True) for tensor in self.tensors))
-
-    def pinned(self) -> "Plan":
-        """In memory from which a GPU copies beside its other work."""
-        return Plan(self.cases, tuple(tensor.pin_memory() for tensor in self.tensors))
-
-
-class Batches(Protocol):
-    """Where training batches come from."""
-
-    def plan(self, generator: torch.Generator) -> Plan:
-        """The chance of one batch, on the CPU, all of it from the generator."""
-
-    def batch(self, plan: Plan) -> Batch:
-        """The batch of a plan, on the device where the plan is."""
-
-    def fingerprint(self) -> str:
-        """A hash of the data, by which a checkpoint knows its own run."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +88,7 @@ class StepRecord:
 
 def run_loop(
     objective: nn.Module,
-    batches: Batches,
+    batches: Batches[Any],
     settings: LoopSettings,
     *,
     validation: Sequence[Batch] = (),
@@ -160,37 +126,17 @@ def run_loop(
         compiled(trained, asked=settings.compile and gpu),
         _memory_told(settings),
     ):
-        if gpu:
-            trained.to(accelerator.device)
-        if gpu and not accelerator.is_fsdp2:  # which refuses weights that are not contiguous
-            _channels_last(trained)
-        optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=gpu)
-        parallel, optimizer = accelerator.prepare(trained, optimizer)
-        state = State(accelerator, trained, optimizer, Ema(trained, settings.ema_decay))
+        state, parallel = _prepared(trained, accelerator, settings)
         identity = _identity(trained, batches, settings, accelerator.num_processes)
         rows = state.load(checkpoint, identity) if checkpoint and checkpoint.exists() else []
         history = [StepRecord(**row) for row in rows]
-        trained.train()
-        pending = list[_Step]()
-        with _plans(batches, len(history), accelerator, settings) as plans:
-            for step in range(len(history), settings.steps):
-                pending.append(_take_step(accelerator, parallel, optimizer, (batches, plans), step, settings))
-                state.ema.update(trained)
-                done, last = step + 1, step + 1 == settings.steps
-                validates = bool(validation) and (last or done % settings.validate_every == 0)
-                saves = last or done % settings.checkpoint_every == 0
-                if not (validates or saves or not gpu or len(pending) == TOGETHER):
-                    continue
-                records = _settled(pending, accelerator)
-                pending.clear()
-                if validates:
-                    records[-1] = replace(records[-1], val_loss=_validate(state, validation))
+        with closing(_steps(state, parallel, batches, len(history), validation, settings)) as steps:
+            for records, saves in steps:
                 history += records
                 if checkpoint and saves:
                     state.save(checkpoint, identity, [asdict(record) for record in history])
-                if accelerator.is_main_process:
-                    for record in records:
-                        on_step(record)
+                for record in records if accelerator.is_main_process else ():
+                    on_step(record)
         accelerator.wait_for_everyone()
         state.ema.copy_to(trained)
         accelerator.unwrap_model(parallel, keep_fp32_wrapper=False)
@@ -208,16 +154,6 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def seeded(*keys: int) -> torch.Generator:
-    """A CPU generator for a tuple of keys; different tuples give unrelated streams.
-
-    Source: NumPy's SeedSequence (O'Neill 2015).
-    """
-    return torch.Generator().manual_seed(
-        int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    )
 
 
 def _accelerator(settings: LoopSettings) -> Accelerator:
@@ -252,6 +188,19 @@ def _repeatable(objective: nn.Module, *, gpu: bool) -> Iterator[None]:
             guard.remove()
         torch.use_deterministic_algorithms(mode=before[0])
         torch.backends.cudnn.benchmark = before[1]
+
+
+def _prepared(objective: nn.Module, accelerator: Accelerator, settings: LoopSettings) -> tuple[State, nn.Module]:
+    """What changes in a training, and the module that spreads the objective over processes."""
+    gpu = accelerator.device.type != "cpu"
+    if gpu:
+        objective.to(accelerator.device)
+    if gpu and not accelerator.is_fsdp2:  # which refuses weights that are not contiguous
+        _channels_last(objective)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=gpu)
+    parallel, optimizer = accelerator.prepare(objective, optimizer)
+    objective.train()
+    return State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay)), parallel
 
 
 def _channels_last(objective: nn.Module) -> None:
@@ -289,7 +238,9 @@ def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
 
 
 @contextmanager
-def _plans(batches: Batches, step: int, accelerator: Accelerator, settings: LoopSettings) -> Iterator[Iterator[Plan]]:
+def _plans(
+    batches: Batches[Any], step: int, accelerator: Accelerator, settings: LoopSettings
+) -> Iterator[Iterator[Plan[Any]]]:
     """This process's plans from a step on, on its device; for a GPU they are drawn beside its work."""
     first, last = step * settings.accumulation, settings.steps * settings.accumulation
     indices = (n * accelerator.num_processes + accelerator.process_index for n in range(first, last))
@@ -298,8 +249,8 @@ def _plans(batches: Batches, step: int, accelerator: Accelerator, settings: Loop
         return
     planners = max(1, min(PLANNERS, (os.cpu_count() or 2) // 2))
 
-    def ahead() -> Iterator[Plan]:
-        waiting = deque[Future[Plan]]()
+    def ahead() -> Iterator[Plan[Any]]:
+        waiting = deque[Future[Plan[Any]]]()
         for index in indices:
             waiting.append(pool.submit(lambda n: batches.plan(seeded(settings.seed, n)).pinned(), index))
             if len(waiting) > 2 * planners:
@@ -326,19 +277,44 @@ class _Step:
     skipped: bool
 
 
-def _take_step(
-    accelerator: Accelerator,
+def _steps(
+    state: State,
     parallel: nn.Module,
-    optimizer: Any,
-    source: tuple[Batches, Iterator[Plan]],
+    batches: Batches[Any],
+    first: int,
+    validation: Sequence[Batch],
+    settings: LoopSettings,
+) -> Generator[tuple[list[StepRecord], bool]]:
+    """Train from a step on to the last; the records of steps as they are known, and whether to save after them."""
+    gpu, pending = state.accelerator.device.type != "cpu", list[_Step]()
+    with _plans(batches, first, state.accelerator, settings) as plans:
+        for step in range(first, settings.steps):
+            pending.append(_take_step(state, parallel, batches, plans, step, settings))
+            state.ema.update(state.objective)
+            done, last = step + 1, step + 1 == settings.steps
+            validates = bool(validation) and (last or done % settings.validate_every == 0)
+            saves = last or done % settings.checkpoint_every == 0
+            if validates or saves or not gpu or len(pending) == TOGETHER:
+                records = _settled(pending, state.accelerator)
+                pending.clear()
+                if validates:
+                    records[-1] = replace(records[-1], val_loss=_validate(state, validation))
+                yield records, saves
+
+
+def _take_step(
+    state: State,
+    parallel: nn.Module,
+    batches: Batches[Any],
+    plans: Iterator[Plan[Any]],
     step: int,
     settings: LoopSettings,
 ) -> _Step:
+    accelerator, optimizer = state.accelerator, state.optimizer
     rate = learning_rate_at(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     losses, norm, cases = [], torch.tensor(0.0), set[str]()
-    batches, plans = source
     for _ in range(settings.accumulation):
         plan = next(plans)
         cases.update(plan.cases)
@@ -390,10 +366,10 @@ def _validate(state: State, validation: Sequence[Batch]) -> float:
 def mean_loss(objective: nn.Module, batches: Sequence[Batch]) -> float:
     """Mean loss of these batches."""
     device = next(objective.parameters()).device
-    losses = [objective(*(tensor.to(device) for tensor in batch)) for batch in batches]
+    losses = [objective(*send_to_device(batch, device)) for batch in batches]
     return float(torch.stack(losses).double().mean())
 
 
-def _identity(objective: nn.Module, batches: Batches, settings: LoopSettings, processes: int) -> str:
+def _identity(objective: nn.Module, batches: Batches[Any], settings: LoopSettings, processes: int) -> str:
     shapes = [(name, tuple(tensor.shape)) for name, tensor in objective.state_dict().items()]
     return hashlib.sha256(repr((settings, processes, shapes, batches.fingerprint())).encode()).hexdigest()

@@ -1,6 +1,7 @@
 """Training of the null-space model: first what to expect, then the diffusion around it."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from ctinterp_dagster.model.nullspace import (
     standardised,
 )
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
-from ctinterp_dagster.training.loop import Batch, Plan, mean_loss, seeded
-from ctinterp_dagster.training.slabs import ThickSlabs
+from ctinterp_dagster.training.batches import Plan, seeded
+from ctinterp_dagster.training.loop import mean_loss
+from ctinterp_dagster.training.slabs import SlabParts, ThickSlabs
 
 HEADLINE, SOFT = MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)  # windows that are reported, in units of 1000 HU
 SCALE = UNIT_HU / 1000
@@ -42,7 +44,7 @@ class ExpectationObjective(nn.Module):
     def forward(
         self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, basis: Tensor, analysis: Tensor
     ) -> Tensor:
-        """The loss of a batch, as `ThickSlabs.batch` gives it."""
+        """The loss of a batch, a `SlabBatch`."""
         mean, log_spread = (part.float() for part in self.network(features, geometry))
         with torch.autocast(features.device.type, enabled=False):
             estimate = base + SCALE * (basis @ mean.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
@@ -83,12 +85,11 @@ class NullSpaceObjective(nn.Module):
         geometry: Tensor,
         base: Tensor,
         truth: Tensor,
-        _basis: Tensor,
         analysis: Tensor,
         noise: Tensor,
         t: Tensor,
     ) -> Tensor:
-        """The loss of a batch, as `NoisySlabs.batch` gives it."""
+        """The loss of a batch, a `NoisyBatch`."""
         model = self._model[0].to(features.device)
         with torch.no_grad():
             mean, log_spread = (part.float() for part in model.expectation(features, geometry))
@@ -101,7 +102,7 @@ class NullSpaceObjective(nn.Module):
         return loss.sum() / known.expand_as(loss).sum()
 
 
-def loss_by_time(objective: NullSpaceObjective, batches: Sequence[Batch]) -> list[dict[str, float]]:
+def loss_by_time(objective: NullSpaceObjective, batches: Sequence["NoisyBatch"]) -> list[dict[str, float]]:
     """Mean loss at each of nine times: at which level of noise does the denoiser know something?
 
     Predicting nothing has a loss near 1 at every time, for v as for x0.
@@ -110,30 +111,51 @@ def loss_by_time(objective: NullSpaceObjective, batches: Sequence[Batch]) -> lis
         objective: of the trained model.
         batches: what `NoisySlabs.fixed` gives; their own times are not used.
     """
-    timed = {t: [(*batch[:-1], torch.full_like(batch[-1], t)) for batch in batches] for t in SHOWN_TIMES}
+    timed = {t: [batch._replace(t=torch.full_like(batch.t, t)) for batch in batches] for t in SHOWN_TIMES}
     return [{"t": t, "loss": mean_loss(objective, at_time)} for t, at_time in timed.items()]
 
 
+class NoisyParts(NamedTuple):
+    """What a batch of `NoisySlabs` is made of: slabs, noise (b, modes, z, y, x) and times (b,)."""
+
+    slabs: SlabParts
+    noise: Tensor
+    t: Tensor
+
+
+class NoisyBatch(NamedTuple):
+    """Parts of `SlabBatch`, with standard normal noise (b, modes, z, y, x) and times (b,) in [0, 1]."""
+
+    features: Tensor
+    geometry: Tensor
+    base: Tensor
+    truth: Tensor
+    analysis: Tensor
+    noise: Tensor
+    t: Tensor
+
+
 class NoisySlabs:
-    """What `ThickSlabs` makes, with noise (b, modes, z, y, x) and times (b,)."""
+    """What `ThickSlabs` makes, with noise and times."""
 
     def __init__(self, slabs: ThickSlabs, modes: int) -> None:
         self.slabs, self.modes = slabs, modes
 
-    def plan(self, generator: torch.Generator) -> Plan:
+    def plan(self, generator: torch.Generator) -> Plan[NoisyParts]:
         """The chance of one batch; t is uniform in [0, 1], then shifted as the sampler's times are."""
         slabs = self.slabs.plan(generator)
         count = len(slabs.cases)
         noise = torch.randn(count, self.modes, *self.slabs.slab.zyx, generator=generator)
         times = shifted(torch.rand(count, generator=generator), SHIFT)
-        return Plan(slabs.cases, (*slabs.tensors, noise, times))
+        return Plan(slabs.cases, NoisyParts(slabs.parts, noise, times))
 
-    def batch(self, plan: Plan) -> Batch:
+    def batch(self, plan: Plan[NoisyParts]) -> NoisyBatch:
         """The batch of a plan, on the device where the plan is."""
-        *slabs, noise, times = plan.tensors
-        return *self.slabs.batch(Plan(plan.cases, tuple(slabs))), noise, times
+        parts = plan.parts
+        features, geometry, base, truth, _, analysis = self.slabs.batch(Plan(plan.cases, parts.slabs))
+        return NoisyBatch(features, geometry, base, truth, analysis, parts.noise, parts.t)
 
-    def fixed(self, count: int, seed: int) -> list[Batch]:
+    def fixed(self, count: int, seed: int) -> list[NoisyBatch]:
         """Batches that are always the same, for validation."""
         return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
 

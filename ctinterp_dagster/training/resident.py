@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,9 +44,23 @@ class Box:
     depth: int
 
 
-def stacked(boxes: Sequence[Box]) -> tuple[Tensor, Tensor, Tensor]:
-    """What `ResidentVolumes.cut` takes."""
-    return (
+class Boxes(NamedTuple):
+    """The boxes of a batch.
+
+    Attributes:
+        first: (b,) int64, see `Box`.
+        steps: (b, 3) int64.
+        depth: (b,) int64.
+    """
+
+    first: Tensor
+    steps: Tensor
+    depth: Tensor
+
+
+def stacked(boxes: Sequence[Box]) -> Boxes:
+    """Boxes as tensors."""
+    return Boxes(
         torch.tensor([box.first for box in boxes]),
         torch.tensor([box.steps for box in boxes]),
         torch.tensor([box.depth for box in boxes]),
@@ -84,15 +99,14 @@ class ResidentVolumes:
             steps[1:] = reversed(steps[1:])
         return Box(first, (steps[0], steps[1], steps[2]), size[0])
 
-    def cut(self, first: Tensor, steps: Tensor, depth: Tensor, size: tuple[int, int, int]) -> Tensor:
-        """The boxes, (b, z, y, x) float32 HU, zero beyond the depth of each; on the device of the arguments.
+    def cut(self, boxes: Boxes, size: tuple[int, int, int]) -> Tensor:
+        """The boxes, (b, z, y, x) float32 HU, zero beyond the depth of each; on their device.
 
         Args:
-            first: (b,) int64, of `Box`.
-            steps: (b, 3) int64.
-            depth: (b,) int64.
+            boxes: which.
             size: (z, y, x) of the largest.
         """
+        first, steps, depth = boxes
         device = first.device
         if device not in self._flat:
             self._flat[device] = torch.cat([hu.reshape(-1) for hu in self._volumes]).to(device)

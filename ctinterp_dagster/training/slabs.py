@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.physics.nullspace import NullSpace, network_features
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, SampledProfile
-from ctinterp_dagster.training.loop import Batch, Plan, seeded
+from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
-from ctinterp_dagster.training.resident import Box, ResidentVolumes, ThinVolume, stacked
+from ctinterp_dagster.training.resident import Box, Boxes, ResidentVolumes, ThinVolume, stacked
 
 FACTORS = (*7 * (5,), 2, 3, 3, 4, 4, 6, 7, 8, 9, 10)  # each equally likely: factor 5 is the headline
 PROFILES: tuple[str | float, ...] = (*4 * ("box",), *2 * ("gaussian",), *2 * ("triangle",), 0.2, 0.5)
@@ -85,12 +85,42 @@ def trapezoid(fwhm_mm: float, ramp_mm: float) -> SampledProfile:
     return SampledProfile((-foot, -top, top, foot), (0.0, 1.0, 1.0, 0.0))
 
 
+class Matrices(NamedTuple):
+    """Of a slab of z thick and n thin slices, or (b, ...) of a batch, zero beyond the thin slices of each.
+
+    Attributes:
+        operator: (z, n), A.
+        waves: (MODES z, z), the cosines of the base.
+        upsampling: (n, z), the base.
+        basis: (n, MODES z), B.
+        analysis: (MODES z, n), B^+.
+    """
+
+    operator: Tensor
+    waves: Tensor
+    upsampling: Tensor
+    basis: Tensor
+    analysis: Tensor
+
+    def padded(self, n_thin: int) -> "Matrices":
+        """With zeros for thin slices that are not there."""
+        missing = n_thin - len(self.basis)
+        thin_columns, thin_rows = (0, missing), (0, 0, 0, missing)
+        return Matrices(
+            functional.pad(self.operator, thin_columns),
+            self.waves,
+            functional.pad(self.upsampling, thin_rows),
+            functional.pad(self.basis, thin_rows),
+            functional.pad(self.analysis, thin_columns),
+        )
+
+
 @cache
-def matrices_of(n_thick: int, *grid: Any) -> tuple[Tensor, ...]:
-    """A, the cosines of the base, the base, B and B^+ of a slab."""
+def matrices_of(n_thick: int, *grid: Any) -> Matrices:
+    """The matrices of a slab."""
     here = space(n_thick, *grid)
     parts = here.operator.matrix, here.waves_of_base, here.upsampling, here.basis, here.analysis
-    return tuple(torch.from_numpy(part).float() for part in parts)
+    return Matrices(*(torch.from_numpy(part).float() for part in parts))
 
 
 @cache
@@ -139,12 +169,52 @@ class _Slab:
     noise: Tensor | None
 
 
-class ThickSlabs:
-    """Random slabs as (features, geometry, base, truth, basis, analysis).
+class SlabParts(NamedTuple):
+    """What a batch of slabs is made of.
 
-    Base and truth are (b, n, y, x) in units of 1000 HU, where n is the largest number of thin slices in the batch, with
-    zeros beyond those of smaller factors; basis is (b, n, MODES z) and analysis (b, MODES z, n), zero there too.
+    Attributes:
+        boxes: where the thin slabs lie.
+        zoom_y: (b, y, y), resamples rows.
+        zoom_x: (b, x, x), resamples columns.
+        sharpness: (b,), see `sharpened`.
+        noisy: (m,), which slabs have noise.
+        noise: (m, n, y, x) HU.
+        geometry: (b, GEOMETRY).
+        matrices: of the batch.
     """
+
+    boxes: Boxes
+    zoom_y: Tensor
+    zoom_x: Tensor
+    sharpness: Tensor
+    noisy: Tensor
+    noise: Tensor
+    geometry: Tensor
+    matrices: Matrices
+
+
+class SlabBatch(NamedTuple):
+    """Slabs of z thick slices, and of n thin ones at most, with zeros beyond those of smaller factors.
+
+    Attributes:
+        features: (b, FEATURES, z, y, x), what the networks see.
+        geometry: (b, GEOMETRY).
+        base: (b, n, y, x), in units of 1000 HU.
+        truth: (b, n, y, x), in units of 1000 HU.
+        basis: (b, n, MODES z).
+        analysis: (b, MODES z, n).
+    """
+
+    features: Tensor
+    geometry: Tensor
+    base: Tensor
+    truth: Tensor
+    basis: Tensor
+    analysis: Tensor
+
+
+class ThickSlabs:
+    """Random slabs."""
 
     def __init__(self, volumes: Sequence[ThinVolume], slab: SlabSettings, batch_size: int) -> None:
         """Hold the volumes; each is drawn as often as its weight says.
@@ -166,45 +236,38 @@ class ThickSlabs:
         self._resident = ResidentVolumes(volumes)
         self._weights = torch.tensor([volume.weight for volume in volumes])
 
-    def plan(self, generator: torch.Generator) -> Plan:
+    def plan(self, generator: torch.Generator) -> Plan[SlabParts]:
         """The chance of one batch, and the matrices that it takes, on the CPU."""
         slabs = [self._choose(generator) for _ in range(self.batch_size)]
         n_thin = max(slab.box.depth for slab in slabs)
         depth, height, width = self.slab.zyx
-        matrices: list[list[Tensor]] = [[], [], [], [], []]
-        for slab in slabs:
-            missing = n_thin - slab.box.depth
-            pads = (0, missing), (0, 0), (0, 0, 0, missing), (0, 0, 0, missing), (0, missing)
-            for place, matrix, pad in zip(matrices, matrices_of(depth, *slab.grid), pads, strict=True):
-                place.append(functional.pad(matrix, pad))
+        matrices = [matrices_of(depth, *slab.grid).padded(n_thin) for slab in slabs]
         noise = [slab.noise is not None for slab in slabs]
-        return Plan(
-            tuple(slab.case for slab in slabs),
-            (
-                *stacked([slab.box for slab in slabs]),
-                torch.stack([resampling(height, slab.zoom) for slab in slabs]),
-                torch.stack([resampling(width, slab.zoom) for slab in slabs]),
-                torch.tensor([slab.sharpness for slab in slabs]),
-                torch.tensor(noise).nonzero()[:, 0],
-                _padded([slab.noise for slab in slabs if slab.noise is not None], (n_thin, height, width)),
-                torch.stack([space(depth, *slab.grid).geometry(slab.thick_mm) for slab in slabs]),
-                *map(torch.stack, matrices),
-            ),
+        parts = SlabParts(
+            boxes=stacked([slab.box for slab in slabs]),
+            zoom_y=torch.stack([resampling(height, slab.zoom) for slab in slabs]),
+            zoom_x=torch.stack([resampling(width, slab.zoom) for slab in slabs]),
+            sharpness=torch.tensor([slab.sharpness for slab in slabs]),
+            noisy=torch.tensor(noise).nonzero()[:, 0],
+            noise=_padded([slab.noise for slab in slabs if slab.noise is not None], (n_thin, height, width)),
+            geometry=torch.stack([space(depth, *slab.grid).geometry(slab.thick_mm) for slab in slabs]),
+            matrices=Matrices(*map(torch.stack, zip(*matrices, strict=True))),
         )
+        return Plan(tuple(slab.case for slab in slabs), parts)
 
-    def batch(self, plan: Plan) -> Batch:
+    def batch(self, plan: Plan[SlabParts]) -> SlabBatch:
         """The slabs of a plan, on the device where the plan is."""
-        first, steps, depth, zoom_y, zoom_x, sharpness, noisy, noise, geometry, *matrices = plan.tensors
-        a, waves, up, basis, analysis = matrices
-        thin = self._resident.cut(first, steps, depth, (up.shape[1], *self.slab.zyx[1:]))
-        thin = zoom_y[:, None] @ thin @ zoom_x[:, None].mT
-        thin = sharpened(thin, sharpness)
-        thin.index_add_(0, noisy, noise)
-        thick = (a @ thin.flatten(2)).unflatten(2, thin.shape[2:])
-        base = (up @ thick.flatten(2)).unflatten(2, thin.shape[2:])
-        return network_features(thick, waves), geometry, base / 1000, thin / 1000, basis, analysis
+        parts, matrices = plan.parts, plan.parts.matrices
+        thin = self._resident.cut(parts.boxes, (matrices.basis.shape[1], *self.slab.zyx[1:]))
+        thin = parts.zoom_y[:, None] @ thin @ parts.zoom_x[:, None].mT
+        thin = sharpened(thin, parts.sharpness)
+        thin.index_add_(0, parts.noisy, parts.noise)
+        thick = (matrices.operator @ thin.flatten(2)).unflatten(2, thin.shape[2:])
+        base = (matrices.upsampling @ thick.flatten(2)).unflatten(2, thin.shape[2:])
+        features = network_features(thick, matrices.waves)
+        return SlabBatch(features, parts.geometry, base / 1000, thin / 1000, matrices.basis, matrices.analysis)
 
-    def fixed(self, count: int, seed: int) -> list[Batch]:
+    def fixed(self, count: int, seed: int) -> list[SlabBatch]:
         """Batches that are always the same, for validation."""
         return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
 

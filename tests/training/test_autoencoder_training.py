@@ -10,12 +10,14 @@ from torch.testing import assert_close
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, Posterior
 from ctinterp_dagster.training.autoencoder import (
+    CropBatch,
     ReconstructionObjective,
     VolumeCrops,
     measure_reconstruction,
     train_autoencoder,
 )
-from ctinterp_dagster.training.loop import Batch, StepRecord, seeded
+from ctinterp_dagster.training.batches import seeded
+from ctinterp_dagster.training.loop import StepRecord
 from ctinterp_dagster.training.resident import ThinVolume
 
 SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
@@ -54,7 +56,7 @@ def test_the_validation_loss_falls(mixed_precision: str) -> None:
     assert trained < 0.8 * untrained
 
 
-def drawn(source: VolumeCrops) -> Batch:
+def drawn(source: VolumeCrops) -> CropBatch:
     return source.batch(source.plan(seeded(0)))
 
 

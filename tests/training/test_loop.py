@@ -17,8 +17,9 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.training.autoencoder import VolumeCrops
+from ctinterp_dagster.training.batches import Batches, Plan, seeded
 from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
-from ctinterp_dagster.training.loop import Batches, LoopSettings, Plan, StepRecord, learning_rate_at, run_loop, seeded
+from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop
 from ctinterp_dagster.training.nullspace import NoisySlabs
 from ctinterp_dagster.training.recompute import recomputed
 from ctinterp_dagster.training.resident import ThinVolume
@@ -53,12 +54,12 @@ class Points:
         self.scale = scale
         self.batches: list[torch.Tensor] = []
 
-    def plan(self, generator: torch.Generator) -> Plan:
+    def plan(self, generator: torch.Generator) -> Plan[tuple[torch.Tensor]]:
         self.batches.append(self.scale * torch.randn(4, generator=generator))
         return Plan((f"case-{len(self.batches)}",), (self.batches[-1],))
 
-    def batch(self, plan: Plan) -> tuple[torch.Tensor, ...]:
-        return plan.tensors
+    def batch(self, plan: Plan[tuple[torch.Tensor]]) -> tuple[torch.Tensor, ...]:
+        return plan.parts
 
     def fingerprint(self) -> str:
         return f"points {self.scale}"

@@ -8,7 +8,7 @@ from torch.nn import functional
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.physics.nullspace import FEATURES, MODES
-from ctinterp_dagster.training.loop import Batch, Batches, seeded
+from ctinterp_dagster.training.batches import Batches, seeded
 from ctinterp_dagster.training.nullspace import (
     SCALE,
     ExpectationObjective,
@@ -29,7 +29,7 @@ def volume(depth: int = 20) -> ThinVolume:
     return ThinVolume(hu, (1.0, 0.7, 0.7))
 
 
-def drawn(batches: Batches, *keys: int) -> Batch:
+def drawn(batches: Batches[Any], *keys: int) -> Any:
     return batches.batch(batches.plan(seeded(*keys)))
 
 
@@ -69,15 +69,17 @@ def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one() -> None
     for index in range(25):
         generator = seeded(3, index)
         chosen = [slabs._choose(generator) for _ in range(6)]
-        features, told, base, truth, basis, analysis = drawn(slabs, 3, index)
+        batch = drawn(slabs, 3, index)
         for n, slab in enumerate(chosen):
             extent = slab.box.depth
-            whole = slabs._resident.cut(*stacked([slab.box]), (extent, 16, 16))[0]
-            made = features[n], told[n], base[n, :extent], truth[n, :extent]
+            whole = slabs._resident.cut(stacked([slab.box]), (extent, 16, 16))[0]
+            made = batch.features[n], batch.geometry[n], batch.base[n, :extent], batch.truth[n, :extent]
             for ours, theirs in zip(made, one_slab_by_hand(slabs, slab, whole), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-            assert float(base[n, extent:].abs().sum() + truth[n, extent:].abs().sum()) == 0
-            assert float(basis[n, extent:].abs().sum() + analysis[n, :, extent:].abs().sum()) == 0
+            assert not batch.base[n, extent:].any()
+            assert not batch.truth[n, extent:].any()
+            assert not batch.basis[n, extent:].any()
+            assert not batch.analysis[n, :, extent:].any()
             seen |= {f"factor {slab.grid[0]}", f"profile {slab.grid[1]}", f"zoom {slab.zoom > 1}"}
             seen |= {f"noise {slab.noise is not None}", f"thin {slab.grid[3]}", f"sharp {slab.sharpness != 0}"}
     assert {f"factor {n}" for n in (2, 3, 4, 5, 6, 7, 8, 9, 10)} < seen
@@ -93,7 +95,7 @@ def test_boxes_lie_in_any_direction_of_their_volume() -> None:
     for index in range(400):
         order = [(0, 1, 2), (1, 0, 2), (2, 0, 1)][index % 3]
         box = resident.random_box(1, order, (2, 3, 3), seeded(0, index))
-        cut = resident.cut(*stacked([box]), (2, 3, 3))[0]
+        cut = resident.cut(stacked([box]), (2, 3, 3))[0]
         steps = [int(cut.diff(dim=axis).unique()) for axis in range(3)]
         assert sorted(map(abs, steps)) == [1, 6, 30]
         assert abs(steps[0]) == (30, 6, 1)[order[0]]
@@ -104,17 +106,24 @@ def test_boxes_lie_in_any_direction_of_their_volume() -> None:
 def test_the_true_coefficients_of_every_slab_restore_the_truth() -> None:
     slabs = ThickSlabs([volume()], SLAB, 2)
     for index in range(12):
-        _, _, base, truth, basis, analysis = drawn(slabs, 1, index)
-        coefficients, _ = true_coefficients(base, truth, analysis, MODES)
-        restored = base + SCALE * (basis @ coefficients.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
-        torch.testing.assert_close(restored, truth, rtol=0, atol=2e-5)
+        batch = drawn(slabs, 1, index)
+        coefficients, _ = true_coefficients(batch.base, batch.truth, batch.analysis, MODES)
+        added = (batch.basis @ coefficients.flatten(1, 2).flatten(2)).unflatten(2, batch.base.shape[2:])
+        torch.testing.assert_close(batch.base + SCALE * added, batch.truth, rtol=0, atol=2e-5)
 
 
 def test_a_batch_depends_on_its_generator_only() -> None:
     slabs = ThickSlabs([volume()], SLAB, 2)
     first, again, other = (drawn(slabs, seed) for seed in (5, 5, 6))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[3], other[3])
+    assert not torch.equal(first.truth, other.truth)
+
+
+def test_a_plan_on_another_device_has_its_names_still() -> None:
+    plan = NoisySlabs(ThickSlabs([volume()], SLAB, 2), MODES).plan(seeded(0))
+    moved = plan.to(torch.device("meta")).parts
+    assert (moved.t.device.type, moved.slabs.boxes.first.device.type) == ("meta", "meta")
+    assert moved.slabs.matrices.basis.shape == plan.parts.slabs.matrices.basis.shape
 
 
 def test_the_right_expectation_costs_less_than_none() -> None:
@@ -122,7 +131,7 @@ def test_the_right_expectation_costs_less_than_none() -> None:
     batch = drawn(slabs, 0)
     objective = ExpectationObjective(Expectation(TINY))
     nothing = float(objective(*batch).detach())
-    true, _ = true_coefficients(batch[2], batch[3], batch[5], MODES)
+    true, _ = true_coefficients(batch.base, batch.truth, batch.analysis, MODES)
     objective.network.forward = lambda *_: (true, torch.zeros_like(true))  # type: ignore[method-assign]
     assert float(objective(*batch)) < 0.01 * nothing
 
@@ -150,7 +159,7 @@ def test_volumes_are_drawn_as_often_as_their_weights_say() -> None:
     common, rare = (ThinVolume(torch.full((20, 16, 16), value, dtype=torch.int16), (1, 1, 1), weight)
                     for value, weight in ((0, 3.0), (500, 1.0)))  # fmt: skip
     slabs = ThickSlabs([common, rare], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 4)
-    means = torch.cat([drawn(slabs, 0, index)[3].mean((1, 2, 3)) for index in range(100)])
+    means = torch.cat([drawn(slabs, 0, index).truth.mean((1, 2, 3)) for index in range(100)])
     assert 0.19 < float((means > 0.1).float().mean()) < 0.31
 
 
@@ -160,7 +169,7 @@ def test_slabs_are_cut_across_every_axis_of_isotropic_volumes_only() -> None:
     for spacing, axes in (((1.0, 0.7, 0.7), {1, 2, 3}), ((2.0, 0.7, 0.7), {1})):
         slabs, changing = ThickSlabs([ThinVolume(z, spacing)], settings, 1), set()
         for index in range(40):
-            truth = drawn(slabs, 0, index)[3][0]
+            truth = drawn(slabs, 0, index).truth[0]
             steps = [float(truth.narrow(axis, 0, 4).diff(dim=axis).abs().mean()) for axis in range(3)]
             changing.add(1 + max(range(3), key=steps.__getitem__))
         assert changing == axes
@@ -186,7 +195,7 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
 
 def test_training_times_crowd_towards_the_noise_as_the_samplers_do() -> None:
     slabs = NoisySlabs(ThickSlabs([volume()], SlabSettings((3, 4, 4), vary=False, noise_hu=0.0), 64), MODES)
-    times = torch.cat([batch[-1] for batch in slabs.fixed(40, seed=0)])
+    times = torch.cat([batch.t for batch in slabs.fixed(40, seed=0)])
     middle = 2.0 * 0.5 / (1.0 + (2.0 - 1.0) * 0.5)  # Esser et al. 2024, eq. 23, with a shift of 2
     assert float((times > middle).float().mean()) == pytest.approx(0.5, abs=0.03)
     assert 0 <= float(times.min()) < 0.02
