@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster import methods
+from ctinterp_dagster import champion, methods
 from ctinterp_dagster.cli import evaluate, interpolate
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation import page, statistics
 from ctinterp_dagster.methods import Role, Row
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.physics import baselines
+from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, simulated
+from ctinterp_dagster.pipeline.evaluate import task_metrics
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import ROOT
@@ -21,7 +23,7 @@ TOY = Row("toy", "Toy", Role.RIVAL, consistent=True)
 
 
 def restore(measurement: Measurement) -> Estimate:
-    return measurement.estimate(measurement.operator.pseudo_inverse(measurement.thick_hu))
+    return measurement.estimate(cubic_projected(measurement.thick_hu, measurement.operator))
 
 
 def test_every_rival_has_its_function_and_every_name_is_used_once() -> None:
@@ -29,6 +31,8 @@ def test_every_rival_has_its_function_and_every_name_is_used_once() -> None:
     assert len(set(methods.names())) == len(methods.TABLE)
     assert methods.names(Role.JUDGED) == (methods.judged().name,)
     assert methods.trained() == {"latent": "latent", "model": "train"}
+    assert sorted(champion.PLACES.values()) == sorted(methods.trained().values())
+    assert champion.PLACES[champion.JUDGED] == methods.judged().stage
 
 
 def test_a_new_method_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -41,7 +45,8 @@ def test_a_new_method_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch, t
     try:
         for command in (evaluate, interpolate):
             importlib.reload(command)
-        assert load_params(tmp_path / "params.yaml").evaluate.baselines[-1] == "toy"
+        params = load_params(tmp_path / "params.yaml")
+        assert params.evaluate.baselines[-1] == "toy"
         assert "toy" in evaluate.METHODS
         assert interpolate.METHODS[-1] == "toy"
         assert page.title("toy") == "Toy"
@@ -49,7 +54,11 @@ def test_a_new_method_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch, t
         names = [name for name in evaluate.METHODS if name in ("nearest", "toy")]
         scored = {it.method: it.scores for it in score_methods(measurement, {n: evaluate.CLASSICAL[n] for n in names})}
         assert scored["toy"].residual_hu < 0.01
-        assert scored["toy"].psnr_db == pytest.approx(scored["nearest"].psnr_db, abs=0.01)
+        few = params.evaluate.model_copy(update={"baselines": tuple(names)})
+        by_case = {name: {"one": scores} for name, scores in (scored | {"model": scored["toy"]}).items()}
+        judged = task_metrics(by_case, params.model_copy(update={"evaluate": few}))
+        assert (judged.baseline, judged.baseline_psnr_db) == ("toy", scored["toy"].psnr_db)
+        assert judged.baseline_psnr_db > scored["nearest"].psnr_db
     finally:
         monkeypatch.undo()
         for command in (evaluate, interpolate):
