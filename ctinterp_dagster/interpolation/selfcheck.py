@@ -21,7 +21,6 @@ NOISE_HU = 5.0  # of a block: what is below is no stripe
 ANATOMY = (0.2, 0.25, 0.3)  # cycles a slice distance: detail that the thick slices show
 PERIODS = (0.5, 1.0)  # cycles a slice distance: their sampling rate and half of it
 LEAST_SLICES = 8
-SAMPLED = 1 << 24  # voxels whose range is looked at
 
 
 def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:

@@ -141,15 +141,14 @@ def thumbnail(volume: Path) -> bytes:
     Only the two planes are read.
     """
     image = nib.load(volume)
-    dx, dy, dz = (float(step) for step in image.header.get_zooms()[:3])
-    flips = [int(direction) for direction in nib.io_orientation(image.affine)[:, 1]]
-    middle = [size // 2 for size in image.shape]
-    axial = np.asarray(image.dataobj[:, :, middle[2]])[:: flips[0], :: flips[1]]
-    coronal = np.asarray(image.dataobj[:, middle[1], :])[:: flips[0], :: flips[2]]
+    _, y, z = (size // 2 for size in image.shape)
     tiles = []
-    for plane, step in ((axial, dy), (coronal, dz)):
+    for slab in (image.slicer[:, :, z : z + 1], image.slicer[:, y : y + 1]):
+        upright = nib.as_closest_canonical(slab)  # to the right, the front and the head
+        plane = np.asarray(upright.dataobj).squeeze()
+        sides_mm = [n * step for n, step in zip(upright.shape, upright.header.get_zooms(), strict=True) if n > 1]
         grey = np.clip((plane[::-1, ::-1].T - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1) * 255
-        size = (max(1, round(THUMBNAIL_PX * plane.shape[0] * dx / (plane.shape[1] * step))), THUMBNAIL_PX)
+        size = (max(1, round(THUMBNAIL_PX * sides_mm[0] / sides_mm[1])), THUMBNAIL_PX)
         tiles.append(np.asarray(Image.fromarray(grey.astype(np.uint8)).resize(size)))
     png = io.BytesIO()
     Image.fromarray(np.concatenate(tiles, axis=1)).save(png, "png", optimize=True)
