@@ -1,16 +1,18 @@
 """How far from the truth, against every baseline? Scores of the test cases, for the gate and as tables."""
 
 import logging
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.decision import TaskMetrics
 from ctinterp_dagster.evaluation.metrics import Scores, Truth
-from ctinterp_dagster.evaluation.statistics import calibrate
+from ctinterp_dagster.evaluation.statistics import Calibration, calibrate
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, REGRESSION, judged, trained
@@ -19,24 +21,43 @@ from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.scoring import Scored, score_methods
 from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
 
+ByMethod = Mapping[str, Mapping[str, Scores]]
+"""Scores by method and case."""
+
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
+
+
+class ScoredScan(NamedTuple):
+    """A thick scan of the test set, what every method scored on it, and how honest the judged model's spread is."""
+
+    scan: ThickScan
+    scored: list[Scored]
+    calibration: Calibration
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `reports/evaluate`: `judged.json`, `metrics.json`, `per_case.csv`, `position.csv` and `calibration.csv`."""
     reports = layout.report("evaluate")
-    rows: list[dict[str, Any]] = []
-    positions: list[dict[str, Any]] = []
-    spreads: list[dict[str, Any]] = []
-    scores: dict[str, dict[str, dict[str, Scores]]] = {}  # by task, method and case
-    real = set[str]()
+    scans = list(score_test_set(params, layout))
+    write_tables(scans, reports)
+    tasks = {scan.task: scan.is_real for scan, _, _ in scans}
+    scores = {task: by_method(scans, task) for task in tasks}
+    metrics = {task: task_metrics(scores[task], params) for task in tasks}
+    write_json(reports / "judged.json", {task: metrics[task] for task, is_real in tasks.items() if not is_real})
+    summaries = {task: summary(scores[task], metrics[task], params) for task in tasks}
+    write_json(reports / "metrics.json", summaries)
+    return {f"{task}_gain_db": values["gain_db"] for task, values in summaries.items()}
+
+
+def score_test_set(params: Params, layout: Layout) -> Iterator[ScoredScan]:
+    """Every method on every thick scan."""
     model = load_checkpoint(layout.trained(judged().stage), params.base.device)
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     decoded: dict[tuple[Any, ...], Tensor] = {}  # the last truth, which several tasks share
@@ -46,28 +67,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         if (here := (scan.truth, truth.origin_mm, truth.depth)) not in decoded:
             hu = torch.from_numpy(truth.hu)
             decoded = {here: autoencoder_ceiling(autoencoder, hu, params.generate.memory_gib)}
-        labels = {"case": scan.case, "factor": scan.factor, "profile": scan.profile}
-        for scored in score_methods(measurement, methods_on(scan, decoded[here], model, params, layout)):
-            row = {**labels, "method": scored.method}
-            rows.append({**row, **scored.scores.row()})
-            by_position = enumerate(scored.scores.mae_by_position_hu)
-            positions += [{**row, "position": i, "mae_hu": v} for i, v in by_position]
-            scores.setdefault(scan.task, {}).setdefault(scored.method, {})[scan.case] = scored.scores
+        scored = []
+        for it in score_methods(measurement, methods_on(scan, decoded[here], model, params, layout)):
             logger.info(
                 "case=%s task=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
-                scan.case, scan.task, scored.method, scored.scores.psnr_db, scored.scores.ssim,
-                scored.seconds, scored.peak_rss_mib,
+                scan.case, scan.task, it.method, it.scores.psnr_db, it.scores.ssim, it.seconds, it.peak_rss_mib,
             )  # fmt: skip
-        spreads.append({**labels, **calibration(scan, measurement, layout)})
-        if scan.is_real:
-            real.add(scan.task)
-    for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
-        write_csv(reports / f"{name}.csv", table, list(table[0]))
-    tasks = {task: task_metrics(by_method, params) for task, by_method in scores.items()}
-    write_json(reports / "judged.json", {task: metrics for task, metrics in tasks.items() if task not in real})
-    summaries = {task: summary(scores[task], metrics, params) for task, metrics in tasks.items()}
-    write_json(reports / "metrics.json", summaries)
-    return {f"{task}_gain_db": values["gain_db"] for task, values in summaries.items()}
+            scored.append(it)
+        yield ScoredScan(scan, scored, calibration(scan, measurement, layout))
 
 
 def methods_on(
@@ -95,16 +102,40 @@ def methods_on(
     return methods
 
 
-def calibration(scan: ThickScan, measurement: Measurement, layout: Layout) -> dict[str, float | str]:
+def calibration(scan: ThickScan, measurement: Measurement, layout: Layout) -> Calibration:
     """Whether the samples' spread says how wrong the judged model's estimate is."""
     stage = judged().stage
     estimate, std = (read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation))
-    result = calibrate(estimate, std, Truth.of(measurement.known.hu, factor=measurement.factor))
-    correlation = "" if result.correlation is None else result.correlation
-    return {"coverage_90": result.coverage_90, "correlation": correlation}
+    return calibrate(estimate, std, Truth.of(measurement.known.hu, factor=measurement.factor))
 
 
-def task_metrics(scores: Mapping[str, Mapping[str, Scores]], params: Params) -> TaskMetrics:
+def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
+    """Write what people look at: scores by case, errors by position in the thick slice, calibration by case."""
+    rows, positions, spreads = [], [], []
+    for scan, scored, spread in scans:
+        labels = {"case": scan.case, "factor": scan.factor, "profile": scan.profile}
+        for it in scored:
+            method = {**labels, "method": it.method}
+            rows.append({**method, **it.scores.row()})
+            by_position = enumerate(it.scores.mae_by_position_hu)
+            positions += [{**method, "position": i, "mae_hu": v} for i, v in by_position]
+        correlation = "" if spread.correlation is None else spread.correlation
+        spreads.append({**labels, "coverage_90": spread.coverage_90, "correlation": correlation})
+    for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
+        write_csv(reports / f"{name}.csv", table, list(table[0]))
+
+
+def by_method(scans: Sequence[ScoredScan], task: str) -> ByMethod:
+    """The scores of one task."""
+    scores = defaultdict[str, dict[str, Scores]](dict)
+    for scan, scored, _ in scans:
+        if scan.task == task:
+            for it in scored:
+                scores[it.method][scan.case] = it.scores
+    return scores
+
+
+def task_metrics(scores: ByMethod, params: Params) -> TaskMetrics:
     """What the gate is shown of one task.
 
     Args:
@@ -118,7 +149,7 @@ def task_metrics(scores: Mapping[str, Mapping[str, Scores]], params: Params) -> 
     return TaskMetrics(by_case, max(it.residual_hu for it in own.values()), best, baselines[best])
 
 
-def summary(scores: Mapping[str, Mapping[str, Scores]], metrics: TaskMetrics, params: Params) -> dict[str, Any]:
+def summary(scores: ByMethod, metrics: TaskMetrics, params: Params) -> dict[str, Any]:
     """Of one task: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
     own = scores[judged().name].values()
     return {
@@ -128,6 +159,6 @@ def summary(scores: Mapping[str, Mapping[str, Scores]], metrics: TaskMetrics, pa
     }
 
 
-def mean_psnr_db(scores: Mapping[str, Mapping[str, Scores]], params: Params) -> dict[str, float]:
+def mean_psnr_db(scores: ByMethod, params: Params) -> dict[str, float]:
     """Of every baseline, over the cases of one task."""
     return {name: fmean(it.psnr_db for it in scores[name].values()) for name in params.evaluate.baselines}

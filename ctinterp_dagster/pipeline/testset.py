@@ -80,22 +80,27 @@ def real_scans(layout: Layout) -> Iterator[ThickScan]:
     for name, thin in read_pairs(layout).items():
         if thin in truths:
             files = layout.ingest / "thick" / f"{name}.nii", truths[thin]
+            measurement = partial(_paired, *files, _thickness_mm(files[0]))
             try:
-                measurement = _paired(*files)
+                factor = measurement().factor
             except (GeometryError, ParamsError) as error:
                 logger.warning("pair=%s left out: %s", name, error)
                 continue
-            yield ThickScan(name, REAL, measurement.factor, *files, partial(lambda it: it, measurement))
+            yield ThickScan(name, REAL, factor, *files, measurement)
 
 
 def _thickened(thick: Path, truth: Path, task: ThickTask) -> Measurement:
     return synthetic(read_scan(truth).volume, read_scan(thick).volume, task.factor, task.profile)
 
 
-def _paired(thick: Path, truth: Path) -> Measurement:
+def _paired(thick: Path, truth: Path, thickness_mm: float) -> Measurement:
+    return paired(read_scan(thick).volume, read_scan(truth).volume, thickness_mm)
+
+
+def _thickness_mm(thick: Path) -> float:
+    """That of a real scan's slices; a claim that the stack contradicts is told and not believed."""
     scan = read_scan(thick).volume
-    claimed_mm = read_json(thick.with_suffix(".json"))["thickness_mm"]
-    judged = judge_thickness(scan.hu, scan.spacing_mm[0], claimed_mm)
+    judged = judge_thickness(scan.hu, scan.spacing_mm[0], read_json(thick.with_suffix(".json"))["thickness_mm"])
     if judged.warning:
         logger.warning("pair=%s %s", thick.stem, judged.warning)
-    return paired(scan, read_scan(truth).volume, judged.thickness_mm)
+    return judged.thickness_mm
