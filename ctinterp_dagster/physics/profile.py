@@ -39,8 +39,43 @@ class SampledProfile:
         if not (math.isfinite(sum(self.weights)) and sum(self.weights) > 0):
             raise ParamsError(f"the weights of a profile must have a positive finite sum, got {self.weights}")
 
+    @property
+    def fwhm_mm(self) -> float:
+        """Full width at half maximum; of several peaks, that of all together."""
+        offsets_mm = np.linspace(self.offsets_mm[0], self.offsets_mm[-1], 10_001)
+        values = np.interp(offsets_mm, self.offsets_mm, self.weights)
+        return float(np.ptp(offsets_mm[values >= values.max() / 2]))
 
-Profile = Literal["box", "gaussian", "triangle"] | SampledProfile
+    def __str__(self) -> str:
+        """Its name in messages and records."""
+        return "sampled"
+
+
+@dataclass(frozen=True)
+class Trapezoid:
+    """A flat top between two ramps.
+
+    Attributes:
+        ramp: length of a ramp over the full width at half maximum, above 0 to 1; 1 is the triangle.
+    """
+
+    ramp: float
+
+    def __post_init__(self) -> None:
+        """Refuse a ramp that does not fit.
+
+        Raises:
+            ParamsError: the ramp is not above 0 and at most 1.
+        """
+        if not 0 < self.ramp <= 1:
+            raise ParamsError(f"the ramp of a trapezoid is {self.ramp:g} of its width: expected above 0, at most 1")
+
+    def __str__(self) -> str:
+        """Its name in messages and records, which `--profile` takes."""
+        return f"trapezoid:{self.ramp:g}"
+
+
+Profile = Literal["box", "gaussian", "triangle"] | Trapezoid | SampledProfile
 
 
 def gaussian_blur_fwhm_mm(thick_thickness_mm: float, thin_thickness_mm: float) -> float:
@@ -74,6 +109,12 @@ def _gaussian(offsets_mm: FloatArray, fwhm_mm: float, thick_thickness_mm: float)
     return np.where(np.abs(offsets_mm) < thick_thickness_mm * (1 - ROUNDING), bell, 0.0)
 
 
+def _trapezoid(offsets_mm: FloatArray, ramp: float, thick_thickness_mm: float) -> FloatArray:
+    """1 on the top, falling to 0 over the ramp; half of each ramp lies within the full width at half maximum."""
+    foot_mm, ramp_mm = thick_thickness_mm * (1 + ramp) / 2, thick_thickness_mm * ramp
+    return np.clip((foot_mm - np.abs(offsets_mm)) / ramp_mm, 0.0, 1.0)
+
+
 def slice_weights(
     profile: Profile,
     offsets_mm: FloatArray,
@@ -89,6 +130,7 @@ def slice_weights(
       phantom reconstructed at 1 and at 5 mm the profile vanishes there, and ending it halves the error of the
       simulated thick slices.
     - ``triangle``: FWHM of the thick thickness; what helical scans do with linear interpolation between turns.
+    - a `Trapezoid`: FWHM of the thick thickness; between the box and the triangle.
     - a `SampledProfile`: as measured.
 
     Args:
@@ -106,11 +148,15 @@ def slice_weights(
     """
     if isinstance(profile, SampledProfile):
         return np.interp(offsets_mm, profile.offsets_mm, profile.weights, left=0.0, right=0.0)
+    if isinstance(profile, Trapezoid):
+        return _trapezoid(offsets_mm, profile.ramp, thick_thickness_mm)
     if profile == "box":
         return _box(offsets_mm, thin_spacing_mm, thick_thickness_mm)
     if profile == "gaussian":
         fwhm_mm = gaussian_blur_fwhm_mm(thick_thickness_mm, thin_thickness_mm)
         return _gaussian(offsets_mm, fwhm_mm, thick_thickness_mm)
     if profile == "triangle":
-        return np.maximum(1.0 - np.abs(offsets_mm) / thick_thickness_mm, 0.0)
-    raise ParamsError(f"the slice profile is {profile!r}, expected box, gaussian, triangle or a SampledProfile")
+        return _trapezoid(offsets_mm, 1.0, thick_thickness_mm)
+    raise ParamsError(
+        f"the slice profile is {profile!r}, expected box, gaussian, triangle, a Trapezoid or a SampledProfile"
+    )

@@ -17,14 +17,16 @@ from torch.nn import functional
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.physics.nullspace import NullSpace, network_features
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.physics.profile import Profile, SampledProfile
+from ctinterp_dagster.physics.profile import Profile, Trapezoid
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
 from ctinterp_dagster.training.resident import Box, Boxes, ResidentVolumes, ThinVolume, stacked
 
 FACTORS = (*7 * (5,), 2, 3, 3, 4, 4, 6, 7, 8, 9, 10)  # each equally likely: factor 5 is the headline
-PROFILES: tuple[str | float, ...] = (*4 * ("box",), *2 * ("gaussian",), *2 * ("triangle",), 0.2, 0.5)
-"""Each equally likely; a number is a trapezoid, by the length of its ramps over its width at half maximum."""
+PROFILES: tuple[Profile, ...] = (
+    "box", "box", "box", "box", "gaussian", "gaussian", "triangle", "triangle", Trapezoid(0.2), Trapezoid(0.5),
+)  # fmt: skip
+"""Each equally likely."""
 WIDTHS = (*6 * (1.0,), 0.65, 0.8, 0.9, 0.9, 1.1, 1.2, 1.5, 2.0)  # slice thickness over slice distance
 ISOTROPIC = 1.5  # largest spacing over the smallest at which a volume is also cut along y or x
 SHARPNESS = (-0.7, 1.5)  # unsharp masking: a softer and a sharper reconstruction kernel
@@ -32,7 +34,7 @@ MAGNIFICATION = 1.5  # a scan is geometry to be up to this much larger or smalle
 ZOOMS = tuple(1.1**n for n in range(1, 10))  # pixels are made up to 2.4 times smaller than those of the scan
 CUBIC = -0.5  # of Keys' cubic convolution
 THICKER = 1.25  # thick slices over thin ones, at least
-Grid = tuple[int, str | float, float, float]
+Grid = tuple[int, Profile, float, float]
 
 
 @dataclass(frozen=True)
@@ -53,23 +55,21 @@ class SlabSettings:
 
 
 @cache
-def space(n_thick: int, factor: int, shape: str | float, width: float, thin_thickness: float) -> NullSpace:
+def space(n_thick: int, factor: int, profile: Profile, width: float, thin_thickness: float) -> NullSpace:
     """The null space of a short slab.
 
     Args:
         n_thick: thick slices.
         factor: thin slices a thick one.
-        shape: of `PROFILES`.
+        profile: of `PROFILES`.
         width: slice thickness over slice distance.
         thin_thickness: of the thin slices, over their distance.
     """
-    thickness = factor * width
-    profile: Profile = trapezoid(thickness, shape * thickness) if isinstance(shape, float) else shape  # type: ignore[assignment]
     return NullSpace(
         ThickeningOperator.from_geometry(
             n_thick=n_thick,
             thick_spacing_mm=factor,
-            thick_thickness_mm=thickness,
+            thick_thickness_mm=factor * width,
             n_thin=n_thick * factor,
             thin_spacing_mm=1.0,
             thin_thickness_mm=thin_thickness,
@@ -77,12 +77,6 @@ def space(n_thick: int, factor: int, shape: str | float, width: float, thin_thic
             profile=profile,
         )
     )
-
-
-def trapezoid(fwhm_mm: float, ramp_mm: float) -> SampledProfile:
-    """A flat top between two ramps; half of each ramp lies within the width at half maximum."""
-    top, foot = (fwhm_mm - ramp_mm) / 2, (fwhm_mm + ramp_mm) / 2
-    return SampledProfile((-foot, -top, top, foot), (0.0, 1.0, 1.0, 0.0))
 
 
 class Matrices(NamedTuple):

@@ -83,7 +83,9 @@ def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one() -> None
             seen |= {f"factor {slab.grid[0]}", f"profile {slab.grid[1]}", f"zoom {slab.zoom > 1}"}
             seen |= {f"noise {slab.noise is not None}", f"thin {slab.grid[3]}", f"sharp {slab.sharpness != 0}"}
     assert {f"factor {n}" for n in (2, 3, 4, 5, 6, 7, 8, 9, 10)} < seen
-    assert {"profile box", "profile gaussian", "profile triangle", "profile 0.2", "profile 0.5"} < seen
+    assert {
+        f"profile {profile}" for profile in ("box", "gaussian", "triangle", "trapezoid:0.2", "trapezoid:0.5")
+    } < seen
     assert {"zoom True", "zoom False", "noise True", "noise False", "thin 1.0", "thin 2.0", "sharp True"} < seen
 
 
