@@ -194,6 +194,7 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
             "patient": pseudonym(read.patient, key) if read.patient else name,
             "thickness_mm": read.thickness_mm,
             "kernel": read.kernel,
+            "helical": read.helical,
             "burned_in_annotation": read.burned_in_annotation,
             "warnings": [scan.nameless(said) for said in read.warnings],
         }

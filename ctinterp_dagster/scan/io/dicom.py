@@ -31,6 +31,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
     WrongUnitsError,
 )
+from ctinterp_dagster.scan.io.acquisition import KEYWORDS, is_helical
 from ctinterp_dagster.scan.io.grid import MARKS, Grid, Plane, regular_grid, without_scout
 from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_inflation, refuse_size
 from ctinterp_dagster.scan.io.pixels import Stored, stored_values
@@ -58,7 +59,7 @@ TAGS = [
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "ModalityLUTSequence", "BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    *(keyword for keywords in MARKS.values() for keyword in keywords),
+    *(keyword for keywords in MARKS.values() for keyword in keywords), *KEYWORDS,
 ]  # fmt: skip
 
 
@@ -82,6 +83,7 @@ class DicomFile:
         image_type: ImageType (0008,0008).
         sop_class: SOPClassUID (0008,0016).
         kernel: ConvolutionKernel (0018,1210).
+        helical: see `is_helical`.
         rescale_types: the distinct RescaleType (0028,1054) of its planes, HU where absent as DICOM has it for CT;
             MODALITY LUT where a table takes the place of the rescale.
         burned_in: BurnedInAnnotation (0028,0301) is YES.
@@ -105,6 +107,7 @@ class DicomFile:
     image_type: tuple[str, ...]
     sop_class: str
     kernel: str
+    helical: bool | None
     rescale_types: frozenset[str]
     burned_in: bool
     frame_of_reference: str
@@ -230,6 +233,7 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
         image_type=_values(dataset, "ImageType"),
         sop_class=sop_class,
         kernel=_text(dataset, "ConvolutionKernel") or _text(groups[0], "ConvolutionKernel"),
+        helical=is_helical(*(_text(dataset, k) or _text(groups[0], k) for k in KEYWORDS)),
         rescale_types=frozenset(_rescale_type(group) for group in groups),
         burned_in=_text(dataset, "BurnedInAnnotation") == "YES",
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
@@ -390,4 +394,5 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         kind="dicom",
         burned_in_annotation=any(h.burned_in for h in used),
         derived=any("DERIVED" in h.image_type for h in used),
+        helical=used[0].helical,
     )

@@ -109,6 +109,7 @@ class Scan:
         kind: the format that it was read from.
         burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
         derived: ImageType (0008,0008) is DERIVED: computed from other images, as the results of ctinterp are.
+        helical: whether the table moved during a turn, by the tags; None where none tells.
         warnings: what a user should know of a scan that is not refused, each in one line: told by every command that
             reads one. Readers of any format put theirs here. May name files: `found.nameless` for outputs.
         found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
@@ -123,5 +124,6 @@ class Scan:
     kind: Kind
     burned_in_annotation: bool
     derived: bool = False
+    helical: bool | None = None
     warnings: tuple[str, ...] = ()
     found: Found | None = None
