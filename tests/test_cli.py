@@ -47,6 +47,7 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
 ) -> None:
     output, std, record = tmp_path / "thin.nii.gz", tmp_path / "std.nii.gz", tmp_path / "r.json"
     options = ["--model", model, "--spacing", 1, "--std", std, "--json", record, "--steps", 2, "--samples", 2]
+    options += ["--profile", "box"]
     code = run(monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", output, *options, "--force")
     told = capsys.readouterr().err.splitlines()
     assert (code, [line.startswith("warning: ") for line in told]) == (0, [True] * len(told))
@@ -62,10 +63,62 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
     assert json.loads(record.read_text())["residual_hu"] < 0.5
 
 
+def test_a_profile_may_be_weights_of_a_file_and_is_found_where_none_is_told(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, record = tmp_path / "weights.csv", tmp_path / "r.json"
+    weights.write_text("offset_mm,weight\n-4,0\n0,2\n4,0\n")
+    words = ["interpolate", scans / "thick.nii.gz", "--method", "cubic_projected", "--json", record, "--force"]
+    made = []
+    for k, (profile, expected) in enumerate(
+        [
+            ([], ("gaussian", 4.5, "guessed")),
+            (["--profile", weights], ("sampled", 4.0, "told")),
+            (["--profile", "triangle", "--thickness", 4.0], ("triangle", 4.0, "told")),
+            (["--profile", "trapezoid:0.5"], ("trapezoid:0.5", 5.0, "told")),
+        ]
+    ):
+        assert run(monkeypatch, *words, "-o", tmp_path / f"{k}.nii", *profile) == 0
+        row = json.loads(record.read_text())
+        found = (row["profile"], round(row["profile_fwhm_mm"], 2), row["profile_confidence"])
+        assert found == expected
+        assert row["input_thickness_mm"] == row["profile_fwhm_mm"]
+        out = capsys.readouterr()
+        assert f"slice profile: {expected[0]}, {expected[1]:g} mm wide, {expected[2]} (" in out.out
+        assert ("warning: the slice profile is not known" in out.err) == (expected[2] == "guessed")
+        made.append(read_scan(tmp_path / f"{k}.nii").volume.hu)
+    np.testing.assert_allclose(made[1], made[2], atol=0.01)
+    assert np.abs(made[1] - made[3]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("offset_mm,weight\n0,1\n1\n", "could not convert string to float"),
+        ("offset_mm,weight\n0,1\n1,-2\n", "positive finite sum"),
+        ("offset_mm,weight\n0,1\n1,nan\n", "positive finite sum"),
+        ("offset_mm,weight\n0,1\n", "two or more and increase"),
+        ("z,w\n0,1\n1,2\n", "'offset_mm'"),
+        ("", "two or more and increase"),
+    ],
+)
+def test_a_file_of_weights_that_is_no_profile_gets_one_line(
+    table: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights.csv"
+    weights.write_text(table)
+    assert run(monkeypatch, "interpolate", "a.nii", "-o", tmp_path / "o.nii", "--profile", weights) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {weights} is no slice profile: ")
+    assert message in line
+    assert line.endswith("give numbers in columns of the names offset_mm, weight")
+
+
 def test_thin_slices_may_overlap(
     monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["interpolate", scans / "thick.nii.gz", "--factor", 5, "--steps", 2, "--samples", 2]
+    words = ["interpolate", scans / "thick.nii.gz", "--factor", 5, "--profile", "box", "--steps", 2]
+    words += ["--samples", 2]
     steps = []
     for name, more in (("touching", []), ("overlapping", ["--thin-thickness", 1.5])):
         folder, draws, record = tmp_path / name, tmp_path / f"{name}-draws", tmp_path / f"{name}.json"
@@ -191,7 +244,7 @@ def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
 
 
 def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
-    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The thin scan reaches beyond the thick one, by which nothing may shift."""
     record = tmp_path / "scores.json"
@@ -206,6 +259,16 @@ def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
         ("cut", "real", 5, "cubic_projected"),
     ]
     assert rows[1]["psnr_db"] > 20
+    assert (rows[0]["profile_shape"], rows[0]["profile_fwhm_mm"]) == ("gaussian", 4.5)
+    assert rows[0]["profile_confidence"] == "guessed"
+    told = capsys.readouterr().err
+    assert "cut: the slice profile is not known (tags say nothing of the scan, there is too little flat tissue" in told
+    assert "cut: slice profile: gaussian, 4.5 mm wide, guessed" in told
+    told_box = ["--methods", "linear,cubic_projected", "--json", record, "--profile", "box"]
+    assert run(monkeypatch, "evaluate", "--pair", *pair, *told_box) == 0
+    boxed = json.loads(record.read_text())
+    assert (boxed[1]["profile_confidence"], boxed[1]["profile"]) == ("told", "real")
+    assert boxed[1]["psnr_db"] > rows[1]["psnr_db"]  # which it was made with
     other = Volume(thick.hu, (5.0, 2.9, 3.0), thick.origin_mm, thick.direction)
     write_volume(other, tmp_path / "other.nii.gz")
     assert run(monkeypatch, "evaluate", "--pair", tmp_path / "other.nii.gz", pair[1]) == 1
@@ -228,6 +291,22 @@ def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
         (["evaluate"], 2, "give THIN volumes or --pair THICK THIN"),
         (["evaluate", "a.nii", "--factor", "1"], 2, "1.0 is not in the range x>1"),
         (["evaluate", "--pair", "a.nii", "b.nii", "--spacing", "1"], 2, "--spacing is for THIN volumes"),
+        (
+            ["evaluate", "a.nii", "--profile", "auto"],
+            2,
+            "THIN is thickened with a shape: give --profile box or another",
+        ),
+        (["interpolate", "a.nii", "-o", "o.nii", "--profile", "sinc"], 2, "'sinc' is none of auto|box|gaussian|tri"),
+        (
+            ["interpolate", "a.nii", "-o", "o.nii", "--profile", "trapezoid:2"],
+            2,
+            "no ramp above 0 and at most 1, as in",
+        ),
+        (
+            ["interpolate", "a.nii", "-o", "o.nii", "--profile", "no.csv"],
+            1,
+            "error: no.csv does not exist: give a table",
+        ),
         (["dance"], 2, "No such command 'dance'"),
         (["preset", "cpu"], 1, "error: params.yaml is missing"),
         (["scans", "add", "a.nii"], 1, "error: params.yaml is not here"),
@@ -374,6 +453,9 @@ def test_check_says_what_a_scan_is(
     verdict = json.loads(capsys.readouterr().out)[0]
     assert (verdict["verdict"], verdict["shape_zyx"]) == ("fit", [8, 40, 44])
     assert verdict["spacing_mm"] == pytest.approx([5.0, 2.9, 2.8])
+    assert verdict["profile"].startswith("gaussian, 4.5 mm wide, guessed (tags say nothing of the scan, there is too")
+    assert run(monkeypatch, "scans", "check", scans / "thin.nii.gz", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["profile"] == ""  # nothing to make thinner
     (tmp_path / "bad.nii.gz").write_bytes((scans / "thick.nii.gz").read_bytes()[:500])
     assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 0
     assert "truncated" in capsys.readouterr().out

@@ -139,6 +139,7 @@ def test_memory_changes_nothing(thick: Volume, any_model: Model) -> None:
     np.testing.assert_allclose(whole.mean.hu, tiled.mean.hu, atol=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:the slice profile is not known")
 @pytest.mark.parametrize(("depth", "target"), [(8, 40), (10, 50)])
 def test_the_guides_call_samples_at_any_depth(depth: int, target: int, any_model: Model) -> None:
     thick_hu = torch.randn(depth, 16, 20, generator=torch.Generator().manual_seed(0)) * 100

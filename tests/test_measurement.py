@@ -13,6 +13,7 @@ from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoi
 from ctinterp_dagster.physics import nullspace, operator
 from ctinterp_dagster.physics.nullspace import NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
@@ -28,7 +29,7 @@ def thin() -> Volume:
     return phantom(3, shape_zyx=(60, 48, 48), spacing_mm=(1.0, 3.0, 3.0), noise_hu=15.0)
 
 
-def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: float) -> None:
+def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: object) -> None:
     measurement = measure(thick, target_mm, "box", **told)  # type: ignore[arg-type]
 
     def look(mean: torch.Tensor) -> None:
@@ -65,13 +66,19 @@ def test_a_thickness_that_the_stack_does_not_have_is_told_and_not_believed_or_se
     thin: Volume, model: Interpolator
 ) -> None:
     thick = thicken(thin, 2, "box")
-    believed = measure(thick, 1.0, "box", claimed_mm=5.0)
+    believed = measure(thick, 1.0, "box", tags=Tags(5.0))
     assert believed.thickness_mm == 2.0
     assert "SliceThickness says 5 mm but the slices, every 2 mm, overlap less" in " ".join(believed.warnings)
-    assert measure(thick, 1.0, "box", thickness_mm=3.0, claimed_mm=5.0).thickness_mm == 3.0
-    interpolated(model, thick, 1.0, claimed_mm=5.0)
+    assert measure(thick, 1.0, "box", thickness_mm=3.0, tags=Tags(5.0)).thickness_mm == 3.0
+    interpolated(model, thick, 1.0, tags=Tags(5.0))
     with pytest.raises(DoubtfulResultError, match="lie outside of what the thick slices allow"):
         interpolated(model, thick, 1.0, thickness_mm=5.0)
+
+
+def test_thin_slices_far_apart_need_no_profile_that_is_told(thin: Volume) -> None:
+    sparse = Volume(thin.hu[::6], (10.0, 3.0, 3.0), thin.origin_mm, thin.direction)
+    found = measure(sparse, 1.0, tags=Tags(1.0))
+    assert (found.operator.profile, found.thickness_mm) == ("box", 1.0)
 
 
 def test_thin_slices_that_do_not_give_back_the_thick_ones_are_seen(thin: Volume, model: Interpolator) -> None:
@@ -143,7 +150,7 @@ def test_a_classical_method_is_offered_and_explains_the_scan(
     write_volume(thick, Path("thick.nii"))
     made = {}
     for method in ("cubic_projected", "tv_projected", "registration_projected"):
-        words = ["ctinterp", "interpolate", "thick.nii", "-o", f"{method}.nii", "--method", method]
+        words = ["ctinterp", "interpolate", "thick.nii", "-o", f"{method}.nii", "--method", method, "--profile", "box"]
         monkeypatch.setattr("sys.argv", words)
         _run()
         made[method] = read_scan(Path(f"{method}.nii")).volume

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast
 
 import click
 import pandas as pd
@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ctinterp_dagster.cli.adding import given_for
+from ctinterp_dagster.cli.profile import METAVAR, ProfileType
 from ctinterp_dagster.errors import EvaluationError, GeometryError, MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import Scores, check_size
 from ctinterp_dagster.evaluation.statistics import Interval, by_task, compare, summarise
@@ -29,10 +30,11 @@ from ctinterp_dagster.interpolation import (
     simulated,
 )
 from ctinterp_dagster.methods import REGRESSION, Role, judged, names
-from ctinterp_dagster.params import Profile, task_name
+from ctinterp_dagster.params import task_name
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.measurement import slices_a_mean
-from ctinterp_dagster.physics.thickness import judge_thickness
+from ctinterp_dagster.physics.profile import Profile, SampledProfile
+from ctinterp_dagster.physics.recognition import Auto, Tags
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.pipeline.testset import REAL
 from ctinterp_dagster.records import write_json
@@ -75,7 +77,7 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
               help="thin slices a thick one, whole or not")  # fmt: skip
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True),
               help="slice distance in mm to restore to; the truth is means of THIN's slices [THIN's own]")  # fmt: skip
-@click.option("--profile", type=click.Choice(get_args(Profile)), default="box", show_default=True)
+@click.option("--profile", type=ProfileType(), metavar=METAVAR, help="of thick slices [of THIN box, of a pair auto]")
 @click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
               help="thickness in mm of THIN's slices, where they overlap: the model's then do")  # fmt: skip
 @click.option("--model", "model_path", type=click.Path(path_type=Path), default=RELEASED, help="model [released]")
@@ -91,7 +93,7 @@ def command(
     pairs: tuple[tuple[Path, Path], ...],
     factor: float,
     spacing_mm: float | None,
-    profile: Profile,
+    profile: Profile | Auto | None,
     thin_mm: float | None,
     model_path: Path,
     methods: tuple[str, ...],
@@ -107,10 +109,11 @@ def command(
     partner, by position in mm. `psnr_db` is in the window [-1000, 1000] HU without the slices of one thick slice at
     each end. Research use only, not a medical device.
     """
-    refuse_mistakes(thin, pairs, spacing_mm, json_path)
+    refuse_mistakes(thin, pairs, profile, spacing_mm, json_path)
+    shape = cast("Profile", profile or "box")  # no "auto", of which refuse_mistakes knows
     jobs = [
-        *(Job(path, profile, partial(load_thin, path, factor, profile, spacing_mm, thin_mm)) for path in thin),
-        *(Job(thick, REAL, partial(load_pair, thick, partner)) for thick, partner in pairs),
+        *(Job(path, str(shape), partial(load_thin, path, factor, shape, spacing_mm, thin_mm)) for path in thin),
+        *(Job(thick, REAL, partial(load_pair, thick, partner, profile or "auto")) for thick, partner in pairs),
     ]
     for job in jobs:
         check(job)
@@ -126,9 +129,11 @@ def command(
         task = progress.add_task("scoring", total=(len(thin) + len(pairs)) * len(methods))
         for job in jobs:
             progress.update(task, description=job.path.name)
-            measurement, _ = job.load()
+            measurement = job.load()
             grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
             labels = {"case": case_name(job.path), **grid, "profile": job.profile}
+            if found := measurement.slice_profile:
+                labels |= found.record | {"profile_shape": str(found.profile), "profile": job.profile}
             for scored in score_methods(measurement, restoring):
                 costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
                 records.append({**labels, "method": scored.method, **fields_of(scored.scores), **costs})
@@ -139,11 +144,17 @@ def command(
 
 
 def refuse_mistakes(
-    thin: tuple[Path, ...], pairs: tuple[tuple[Path, Path], ...], spacing_mm: float | None, json_path: Path | None
+    thin: tuple[Path, ...],
+    pairs: tuple[tuple[Path, Path], ...],
+    profile: Profile | Auto | None,
+    spacing_mm: float | None,
+    json_path: Path | None,
 ) -> None:
     """Refuse arguments that do not go together, before anything is read."""
     if not thin and not pairs:
         raise click.UsageError("give THIN volumes or --pair THICK THIN")
+    if thin and (profile == "auto" or isinstance(profile, SampledProfile)):
+        raise click.UsageError("THIN is thickened with a shape: give --profile box or another")
     if spacing_mm and not thin:
         raise click.UsageError("--spacing is for THIN volumes: a pair is compared on its own thin slices")
     for paths in (thin, tuple(thick for thick, _ in pairs)):
@@ -157,44 +168,46 @@ def refuse_mistakes(
 
 @dataclass(frozen=True)
 class Job:
-    """A thick scan with its truth: the path that names it, the profile, and how to read both, with a remark or none."""
+    """A thick scan with its truth: the path that names it, the name of its task's profile, and how to read both."""
 
     path: Path
     profile: str
-    load: Callable[[], tuple[Measurement, str]]
+    load: Callable[[], Measurement]
 
 
 def check(job: Job) -> None:
-    """Refuse scans that cannot be scored, with their path, before the first of all is computed; print the remark.
+    """Refuse scans that cannot be scored, with their path, before the first is computed; print what is to be known.
 
     Raises:
         CtinterpError: as reading and relating them raises.
     """
     try:
-        measurement, remark = job.load()
+        measurement = job.load()
         check_size(measurement.known.hu.shape, measurement.factor)
     except (ParamsError, EvaluationError, GeometryError) as error:
         raise type(error)(f"{job.path}: {error}") from error
-    if remark:
-        click.echo(f"{case_name(job.path)}: {remark}", err=True)
+    for said in measurement.warnings:
+        click.echo(f"{case_name(job.path)}: {said}", err=True)
+    if measurement.slice_profile:
+        click.echo(f"{case_name(job.path)}: slice profile: {measurement.slice_profile}", err=True)
 
 
 def load_thin(
     path: Path, factor: float, profile: Profile, spacing_mm: float | None, thin_mm: float | None
-) -> tuple[Measurement, str]:
+) -> Measurement:
     """A thin scan, thickened."""
     thin = fit(path).volume
-    scans = simulated(thin, factor, profile, spacing_mm, thin_mm)
-    whole = slices_a_mean(thin, spacing_mm).is_integer()
+    measurement = simulated(thin, factor, profile, spacing_mm, thin_mm)
+    if slices_a_mean(thin, spacing_mm).is_integer():
+        return measurement
     remark = f"slices of {thin.spacing_mm[0]:g} mm do not fill {spacing_mm} mm: those that do in part weigh by the part"
-    return scans, "" if whole else remark
+    return replace(measurement, warnings=(remark,))
 
 
-def load_pair(thick_path: Path, thin_path: Path) -> tuple[Measurement, str]:
+def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Measurement:
     """A real thick scan and its partner."""
     thick, thin = fit(thick_path), fit(thin_path)
-    judged = judge_thickness(thick.volume.hu, thick.volume.spacing_mm[0], thick.thickness_mm)
-    return paired(thick.volume, thin.volume, judged.thickness_mm), judged.warning or ""
+    return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
 
 
 def fit(path: Path) -> Scan:

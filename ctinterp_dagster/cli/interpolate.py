@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from ctinterp_dagster.cli.profile import METAVAR, ProfileType
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.interpolation import (
@@ -29,8 +30,9 @@ from ctinterp_dagster.interpolation import (
 from ctinterp_dagster.methods import Role, judged, rows
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.model.sampler import Sampler
-from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
+from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.recognition import Auto, Tags
 from ctinterp_dagster.records import file_hash, write_json
 from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_scan, write_result, write_volume
 
@@ -52,8 +54,8 @@ METHODS = (judged().name, *(row.name for row in rows(Role.RIVAL) if row.consiste
               help="thickness of the scan's slices in mm [as tagged, unless the stack contradicts it]")  # fmt: skip
 @click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
               help="thickness of thin slices in mm: above their distance they overlap [distance]")  # fmt: skip
-@click.option("--profile", type=click.Choice(["box", "gaussian", "triangle"]), default="box", show_default=True,
-              help="of the scan: box (axial), gaussian (helical: 2.5 dB better on the one real pair)")  # fmt: skip
+@click.option("--profile", type=ProfileType(), metavar=METAVAR, default="auto", show_default=True,
+              help="of the scan's slices: auto asks their noise and the tags; FILE: offset_mm,weight")  # fmt: skip
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True,
               help="the model, or a classical method that explains the scan as well")  # fmt: skip
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True,
@@ -86,7 +88,7 @@ def command(
     factor: float | None,
     thickness_mm: float | None,
     thin_mm: float | None,
-    profile: Profile,
+    profile: Profile | Auto,
     method: str,
     steps: int,
     samples: int,
@@ -123,7 +125,7 @@ def command(
         scan.volume,
         scan.volume.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM),
         profile,
-        claimed_mm=scan.thickness_mm,
+        tags=Tags(scan.thickness_mm, scan.helical),
         thickness_mm=thickness_mm,
         thin_thickness_mm=thin_mm,
         force=force,
@@ -131,6 +133,7 @@ def command(
     )
     warnings = [*scan.warnings, *outputs.told(scan), *measurement.warnings]
     warn(warnings)
+    click.echo(f"slice profile: {measurement.slice_profile}")
     settings = Settings(sampler, steps, samples if wanted else 0, seed, memory_gib, mixed_precision)
     result, doubts = restore(measurement, settings, method, model_path, device, draws_path, force=force)
     warn(doubts)
@@ -139,7 +142,6 @@ def command(
     record = {
         **grids_of(scan, measurement, result, thin_mm),
         "method": method,
-        "profile": profile,
         **asdict(settings),
         "device": str(pick_device(device)),
         "threads": torch.get_num_threads(),
@@ -152,8 +154,10 @@ def command(
 
 
 def grids_of(scan: Scan, measurement: Measurement, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
-    """Both grids, and how well the thin one explains the thick one."""
+    """Both grids, the slice profile, and how well the thin grid explains the thick one."""
+    assert measurement.slice_profile is not None
     return {
+        **measurement.slice_profile.record,
         "input_slices": scan.volume.depth,
         "input_spacing_mm": scan.volume.spacing_mm[0],
         "input_thickness_mm": measurement.thickness_mm,

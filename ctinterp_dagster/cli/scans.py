@@ -12,13 +12,15 @@ from rich.table import Table
 from ctinterp_dagster.cli.adding import TABLES, Added, add_one, table_of
 from ctinterp_dagster.errors import MissingInputError, ScanError
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.physics.recognition import Tags, recognise
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
-from ctinterp_dagster.scan.io import Found, find_scans, read_scan
+from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan
 from ctinterp_dagster.scan.padding import find_padding
 
 COLUMNS = ["file", "patient", "split"]
+THIN_MM = 1.0  # slice distance that interpolate gives unless it is told another
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Verdict:
     spacing_mm: tuple[float, ...] | None
     thickness_mm: float | None
     kernel: str
+    profile: str
     remark: str
     series_uid: str
 
@@ -104,7 +107,14 @@ def check(path: Path, *, as_json: bool, strict: bool) -> None:
         click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
     else:
         table = Table(
-            "scan", "verdict", "slices x rows x columns", "spacing mm (z, y, x)", "thickness mm", "kernel", "remark"
+            "scan",
+            "verdict",
+            "slices x rows x columns",
+            "spacing mm (z, y, x)",
+            "thickness mm",
+            "kernel",
+            "profile",
+            "remark",
         )
         for v in verdicts:
             table.add_row(
@@ -114,6 +124,7 @@ def check(path: Path, *, as_json: bool, strict: bool) -> None:
                 ", ".join(f"{s:.4g}" for s in v.spacing_mm) if v.spacing_mm else "",
                 f"{v.thickness_mm:g}" if v.thickness_mm else "",
                 v.kernel,
+                v.profile,
                 v.remark,
             )
         Console(width=160).print(table)
@@ -128,7 +139,7 @@ def verdict_on(found: Found) -> Verdict:
     try:
         scan = read_scan(found)
     except ScanError as error:
-        return Verdict(found.name, error.reason, None, None, None, "", str(error), found.uid)
+        return Verdict(found.name, error.reason, None, None, None, "", "", str(error), found.uid)
     word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0]), *scan.warnings]
     if padding := find_padding(scan.volume.hu):
         remarks.append(f"padded with {padding.value_hu:g} outside of the field of view: comes back as it is")
@@ -143,8 +154,25 @@ def verdict_on(found: Found) -> Verdict:
     volume = scan.volume
     said = "; ".join(filter(None, remarks))
     return Verdict(
-        found.name, word, volume.hu.shape, volume.spacing_mm, scan.thickness_mm, scan.kernel, said, found.uid
+        scan=found.name,
+        verdict=word,
+        shape_zyx=volume.hu.shape,
+        spacing_mm=volume.spacing_mm,
+        thickness_mm=scan.thickness_mm,
+        kernel=scan.kernel,
+        profile=profile_of(scan) if word == "fit" else "",
+        remark=said,
+        series_uid=found.uid,
     )
+
+
+def profile_of(scan: Scan) -> str:
+    """What `interpolate` takes for the slice profile, and why; empty for slices that it does not make thinner."""
+    distance_mm = scan.volume.spacing_mm[0]
+    if distance_mm <= THIN_MM:
+        return ""
+    tags = Tags(scan.thickness_mm, scan.helical)
+    return str(recognise(scan.volume.hu, distance_mm, tags=tags, thin_mm=THIN_MM))
 
 
 def remark_on(thickness_mm: float | None, spacing_mm: float) -> str:

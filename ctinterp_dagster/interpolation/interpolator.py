@@ -1,5 +1,6 @@
 """Thick volume in, thin volume out: what the command line, the API and the generate stage share."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.recognition import Auto, recognise
 from ctinterp_dagster.scan.volume import Volume
 
 RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"
@@ -110,7 +112,7 @@ class Interpolator:
         sampler: Sampler = "adams",
         num_inference_steps: int = 50,
         target_depth: int,
-        profile: Profile = "box",
+        profile: Profile | Auto = "auto",
         seed: int = 0,
         spacing_mm: Spacing = UNKNOWN_MM,
     ) -> Tensor:
@@ -121,14 +123,18 @@ class Interpolator:
             sampler: adams, ddim or ddpm, see `model.sampler.sample`.
             num_inference_steps: network evaluations.
             target_depth: thin slices, more than k.
-            profile: slice profile of the thick scan, whose slices touch.
+            profile: slice profile of the thick scan, whose slices touch; see `recognise`.
             seed: of the sample.
             spacing_mm: of the thick volume, (z, y, x).
 
         Raises:
             ParamsError: `target_depth` is less than the thick depth.
         """
-        operator = operator_for(thick_hu.shape[0], 1.0, 1.0, thick_hu.shape[0] / target_depth, profile)
+        target = thick_hu.shape[0] / target_depth
+        found = recognise(thick_hu.numpy(), 1.0, profile, thin_mm=target)
+        for sentence in found.warnings:
+            warnings.warn(sentence, stacklevel=2)
+        operator = operator_for(thick_hu.shape[0], 1.0, found.thickness_mm, target, found.profile)
         thick = Volume(np.ascontiguousarray(thick_hu.numpy()), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
         measurement = Measurement(thick, operator)
         if num_inference_steps == 1:

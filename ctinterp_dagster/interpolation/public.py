@@ -13,6 +13,7 @@ from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.interpolation.settings import Settings
 from ctinterp_dagster.physics.measurement import measure
 from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.recognition import Auto
 from ctinterp_dagster.scan.io.images import image_of, volume_of
 from ctinterp_dagster.scan.volume import Volume
 
@@ -25,7 +26,7 @@ def interpolate(
     spacing_mm: tuple[float, float, float] | None = None,
     target_mm: float = 1.0,
     thickness_mm: float | None = None,
-    profile: Profile = "box",
+    profile: Profile | Auto = "auto",
     model: Path | str = RELEASED,
     device: str = "auto",
     memory_gib: float = 3.0,
@@ -42,7 +43,7 @@ def interpolate(
         spacing_mm: of an array, (z, y, x); images know theirs.
         target_mm: distance of the thin slices.
         thickness_mm: full width at half maximum of the thick slices' profile; their distance where None.
-        profile: of the thick slices.
+        profile: of the thick slices; `auto` has the noise of the scan tell it, and warns where it cannot.
         model: a model file.
         device: auto, cpu or cuda.
         memory_gib: bound of the networks' working memory.

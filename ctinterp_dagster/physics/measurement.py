@@ -12,7 +12,7 @@ from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator, slices_within
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.thickness import judge_thickness
+from ctinterp_dagster.physics.recognition import UNTOLD, Auto, SliceProfile, Tags, recognise
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import Padding, without_padding
 from ctinterp_dagster.scan.pairs import LEAST_SHARED
@@ -51,6 +51,7 @@ class Measurement:
         operator: from the thin grid to the thick one.
         truth: the thin slices; None where nobody knows them.
         padding: what was filled; None where there is none.
+        slice_profile: how the operator's profile was found; None where the thick slices were made with it.
         warnings: what a user should know, a sentence each.
     """
 
@@ -58,6 +59,7 @@ class Measurement:
     operator: ThickeningOperator
     truth: Volume | None = None
     padding: Padding | None = None
+    slice_profile: SliceProfile | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -116,9 +118,9 @@ Method = Callable[[Measurement], Estimate]
 def measure(
     scan: Volume,
     target_mm: float,
-    profile: Profile,
+    profile: Profile | Auto = "auto",
     *,
-    claimed_mm: float | None = None,
+    tags: Tags = UNTOLD,
     thickness_mm: float | None = None,
     thin_thickness_mm: float | None = None,
     force: bool = False,
@@ -129,8 +131,8 @@ def measure(
     Args:
         scan: as it was read.
         target_mm: distance of the thin slices.
-        profile: of the thick slices.
-        claimed_mm: the thickness that tags tell; not believed where the stack contradicts it.
+        profile: of the thick slices; `auto` has it found, see `recognise`.
+        tags: of the scan.
         thickness_mm: the thickness that the user tells, which is believed; None where he does not.
         thin_thickness_mm: of the thin slices, where they overlap.
         force: see `check_volume`.
@@ -138,7 +140,7 @@ def measure(
 
     Raises:
         ScanError: see `check_volume`.
-        ParamsError: see `operator_for`; also thin slices closer than any scanner's, which would fill the memory.
+        ParamsError: see `operator_for`, `recognise`; also thin slices closer than any scanner's, which fill the memory.
     """
     if target_mm < SLICE_SPACING_MM[0]:
         raise ParamsError(
@@ -148,14 +150,13 @@ def measure(
     forced = check_volume(scan, min_slices=MIN_SLICES, force=force, name=name)
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
-    judged = None if thickness_mm else judge_thickness(thick.hu, distance_mm, claimed_mm)
-    used_mm = thickness_mm or (judged.thickness_mm if judged else distance_mm)
-    operator = operator_for(thick.depth, distance_mm, used_mm, target_mm, profile, thin_thickness_mm)
+    found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm)
+    operator = operator_for(thick.depth, distance_mm, found.thickness_mm, target_mm, found.profile, thin_thickness_mm)
     outside = (
         f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None
     )
-    remarks = (outside, judged.warning if judged else None, _nearly(operator), _unmeasured(operator, thick))
-    return Measurement(thick, operator, None, padding, (*forced, *filter(None, remarks)))
+    remarks = (outside, *found.warnings, _nearly(operator), _unmeasured(operator, thick))
+    return Measurement(thick, operator, None, padding, found, (*forced, *filter(None, remarks)))
 
 
 def _nearly(operator: ThickeningOperator) -> str | None:
@@ -278,18 +279,26 @@ def simulated(
     return synthetic(truth, thick.with_slices(thick.hu[:filled], 0, thick.spacing_mm[0]), factor, profile, thickness_mm)
 
 
-def paired(thick: Volume, thin: Volume, thickness_mm: float | None, profile: Profile = "gaussian") -> Measurement:
+def paired(
+    thick: Volume,
+    thin: Volume,
+    profile: Profile | Auto = "auto",
+    *,
+    tags: Tags = UNTOLD,
+    thickness_mm: float | None = None,
+) -> Measurement:
     """Cut two scans to their common extent along z, by positions in mm; nothing is resampled.
 
     Args:
         thick: the thick scan.
         thin: the thin scan, on the same pixel grid.
-        thickness_mm: full width at half maximum of the thick slices' profile; None takes their distance.
-        profile: its shape; real scanners are nearest to a Gaussian.
+        profile: of the thick slices, as the others: see `measure`.
+        tags: of the thick scan.
+        thickness_mm: of its slices, as the user tells it; None where he does not.
 
     Raises:
         GeometryError: the pixel grids differ, or the scans share fewer than 6 thick slices.
-        ParamsError: the thin slices are not finer, or the thick ones overlap too much.
+        ParamsError: the thin slices are not finer, or the thick ones overlap too much; see `recognise`.
     """
     between_mm = thick.direction.T @ np.subtract(thin.origin_mm, thick.origin_mm)
     shift_mm = float(np.abs(between_mm[:2]).max())
@@ -301,6 +310,7 @@ def paired(thick: Volume, thin: Volume, thickness_mm: float | None, profile: Pro
             f"{shift_mm:.3f} mm: expected one; give reconstructions of one scan with the same field of view"
         )
     step, fine = thick.spacing_mm[0], thin.spacing_mm[0]
+    found = recognise(thick.hu, step, profile, tags, thickness_mm, fine)
     ends_mm = (between_mm[2] - fine / 2, between_mm[2] + (thin.depth - 0.5) * fine)
     edge = 0.01 * fine  # positions are rounded
     centres = np.arange(thick.depth) * step
@@ -319,11 +329,11 @@ def paired(thick: Volume, thin: Volume, thickness_mm: float | None, profile: Pro
     operator = ThickeningOperator.from_geometry(
         n_thick=cut.depth,
         thick_spacing_mm=step,
-        thick_thickness_mm=thickness_mm or step,
+        thick_thickness_mm=found.thickness_mm,
         n_thin=truth.depth,
         thin_spacing_mm=fine,
         thin_thickness_mm=fine,
         first_thin_offset_mm=float(places[inside[0]] - centres[first]),
-        profile=profile,
+        profile=found.profile,
     )
-    return Measurement(cut, operator, truth)
+    return Measurement(cut, operator, truth, None, found, found.warnings)

@@ -10,7 +10,7 @@ from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask, task_name
 from ctinterp_dagster.physics.measurement import Measurement, paired, synthetic
-from ctinterp_dagster.physics.thickness import judge_thickness
+from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.pipeline.cases import read_cases, read_pairs
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import read_scan
@@ -80,27 +80,23 @@ def real_scans(layout: Layout) -> Iterator[ThickScan]:
     for name, thin in read_pairs(layout).items():
         if thin in truths:
             files = layout.ingest / "thick" / f"{name}.nii", truths[thin]
-            measurement = partial(_paired, *files, _thickness_mm(files[0]))
+            measurement = partial(_paired, *files)
             try:
-                factor = measurement().factor
+                first = measurement()
             except (GeometryError, ParamsError) as error:
                 logger.warning("pair=%s left out: %s", name, error)
                 continue
-            yield ThickScan(name, REAL, factor, *files, measurement)
+            for said in first.warnings:
+                logger.warning("pair=%s %s", name, said)
+            logger.info("pair=%s slice profile: %s", name, first.slice_profile)
+            yield ThickScan(name, REAL, first.factor, *files, measurement)
 
 
 def _thickened(thick: Path, truth: Path, task: ThickTask) -> Measurement:
     return synthetic(read_scan(truth).volume, read_scan(thick).volume, task.factor, task.profile)
 
 
-def _paired(thick: Path, truth: Path, thickness_mm: float) -> Measurement:
-    return paired(read_scan(thick).volume, read_scan(truth).volume, thickness_mm)
-
-
-def _thickness_mm(thick: Path) -> float:
-    """That of a real scan's slices; a claim that the stack contradicts is told and not believed."""
-    scan = read_scan(thick).volume
-    judged = judge_thickness(scan.hu, scan.spacing_mm[0], read_json(thick.with_suffix(".json"))["thickness_mm"])
-    if judged.warning:
-        logger.warning("pair=%s %s", thick.stem, judged.warning)
-    return judged.thickness_mm
+def _paired(thick: Path, truth: Path) -> Measurement:
+    known = read_json(thick.with_suffix(".json"))
+    tags = Tags(known["thickness_mm"], known["helical"])
+    return paired(read_scan(thick).volume, read_scan(truth).volume, tags=tags)

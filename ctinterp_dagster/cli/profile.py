@@ -1,0 +1,53 @@
+"""The option --profile."""
+
+import csv
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.physics.profile import Profile, SampledProfile, Trapezoid
+from ctinterp_dagster.records import read_csv
+
+NAMED = ("box", "gaussian", "triangle")
+METAVAR = f"auto|{'|'.join(NAMED)}|trapezoid:RAMP|FILE.csv"
+COLUMNS = ["offset_mm", "weight"]
+
+
+class ProfileType(click.ParamType[Profile | Literal["auto"]]):
+    """auto, a shape, trapezoid:RAMP, or a file of weights."""
+
+    name = "profile"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The profile that is meant."""
+        if not isinstance(value, str) or value in (*NAMED, "auto"):
+            return value
+        if value.startswith("trapezoid:"):
+            try:
+                return Trapezoid(float(value.removeprefix("trapezoid:")))
+            except (ValueError, ParamsError):
+                self.fail(f"{value!r} has no ramp above 0 and at most 1, as in trapezoid:0.5", param, ctx)
+        if value.endswith(".csv"):
+            return read_weights(Path(value))
+        return self.fail(f"{value!r} is none of {METAVAR}", param, ctx)
+
+
+def read_weights(path: Path) -> SampledProfile:
+    """Weights of a slice profile from a table with the columns offset_mm and weight.
+
+    Raises:
+        MissingInputError: the file is not there.
+        ParamsError: it is no such table, or no profile.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"{path} does not exist: give a table of {', '.join(COLUMNS)}")
+    try:
+        rows = read_csv(path)
+        offsets_mm, weights = (tuple(float(row[column] or "") for row in rows) for column in COLUMNS)
+        return SampledProfile(offsets_mm, weights)
+    except (KeyError, ValueError, csv.Error, ParamsError) as error:
+        raise ParamsError(
+            f"{path} is no slice profile: {error}; give numbers in columns of the names {', '.join(COLUMNS)}"
+        ) from error

@@ -1,0 +1,172 @@
+"""Which slice profile a stack has: told by the noise that its slices share, else by the tags."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.physics.noise import Array, SharedNoise, shared_noise
+from ctinterp_dagster.physics.profile import Profile, SampledProfile, slice_weights
+from ctinterp_dagster.physics.thickness import Thickness, judge_thickness, lags_for
+
+Auto = Literal["auto"]
+Confidence = Literal["told", "measured", "tagged", "guessed"]
+Shape = tuple[Profile, float]  # with its width over the slice thickness
+
+BOX: Shape = ("box", 1.0)
+BELL: Shape = ("gaussian", 1.0)  # docs/experiments.md entry 20
+NARROWEST: Shape = ("triangle", 0.9)  # of the bells that real scanners have
+UNKNOWN: Shape = ("gaussian", 0.9)  # loses least where it is wrong, entry 20
+LIMIT = 0.6  # of the way from what a box shares to what the narrowest bell does: anatomy adds to what is measured
+SURE = 2.0  # standard errors
+MOST_ERROR = 0.05  # standard error of a correlation that tells something
+LEAST_CONTRAST = 0.1  # of the correlations of a box and a bell, where noise can tell them apart
+STEP = 0.01  # of a slice distance
+BY_TAGS = {True: (BELL, "a helical scan"), False: (BOX, "an axial scan"), None: (UNKNOWN, "nothing of the scan")}
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What the tags of a scan say of its slices.
+
+    Attributes:
+        thickness_mm: SliceThickness, not believed where the stack contradicts it; None where none says.
+        helical: whether the table moved during a turn; None where none says.
+    """
+
+    thickness_mm: float | None = None
+    helical: bool | None = None
+
+
+UNTOLD = Tags()
+
+
+@dataclass(frozen=True)
+class SliceProfile:
+    """The slice profile to be used, and why.
+
+    Attributes:
+        profile: its shape.
+        thickness_mm: its full width at half maximum.
+        confidence: told by the user, measured in the stack's noise, told by the tags, or guessed.
+        reason: what speaks for it, with numbers.
+        noise: what was measured; None where it was not needed or cannot be.
+        warnings: what a user should know, a sentence each.
+    """
+
+    profile: Profile
+    thickness_mm: float
+    confidence: Confidence
+    reason: str
+    noise: SharedNoise | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> dict[str, str | float | None]:
+        """What a record of a run says of it."""
+        return {
+            "profile": str(self.profile),
+            "profile_fwhm_mm": self.thickness_mm,
+            "profile_confidence": self.confidence,
+            "profile_reason": self.reason,
+            "profile_correlation": self.noise.correlation if self.noise else None,
+            "profile_standard_error": self.noise.standard_error if self.noise else None,
+        }
+
+    def __str__(self) -> str:
+        """What a user is to know of it, in one line."""
+        return f"{self.profile}, {self.thickness_mm:.3g} mm wide, {self.confidence} ({self.reason})"
+
+
+def expected_correlation(shape: Shape, width: float, lags: int) -> float:
+    """The noise that neighbours share, as `SharedNoise.correlation`.
+
+    Args:
+        shape: of slices `width` slice distances thick.
+        width: slice thickness over slice distance.
+        lags: as in `shared_noise`.
+
+    Source: white noise, averaged with weights w, has the autocorrelation of w; Papoulis 1991, Probability, Random
+        Variables, and Stochastic Processes, 3rd ed., section 10-2.
+    """
+    profile, part = shape
+    reach = 2 * width + lags
+    weights = slice_weights(
+        profile,
+        np.arange(-reach, reach, STEP),
+        thin_spacing_mm=STEP,
+        thin_thickness_mm=STEP,
+        thick_thickness_mm=part * width,
+    )
+    shifts = (round(lag / STEP) for lag in (1, lags))
+    near, far = (float(weights[shift:] @ weights[:-shift] / (weights @ weights)) for shift in shifts)
+    return (near - far) / (1 - far)
+
+
+def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> tuple[Shape, Confidence, str]:
+    """Shape, confidence and reason: the tags where noise cannot tell, and neither where anatomy may pass for noise."""
+    (by_tags, tagged), by_noise, evidence = BY_TAGS[tags.helical], None, "there is too little flat tissue with noise"
+    if noise is not None:
+        box, bell = (expected_correlation(shape, width, noise.lags) for shape in (BOX, NARROWEST))
+        evidence = (
+            f"noise of neighbouring slices correlates {noise.correlation:.2f} +- {noise.standard_error:.2f}, expected "
+            f"{box:.2f} of a box and at least {bell:.2f} of a triangle or a Gaussian"
+        )
+        excess = noise.correlation - box - LIMIT * (bell - box)
+        enough = bell - box >= LEAST_CONTRAST and noise.standard_error <= MOST_ERROR
+        if enough and abs(excess) > SURE * noise.standard_error:
+            by_noise = BELL if excess > 0 else BOX
+    reason = f"tags say {tagged}, {evidence}"
+    if by_noise is None:
+        return by_tags, "guessed" if tags.helical is None else "tagged", reason
+    if by_noise == BELL and tags.helical is False:
+        return UNKNOWN, "guessed", reason
+    return by_noise, "measured", reason
+
+
+def recognise(
+    hu: Array,
+    distance_mm: float,
+    profile: Profile | Auto = "auto",
+    tags: Tags = UNTOLD,
+    thickness_mm: float | None = None,
+    thin_mm: float = 0.0,
+) -> SliceProfile:
+    """Slice profile and thickness of a stack, as far as they are not told.
+
+    A box is told from a bell; a triangle from a Gaussian is not, they share as much noise.
+
+    Args:
+        hu: (z, y, x) thick slices, HU.
+        distance_mm: of the slices.
+        profile: that the user tells, which is believed, or `auto`.
+        tags: of the scan.
+        thickness_mm: the thickness that the user tells, which is believed; None where he does not.
+        thin_mm: thickness of the thin slices that are asked for; of slices no thicker than these there is no Gaussian,
+            and a box is taken.
+
+    Raises:
+        ParamsError: a thickness is told beside a `SampledProfile`, which has its own.
+    """
+    if isinstance(profile, SampledProfile):
+        if thickness_mm is not None:
+            raise ParamsError(
+                f"the thickness is told as {thickness_mm:g} mm, and the weights of the profile are "
+                f"{profile.fwhm_mm:.3g} mm wide: give one of both"
+            )
+        return SliceProfile(profile, profile.fwhm_mm, "told", "by the user")
+    judged = Thickness(thickness_mm) if thickness_mm else judge_thickness(hu, distance_mm, tags.thickness_mm)
+    warnings = (judged.warning,) if judged.warning else ()
+    if profile != "auto":
+        return SliceProfile(profile, judged.thickness_mm, "told", "by the user", None, warnings)
+    width = judged.thickness_mm / distance_mm
+    noise = judged.noise or shared_noise(hu, lags_for(width, len(hu)))
+    (shape, part), confidence, reason = _shape_of(noise, width, tags)
+    if part * judged.thickness_mm <= thin_mm:
+        (shape, part), reason = BOX, f"the thin slices are to be as thick, {reason}"
+    used_mm = part * judged.thickness_mm
+    if confidence == "guessed":
+        guess = f"the slice profile is not known ({reason}): {shape}, {used_mm:.3g} mm wide, is used; give --profile"
+        warnings = (*warnings, guess)
+    return SliceProfile(shape, used_mm, confidence, reason, noise, warnings)
