@@ -51,10 +51,10 @@ def test_a_hyperplane_of_more_voxels_than_lanes_is_restored(monkeypatch: pytest.
 
 
 def test_noise_costs_little_more_than_its_entropy() -> None:
-    volume = smooth((60, 100, 100))
+    volume = smooth((30, 80, 80))
     entropy = np.log2(15 * np.sqrt(2 * np.pi * np.e))  # of the noise; prediction from noisy neighbours costs the rest
     assert entropy < bits(volume) < entropy + 0.3
-    assert bits(np.full((60, 100, 100), -1000, np.int16)) < 0.01
+    assert bits(np.full((30, 80, 80), -1000, np.int16)) < 0.01
 
 
 def test_what_the_decoder_reads_are_integers() -> None:
