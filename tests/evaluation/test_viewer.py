@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def test_large_scans_are_shown_with_pixels_that_are_means(monkeypatch: pytest.Mo
     assert (content["shrink"], image.shape) == (2, (10, 15, 40))
     middle = thin.point_mm((0, 0.5, 0.5))
     assert image.affine @ [0, 0, 0, 1] == pytest.approx([*(-1, -1, 1) * middle, 1])
+
+
+def test_niivue_is_the_published_file() -> None:
+    script = Path(viewer.__file__).parent / "niivue" / "niivue.umd.js"  # @niivue/niivue 0.69.0 of npm
+    assert sha256(script.read_bytes()).hexdigest() == "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
 
 def test_another_grid_is_refused() -> None:
