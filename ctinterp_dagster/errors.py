@@ -116,7 +116,7 @@ class UnevenSpacingError(SliceSpacingError):
 
 
 class GantryTiltError(ScanError):
-    """Slice positions do not lie along the slice normal: the volume is sheared."""
+    """Slice positions run off the slice normal: further than any gantry tilts, or the scan is to be thin truth."""
 
     reason = "gantry_tilt"
 

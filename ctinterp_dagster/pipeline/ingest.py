@@ -13,6 +13,7 @@ import numpy as np
 from ctinterp_dagster.errors import (
     DerivedError,
     DuplicateScanError,
+    GantryTiltError,
     MissingInputError,
     ParamsError,
     ScanError,
@@ -237,6 +238,11 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
         raise DerivedError(
             "ImageType says DERIVED, computed from other images: expected ORIGINAL as thin truth; interpolate it "
             "instead, or give the series that it was computed from"
+        )
+    if read.tilted:
+        raise GantryTiltError(
+            "the gantry was tilted, so that slices were shifted in their planes: expected slices as measured for thin "
+            "truth; interpolate it instead"
         )
     if read.volume.spacing_mm[0] > section.max_spacing_mm:
         raise TooThickError(

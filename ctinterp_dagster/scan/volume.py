@@ -41,8 +41,8 @@ class Volume:
             raise GeometryError(f"voxel spacing must be three positive numbers, got {self.spacing_mm} mm (z, y, x)")
         if not np.allclose(self.direction.T @ self.direction, np.eye(3), atol=1e-3):
             raise GeometryError(
-                f"the axes of a volume must be orthonormal, got {self.direction.round(4).tolist()} (sheared): resample "
-                "it; of a tilted scan that dcm2niix converted give the file with `_Tilt_` in its name"
+                f"the axes of a volume must be orthonormal, got {self.direction.round(4).tolist()} (sheared): of a "
+                "scan with tilted gantry give the DICOM series"
             )
 
     @property

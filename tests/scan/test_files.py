@@ -203,7 +203,7 @@ def test_a_nifti_without_a_place_is_refused(tmp_path: Path) -> None:
 def test_a_nifti_with_shear_is_refused(tmp_path: Path) -> None:
     affine = np.eye(4)
     affine[1, 2] = 0.3
-    with pytest.raises(GeometryError, match=r"v\.nii: the axes of .* orthonormal.* give the file with `_Tilt_`"):
+    with pytest.raises(GeometryError, match=r"v\.nii: the axes of .* orthonormal.* give the DICOM series"):
         read_scan(_nifti(tmp_path, np.zeros((4, 5, 6), np.int16), affine))
 
 

@@ -36,7 +36,7 @@ from ctinterp_dagster.scan.io.grid import MARKS, Grid, Plane, regular_grid, with
 from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_inflation, refuse_size
 from ctinterp_dagster.scan.io.pixels import Stored, stored_values
 from ctinterp_dagster.scan.io.source import Scan
-from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.scan.tilt import straightened
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
@@ -353,7 +353,7 @@ def _frames(file: Path) -> Stored:
 
 
 def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
-    """Read one DICOM series, each slice by its own rescale.
+    """Read one DICOM series, each slice by its own rescale, those of a tilted gantry `straightened`.
 
     Args:
         files: its files.
@@ -384,15 +384,17 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
             slope, intercept = plane.rescale or (1.0, 0.0)
             hu[k] = stored[plane.frame] * slope + intercept
     used = [h for h in headers if h.file in places]
-    thickness = {plane.thickness_mm for plane in grid.planes}
+    volume, told = straightened(grid.volume(hu), grid.shift)
     return Scan(
-        volume=Volume(hu, grid.spacing_mm, grid.origin_mm, grid.direction),
+        volume=volume,
         patient=used[0].patient,
-        thickness_mm=thickness.pop() if len(thickness) == 1 else None,
+        thickness_mm=grid.thickness_mm,
         kernel=used[0].kernel,
         modality=used[0].modality,
         kind="dicom",
         burned_in_annotation=any(h.burned_in for h in used),
         derived=any("DERIVED" in h.image_type for h in used),
         helical=used[0].helical,
+        tilted=any(grid.shift),
+        warnings=told,
     )

@@ -19,6 +19,7 @@ from ctinterp_dagster.errors import (
     TooFewSlicesError,
     UnevenSpacingError,
 )
+from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 Array = npt.NDArray[np.float64]
 
@@ -28,6 +29,8 @@ GRID_TOLERANCE = 0.01
 ROUNDING_MM = 0.05
 # 0.1 degree displaces the last slice of a 300 mm scan by 0.5 mm, less than a pixel.
 TILT_TOLERANCE_DEG = 0.1
+TILT_ROUNDING_MM = 4 * ROUNDING_MM  # of a slice and of those at the ends, each along three axes
+MOST_TILT_DEG = 35.0  # gantries tilt by 30
 # Orientations that agree to this are one: DICOM's decimal strings are often rounded to 4 to 6 digits.
 ORIENTATION_TOLERANCE = 1e-3
 # So many steps at either end make a slice distance of their own.
@@ -81,19 +84,32 @@ class Plane:
 
 @dataclass(frozen=True)
 class Grid:
-    """A regular stack of planes.
+    """A regular stack of planes, sheared where the gantry is tilted.
 
     Attributes:
         planes: sorted along the slice normal.
         spacing_mm: (z, y, x); z is that of the regular grid that fits the positions best, never taken from a tag.
         origin_mm: LPS position of the first plane's first pixel, on that grid.
         direction: (3, 3), columns are the directions of x, y and z.
+        shift: pixels along y and x by which each plane lies further than the one before; zeros unless the gantry is
+            tilted.
     """
 
     planes: tuple[Plane, ...]
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
     direction: Array
+    shift: tuple[float, float]
+
+    def volume(self, hu: FloatArray) -> Volume:
+        """Values of its planes, (z, y, x) HU, as if it were not sheared."""
+        return Volume(hu, self.spacing_mm, self.origin_mm, self.direction)
+
+    @property
+    def thickness_mm(self) -> float | None:
+        """SliceThickness (0018,0050); None where it is absent or differs between planes."""
+        told = {plane.thickness_mm for plane in self.planes}
+        return told.pop() if len(told) == 1 else None
 
 
 def _orientation_key(plane: Plane) -> tuple[float, ...]:
@@ -228,49 +244,65 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> N
     )
 
 
-def _refuse_tilt(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> None:
-    """Refuse planes whose origins do not lie on one line along the normal. `across_mm`: (n, 3) off that line."""
-    length, drift = float(along_mm[-1]), float(np.linalg.norm(across_mm[-1]))
-    rounding = 4 * ROUNDING_MM  # of a slice and of those at the ends, each along three axes
-    if drift > max(math.tan(math.radians(TILT_TOLERANCE_DEG)) * length, rounding):
-        raise GantryTiltError(
-            f"slice positions run {math.degrees(math.atan2(drift, length)):.2f} degrees off the slice normal: expected "
-            f"at most {TILT_TOLERANCE_DEG} (no gantry tilt); correct the tilt first: dcm2niix writes two files of such "
-            "a series, give the one with `_Tilt_` in its name (the other stays sheared)"
-        )
-    shift = np.linalg.norm(across_mm - along_mm[:, None] / length * across_mm[-1], axis=1)
-    allowed = max(0.1 * min(planes[0].pixel_mm), rounding)
-    if shift.max() > allowed:
-        k = int(np.argmax(shift))
+def _refuse_shifts(across_mm: Array, line_mm: Array, planes: Sequence[Plane]) -> None:
+    """Refuse planes that lie off their line in their own plane; both (n, 2), mm along x and y."""
+    off = np.linalg.norm(across_mm - line_mm, axis=1)
+    allowed = max(0.1 * min(planes[0].pixel_mm), TILT_ROUNDING_MM)
+    if off.max() > allowed:
+        k = int(np.argmax(off))
         raise MixedSeriesError(
-            f"{planes[k].file.name} is shifted by {shift[k]:.2f} mm in its plane against the first slice: expected at "
-            f"most {allowed:.2f} mm; the series mixes reconstructions, separate them"
+            f"{planes[k].file.name} is shifted by {off[k]:.2f} mm in its plane against the others: expected at most "
+            f"{allowed:.2f} mm; the series mixes reconstructions, separate them"
         )
+
+
+def _tilt_of(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> Array:
+    """Where planes lie in their own plane: (2, 2), mm along x and y of the first one, and from each to the next.
+
+    Zeros where the gantry is straight. `along_mm`: (n,) along the normal; `across_mm`: (n, 2) along x and y.
+    """
+    length, drift = float(along_mm[-1]), float(np.linalg.norm(across_mm[-1]))
+    if drift <= max(math.tan(math.radians(TILT_TOLERANCE_DEG)) * length, TILT_ROUNDING_MM):
+        _refuse_shifts(across_mm, along_mm[:, None] / length * across_mm[-1], planes)
+        return np.zeros((2, 2))
+    angle = math.degrees(math.atan2(drift, length))
+    if angle > MOST_TILT_DEG:
+        raise GantryTiltError(
+            f"slice positions run {angle:.2f} degrees off the slice normal: expected at most {MOST_TILT_DEG:g}, more "
+            "than any gantry tilts; export the series again"
+        )
+    index = np.arange(len(along_mm))
+    line = np.polynomial.polynomial.polyfit(index, across_mm, 1)
+    _refuse_shifts(across_mm, line[0] + index[:, None] * line[1], planes)
+    return np.asarray(line, dtype=np.float64)
 
 
 def regular_grid(planes: Sequence[Plane]) -> Grid:
     """Sort planes along their normal and place them on the regular grid that fits best (least squares).
 
     File names and instance numbers play no part. The normal is the cross product of the row and column directions.
+    Where positions run off it by more than 0.1 degree the gantry was tilted.
 
     Raises:
         TooFewSlicesError: fewer than two planes.
         MixedSeriesError: planes differ in orientation, pixel spacing, size or in-plane position.
         SliceSpacingError: a slice is missing, doubled, or off every regular grid by more than 1 % of the slice distance
             (or by what rounding to 0.1 mm brings, where that is more).
-        GantryTiltError: the positions run off the normal by more than 0.1 degree.
+        GantryTiltError: the positions run off the normal by more than 35 degrees.
     """
     if len(planes) < 2:
         raise TooFewSlicesError(f"found {len(planes)} slice(s), expected at least 2: give the whole series")
     _refuse_mixture(planes)
     ordered, along, across, direction = along_normal(planes)
     _refuse_gaps(along, ordered, rounding_mm(direction[:, 2]))
-    _refuse_tilt(along, across, ordered)
+    first_mm, drift_mm = _tilt_of(along, across @ direction[:, :2], ordered)
     start, step = np.polynomial.polynomial.polyfit(np.arange(len(along)), along, 1)
-    x, y, z = np.add(ordered[0].position_mm, round(float(start), 6) * direction[:, 2]).tolist()
+    x, y, z = np.add(ordered[0].position_mm, direction @ np.round([*first_mm, start], 6)).tolist()
+    rows_mm, columns_mm = ordered[0].pixel_mm
     return Grid(
         planes=tuple(ordered),
-        spacing_mm=(round(float(step), 7), ordered[0].pixel_mm[0], ordered[0].pixel_mm[1]),
+        spacing_mm=(round(float(step), 7), rows_mm, columns_mm),
         origin_mm=(x, y, z),
         direction=direction,
+        shift=(float(drift_mm[1]) / rows_mm, float(drift_mm[0]) / columns_mm),
     )

@@ -110,6 +110,7 @@ class Scan:
         burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
         derived: ImageType (0008,0008) is DERIVED: computed from other images, as the results of ctinterp are.
         helical: whether the table moved during a turn, by the tags; None where none tells.
+        tilted: the gantry was tilted: slices were shifted in their planes onto a straight grid.
         warnings: what a user should know of a scan that is not refused, each in one line: told by every command that
             reads one. Readers of any format put theirs here. May name files: `found.nameless` for outputs.
         found: where it was read from, for a writer that needs the source's headers again. Not for outputs: file names
@@ -125,5 +126,6 @@ class Scan:
     burned_in_annotation: bool
     derived: bool = False
     helical: bool | None = None
+    tilted: bool = False
     warnings: tuple[str, ...] = ()
     found: Found | None = None
