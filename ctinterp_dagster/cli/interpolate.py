@@ -2,13 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -24,7 +25,6 @@ from ctinterp_dagster.interpolation import (
     MixedPrecision,
     Settings,
     load_checkpoint,
-    measure,
     refuse_doubtful,
 )
 from ctinterp_dagster.methods import Role, judged, rows
@@ -33,8 +33,9 @@ from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import Auto, Tags
+from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.records import file_hash, write_json
-from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_scan, write_result, write_volume
+from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_stretches, write_result, write_volume
 
 THIN_MM = 1.0
 METHODS = (judged().name, *(row.name for row in rows(Role.RIVAL) if row.consistent))
@@ -108,10 +109,11 @@ def command(
 
     INPUT is a NIfTI, MHA or NRRD file, or a folder or zip of DICOM. The thin volume covers the extent of the thick
     one, in the same place in space, and gives the measured slices when it is averaged again: |Ax - y| tells how
-    nearly. It is the posterior mean: what is to be expected, smoother than a real thin scan. --draws writes samples
-    of what may have been, and --std how far they spread. Without --model the released one is used; it was measured
-    on chests, a head and phantoms, with slices 1.2 to 12 times as far apart as the thin ones; a run outside of that
-    says so. Research use only, not a medical device.
+    nearly. Slices of a tilted gantry are straightened, and stretches of uneven slices joined. It is the posterior
+    mean: what is to be expected, smoother than a real thin scan. --draws writes samples of what may have been, and
+    --std how far they spread. Without --model the released one is used; it was measured on chests, a head and
+    phantoms, with slices 1.2 to 12 times as far apart as the thin ones; a run outside of that says so. Research use
+    only, not a medical device.
     """
     if spacing_mm and factor:
         raise click.UsageError("give --spacing or --factor, not both")
@@ -120,27 +122,34 @@ def command(
         raise click.UsageError("--std and --draws need samples, which the model draws in --steps of 2 or more")
     start, outputs = time.perf_counter(), Outputs(output, std_path, draws_path, json_path, as_dicom)
     outputs.check(source, force=force)
-    scan = read_scan(source, series=series)
-    measurement = measure(
-        scan.volume,
-        scan.volume.spacing_mm[0] / factor if factor else (spacing_mm or THIN_MM),
+    scans = read_stretches(source, series=series)
+    if len(scans) > 1 and wanted:
+        raise click.UsageError(
+            f"--std and --draws need even slices, {source} has {len(scans)} stretches: give a --series"
+        )
+    scan = whole(scans)
+    stretches = measure_stretches(
+        [one.volume for one in scans],
+        min(one.volume.spacing_mm[0] for one in scans) / factor if factor else (spacing_mm or THIN_MM),
         profile,
-        tags=Tags(scan.thickness_mm, scan.helical),
+        tags=[Tags(one.thickness_mm, one.helical) for one in scans],
         thickness_mm=thickness_mm,
         thin_thickness_mm=thin_mm,
         force=force,
         name=str(source),
     )
-    warnings = [*scan.warnings, *outputs.told(scan), *measurement.warnings]
+    warnings = [*scan.warnings, *outputs.told(scan), *stretches.warnings]
     warn(warnings)
-    click.echo(f"slice profile: {measurement.slice_profile}")
+    for said in dict.fromkeys(f"slice profile: {part.slice_profile}" for part in stretches.parts):
+        click.echo(said)
     settings = Settings(sampler, steps, samples if wanted else 0, seed, memory_gib, mixed_precision)
-    result, doubts = restore(measurement, settings, method, model_path, device, draws_path, force=force)
+    made = [restore(part, settings, method, model_path, device, draws_path, force=force) for part in stretches.parts]
+    result, doubts = stretches.join([estimate for estimate, _ in made]), [said for _, own in made for said in own]
     warn(doubts)
     maker = f"model {file_hash(model_path)[:16]}, posterior mean" if method == METHODS[0] else method
     outputs.write(result, scan, f"ctinterp {version('ctinterp')}, {maker}", thin_mm)
     record = {
-        **grids_of(scan, measurement, result, thin_mm),
+        **grids_of(stretches, result, thin_mm),
         "method": method,
         **asdict(settings),
         "device": str(pick_device(device)),
@@ -153,14 +162,27 @@ def command(
     click.echo(f"{output}: {summary(record)}")
 
 
-def grids_of(scan: Scan, measurement: Measurement, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
-    """Both grids, the slice profile, and how well the thin grid explains the thick one."""
-    assert measurement.slice_profile is not None
+def whole(scans: Sequence[Scan]) -> Scan:
+    """The first of the stretches of a scan with the warnings and the source files of all; one scan as it is."""
+    parts = [scan.found for scan in scans if scan.found]
+    warnings = dict.fromkeys(said for scan in scans for said in scan.warnings)
+    found = replace(
+        parts[0], files=tuple(f for p in parts for f in p.files), frames=tuple(f for p in parts for f in p.frames)
+    )
+    return replace(scans[0], warnings=tuple(warnings), found=found)
+
+
+def grids_of(stretches: Stretches, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
+    """Both grids, the slice profile, and how well the thin grid explains the thick one; lists for uneven slices."""
+    spacing_mm = [part.thick.spacing_mm[0] for part in stretches.parts]
+    thickness_mm = [part.thickness_mm for part in stretches.parts]
+    profiles = [part.slice_profile.record for part in stretches.parts if part.slice_profile]
+    even = len(stretches.parts) == 1
     return {
-        **measurement.slice_profile.record,
-        "input_slices": scan.volume.depth,
-        "input_spacing_mm": scan.volume.spacing_mm[0],
-        "input_thickness_mm": measurement.thickness_mm,
+        **(profiles[0] if even else {"stretches": profiles}),
+        "input_slices": len(stretches.thick_mm),
+        "input_spacing_mm": spacing_mm[0] if even else spacing_mm,
+        "input_thickness_mm": thickness_mm[0] if even else thickness_mm,
         "output_slices": result.mean.depth,
         "output_spacing_mm": result.mean.spacing_mm[0],
         "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
@@ -170,8 +192,9 @@ def grids_of(scan: Scan, measurement: Measurement, result: Estimate, thin_mm: fl
 
 def summary(record: Mapping[str, Any]) -> str:
     """One line of what was done."""
+    spacing_mm = " and ".join(f"{mm:g}" for mm in np.atleast_1d(record["input_spacing_mm"]))
     return (
-        f"{record['input_slices']} slices of {record['input_spacing_mm']:g} mm -> {record['output_slices']} of "
+        f"{record['input_slices']} slices of {spacing_mm} mm -> {record['output_slices']} of "
         f"{record['output_spacing_mm']:g} mm, |Ax - y| {record['residual_hu']:.3f} HU, {record['seconds']:.0f} s"
     )
 
@@ -225,7 +248,7 @@ def restore(
     *,
     force: bool,
 ) -> tuple[Estimate, tuple[str, ...]]:
-    """The thin volume, padded as the scan is, and its doubts that were forced; samples are written as they come."""
+    """The thin volume and its doubts that were forced; samples are written as they come."""
     needed = needed_gib(settings.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
     doubts: list[str] = []
     with (
@@ -251,4 +274,4 @@ def restore(
         else:
             result = CLASSICAL[method](measurement)
             look(torch.from_numpy(result.mean.hu))
-    return measurement.padded(result), tuple(doubts)
+    return result, tuple(doubts)

@@ -148,6 +148,22 @@ def measure(
             "change --spacing or --factor"
         )
     forced = check_volume(scan, min_slices=MIN_SLICES, force=force, name=name)
+    measurement = related(
+        scan, target_mm, profile, tags=tags, thickness_mm=thickness_mm, thin_thickness_mm=thin_thickness_mm
+    )
+    return replace(measurement, warnings=(*forced, *measurement.warnings))
+
+
+def related(
+    scan: Volume,
+    target_mm: float,
+    profile: Profile | Auto,
+    *,
+    tags: Tags,
+    thickness_mm: float | None,
+    thin_thickness_mm: float | None,
+) -> Measurement:
+    """Relate thick slices that were checked to the grid that is asked for; see `measure`."""
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
     found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm)
@@ -156,7 +172,7 @@ def measure(
         f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None
     )
     remarks = (outside, *found.warnings, _nearly(operator), _unmeasured(operator, thick))
-    return Measurement(thick, operator, None, padding, found, (*forced, *filter(None, remarks)))
+    return Measurement(thick, operator, None, padding, found, tuple(filter(None, remarks)))
 
 
 def _nearly(operator: ThickeningOperator) -> str | None:

@@ -183,6 +183,8 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
     """
     if scan.refusal:
         raise scan.refusal
+    if scan.uneven and not paired:
+        raise type(scan.uneven)(scan.nameless(str(scan.uneven)))
     place = "thick" if paired else "volumes"
 
     def make(paths: list[Path]) -> None:

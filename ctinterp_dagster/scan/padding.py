@@ -10,6 +10,7 @@ from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 # Air is -1000 HU and noise takes it lower, but never to one value that many voxels at the edge of the planes share.
 BELOW_AIR_HU = -1200.0
+OUTSIDE_HU = -2000.0  # of padding that is put where nothing was measured
 LEAST_SHARE = 0.01  # of the voxels at the edge of the planes
 LEAST_OF_BELOW = 0.5  # of those that are below air: noise is spread over many values
 RIM = 8  # voxels; a cubic resampling rings so far

@@ -3,15 +3,20 @@
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset, FileDataset
 
-from ctinterp_dagster.errors import DuplicateSlicesError, MixedSeriesError, UnevenSpacingError
-from ctinterp_dagster.scan.io import Found, find_scans, read_scan
+from ctinterp_dagster.cli.interpolate import command
+from ctinterp_dagster.errors import DuplicateSlicesError, MissingSlicesError, MixedSeriesError, UnevenSpacingError
+from ctinterp_dagster.records import read_json
+from ctinterp_dagster.scan.io import Found, find_scans, read_scan, read_stretches
 from ctinterp_dagster.scan.io.grid import Plane, regular_grid
 from ctinterp_dagster.scan.io.source import QUOTED
+from ctinterp_dagster.scan.phantom import phantom
 
 from .conftest import ct_slice, enhanced_ct, rotation
 
@@ -156,6 +161,77 @@ def test_two_slice_distances_without_a_tag_are_named(series: Series, depths: lis
     said = f"changes from {depths[1]:.3f} to {depths[7] - depths[6]:.3f} mm at '00[45]\\.dcm'"
     with pytest.raises(UnevenSpacingError, match=said):
         read_scan(series(n=8, edit=_at(depths)))
+
+
+LACKS_TWO = [0, 2, 4, 6, 12, 14, 16, 18]
+
+
+def test_a_series_that_lacks_slices_is_two_stretches_that_are_read_in_order(series: Series) -> None:
+    folder = series(n=8, edit=_at(LACKS_TWO))
+    assert [f.refusal for f in find_scans(folder)] == [None, None]
+    assert [scan.volume.hu[0, 0, 0] + 1024 for scan in read_stretches(folder)] == [0, 400]
+    assert [scan.volume.hu[0, 0, 0] + 1024 for scan in read_stretches(folder, "series-0004-part-2")] == [400]
+    with pytest.raises(
+        MissingSlicesError, match=r"2 slice\(s\) missing.* or choose a stretch: series-0004-part-1, series"
+    ):
+        read_scan(folder)
+
+
+def test_stretches_beside_another_scan_are_chosen_by_the_name_of_the_whole(series: Series) -> None:
+    series(name="raw/other", SeriesInstanceUID="1.2.9")
+    raw = series(name="raw/gap", n=8, edit=_at(LACKS_TWO)).parent
+    assert len(read_stretches(raw, "gap/series-0004")) == 2
+    with pytest.raises(MixedSeriesError, match=r"none was chosen.*a stretch of 'gap/series-0004'"):
+        read_stretches(raw)
+
+
+@pytest.mark.parametrize("depths", [[0, 2, 5, 7, 10, 12, 15, 17], [0, 2, 4, 6, 6, 8, 10, 12]])
+def test_positions_that_no_stretches_explain_are_refused(series: Series, depths: list[float]) -> None:
+    (found,) = find_scans(series(n=8, edit=_at(depths)))
+    assert found.refusal is not None
+    assert found.refusal.reason in {"uneven_spacing", "duplicate_slices"}
+
+
+def _interpolated(series: Series, tmp_path: Path, *options: Any) -> Result:
+    """`ctinterp interpolate` of eight slices of 2.5 mm and five of 5 mm."""
+    planes = np.rint(phantom("parts", (13, 24, 24), (2.5, 10.0, 10.0), 10.0).hu).astype(np.int16) + 1024
+    places = _at(
+        [*(2.5 * k for k in range(8)), *(21.25 + 5.0 * k for k in range(5))], SliceThickness=[2.5] * 8 + [5] * 5
+    )
+
+    def edit(k: int, dataset: FileDataset) -> None:
+        places(k, dataset)
+        dataset.PixelData = planes[k].tobytes()
+
+    folder = series(n=13, size=planes.shape[1:], PixelSpacing=[10.0, 10.0], edit=edit)
+    words = [
+        folder,
+        "-o",
+        tmp_path / "thin.nii",
+        "--spacing",
+        "1.25",
+        "--method",
+        "cubic_projected",
+        "--profile",
+        "box",
+    ]
+    return CliRunner().invoke(command, [str(word) for word in (*words, *options)])
+
+
+def test_interpolate_joins_the_stretches_of_a_series(series: Series, tmp_path: Path) -> None:
+    result = _interpolated(series, tmp_path, "--json", tmp_path / "record.json")
+    assert result.exit_code == 0, result.output
+    assert "13 slices of 2.5 and 5 mm -> 36 of 1.25 mm, |Ax - y| 0.000 HU" in result.output
+    assert "stretch 2 of 2" in result.output
+    assert read_json(tmp_path / "record.json")["input_thickness_mm"] == [2.5, 5.0]
+    thin = read_scan(tmp_path / "thin.nii").volume
+    np.testing.assert_allclose(thin.point_mm((-0.5, 0, 0)), [-10, 20, -1.25], atol=1e-4)
+
+
+def test_samples_of_a_series_of_stretches_are_refused(series: Series, tmp_path: Path) -> None:
+    result = _interpolated(series, tmp_path, "--method", "model", "--std", tmp_path / "std.nii")
+    assert result.exit_code == 2
+    assert "has 2 stretches: give a --series" in result.output
 
 
 def test_thicknesses_that_differ_on_a_regular_grid_are_one_scan(series: Series) -> None:

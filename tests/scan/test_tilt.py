@@ -1,6 +1,6 @@
 """A tilted gantry: every slice in its place on a straight grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ from scipy.ndimage import label, sum_labels
 from ctinterp_dagster.errors import GantryTiltError
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import measure
-from ctinterp_dagster.scan.io import Scan, read_scan
-from ctinterp_dagster.scan.padding import find_padding
-from ctinterp_dagster.scan.tilt import OUTSIDE_HU, straightened
+from ctinterp_dagster.physics.recognition import Tags
+from ctinterp_dagster.physics.stretches import measure_stretches
+from ctinterp_dagster.scan.io import Scan, read_scan, read_stretches
+from ctinterp_dagster.scan.padding import OUTSIDE_HU, find_padding
+from ctinterp_dagster.scan.tilt import straightened
 from ctinterp_dagster.scan.volume import Volume
 
 from .conftest import plain_volume
@@ -31,8 +33,14 @@ def tissue(points_mm: np.ndarray) -> np.ndarray:
     return 1200 * np.exp(-far / (2 * SIGMA_MM**2)).sum(axis=-1) - 1000
 
 
-def tilted(angle_deg: float, swivel_deg: float = 0.0, *, decimals: int = 6) -> Callable[[int, FileDataset], None]:
-    """Slices as thick as their distance, their planes turned about x and about y, one every STEP_MM along z."""
+def tilted(
+    angle_deg: float,
+    swivel_deg: float = 0.0,
+    *,
+    decimals: int = 6,
+    places_mm: Sequence[float] = STEP_MM * np.arange(SLICES),
+) -> Callable[[int, FileDataset], None]:
+    """Slices as thick as STEP_MM, their planes turned about x and about y, at places along z."""
     c, s, t = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg)), np.tan(np.radians(swivel_deg))
     row = np.array([1.0, 0.0, t]) / np.hypot(1, t)
     down = np.array([0.0, c, s])
@@ -43,7 +51,7 @@ def tilted(angle_deg: float, swivel_deg: float = 0.0, *, decimals: int = 6) -> C
     within = np.linspace(-0.5, 0.5, 9) * STEP_MM * normal[2]  # of the slab that a slice sees, along its normal
 
     def edit(k: int, dataset: FileDataset) -> None:
-        corner = CORNER_MM + np.array([0, 0, STEP_MM * k])
+        corner = CORNER_MM + np.array([0, 0, places_mm[k]])
         plane = corner + x[..., None] * PIXEL_MM[1] * row + y[..., None] * PIXEL_MM[0] * down
         hu = np.mean([tissue(plane + t * normal) for t in within], axis=0)
         dataset.ImagePositionPatient = np.round(corner, decimals).tolist()
@@ -55,8 +63,8 @@ def tilted(angle_deg: float, swivel_deg: float = 0.0, *, decimals: int = 6) -> C
     return edit
 
 
-def read_tilted(series: Series, angle_deg: float, swivel_deg: float = 0.0, *, decimals: int = 6) -> Scan:
-    return read_scan(series(n=SLICES, edit=tilted(angle_deg, swivel_deg, decimals=decimals)))
+def read_tilted(series: Series, angle_deg: float, swivel_deg: float = 0.0) -> Scan:
+    return read_scan(series(n=SLICES, edit=tilted(angle_deg, swivel_deg)))
 
 
 def centres_mm(volume: Volume) -> np.ndarray:
@@ -96,7 +104,8 @@ def test_the_slice_distance_of_a_tilted_scan_is_that_across_its_slices(series: S
 
 
 def test_positions_rounded_to_a_tenth_of_a_millimetre_do_not_move_a_tilted_scan(series: Series) -> None:
-    scan = read_tilted(series, 16.5, decimals=1)
+    places = 3.03 * np.arange(SLICES)
+    scan = read_scan(series(n=SLICES, edit=tilted(16.5, decimals=1, places_mm=places)))
     np.testing.assert_allclose(centres_mm(scan.volume), BALLS_MM, atol=0.05)
 
 
@@ -126,6 +135,18 @@ def test_padding_of_a_tilted_scan_is_moved_with_its_slices_and_leaves_no_ring() 
     assert set(np.unique(straight.hu.round(3))) == {-3024.0, 40.0}
     for k in range(6):
         assert np.flatnonzero(straight.hu[k, :, 0] > 0)[[0, -1]] == pytest.approx([6 + 1.5 * k, 29 + 1.5 * k], abs=0.6)
+
+
+@pytest.mark.parametrize("angle", [0.0, -18.5])
+def test_stretches_of_a_tilted_scan_are_joined_in_their_place(series: Series, angle: float) -> None:
+    """Slices every 3 mm, then every 4 mm, with one missing between."""
+    places = [*(3.0 * k for k in range(8)), *(26.0 + 4 * k for k in range(6))]
+    scans = read_stretches(series(n=len(places), edit=tilted(angle, places_mm=places)))
+    assert [scan.volume.depth for scan in scans] == [8, 6]
+    stretches = measure_stretches([scan.volume for scan in scans], 1.0, "box", tags=[Tags(STEP_MM)] * 2)
+    joined = stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
+    assert joined.residual_hu < 1e-3
+    np.testing.assert_allclose(centres_mm(joined.mean), BALLS_MM, atol=0.3)
 
 
 def test_a_scan_that_is_not_tilted_is_given_back() -> None:

@@ -88,15 +88,16 @@ def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
 def _series(name: str, files: Sequence[DicomFile], told: tuple[str, ...]) -> Iterator[Found]:
     """The scans of one series without copies: mostly one."""
     parts = scans_of(files)
-    for number, (part, why) in enumerate(parts, start=1):
+    for number, part in enumerate(parts, start=1):
         own = name if len(parts) == 1 else f"{name}-part-{number}"
         refusal = place = None
         try:
-            place = _place(check_series(part), part)
+            place = _place(check_series(part.files), part.files)
         except ScanError as error:
             refusal = _located(own, error)
-        frames = tuple(tuple(p.frame for p in f.planes) for f in part) if len(parts) > 1 else ()
-        yield _found(own, part, refusal, place, frames, (*told, *why, *incomplete(files)))
+        frames = tuple(tuple(p.frame for p in f.planes) for f in part.files) if len(parts) > 1 else ()
+        found = _found(own, part.files, refusal, place, frames, (*told, *part.told, *incomplete(files)))
+        yield replace(found, whole=name if part.joined else "", uneven=part.uneven)
 
 
 def _found(
@@ -109,7 +110,7 @@ def _found(
 ) -> Found:
     return Found(
         name, "dicom", tuple(f.file for f in files), None, refusal, files[0].series, place, frames,
-        next((f.title for f in files if not f.is_companion), files[0].title), warnings,
+        next((f.title for f in files if not f.is_companion), files[0].title), warnings=warnings,
     )  # fmt: skip
 
 
@@ -185,6 +186,7 @@ def _zip_scans(archive: Path, name: str) -> list[Found]:
                     files=tuple(file.relative_to(folder) for file in f.files),
                     archive=archive,
                     refusal=_located(name, f.refusal) if f.refusal else None,
+                    whole=f"{name}/{f.whole}" if f.whole else "",
                     warnings=(*f.warnings, *told),
                 )
                 for f in found
@@ -252,8 +254,7 @@ def find_scans(path: Path | str, *, keep_headers: bool = False) -> list[Found]:
     return found or [_unreadable(path.name, [path], error)]
 
 
-def _choose(path: Path, series: str | None) -> Found:
-    found = find_scans(path)
+def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
     if not found:
         raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
     if series is None and len(found) == 1:
@@ -261,10 +262,14 @@ def _choose(path: Path, series: str | None) -> Found:
     chosen = [f for f in found if series in {f.name, f.uid}] if series else []
     if len(chosen) == 1:
         return chosen[0]
+    meant = chosen or found
+    uneven = meant[0].uneven
+    if uneven and meant[0].whole and {f.whole for f in meant} == {meant[0].whole}:
+        raise type(uneven)(f"{path}: {uneven}; or choose a stretch: {', '.join(f.name for f in meant)}")
     asked = "none was chosen" if series is None else f"{len(chosen) or 'none'} of them named {series!r}"
     raise MixedSeriesError(
         f"{path} holds {len(found)} scan(s), {asked}: choose one by its name (--series): "
-        f"{'; '.join(_described(f) for f in chosen or found)}"
+        f"{'; '.join(_described(f) for f in meant)}"
     )
 
 
@@ -272,7 +277,8 @@ def _described(found: Found) -> str:
     """A scan in words to choose it by."""
     slices = f"{found.place.size[0]} slices every {found.place.spacing_mm[0]:.4g} mm" if found.place else ""
     refused = f"refused: {found.refusal.reason}" if found.refusal else ""
-    said = ", ".join(filter(None, (found.title, slices, refused)))
+    stretch = f"a stretch of {found.whole!r}" if found.whole else ""
+    said = ", ".join(filter(None, (found.title, slices, refused, stretch)))
     return f"{found.name!r} ({said})" if said else repr(found.name)
 
 
@@ -300,7 +306,7 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
         MixedSeriesError: the path holds several scans and `series` names none of them.
         ScanError: the scan is refused; the subclass is the reason.
     """
-    found = source if isinstance(source, Found) else _choose(Path(source), series)
+    found = source if isinstance(source, Found) else _choose(Path(source), series, find_scans(source))
     if found.refusal is not None:
         raise found.refusal
     try:
@@ -309,3 +315,21 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
     except ScanError as error:
         raise _located(found.name, error) from error
     return replace(scan, found=found, warnings=(*found.warnings, *scan.warnings))
+
+
+def read_stretches(path: Path | str, series: str | None = None) -> tuple[Scan, ...]:
+    """Read one scan, or the stretches of evenly spaced slices that one consists of, in their order along the normal.
+
+    Args:
+        path: what holds it.
+        series: the name or SeriesInstanceUID of the scan, where the path holds several; a stretch by its own name is
+            read alone.
+
+    Raises:
+        MissingInputError, MixedSeriesError, ScanError: see `read_scan`.
+    """
+    found = find_scans(path)
+    named = [f for f in found if f.whole and (series is None or series in {f.whole, f.uid})]
+    others = [f for f in found if f.whole != named[0].whole and series in {None, f.uid}] if named else found
+    chosen = [_choose(Path(path), series, found)] if others else named
+    return tuple(read_scan(f) for f in chosen)

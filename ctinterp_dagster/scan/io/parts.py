@@ -4,13 +4,13 @@ import filecmp
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from ctinterp_dagster.errors import DuplicateSlicesError
+from ctinterp_dagster.errors import DuplicateSlicesError, SliceSpacingError
 from ctinterp_dagster.scan.io.dicom import DicomFile
 from ctinterp_dagster.scan.io.grid import (
     LATE,
@@ -21,12 +21,30 @@ from ctinterp_dagster.scan.io.grid import (
     along_normal,
     is_regular,
     named,
+    regular_grid,
     rounding_mm,
     usual_step,
     without_scout,
 )
 
-LEAST_SLICES = 3  # of a pass: two always lie on a regular grid
+LEAST_SLICES = 3  # of a pass, and of stretches on average: two always lie on a regular grid
+
+
+@dataclass(frozen=True)
+class Part:
+    """A scan that is in a series, maybe among others.
+
+    Attributes:
+        files: its files with its own planes.
+        told: what a user should know of it.
+        uneven: of a stretch: what is uneven about all of them; None of a scan by itself.
+        joined: whether the series consists of the stretches of one scan.
+    """
+
+    files: list[DicomFile]
+    told: tuple[str, ...]
+    uneven: SliceSpacingError | None = None
+    joined: bool = False
 
 
 def without_copies(files: Sequence[DicomFile]) -> tuple[list[DicomFile], tuple[str, ...]]:
@@ -110,44 +128,62 @@ def _separated(planes: Sequence[Plane], along_mm: Array, rounding: float) -> tup
 
 
 def _stretches(planes: Sequence[Plane], along_mm: Array, rounding: float) -> list[slice]:
-    """Stretches of sorted planes, each of one SliceThickness and on a regular grid; else one stretch."""
-    changes = [k for k in range(1, len(planes)) if planes[k].thickness_mm != planes[k - 1].thickness_mm]
-    parts = [slice(a, b) for a, b in pairwise([0, *changes, len(planes)])]
-    apart = all(len(planes[p]) >= LEAST_SLICES and is_regular(along_mm[p], rounding) for p in parts)
-    return parts if apart and not is_regular(along_mm, rounding) else [slice(0, len(planes))]
+    """Stretches of sorted planes, each of one SliceThickness and on a regular grid; one where these explain nothing."""
+    whole, starts = [slice(0, len(planes))], [0]
+    if is_regular(along_mm, rounding) or np.diff(along_mm).min() <= ROUNDING_MM:
+        return whole
+    for k in range(1, len(planes)):
+        same = planes[k].thickness_mm == planes[starts[-1]].thickness_mm
+        pair = k - starts[-1] < 2
+        if not (same and (pair or is_regular(along_mm[starts[-1] : k + 1], rounding))):
+            starts.append(k)
+    if starts[-1] == len(planes) - 1 and planes[-1].thickness_mm == planes[-2].thickness_mm:
+        starts[-1] -= 1  # the last slice and the one before it
+    lengths = np.diff([*starts, len(planes)])
+    explained = lengths.min() >= 2 and lengths.mean() >= LEAST_SLICES
+    return [slice(a, b) for a, b in pairwise([*starts, len(planes)])] if explained else whole
 
 
-def scans_of(files: Sequence[DicomFile]) -> list[tuple[list[DicomFile], tuple[str, ...]]]:
-    """The scans that the slices of one series are, each its files with their own planes, and what there is to tell.
+def _uneven(planes: Sequence[Plane]) -> SliceSpacingError | None:
+    try:
+        regular_grid(planes)
+    except SliceSpacingError as error:
+        return error
+    return None
+
+
+def scans_of(files: Sequence[DicomFile]) -> list[Part]:
+    """The scans that the slices of one series are.
 
     Slices of two acquisitions, times or phases are two scans where they lie at the same place, or among each other; a
-    scan of slabs is one. Slices of two distances, each of its own SliceThickness, are two scans.
+    scan of slabs is one. Where the slice distance or SliceThickness changes, or slices are missing, each stretch of
+    even slices is a scan.
     """
-    planes = without_scout([p for f in files if not f.is_companion for p in f.planes])
+    images = [f for f in files if not f.is_companion]
+    planes = without_scout([p for f in images for p in f.planes])
     alike = {(p.size, tuple(round(v, 2) for v in (*p.orientation, *p.pixel_mm))) for p in planes}
-    if len(planes) < LEAST_SLICES or len(alike) > 1:
-        return [(list(files), ())]
+    if len(planes) < LEAST_SLICES or len(alike) > 1 or not all(f.planes for f in images):
+        return [Part(list(files), ())]
     ordered, along, _, direction = along_normal(planes)
     rounding = rounding_mm(direction[:, 2])
     passes, mark = _separated(ordered, along, rounding)
-    parts: list[tuple[list[Plane], tuple[str, ...]]] = []
+    parts: list[Part] = []
     for number, members in enumerate(passes, start=1):
         own = [ordered[k] for k in members]
         told = (f"pass {number} of {len(passes)} in one series, told apart by {mark}",) if mark else ()
         stretches = _stretches(own, along[members], rounding)
         if len(stretches) == 1:
-            parts.append((own, told))
+            parts.append(Part(_files_of(files, own) if mark else list(files), told))
             continue
+        uneven = _uneven(own)
         for k, stretch in enumerate(stretches, start=1):
             part = own[stretch]
             changes = (
                 f"stretch {k} of {len(stretches)}, from {part[0].file.name!r} to {part[-1].file.name!r}, every "
                 f"{usual_step(along[members][stretch]):.3g} mm: the slice distance changes along the series"
             )
-            parts.append((part, (*told, changes)))
-    if len(parts) == 1:
-        return [(list(files), parts[0][1])]
-    return [(_files_of(files, own), said) for own, said in parts]
+            parts.append(Part(_files_of(files, part), (*told, changes), uneven, joined=not mark))
+    return parts
 
 
 def _files_of(files: Sequence[DicomFile], planes: Sequence[Plane]) -> list[DicomFile]:

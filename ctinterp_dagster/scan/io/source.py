@@ -52,6 +52,8 @@ class Found:
         place: whose it is and where it lies, of a DICOM series that is not refused.
         frames: the frames of each file that belong to it; empty where all do.
         title: SeriesDescription and SeriesDate, for a user to choose by. May name a person: not for outputs.
+        whole: the name of the scan that it is a stretch of, with others of the same name; else empty.
+        uneven: of a stretch: why the whole is no regular stack, and no thin truth. May name files as warnings do.
         warnings: what a user should know of it and the headers already tell. May name files: `nameless` for outputs.
     """
 
@@ -64,6 +66,8 @@ class Found:
     place: Place | None = None
     frames: tuple[tuple[int, ...], ...] = ()
     title: str = ""
+    whole: str = ""
+    uneven: ScanError | None = None
     warnings: tuple[str, ...] = ()
 
     def _without_files(self, said: str) -> str:

@@ -1,0 +1,195 @@
+"""A scan whose slices are evenly spaced only in stretches, restored on one thin grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.physics.interpolators import linear
+from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure, related
+from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator
+from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.recognition import Auto, Tags
+from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
+from ctinterp_dagster.scan.padding import OUTSIDE_HU, Padding
+from ctinterp_dagster.scan.tilt import on_one_grid
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+Positions = npt.NDArray[np.float64]
+MOST_GAP_MM = 10.0  # between the faces of neighbouring slices: of more nobody knows what lies there
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Measurements of the stretches of one scan, whose thin slices lie on one grid.
+
+    Attributes:
+        parts: a measurement of each stretch, in their order along z.
+        starts: index in the whole grid of the first thin slice of each part.
+        operator: from the thin slices that are kept to all thick ones.
+        kept: (n_thin,) bool; false in gaps that are too wide.
+        thin_mm: (n_thin,) centres of the thin slices along z, from that of the first thick one.
+        thick_mm: (n_thick,) centres of the thick slices.
+        warnings: of all parts, and what lies between them.
+    """
+
+    parts: tuple[Measurement, ...]
+    starts: tuple[int, ...]
+    operator: ThickeningOperator
+    kept: npt.NDArray[np.bool_]
+    thin_mm: Positions
+    thick_mm: Positions
+    warnings: tuple[str, ...]
+
+    def join(self, estimates: Sequence[Estimate]) -> Estimate:
+        """One estimate of those of the parts, padded as the scan is; it gives every measured slice back.
+
+        Where parts overlap the finer one is taken, between them thin slices are interpolated linearly, and gaps that
+        are too wide are padded. What is kept is projected on all that was measured. Of several parts there is no
+        standard deviation.
+        """
+        first = self.parts[0].thick
+        if len(self.parts) == 1:
+            return self.parts[0].padded(estimates[0])
+        hu = np.full((len(self.kept), *first.hu.shape[1:]), OUTSIDE_HU, np.float32)
+        known = np.zeros(len(self.kept), np.bool_)
+        for k in sorted(range(len(self.parts)), key=lambda k: -self.parts[k].thick.spacing_mm[0]):
+            mine = slice(self.starts[k], self.starts[k] + self.parts[k].operator.n_thin)
+            hu[mine], known[mine] = estimates[k].mean.hu, True
+        places = np.interp(np.flatnonzero(~known), np.flatnonzero(known), np.arange(known.sum()))
+        hu[~known] = linear(torch.from_numpy(hu[known]), places).numpy()
+        thick = torch.from_numpy(np.concatenate([part.thick.hu for part in self.parts]))
+        thin = self.operator.project(torch.from_numpy(hu[self.kept]), thick)
+        residual_hu = float((self.operator.forward(thin) - thick).abs().mean())
+        hu[self.kept] = thin.numpy()
+        hu = self._padded(hu)
+        hu[~self.kept] = OUTSIDE_HU
+        step_mm = float(self.thin_mm[1] - self.thin_mm[0])
+        mean = first.with_slices(hu, float(self.thin_mm[0]) / first.spacing_mm[0], step_mm)
+        return Estimate(mean, None, residual_hu)
+
+    def _padded(self, hu: FloatArray) -> FloatArray:
+        values = [part.padding.value_hu for part in self.parts if part.padding]
+        if not values:
+            return hu
+        masks = [p.padding.mask if p.padding else np.zeros(p.thick.hu.shape, np.bool_) for p in self.parts]
+        slices = [p.padding.hu if p.padding else p.thick.hu for p in self.parts]
+        nearest = np.interp(self.thin_mm, self.thick_mm, np.arange(len(self.thick_mm)))
+        return Padding(np.concatenate(masks), np.concatenate(slices), values[0]).put_back(hu, nearest)
+
+
+def measure_stretches(
+    volumes: Sequence[Volume],
+    target_mm: float,
+    profile: Profile | Auto = "auto",
+    *,
+    tags: Sequence[Tags],
+    thickness_mm: float | None = None,
+    thin_thickness_mm: float | None = None,
+    force: bool = False,
+    name: str = "",
+) -> Stretches:
+    """Check the stretches of a scan and relate them to one thin grid, from the first slice's outer face to the last's.
+
+    Args:
+        volumes: of evenly spaced slices each, in their order along z.
+        target_mm: see `measure`, as the others.
+        profile: of all thick slices; `auto` has that of each stretch found.
+        tags: of each stretch.
+        thickness_mm: the thickness that the user tells of all.
+        thin_thickness_mm: of the thin slices, where they overlap.
+        force: see `check_volume`.
+        name: of the file or folder, for messages.
+
+    Raises:
+        ScanError, ParamsError: see `measure` and `on_one_grid`.
+    """
+    told = {"thickness_mm": thickness_mm, "thin_thickness_mm": thin_thickness_mm}
+    if len(volumes) == 1:
+        part = measure(volumes[0], target_mm, profile, tags=tags[0], force=force, name=name, **told)
+        centres_mm = _centres_mm(part, 0.0)
+        thin_mm = part.operator.thin_positions * part.thick.spacing_mm[0]
+        kept = np.ones(len(thin_mm), np.bool_)
+        return Stretches((part,), (0,), part.operator, kept, thin_mm, centres_mm, part.warnings)
+    finest_mm = min(v.spacing_mm[0] for v in volumes)
+    if not SLICE_SPACING_MM[0] <= target_mm < finest_mm:
+        raise ParamsError(
+            f"{name}: the thin slices would be {target_mm:g} mm apart: expected {SLICE_SPACING_MM[0]:g} mm or more, "
+            f"and less than in the finest stretch of the scan, {finest_mm:g} mm; change --spacing or --factor"
+        )
+    volumes = on_one_grid(volumes)
+    whole = replace(volumes[0], hu=np.concatenate([v.hu for v in volumes]))
+    forced = check_volume(whole, min_slices=MIN_SLICES, force=force, name=name)
+    parts = [related(volume, target_mm, profile, tags=own, **told) for volume, own in zip(volumes, tags, strict=True)]
+    widths_mm = [thickness_mm or t.thickness_mm or v.spacing_mm[0] for v, t in zip(volumes, tags, strict=True)]
+    joined = _on_one_thin_grid(parts, widths_mm, target_mm)
+    warnings = dict.fromkeys([*forced, *(said for part in parts for said in part.warnings), *joined.warnings])
+    return replace(joined, warnings=tuple(warnings))
+
+
+def _centres_mm(part: Measurement, start_mm: float) -> Positions:
+    return start_mm + part.thick.spacing_mm[0] * np.arange(part.thick.depth, dtype=np.float64)
+
+
+def _on_one_thin_grid(parts: Sequence[Measurement], widths_mm: Sequence[float], target_mm: float) -> Stretches:
+    """Parts, of slices as thick as told, over stretches of one thin grid, with what there is to tell of the gaps."""
+    first = parts[0].thick
+    starts_mm = [float(np.subtract(p.thick.origin_mm, first.origin_mm) @ first.direction[:, 2]) for p in parts]
+    centres_mm = [_centres_mm(part, start) for part, start in zip(parts, starts_mm, strict=True)]
+    halves_mm = [min(w, part.thick.spacing_mm[0]) / 2 for part, w in zip(parts, widths_mm, strict=True)]
+    ends_mm = [(own[0] - half, own[-1] + half) for own, half in zip(centres_mm, halves_mm, strict=True)]
+    low, high = min(ends_mm)[0], max(end for _, end in ends_mm)
+    count = int((high - low) / target_mm + PART_OF_A_SLICE)
+    thin_mm = (high + low - (count - 1) * target_mm) / 2 + target_mm * np.arange(count, dtype=np.float64)
+    placed, starts = [], []
+    for part, start_mm, (bottom, top) in zip(parts, starts_mm, ends_mm, strict=True):
+        own = np.flatnonzero((thin_mm + target_mm / 2 > bottom) & (thin_mm - target_mm / 2 < top))
+        placed.append(replace(part, operator=_over(part, thin_mm[own] - start_mm)))
+        starts.append(int(own[0]))
+    thick_mm = np.concatenate(centres_mm)
+    kept, told = _gaps(thin_mm, thick_mm, np.repeat(widths_mm, [p.thick.depth for p in parts]))
+    matrix = np.concatenate([_over(p, thin_mm - start).matrix for p, start in zip(parts, starts_mm, strict=True)])[
+        :, kept
+    ]
+    operator = replace(
+        parts[0].operator,
+        matrix=matrix / matrix.sum(axis=1, keepdims=True),
+        thin_positions=np.interp(thin_mm[kept], thick_mm, np.arange(len(thick_mm))),
+        thick_spacing_mm=float(np.diff(thick_mm).mean()),
+        thick_thickness_mm=float(np.mean([part.thickness_mm for part in parts])),
+    )
+    return Stretches(tuple(placed), tuple(starts), operator, kept, thin_mm, thick_mm, tuple(told))
+
+
+def _over(part: Measurement, thin_mm: Positions) -> ThickeningOperator:
+    """The operator of a part over other thin slices, whose centres are given from its first thick one's."""
+    old, step_mm = part.operator, float(thin_mm[1] - thin_mm[0])
+    return ThickeningOperator.from_geometry(
+        n_thick=old.n_thick,
+        thick_spacing_mm=old.thick_spacing_mm,
+        thick_thickness_mm=old.thick_thickness_mm,
+        n_thin=len(thin_mm),
+        thin_spacing_mm=step_mm,
+        thin_thickness_mm=old.thin_thickness * step_mm,
+        first_thin_offset_mm=float(thin_mm[0]),
+        profile=old.profile,
+    )
+
+
+def _gaps(thin_mm: Positions, thick_mm: Positions, thickness_mm: Positions) -> tuple[npt.NDArray[np.bool_], list[str]]:
+    """Which thin slices are kept, and what there is to tell of the gaps between thick ones."""
+    faces = zip(thick_mm[:-1] + thickness_mm[:-1] / 2, thick_mm[1:] - thickness_mm[1:] / 2, strict=True)
+    kept, told = np.ones(len(thin_mm), np.bool_), []
+    for low, high in faces:
+        if high - low > MOST_GAP_MM:
+            kept &= (thin_mm <= low) | (thin_mm >= high)
+            told.append(
+                f"nothing was measured for {high - low:.1f} mm, more than {MOST_GAP_MM:g} mm: the thin slices there "
+                f"are left out ({OUTSIDE_HU:g} HU)"
+            )
+        elif high - low > thickness_mm.min() / 2:
+            told.append(f"nothing was measured for {high - low:.1f} mm: the thin slices there are interpolated")
+    return kept, told

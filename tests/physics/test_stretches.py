@@ -1,0 +1,96 @@
+"""Slices that are evenly spaced only in stretches, on one thin grid that gives every one of them back."""
+
+import numpy as np
+import pytest
+
+from ctinterp_dagster.errors import GeometryError, ParamsError
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.physics.measurement import Estimate
+from ctinterp_dagster.physics.recognition import Tags
+from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
+from ctinterp_dagster.scan.padding import OUTSIDE_HU
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.volume import Volume
+
+THIN_MM = 1.25
+THIN = phantom(3, shape_zyx=(80, 32, 36), spacing_mm=(THIN_MM, 10.0, 9.0), noise_hu=10.0)
+
+
+def stretch(first: int, factor: int, count: int) -> Volume:
+    """Slices that are each the mean of `factor` thin ones, from thin slice `first` on."""
+    hu = THIN.hu[first : first + factor * count].reshape(count, factor, *THIN.hu.shape[1:]).mean(axis=1)
+    return THIN.with_slices(hu, first + (factor - 1) / 2, factor * THIN_MM)
+
+
+def joined(*volumes: Volume, thickness_mm: float | None = None) -> tuple[Stretches, Estimate]:
+    stretches = measure_stretches(
+        volumes, THIN_MM, "box", tags=[Tags(v.spacing_mm[0]) for v in volumes], thickness_mm=thickness_mm, force=True
+    )
+    return stretches, stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
+
+
+def test_slices_of_two_distances_are_given_back_each_where_it_was() -> None:
+    fine, coarse = stretch(0, 2, 12), stretch(24, 4, 14)
+    stretches, estimate = joined(fine, coarse)
+    assert not any("nothing was measured" in said for said in stretches.warnings)
+    assert estimate.mean.hu.shape == THIN.hu.shape
+    np.testing.assert_allclose(estimate.mean.origin_mm, THIN.origin_mm, atol=1e-6)
+    hu = estimate.mean.hu
+    np.testing.assert_allclose(hu[:24].reshape(12, 2, 32, 36).mean(axis=1), fine.hu, atol=0.01)
+    np.testing.assert_allclose(hu[24:].reshape(14, 4, 32, 36).mean(axis=1), coarse.hu, atol=0.01)
+    assert estimate.residual_hu < 1e-3
+    assert estimate.std is None
+
+
+def test_a_missing_slice_is_interpolated_and_told_and_the_others_are_given_back() -> None:
+    below, above = stretch(0, 4, 8), stretch(36, 4, 10)
+    stretches, estimate = joined(below, above)
+    assert stretches.warnings[-1] == "nothing was measured for 5.0 mm: the thin slices there are interpolated"
+    hu = estimate.mean.hu
+    assert len(hu) == 76
+    np.testing.assert_allclose(hu[:32].reshape(8, 4, 32, 36).mean(axis=1), below.hu, atol=0.01)
+    np.testing.assert_allclose(hu[36:].reshape(10, 4, 32, 36).mean(axis=1), above.hu, atol=0.01)
+    assert np.abs(hu[32:36] - THIN.hu[32:36]).mean() < np.abs(below.hu[-1] - THIN.hu[32:36]).mean()
+
+
+def test_a_gap_of_over_a_centimetre_is_left_out_and_told() -> None:
+    stretches, estimate = joined(stretch(0, 4, 6), stretch(36, 4, 10))
+    said = "nothing was measured for 15.0 mm, more than 10 mm: the thin slices there are left out (-2000 HU)"
+    assert stretches.warnings[-1] == said
+    left_out = (estimate.mean.hu == OUTSIDE_HU).all(axis=(1, 2))
+    assert np.flatnonzero(left_out).tolist() == list(range(24, 36))
+    assert estimate.residual_hu < 1e-3
+
+
+def test_stretches_that_overlap_are_given_back_both() -> None:
+    stretches, estimate = joined(stretch(0, 2, 14), stretch(25, 4, 12))
+    assert len(estimate.mean.hu) == 73
+    assert estimate.residual_hu < 0.01
+    assert not stretches.operator.is_regularised
+
+
+def test_padding_of_stretches_comes_back_as_it_is() -> None:
+    volumes = [stretch(0, 2, 12), stretch(24, 4, 14)]
+    for volume in volumes:
+        volume.hu[:, :3] = -3024
+    _, estimate = joined(*volumes)
+    assert (estimate.mean.hu[:, :3] == -3024).all()
+    assert estimate.mean.hu[:, 3:].min() > -1500
+
+
+def test_one_stretch_is_restored_as_ever() -> None:
+    stretches, estimate = joined(stretch(0, 4, 20))
+    alone = METHODS["cubic_projected"](stretches.parts[0])
+    np.testing.assert_array_equal(estimate.mean.hu, alone.mean.hu)
+
+
+def test_a_thin_grid_that_is_coarser_than_a_stretch_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"less than in the finest stretch of the scan, 1\.25 mm; change --spacing"):
+        joined(stretch(0, 1, 12), stretch(24, 4, 12))
+
+
+def test_stretches_beside_each_other_are_refused() -> None:
+    moved = stretch(24, 4, 12)
+    moved = Volume(moved.hu, moved.spacing_mm, (moved.origin_mm[0] + 4, *moved.origin_mm[1:]), moved.direction)
+    with pytest.raises(GeometryError, match=r"no common grid of pixels.*--series"):
+        joined(stretch(0, 2, 12), moved)
