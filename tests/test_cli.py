@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import pytest
 from ctinterp_dagster.cli import evaluate
 from ctinterp_dagster.cli.evaluate import FIELDS
 from ctinterp_dagster.cli.main import main
+from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -47,9 +49,10 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
 ) -> None:
     output, std, record = tmp_path / "thin.nii.gz", tmp_path / "std.nii.gz", tmp_path / "r.json"
     options = ["--model", model, "--spacing", 1, "--std", std, "--json", record, "--steps", 2, "--samples", 2]
-    options += ["--profile", "box"]
+    options += ["--profile", "box", "--preview", tmp_path / "look.png"]
     code = run(monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", output, *options, "--force")
-    told = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr()
+    told = said.err.splitlines()
     assert (code, [line.startswith("warning: ") for line in told]) == (0, [True] * len(told))
     assert any("was not measured: 2.85 mm a pixel (measured: 0.45 to 1)" in line for line in told)
     assert json.loads(record.read_text())["warnings"] == [line.removeprefix("warning: ") for line in told]
@@ -60,7 +63,12 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
     thick = read_scan(scans / "thick.nii.gz").volume
     np.testing.assert_allclose(thicken(read_scan(output).volume, 5, "box").hu, thick.hu, atol=0.5)
     assert read_scan(std).volume.hu.min() >= 0
-    assert json.loads(record.read_text())["residual_hu"] < 0.5
+    row = json.loads(record.read_text())
+    assert row["residual_hu"] < 0.5
+    assert (row["input"], row["output"], row["std"]) == (str(scans / "thick.nii.gz"), str(output), str(std))
+    assert row["model_sha256"] == sha256(model.read_bytes()).hexdigest()
+    assert (tmp_path / "look.png").read_bytes() == before_after(thick, read_scan(output).volume)
+    assert said.out.splitlines()[-1] == f"look at it: ctinterp view {scans / 'thick.nii.gz'} {output} {std}"
 
 
 def test_a_profile_may_be_weights_of_a_file_and_is_found_where_none_is_told(

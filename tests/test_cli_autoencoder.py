@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.weights import read_metadata
-from ctinterp_dagster.records import file_hash
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI
@@ -48,7 +49,7 @@ def test_verify_tells_tensors_checksum_dtype_and_moments(
     assert run(monkeypatch, "autoencoder", "verify", path) == 0
     first, checksum, moments, *_ = capsys.readouterr().out.splitlines()
     assert first == "130/130 tensors, 20,944,897 parameters, float16"
-    assert checksum == f"sha256 {file_hash(path)}"
+    assert checksum == f"sha256 {sha256(path.read_bytes()).hexdigest()}"
     assert moments.startswith("latent of the phantom: mean ")
 
 
@@ -125,8 +126,8 @@ def test_import_writes_safetensors_and_a_card_under_dvc(
     assert all(torch.equal(weights[name], tensor) for name, tensor in published.items())
     card = json.loads((folder / "card.json").read_text())
     assert (card["source"], card["licence"]) == ("a mirror, revision 1", "NVIDIA Open Model License")
-    assert card["source_sha256"] == file_hash(tmp_path / "autoencoder.pt")
-    assert card["sha256"] == file_hash(folder / "autoencoder.safetensors")
+    assert card["source_sha256"] == sha256sum(tmp_path / "autoencoder.pt")
+    assert card["sha256"] == sha256sum(folder / "autoencoder.safetensors")
     assert (folder / "autoencoder.safetensors.dvc").exists()
 
 

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.evaluate import fit
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
@@ -21,7 +22,7 @@ from ctinterp_dagster.model.published import RELEASES, refuse_other_networks, sc
 from ctinterp_dagster.model.weights import read_weights
 from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.scoring import ResourceMeter
-from ctinterp_dagster.records import file_hash, write_json
+from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.evidence import to_unit
@@ -71,7 +72,7 @@ def verify_file(path: Path) -> tuple[MaisiAutoencoder, Verified]:
     return autoencoder, Verified(
         tensors=len(parameters),
         parameters=sum(p.numel() for p in parameters),
-        sha256=file_hash(path),
+        sha256=sha256sum(path),
         dtype=", ".join(dtypes),
         latent_mean=float(latent.mean()),
         latent_std=float(latent.std()),
@@ -223,7 +224,7 @@ def import_(path: Path, source: str, licence: str) -> None:
     autoencoder, verified = verify_file(path)
     weights = layout.maisi / "autoencoder.safetensors"
     autoencoder.save(weights)
-    card = {"source": source, "licence": licence, "source_sha256": verified.sha256, "sha256": file_hash(weights)}
+    card = {"source": source, "licence": licence, "source_sha256": verified.sha256, "sha256": sha256sum(weights)}
     known = {"tensors": verified.tensors, "parameters": verified.parameters, "source_dtype": verified.dtype}
     write_json(layout.maisi / "card.json", card | known)
     show(path, verified)

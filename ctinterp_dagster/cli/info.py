@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 import torch
 
+from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.interpolation import RELEASED, load_checkpoint
 from ctinterp_dagster.model.device import pick_device
-from ctinterp_dagster.records import file_hash
 
 PACKAGES = ("ctinterp", "torch", "numpy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc", "dagster")
 
@@ -30,5 +30,5 @@ def command() -> None:
     click.echo(f"device        {pick_device('auto')} ({torch.get_num_threads()} CPU threads)")
     model = load_checkpoint().model
     parameters = sum(p.numel() for p in model.parameters())
-    click.echo(f"model         released, {parameters:,} parameters, sha256 {file_hash(RELEASED)[:16]}")
+    click.echo(f"model         released, {parameters:,} parameters, sha256 {sha256sum(RELEASED)[:16]}")
     click.echo("              research use only, not a medical device")

@@ -1,5 +1,6 @@
 """One thick scan in, one thin scan out."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +16,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.profile import METAVAR, ProfileType
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.interpolation import (
     RELEASED,
     Estimate,
@@ -34,7 +37,7 @@ from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import Auto, Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
-from ctinterp_dagster.records import file_hash, write_json
+from ctinterp_dagster.records import whole_file, write_json
 from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, read_stretches, write_result, write_volume
 
 THIN_MM = 1.0
@@ -74,6 +77,7 @@ METHODS = (judged().name, *(row.name for row in rows(Role.RIVAL) if row.consiste
 @click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
               help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
+@click.option("--preview", type=click.Path(path_type=Path), help="PNG of coronal and sagittal planes, before and after")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write what was done as JSON")
 @click.option(
     "--force",
@@ -102,6 +106,7 @@ def command(
     series: str | None,
     memory_gib: float,
     mixed_precision: MixedPrecision,
+    preview: Path | None,
     json_path: Path | None,
     force: bool,
 ) -> None:
@@ -120,12 +125,12 @@ def command(
     wanted = std_path or draws_path
     if wanted and (steps == 1 or method != METHODS[0]):
         raise click.UsageError("--std and --draws need samples, which the model draws in --steps of 2 or more")
-    start, outputs = time.perf_counter(), Outputs(output, std_path, draws_path, json_path, as_dicom)
+    start, outputs = time.perf_counter(), Outputs(output, std_path, draws_path, preview, json_path, as_dicom)
     outputs.check(source, force=force)
     scans = read_stretches(source, series=series)
-    if len(scans) > 1 and wanted:
+    if len(scans) > 1 and (wanted or preview):
         raise click.UsageError(
-            f"--std and --draws need even slices, {source} has {len(scans)} stretches: give a --series"
+            f"--std, --draws and --preview need even slices, {source} has {len(scans)} stretches: give a --series"
         )
     scan = whole(scans)
     stretches = measure_stretches(
@@ -146,9 +151,14 @@ def command(
     made = [restore(part, settings, method, model_path, device, draws_path, force=force) for part in stretches.parts]
     result, doubts = stretches.join([estimate for estimate, _ in made]), [said for _, own in made for said in own]
     warn(doubts)
-    maker = f"model {file_hash(model_path)[:16]}, posterior mean" if method == METHODS[0] else method
+    model = {"model": str(model_path), "model_sha256": sha256sum(model_path)} if method == METHODS[0] else {}
+    maker = f"model {model['model_sha256'][:16]}, posterior mean" if model else method
     outputs.write(result, scan, f"ctinterp {version('ctinterp')}, {maker}", thin_mm)
     record = {
+        "version": version("ctinterp"),
+        "input": str(source),
+        **outputs.record,
+        **model,
         **grids_of(stretches, result, thin_mm),
         "method": method,
         **asdict(settings),
@@ -160,6 +170,8 @@ def command(
     if json_path:
         write_json(json_path, record)
     click.echo(f"{output}: {summary(record)}")
+    if len(scans) == 1:
+        click.echo(f"look at it: ctinterp view {shlex.join(map(str, (source, output, *filter(None, (std_path,)))))}")
 
 
 def whole(scans: Sequence[Scan]) -> Scan:
@@ -212,18 +224,28 @@ class Outputs:
     thin: Path
     std: Path | None
     draws: Path | None
+    preview: Path | None
     json: Path | None
     as_dicom: bool
+
+    @property
+    def record(self) -> dict[str, str | None]:
+        """Where all but the record itself lies."""
+        paths = {"output": self.thin, "std": self.std, "draws": self.draws, "preview": self.preview}
+        return {name: str(path) if path else None for name, path in paths.items()}
 
     def check(self, source: Path, *, force: bool) -> None:
         """Refuse what could not be written, or would replace what is there; see `scan.io.output`."""
         check_output(self.thin, as_dicom=self.as_dicom)
         if self.std:
             check_output(self.std)
-        for path in filter(None, (self.draws, self.json)):
+        if self.preview and self.preview.suffix.lower() != ".png":
+            raise click.UsageError(f"--preview writes a PNG: give a name that ends in .png, not {self.preview.name}")
+        others = [path for path in (self.draws, self.preview, self.json) if path]
+        for path in others:
             if not path.absolute().parent.is_dir():
                 raise MissingInputError(f"the folder {path.parent} does not exist: make it first")
-        check_overwriting(source, [p for p in (self.thin, self.std, self.draws, self.json) if p], force=force)
+        check_overwriting(source, [*filter(None, (self.thin, self.std)), *others], force=force)
 
     def told(self, scan: Scan) -> tuple[str, ...]:
         """What a DICOM result gets anew; refuses a scan whose patient or values DICOM cannot hold."""
@@ -231,7 +253,10 @@ class Outputs:
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 
     def write(self, result: Estimate, scan: Scan, description: str, thin_mm: float | None) -> None:
-        """Write the thin volume and its standard deviation."""
+        """Write the thin volume, its standard deviation and its picture."""
+        if self.preview:
+            with whole_file(self.preview) as partial:
+                partial.write_bytes(before_after(scan.volume, result.mean))
         write_result(result.mean, self.thin, scan, description, thickness_mm=thin_mm, as_dicom=self.as_dicom)
         if self.std and result.std:
             words = f"{description}: standard deviation in HU"
