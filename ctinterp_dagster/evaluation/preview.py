@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
 
-LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.03  # of the voxels, above which lungs are looked at and not bones
+LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.08  # of the voxels, above which lungs are looked at and not bones
 BODY_HU = -500.0
 WIDTH, MARGIN, TITLE = 320, 6, 22  # pixels
 Grey = npt.NDArray[np.uint8]
