@@ -257,5 +257,5 @@ def encoded(volumes: Sequence[ThinVolume], autoencoder: MaisiAutoencoder) -> Ite
 
 
 TRAININGS = {"expectation": expectation, "denoiser": denoiser, "autoencoder": autoencoder, "latent": latent}
-USUAL = {"expectation": (8, 1.3e-3), "denoiser": (16, 1.0e-3), "autoencoder": (4, 1.0e-3), "latent": (8, 5.0e-4)}
+USUAL = {"expectation": (12, 1.2e-3), "denoiser": (16, 1.0e-3), "autoencoder": (4, 1.0e-3), "latent": (8, 5.0e-4)}
 """Slabs or crops a step, and the peak of the learning rate."""
