@@ -487,3 +487,11 @@ def test_the_records_of_an_evaluation_never_replace_a_scan(
     assert run(monkeypatch, "evaluate", scan, "--json", scan) == 1
     assert "is or touches the input" in capsys.readouterr().err
     assert scan.read_bytes() == (scans / "thin.nii.gz").read_bytes()
+
+
+def test_a_mistyped_command_gets_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "interpolat", "x") == 2
+    assert "did you mean 'interpolate'?" in capsys.readouterr().err
+    assert run(monkeypatch, "zzz") == 2
