@@ -203,11 +203,13 @@ def test_the_scale_factor_of_a_diffusion_checkpoint_is_told(
     narrow.save(tmp_path / "autoencoder.safetensors")
     torch.save({"unet_state_dict": {}, "scale_factor": torch.tensor(1.0549)}, tmp_path / "unet.pt")
     torch.save({"unet_state_dict": {}, "scale_factor": torch.tensor(torch.nan)}, tmp_path / "nan.pt")
+    torch.save({"unet_state_dict": {}, "scale_factor": torch.tensor(1 + 1j)}, tmp_path / "complex.pt")
     command = "autoencoder", "verify", tmp_path / "autoencoder.safetensors", "--diffusion"
     assert run(monkeypatch, *command, tmp_path / "unet.pt") == 0
     assert "scale factor of unet.pt: 1.054900" in capsys.readouterr().out
-    assert run(monkeypatch, *command, tmp_path / "nan.pt") == 1
-    assert "has no scale_factor" in capsys.readouterr().err
+    for refused in ("nan.pt", "complex.pt"):
+        assert run(monkeypatch, *command, tmp_path / refused) == 1
+        assert "has no scale_factor" in capsys.readouterr().err
 
 
 def test_verify_scores_the_users_scans_by_window_and_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -218,6 +220,9 @@ def test_verify_scores_the_users_scans_by_window_and_precision(monkeypatch: pyte
     write_volume(thin, tmp_path / "scan.nii.gz")
     command = "autoencoder", "verify", tmp_path / "autoencoder.safetensors", tmp_path / "scan.nii.gz"
     precisions = "--mixed-precision", "no", "--mixed-precision", "bf16"
+    scan = (tmp_path / "scan.nii.gz").read_bytes()
+    assert run(monkeypatch, *command, "--json", tmp_path / "scan.nii.gz") == 1
+    assert (tmp_path / "scan.nii.gz").read_bytes() == scan
     assert run(monkeypatch, *command, *precisions, "--json", tmp_path / "rows.json") == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["scan"], row["mixed_precision"], row["window"]) for row in rows] == [

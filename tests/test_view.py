@@ -1,5 +1,6 @@
 """`ctinterp view`: a page in a file, or on this machine only."""
 
+import socket
 import threading
 from http.client import HTTPConnection
 from pathlib import Path
@@ -37,6 +38,28 @@ def test_files_of_two_runs_are_refused_in_one_line(
     assert run(monkeypatch, "view", *files, files[0], "--html", files[0].parent / "look.html") == 1
     assert capsys.readouterr().err.startswith("error: the standard deviation has")
     assert not (files[0].parent / "look.html").exists()
+
+
+def test_a_page_replaces_no_scan_and_no_file_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, other = files[1].read_bytes(), files[0].parent / "notes.txt"
+    other.write_text("mine")
+    assert run(monkeypatch, "view", *files, "--html", files[1], "--force") == 1
+    assert run(monkeypatch, "view", *files, "--html", other) == 1
+    assert run(monkeypatch, "view", *files, "--html", files[0].parent, "--force") == 1
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error"] * 3
+    assert (files[1].read_bytes(), other.read_text()) == (before, "mine")
+    assert run(monkeypatch, "view", *files, "--html", other, "--force") == 0
+
+
+def test_a_port_in_use_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(monkeypatch, "view", *files, "--port", port, "--no-open") == 1
+    assert f"error: port {port} cannot be used" in capsys.readouterr().err
 
 
 def test_the_page_is_given_to_this_machine_by_its_own_names_only() -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.evaluate import fit
+from ctinterp_dagster.cli.outputs import check_files
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
 from ctinterp_dagster.layout import Layout
@@ -191,15 +192,19 @@ def verify(
     PATH is safetensors, or a torch file, with or without an outer key such as `state_dict`. Exits 1 with one line if
     it is refused. With SCANS (NIfTI, folders of DICOM), says how well each comes back from its latent, by window of HU.
     """
+    check_files([path, *scans], [json_path] if json_path else [], force=True)
+    if (json_path or precisions != ("no",)) and not scans:
+        raise click.UsageError("--json and --mixed-precision are for SCANS: give some")
+    on, factor = pick_device(device), scale_factor(diffusion) if diffusion else None
     autoencoder, verified = verify_file(path)
     show(path, verified)
     if diffusion:
-        click.echo(f"scale factor of {diffusion.name}: {scale_factor(diffusion):.6f}")
-    autoencoder.to(pick_device(device))
+        click.echo(f"scale factor of {diffusion.name}: {factor:.6f}")
+    autoencoder.to(on)
     rows = [
         row
         for scan in scans
-        for precision in precisions
+        for precision in dict.fromkeys(precisions)
         for row in reconstructions(autoencoder, scan, precision, memory_gib)
     ]
     if rows:

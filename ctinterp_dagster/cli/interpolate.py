@@ -17,6 +17,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ctinterp_dagster.cli.checksum import sha256sum
+from ctinterp_dagster.cli.outputs import check_files
 from ctinterp_dagster.cli.profile import METAVAR, ProfileType
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.errors import MissingInputError
@@ -126,7 +127,7 @@ def command(
     if wanted and (steps == 1 or method != METHODS[0]):
         raise click.UsageError("--std and --draws need samples, which the model draws in --steps of 2 or more")
     start, outputs = time.perf_counter(), Outputs(output, std_path, draws_path, preview, json_path, as_dicom)
-    outputs.check(source, force=force)
+    outputs.check(source, model_path, force=force)
     scans = read_stretches(source, series=series)
     if len(scans) > 1 and (wanted or preview):
         raise click.UsageError(
@@ -161,7 +162,7 @@ def command(
         **model,
         **grids_of(stretches, result, thin_mm),
         "method": method,
-        **asdict(settings),
+        **(asdict(settings) if model else {}),
         "device": str(pick_device(device)),
         "threads": torch.get_num_threads(),
         "warnings": [*warnings, *doubts],
@@ -170,7 +171,7 @@ def command(
     if json_path:
         write_json(json_path, record)
     click.echo(f"{output}: {summary(record)}")
-    if len(scans) == 1:
+    if len(scans) == 1 and not series:
         click.echo(f"look at it: ctinterp view {shlex.join(map(str, (source, output, *filter(None, (std_path,)))))}")
 
 
@@ -234,18 +235,18 @@ class Outputs:
         paths = {"output": self.thin, "std": self.std, "draws": self.draws, "preview": self.preview}
         return {name: str(path) if path else None for name, path in paths.items()}
 
-    def check(self, source: Path, *, force: bool) -> None:
+    def check(self, source: Path, model: Path, *, force: bool) -> None:
         """Refuse what could not be written, or would replace what is there; see `scan.io.output`."""
         check_output(self.thin, as_dicom=self.as_dicom)
         if self.std:
             check_output(self.std)
         if self.preview and self.preview.suffix.lower() != ".png":
             raise click.UsageError(f"--preview writes a PNG: give a name that ends in .png, not {self.preview.name}")
-        others = [path for path in (self.draws, self.preview, self.json) if path]
-        for path in others:
-            if not path.absolute().parent.is_dir():
-                raise MissingInputError(f"the folder {path.parent} does not exist: make it first")
-        check_overwriting(source, [*filter(None, (self.thin, self.std)), *others], force=force)
+        if self.draws and not self.draws.absolute().parent.is_dir():
+            raise MissingInputError(f"the folder {self.draws.parent} does not exist: make it first")
+        check_files([source, model], [path for path in (self.preview, self.json) if path], force=True)
+        outputs = self.thin, self.std, self.draws, self.preview, self.json
+        check_overwriting(source, [path for path in outputs if path], force=force)
 
     def told(self, scan: Scan) -> tuple[str, ...]:
         """What a DICOM result gets anew; refuses a scan whose patient or values DICOM cannot hold."""
@@ -254,13 +255,13 @@ class Outputs:
 
     def write(self, result: Estimate, scan: Scan, description: str, thin_mm: float | None) -> None:
         """Write the thin volume, its standard deviation and its picture."""
-        if self.preview:
-            with whole_file(self.preview) as partial:
-                partial.write_bytes(before_after(scan.volume, result.mean))
         write_result(result.mean, self.thin, scan, description, thickness_mm=thin_mm, as_dicom=self.as_dicom)
         if self.std and result.std:
             words = f"{description}: standard deviation in HU"
             write_result(result.std, self.std, scan, words, thickness_mm=thin_mm, quantity="std")
+        if self.preview:
+            with whole_file(self.preview) as partial:
+                partial.write_bytes(before_after(scan.volume, result.mean))
 
 
 def restore(

@@ -8,7 +8,6 @@ import click
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, Trapezoid
-from ctinterp_dagster.records import read_csv
 
 NAMED = ("box", "gaussian", "triangle")
 METAVAR = f"auto|{'|'.join(NAMED)}|trapezoid:RAMP|FILE.csv"
@@ -29,7 +28,7 @@ class ProfileType(click.ParamType[Profile | Literal["auto"]]):
                 return Trapezoid(float(value.removeprefix("trapezoid:")))
             except (ValueError, ParamsError):
                 self.fail(f"{value!r} has no ramp above 0 and at most 1, as in trapezoid:0.5", param, ctx)
-        if value.endswith(".csv"):
+        if value.lower().endswith(".csv"):
             return read_weights(Path(value))
         return self.fail(f"{value!r} is none of {METAVAR}", param, ctx)
 
@@ -43,11 +42,13 @@ def read_weights(path: Path) -> SampledProfile:
     """
     if not path.is_file():
         raise MissingInputError(f"{path} does not exist: give a table of {', '.join(COLUMNS)}")
+    rows = csv.DictReader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())  # Excel writes a mark
     try:
-        rows = read_csv(path)
-        offsets_mm, weights = (tuple(float(row[column] or "") for row in rows) for column in COLUMNS)
+        pairs = [(float(row["offset_mm"] or ""), float(row["weight"] or "")) for row in rows]
+        offsets_mm, weights = (tuple(column) for column in zip(*pairs, strict=True)) if pairs else ((), ())
         return SampledProfile(offsets_mm, weights)
     except (KeyError, ValueError, csv.Error, ParamsError) as error:
         raise ParamsError(
-            f"{path} is no slice profile: {error}; give numbers in columns of the names {', '.join(COLUMNS)}"
+            f"{path} is no slice profile: {error}; its columns are {rows.fieldnames}, give numbers in columns of the "
+            f"names {', '.join(COLUMNS)}"
         ) from error

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.cli.outputs import check_files
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation.viewer import page
 from ctinterp_dagster.records import whole_file
 from ctinterp_dagster.scan.io import read_scan
@@ -18,18 +19,26 @@ from ctinterp_dagster.scan.io import read_scan
 @click.argument("std", required=False, type=click.Path(path_type=Path))
 @click.option("--truth", type=click.Path(path_type=Path), help="a real thin scan on the grid of THIN")
 @click.option("--html", type=click.Path(path_type=Path), help="write the page to this file instead of showing it")
+@click.option("--force", is_flag=True, help="replace a page that exists")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one")
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="open a browser")
 def command(
-    thick: Path, thin: Path, std: Path | None, truth: Path | None, html: Path | None, port: int, *, opens: bool
+    thick: Path,
+    thin: Path,
+    std: Path | None,
+    truth: Path | None,
+    html: Path | None,
+    port: int,
+    *,
+    force: bool,
+    opens: bool,
 ) -> None:
     """Show THICK beside THIN, and STD or the difference over it: linked planes, windows, a slider between both.
 
     The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
     scans: keep it as you keep them. Research use only, not a medical device.
     """
-    if html and not html.absolute().parent.is_dir():
-        raise MissingInputError(f"the folder {html.parent} does not exist: make it first")
+    check_files(filter(None, (thick, thin, std, truth)), [html] if html else [], force=force)
     before, after = read_scan(thick).volume, read_scan(thin).volume
     spread, real = (read_scan(path).volume if path else None for path in (std, truth))
     text = page(before, after, spread, real, thin.name)
@@ -58,7 +67,11 @@ def serve(content: bytes, port: int, *, opens: bool) -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    try:
+        listening = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise ParamsError(f"port {port} cannot be used ({error.strerror}): give another --port, or 0") from error
+    with listening as server:
         address = f"http://127.0.0.1:{server.server_port}/"
         click.echo(f"{address} shows the scan; Ctrl-C ends it")
         if opens:

@@ -12,13 +12,15 @@ from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
 LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.08  # of the voxels, above which lungs are looked at and not bones
 BODY_HU = -500.0
 WIDTH, MARGIN, TITLE = 320, 6, 22  # pixels
+MOST_HEIGHT = 4 * WIDTH  # of a plane; a scan that is longer still is shown shorter
 Grey = npt.NDArray[np.uint8]
 
 
 def before_after(thick: Volume, thin: Volume) -> bytes:
     """Coronal and sagittal planes of a scan as it was measured and as it was restored, side by side, in two windows.
 
-    Planes go through the middle of the body; lengths are physical. The head is up, the patient's left on the right.
+    Planes go through the middle of the body; lengths are physical, up to four times the width. The head is up, the
+    patient's left on the right.
 
     Args:
         thick: what was measured.
@@ -30,7 +32,7 @@ def before_after(thick: Volume, thin: Volume) -> bytes:
     windows = SOFT_TISSUE, second_window(thick)
     columns = [(window, volume) for window in windows for volume in (thick, thin)]
     middle, extent_mm = _middle(thick), [n * step for n, step in zip(thick.hu.shape, thick.spacing_mm, strict=True)]
-    height = round(WIDTH * extent_mm[0] / max(extent_mm[1:]))
+    height = min(max(1, round(WIDTH * extent_mm[0] / max(extent_mm[1:]))), MOST_HEIGHT)
     picture = Image.new("L", (4 * (WIDTH + MARGIN) - MARGIN, 2 * (height + MARGIN) + TITLE))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for column, (window, volume) in enumerate(columns):
@@ -38,7 +40,7 @@ def before_after(thick: Volume, thin: Volume) -> bytes:
         title = f"{window.name.replace('_', ' ')}, slices every {volume.spacing_mm[0]:.3g} mm"
         draw.text((left + WIDTH / 2, TITLE / 2), title, fill=255, font=font, anchor="mm")
         for row in range(2):
-            width = round(WIDTH * extent_mm[2 - row] / max(extent_mm[1:]))
+            width = max(1, round(WIDTH * extent_mm[2 - row] / max(extent_mm[1:])))
             plane = Image.fromarray(_plane(volume, row, middle[row], window)).resize(
                 (width, height), Image.Resampling.NEAREST
             )

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from ctinterp_dagster.errors import GeometryError
+from ctinterp_dagster.errors import GeometryError, IntensityError
 from ctinterp_dagster.evaluation.preview import second_window
 from ctinterp_dagster.scan.io import nifti_bytes
 from ctinterp_dagster.scan.volume import FloatArray, Volume
@@ -15,6 +16,7 @@ from ctinterp_dagster.scan.window import BONE, BRAIN, LUNG, SOFT_TISSUE
 HERE = Path(__file__).parent
 MOST_VOXELS = 20_000_000  # of a volume in the page; a browser without a graphics card draws that in seconds
 OVERLAY_QUANTILE = 0.995  # of an overlay's values is its brightest colour
+NEAR_MM = 0.1  # voxels that are no further apart are in one place
 WINDOWS = (SOFT_TISSUE, LUNG, BONE, BRAIN)
 
 
@@ -32,17 +34,24 @@ def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, 
 
     Raises:
         GeometryError: `std` or `truth` lies on another grid than `thin`.
+        IntensityError: values are not finite.
     """
     for name, other in (("standard deviation", std), ("truth", truth)):
-        if other and (other.hu.shape != thin.hu.shape or not np.allclose(other.spacing_mm, thin.spacing_mm, rtol=1e-3)):
+        if other and (other.hu.shape != thin.hu.shape or np.abs(corners_mm(other) - corners_mm(thin)).max() > NEAR_MM):
             raise GeometryError(
-                f"the {name} has {other.hu.shape} voxels of {other.spacing_mm} mm, the thin scan {thin.hu.shape} of "
-                f"{thin.spacing_mm} mm: give files of one run, or a truth on the same grid"
+                f"the {name} has {other.hu.shape} voxels from {corners_mm(other).round(1).tolist()} mm, the thin scan "
+                f"{thin.hu.shape} from {corners_mm(thin).round(1).tolist()}: give files of one run, or a truth on the "
+                "same grid"
             )
+    for name, volume in (("thick", thick), ("thin", thin)):
+        if not np.isfinite(volume.hu).all():
+            raise IntensityError(f"the {name} scan holds NaN or infinity: expected finite HU")
     shrink = max(shrinking(volume) for volume in (thick, thin))
     against, words = (truth.hu, "truth") if truth else (stretched(thick, thin), "thick scan")
     shown = {"thick": thick, "thin": thin, **({"truth": truth} if truth else {})}
-    overlays = {**({"std": std} if std else {}), "difference": thin.with_hu(np.abs(thin.hu - against))}
+    overlays = {"std": std} if std else {}
+    if against is not None:
+        overlays["difference"] = thin.with_hu(np.abs(thin.hu - against))
     content = {
         "volumes": {name: packed(volume, shrink) for name, volume in (shown | overlays).items()},
         "tops": {name: float(np.quantile(volume.hu, OVERLAY_QUANTILE)) for name, volume in overlays.items()},
@@ -78,8 +87,22 @@ def packed(volume: Volume, shrink: int) -> str:
     return base64.b64encode(nifti_bytes(Volume(hu, (z, y * shrink, x * shrink), origin, volume.direction))).decode()
 
 
-def stretched(thick: Volume, thin: Volume) -> FloatArray:
-    """The thick slice that is nearest to each thin one."""
-    start = float(np.dot(np.subtract(thin.origin_mm, thick.origin_mm), thick.direction[:, 2]))
-    at = (start + np.arange(thin.depth) * thin.spacing_mm[0]) / thick.spacing_mm[0]
-    return np.asarray(thick.hu[np.rint(at).clip(0, thick.depth - 1).astype(int)])
+def corners_mm(volume: Volume) -> npt.NDArray[np.float64]:
+    """(4, 3) patient coordinates (LPS) of the first voxel and of the last one along z, y and x."""
+    last = np.diag(np.subtract(volume.hu.shape, 1))
+    return np.array([volume.point_mm((0.0, 0.0, 0.0)), *(volume.point_mm((z, y, x)) for z, y, x in last.tolist())])
+
+
+def stretched(thick: Volume, thin: Volume) -> FloatArray | None:
+    """The thick slice that is nearest to each thin one; None where their pixels do not lie over each other."""
+    normal = thick.direction[:, 2]
+    shift, step = np.subtract(thin.origin_mm, thick.origin_mm), thin.direction[:, 2] * thin.spacing_mm[0]
+    along, across = shift @ normal, shift - (shift @ normal) * normal
+    same = (
+        thick.hu.shape[1:] == thin.hu.shape[1:]
+        and np.allclose(thick.spacing_mm[1:], thin.spacing_mm[1:], rtol=1e-3)
+        and np.allclose(thick.direction[:, :2], thin.direction[:, :2], atol=1e-3)
+        and np.abs(across).max() < NEAR_MM
+    )
+    at = (along + np.arange(thin.depth) * (step @ normal)) / thick.spacing_mm[0]
+    return np.asarray(thick.hu[np.rint(at).clip(0, thick.depth - 1).astype(int)]) if same else None

@@ -56,15 +56,11 @@ def scale_factor(path: Path) -> float:
 
     Source: Rombach et al. 2022, appendix G: 1 / standard deviation of the latents of the first batch.
     """
-    found = read_content(path).get("scale_factor")
-    value = float(torch.as_tensor(found)) if isinstance(found, Tensor | float | int) and _is_single(found) else 0.0
+    found = torch.as_tensor(read_content(path).get("scale_factor", 0.0))
+    value = float(found) if found.numel() == 1 and found.dtype.is_floating_point else 0.0
     if not 0 < value < float("inf"):
         raise CheckpointError(
             f"{path} has no scale_factor: expected the checkpoint of a diffusion model, such as MAISI's "
             "diff_unet_3d_rflow-ct.pt"
         )
     return value
-
-
-def _is_single(found: Tensor | float) -> bool:
-    return not isinstance(found, Tensor) or found.numel() == 1

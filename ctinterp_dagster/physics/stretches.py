@@ -150,13 +150,12 @@ def _on_one_thin_grid(parts: Sequence[Measurement], widths_mm: Sequence[float], 
         placed.append(replace(part, operator=_over(part, thin_mm[own] - start_mm)))
         starts.append(int(own[0]))
     thick_mm = np.concatenate(centres_mm)
-    kept, told = _gaps(thin_mm, thick_mm, np.repeat(widths_mm, [p.thick.depth for p in parts]))
-    matrix = np.concatenate([_over(p, thin_mm - start).matrix for p, start in zip(parts, starts_mm, strict=True)])[
-        :, kept
-    ]
+    matrix = np.concatenate([_over(p, thin_mm - start).matrix for p, start in zip(parts, starts_mm, strict=True)])
+    between, told = _gaps(thin_mm, thick_mm, np.repeat(widths_mm, [p.thick.depth for p in parts]))
+    kept = between | matrix.any(axis=0)  # a thin slice that reaches out of a gap is a part of what was measured
     operator = replace(
         parts[0].operator,
-        matrix=matrix / matrix.sum(axis=1, keepdims=True),
+        matrix=matrix[:, kept],
         thin_positions=np.interp(thin_mm[kept], thick_mm, np.arange(len(thick_mm))),
         thick_spacing_mm=float(np.diff(thick_mm).mean()),
         thick_thickness_mm=float(np.mean([part.thickness_mm for part in parts])),

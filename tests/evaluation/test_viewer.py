@@ -115,3 +115,34 @@ def test_a_browser_shows_both_and_asks_nothing_of_a_network(tmp_path: Path) -> N
         browser.click("std")
         assert "its standard deviation" in browser.read("document.body.innerText")
         assert browser.read("performance.getEntriesByType('resource').length") == 0
+
+
+def test_a_thin_scan_that_is_stored_the_other_way_round_differs_as_much() -> None:
+    thick, thin = scans()
+    noisy = thin.with_hu(thin.hu + np.arange(40, dtype=np.float32)[:, None, None])
+    last = noisy.point_mm((39, 0, 0))
+    origin = float(last[0]), float(last[1]), float(last[2])
+    turned = Volume(noisy.hu[::-1].copy(), noisy.spacing_mm, origin, np.diag([1.0, 1.0, -1.0]))
+    one, other = viewer.stretched(thick, noisy), viewer.stretched(thick, turned)
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one, other[::-1])
+
+
+def test_no_difference_is_shown_of_scans_whose_pixels_do_not_lie_over_each_other() -> None:
+    thick, thin = scans()
+    half = Volume(thick.hu[:, ::2, ::2].copy(), (5.0, 4.0, 4.0), thick.origin_mm, thick.direction)
+    assert "difference" not in content_of(viewer.page(half, thin, None, None, "t"))["volumes"]
+
+
+def test_a_standard_deviation_of_another_place_is_refused() -> None:
+    thick, thin = scans()
+    moved = Volume(thin.hu, thin.spacing_mm, (500.0, 0.0, 0.0), thin.direction)
+    with pytest.raises(GeometryError, match="standard deviation has"):
+        viewer.page(thick, thin, moved, None, "t")
+
+
+@pytest.mark.parametrize("shape", [(8, 100, 1), (400, 3, 3)])
+def test_a_preview_of_any_shape_is_a_picture(shape: tuple[int, int, int]) -> None:
+    thick = Volume(np.zeros(shape, np.float32), (5.0, 0.1, 0.7), (0.0, 0.0, 0.0), np.eye(3))
+    assert Image.open(io.BytesIO(before_after(thick, thick))).height < 4000

@@ -94,3 +94,14 @@ def test_stretches_beside_each_other_are_refused() -> None:
     moved = Volume(moved.hu, moved.spacing_mm, (moved.origin_mm[0] + 4, *moved.origin_mm[1:]), moved.direction)
     with pytest.raises(GeometryError, match=r"no common grid of pixels.*--series"):
         joined(stretch(0, 2, 12), moved)
+
+
+@pytest.mark.parametrize("thin_mm", [1.0, 2.0, 3.0])
+def test_thin_slices_far_apart_in_two_stretches_are_given_back(thin_mm: float) -> None:
+    hu = THIN.hu[:12]
+    near = THIN.with_slices(hu[:6], 0.0, 12.0)
+    far = Volume(hu[6:], (15.0, *THIN.spacing_mm[1:]), tuple(near.point_mm((6.0, 0, 0)).tolist()), THIN.direction)
+    stretches = measure_stretches([near, far], thin_mm, "box", tags=[Tags(1.0), Tags(1.0)], force=True)
+    estimate = stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
+    assert estimate.residual_hu < 0.01
+    assert estimate.mean.hu[stretches.kept].min() > OUTSIDE_HU
