@@ -25,19 +25,21 @@ from torch import Tensor
 from benchmarks.average import middle
 from benchmarks.quality import texture
 from ctinterp_dagster.evaluation.metrics import Truth, score
-from ctinterp_dagster.interpolation import Settings, load_checkpoint
-from ctinterp_dagster.interpolation import nullspace as restoring
+from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model import diffusion, nullspace, sampler
-from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceDiffusion, narrower
+from ctinterp_dagster.model import diffusion, sampler
+from ctinterp_dagster.nullspace import diffusion as nullspace
+from ctinterp_dagster.nullspace import objective as objectives
+from ctinterp_dagster.nullspace import restorer, slabs
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES, FloatArray, NullSpace
+from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceDiffusion, narrower
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES, FloatArray, NullSpace
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.runner import make_deterministic
 from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
-from ctinterp_dagster.training import nullspace as objectives
-from ctinterp_dagster.training import slabs
+from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.loop import run_loop
 from ctinterp_dagster.training.resident import ThinVolume
 
@@ -139,7 +141,7 @@ CHANGES = {
 @contextlib.contextmanager
 def changed(change: Change) -> Iterator[None]:
     """The modules as the change has them."""
-    spaces = ((slabs, "NullSpace", change.space), (restoring, "NullSpace", change.space))
+    spaces = ((slabs, "NullSpace", change.space), (restorer, "NullSpace", change.space))
     forget()
     with contextlib.ExitStack() as stack:
         for module, name, value in (*change.constants, *spaces):
@@ -206,16 +208,16 @@ def figures(
     model: NullSpaceDiffusion, hu: Tensor, spacing_mm: tuple[float, float, float], samples: int
 ) -> dict[str, Any]:
     """PSNR of the mean; with samples, of their mean and of one, and how rough one and the truth are."""
-    operator = ThickeningOperator.from_factor(len(hu), FACTOR, "box")
-    thick_mm = (FACTOR * spacing_mm[0], *spacing_mm[1:])
+    thin = Volume(hu.numpy(), spacing_mm)
+    measurement = contiguous(thicken(thin, FACTOR, "box"), FACTOR, "box")
     truth = Truth.of(hu.numpy(), factor=FACTOR)
     settings = Settings(steps=SAMPLE_STEPS, samples=samples)
     with torch.inference_mode():
-        restorer = restoring.NullSpaceRestorer(model, operator.forward(hu), operator, thick_mm, settings)
-        mean, rough = restorer.mean(), {}
+        restored = restorer.NullSpaceRestorer(model, measurement, torch.device("cpu"), settings)
+        mean, rough = restored.mean(), {}
         estimates = {"mean": mean}
         if samples:
-            drawn, body = list(restorer.draws()), torch.from_numpy(truth.body)
+            drawn, body = list(restored.draws()), torch.from_numpy(truth.body)
             estimates = {"mean of samples": torch.stack(drawn).mean(0), "sample": drawn[0]}
             rough = {"texture": {"truth": texture(hu - mean, body), "sample": texture(drawn[0] - mean, body)}}
     scores = {name: score(estimate.numpy(), truth, residual_hu=0.0) for name, estimate in estimates.items()}

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.interpolation import load_checkpoint
-from ctinterp_dagster.model.nullspace import UNIT_HU
+from ctinterp_dagster.nullspace.basis import FloatArray, NullSpace
+from ctinterp_dagster.nullspace.diffusion import UNIT_HU
 from ctinterp_dagster.physics.interpolators import cubic_projected
-from ctinterp_dagster.physics.nullspace import FloatArray, NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
 from ctinterp_dagster.physics.registration import registration_projected
 from ctinterp_dagster.scan.io import read_scan

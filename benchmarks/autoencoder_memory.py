@@ -20,7 +20,7 @@ import click
 import torch
 
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.slabs import GIB
+from ctinterp_dagster.model.autoencoder.slabs import GIB
 
 
 def resident(field: str) -> float:

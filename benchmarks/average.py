@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse
-from ctinterp_dagster.model.nullspace import UNIT_HU, Expectation
-from ctinterp_dagster.physics.nullspace import NullSpace
+from ctinterp_dagster.nullspace.basis import NullSpace
+from ctinterp_dagster.nullspace.diffusion import UNIT_HU, Expectation
+from ctinterp_dagster.nullspace.slabs import sharpened
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.start import average_with
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
-from ctinterp_dagster.training.slabs import sharpened
 
 CROP, FACTOR = (100, 192, 256), 5
 

@@ -14,13 +14,13 @@ import click
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.latent.ceiling import autoencoder_ceiling, residual_ceiling
+from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.params import Profile
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling, residual_ceiling
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.window import MAISI
-from ctinterp_dagster.training.evidence import gather_evidence, to_unit
 
 FACTOR = 5
 CROP_ZYX = (80, 96, 96)

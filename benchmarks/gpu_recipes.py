@@ -10,28 +10,28 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.gpu_subjects import expectation_of
+from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
+from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
+from ctinterp_dagster.latent.objective import DenoisingObjective
+from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder.weights import save_weights
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.model.files import save_model
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
-from ctinterp_dagster.model.nullspace import (
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.diffusion import (
     Expectation,
     ExpectationConfig,
     NullSpaceConfig,
     NullSpaceDiffusion,
     narrower,
 )
-from ctinterp_dagster.model.weights import save_weights
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.objective import ExpectationObjective, NoisySlabs, NullSpaceObjective
+from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
-from ctinterp_dagster.training.denoiser import DenoisingObjective
-from ctinterp_dagster.training.evidence import gather_evidence, to_unit
-from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.loop import Batch, Batches, LoopSettings, seeded
-from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs, NullSpaceObjective
 from ctinterp_dagster.training.resident import ThinVolume
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 PILOT = 125  # steps from which the pace is taken
 FACTOR, ENCODING_GIB = 5, 24.0  # of a latent diffusion

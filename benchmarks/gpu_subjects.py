@@ -10,21 +10,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.interpolation import RELEASED, Interpolator
+from ctinterp_dagster.latent.denoiser import Denoiser
+from ctinterp_dagster.latent.objective import DenoisingObjective
+from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.objective import ExpectationObjective, NoisySlabs, NullSpaceObjective
+from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
 from ctinterp_dagster.physics.measurement import Measurement
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
-from ctinterp_dagster.training.denoiser import DenoisingObjective
-from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.loop import Batch, Batches, seeded
-from ctinterp_dagster.training.nullspace import ExpectationObjective, NoisySlabs, NullSpaceObjective
 from ctinterp_dagster.training.resident import ThinVolume
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 FACTOR = 5
 SPACING_MM = (5.0, 0.7, 0.7)

@@ -10,10 +10,10 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from benchmarks.gpu_subjects import slabs
-from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig
+from ctinterp_dagster.nullspace.objective import ExpectationObjective
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
-from ctinterp_dagster.training.nullspace import ExpectationObjective
 
 
 class Strict(ExpectationObjective):

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
-from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
+from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.scan.io import read_scan, write_volume
 

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctinterp_dagster.cli.preset import PRESETS, override
+from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.blocks import ResidualUnit
-from ctinterp_dagster.model.denoiser import Denoiser
-from ctinterp_dagster.model.nullspace import TIMES, narrower
-from ctinterp_dagster.model.slice_unet import SliceUNet
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.diffusion import TIMES, narrower
+from ctinterp_dagster.nullspace.unet import SliceUNet
 from ctinterp_dagster.params import Optimisation, Params
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.training.recompute import recomputed
 
 GIB = 1 << 30

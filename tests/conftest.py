@@ -5,11 +5,11 @@ import torch
 import yaml
 
 from ctinterp_dagster.cli.preset import PRESETS, override
+from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
-from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.basis import FEATURES, MODES
+from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params, load_params
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES
 
 ROOT = Path(__file__).parent.parent
 

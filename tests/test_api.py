@@ -9,7 +9,7 @@ import SimpleITK
 from ctinterp_dagster import interpolate
 from ctinterp_dagster.errors import GeometryError, NotCtError, ParamsError, TooFewSlicesError
 from ctinterp_dagster.interpolation import thicken
-from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.scan.io.images import image_of, volume_of
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume

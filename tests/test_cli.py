@@ -11,7 +11,7 @@ from ctinterp_dagster.cli.evaluate import FIELDS
 from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.interpolation import thicken
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
+from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom

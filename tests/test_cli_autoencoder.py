@@ -17,7 +17,7 @@ from torch import Tensor
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
-from ctinterp_dagster.model.weights import read_metadata
+from ctinterp_dagster.model.autoencoder.weights import read_metadata
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.interpolation import operator_for
-from ctinterp_dagster.model.latent_diffusion import Conditioning
-from ctinterp_dagster.training.evidence import gather_evidence
+from ctinterp_dagster.latent.diffusion import Conditioning
+from ctinterp_dagster.latent.evidence import gather_evidence
 
 
 def pooled(unit: Tensor) -> Tensor:

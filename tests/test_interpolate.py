@@ -8,15 +8,15 @@ import torch
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.interpolation.interpolator import Model
-from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
+from ctinterp_dagster.latent.diffusion import LatentDiffusion
+from ctinterp_dagster.latent.evidence import gather_evidence
 from ctinterp_dagster.model.device import pick_device, why_no_gpu
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
-from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
-from ctinterp_dagster.training.evidence import gather_evidence
 
 QUICK = Settings(steps=2, samples=2, memory_gib=1.0)
 

@@ -10,8 +10,9 @@ from ctinterp_dagster import interpolate
 from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.errors import CtinterpError, DoubtfulResultError, ParamsError, WrongUnitsError
 from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint, measure, refuse_doubtful, thicken
-from ctinterp_dagster.physics import nullspace, operator
-from ctinterp_dagster.physics.nullspace import NullSpace
+from ctinterp_dagster.nullspace import basis
+from ctinterp_dagster.nullspace.basis import NullSpace
+from ctinterp_dagster.physics import operator
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.scan.io import read_scan, write_volume
@@ -55,7 +56,7 @@ def test_stripes_of_a_grid_that_the_networks_do_not_know_are_seen(
 ) -> None:
     thick = thicken(thin, factor, "box")
     interpolated(model, thick, 1.0)
-    monkeypatch.setattr(nullspace, "_cosines", sampled_cosines)
+    monkeypatch.setattr(basis, "_cosines", sampled_cosines)
     monkeypatch.setattr(NullSpace, "factor", property(lambda self: 1 / self.operator.thin_distance))
     monkeypatch.setattr(NullSpace, "cells", property(lambda self: self.operator))
     with pytest.raises(DoubtfulResultError, match=r"try --method cubic_projected, .* or write it with --force"):

@@ -8,7 +8,7 @@ from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.interpolation.interpolator import RELEASED
-from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.params import Params, load_params
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ import pytest
 
 from ctinterp_dagster.errors import CtinterpError
 from ctinterp_dagster.interpolation import load_checkpoint
-from ctinterp_dagster.model.weights import read_weights
+from ctinterp_dagster.model.autoencoder.weights import read_weights
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.training import checkpoint
 

@@ -16,17 +16,17 @@ from ctinterp_dagster.cli.evaluate import fit
 from ctinterp_dagster.cli.outputs import check_files
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
+from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
+from ctinterp_dagster.latent.evidence import to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder.published import RELEASES, refuse_other_networks, scale_factor
+from ctinterp_dagster.model.autoencoder.weights import read_weights
 from ctinterp_dagster.model.device import pick_device
-from ctinterp_dagster.model.published import RELEASES, refuse_other_networks, scale_factor
-from ctinterp_dagster.model.weights import read_weights
-from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.scoring import ResourceMeter
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
-from ctinterp_dagster.training.evidence import to_unit
 
 PHANTOM_ZYX = (16, 64, 64)
 WINDOWS = {"-1000..1000": MAISI, "-160..240": SOFT_TISSUE}

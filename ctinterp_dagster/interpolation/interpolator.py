@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
-from ctinterp_dagster.interpolation.latent import LatentRestorer
-from ctinterp_dagster.interpolation.nullspace import NullSpaceRestorer
-from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.latent.diffusion import LatentDiffusion
+from ctinterp_dagster.latent.restorer import LatentRestorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
-from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
 from ctinterp_dagster.model.sampler import Sampler
+from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.profile import Profile

@@ -10,7 +10,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
-from ctinterp_dagster.interpolation.settings import Settings
+from ctinterp_dagster.model.settings import Settings
 from ctinterp_dagster.physics.measurement import measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import Auto

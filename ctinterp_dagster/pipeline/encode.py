@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ctinterp_dagster.imports import code_version
+from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.device import pick_device
@@ -19,7 +20,6 @@ from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.cases import Case, read_cases
 from ctinterp_dagster.records import CaseFolder, write_json
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.training.evidence import gather_evidence, to_unit
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from ctinterp_dagster.decision import TaskMetrics
 from ctinterp_dagster.evaluation.metrics import Scores, Truth
 from ctinterp_dagster.evaluation.statistics import Calibration, calibrate
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint
+from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, REGRESSION, judged, trained
 from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling
 from ctinterp_dagster.pipeline.scoring import Scored, score_methods
 from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
 from ctinterp_dagster.records import write_csv, write_json

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, narrower
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, narrower
+from ctinterp_dagster.nullspace.objective import ExpectationObjective
+from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.pipeline.start import average_with, load_part, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
@@ -22,8 +24,6 @@ from ctinterp_dagster.pipeline.training import (
 )
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.training.loop import mean_loss, run_loop
-from ctinterp_dagster.training.nullspace import ExpectationObjective
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 VALIDATION_SLABS = 16
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
+from ctinterp_dagster.latent.objective import train_denoiser
+from ctinterp_dagster.latent.patches import LatentPair, PatchSettings
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import (
@@ -22,8 +24,6 @@ from ctinterp_dagster.pipeline.training import (
 )
 from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.split import Split
-from ctinterp_dagster.training.denoiser import train_denoiser
-from ctinterp_dagster.training.latents import LatentPair, PatchSettings
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:

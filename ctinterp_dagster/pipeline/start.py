@@ -12,7 +12,7 @@ from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsEr
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.diffusion import Prediction
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.nullspace import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion, widened
+from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion, widened
 
 CHAMPION = "champion"
 

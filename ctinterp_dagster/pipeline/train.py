@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.nullspace import Expectation, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.diffusion import Expectation, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.objective import NoisySlabs, NullSpaceObjective, loss_by_time
+from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.start import load_part, must_predict, start_file
 from ctinterp_dagster.pipeline.training import (
@@ -21,9 +23,7 @@ from ctinterp_dagster.pipeline.training import (
 )
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.training.loop import run_loop
-from ctinterp_dagster.training.nullspace import NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.training.resident import ThinVolume
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 VALIDATION_SLABS = 16
 

@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_of_an_interrupted_training_is_refused_in_one_line(
     values = yaml.safe_load(before)
     values["latent"]["ema_decay"] = 0.8
     params.write_text(yaml.safe_dump(values))
-    stop = "import torch, ctinterp_dagster.model.latent_diffusion as m\nm.LatentDiffusion.save = None\n"
+    stop = "import torch, ctinterp_dagster.latent.diffusion as m\nm.LatentDiffusion.save = None\n"
     script = stop + (finished.root / "stages" / "latent.py").read_text()
     assert finished.attempt("python", "-c", script)[0] != 0  # dies when all steps are done and the checkpoint is there
     (checkpoint,) = (finished.root / "data" / "latent").glob("resume-*.pt")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.denoiser import Denoiser
-from ctinterp_dagster.model.slice_unet import SliceUNet
+from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.tiles import Reach, swept, tile_that_fits, tiled
+from ctinterp_dagster.nullspace.unet import SliceUNet
 
 SIZE = (5, 70, 50)
 

@@ -16,9 +16,9 @@ from pydicom.uid import generate_uid
 
 from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.errors import ScanError
+from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
-from ctinterp_dagster.model.nullspace import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.orchestration.scans import read_verdicts
 from ctinterp_dagster.pipeline import evaluate, generate, ingest, thicken
 from ctinterp_dagster.records import read_csv, read_json

@@ -16,7 +16,7 @@ from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlices
 from ctinterp_dagster.evaluation.gates import decide
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.nullspace import Expectation
+from ctinterp_dagster.nullspace.diffusion import Expectation
 from ctinterp_dagster.params import Params, task_name
 from ctinterp_dagster.pipeline import (
     autoencoder,

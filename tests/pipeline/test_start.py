@@ -9,8 +9,8 @@ import torch
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation import RELEASED
 from ctinterp_dagster.model.files import read_model, save_model
-from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
-from ctinterp_dagster.physics.nullspace import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
+from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.pipeline.start import average_with, load_part, must_predict
 
 

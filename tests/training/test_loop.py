@@ -13,17 +13,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import CheckpointError, TrainingError
+from ctinterp_dagster.latent.denoiser import Denoiser
+from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.denoiser import Denoiser
-from ctinterp_dagster.model.slice_unet import SliceUNet
+from ctinterp_dagster.nullspace.objective import NoisySlabs
+from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.unet import SliceUNet
 from ctinterp_dagster.training.autoencoder import VolumeCrops
 from ctinterp_dagster.training.batches import Batches, Plan, seeded
-from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop
-from ctinterp_dagster.training.nullspace import NoisySlabs
 from ctinterp_dagster.training.recompute import recomputed
 from ctinterp_dagster.training.resident import ThinVolume
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs
 
 
 class StopHereError(Exception):

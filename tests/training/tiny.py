@@ -10,9 +10,9 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from ctinterp_dagster.model.denoiser import Denoiser
-from ctinterp_dagster.training.denoiser import train_denoiser
-from ctinterp_dagster.training.latents import LatentPair, PatchSettings
+from ctinterp_dagster.latent.denoiser import Denoiser
+from ctinterp_dagster.latent.objective import train_denoiser
+from ctinterp_dagster.latent.patches import LatentPair, PatchSettings
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord
 
 SETTINGS = LoopSettings(

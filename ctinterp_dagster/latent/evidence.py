@@ -13,7 +13,7 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.window import MAISI
 
 if TYPE_CHECKING:
-    from ctinterp_dagster.model.latent_diffusion import Conditioning
+    from ctinterp_dagster.latent.diffusion import Conditioning
 
 Encode = Callable[[Tensor], Tensor]
 

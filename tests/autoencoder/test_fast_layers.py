@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model import fast_layers, winograd
-from ctinterp_dagster.model.autoencoder import Doubling, LocalConv, MaisiAutoencoder
-from ctinterp_dagster.model.fast_layers import FromOneChannel, Pointwise, ToOneChannel, Winograd, fast_layer
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, fast_layers, winograd
+from ctinterp_dagster.model.autoencoder.fast_layers import FromOneChannel, Pointwise, ToOneChannel, Winograd, fast_layer
+from ctinterp_dagster.model.autoencoder.layers import Doubling, LocalConv
 
 TOLERANCE = 1e-5
 
@@ -106,7 +106,7 @@ def test_fast_and_plain_layers_make_the_same_latent_and_volume(
     model = MaisiAutoencoder((8, 16, 16), 4, 4).eval()
     x = torch.rand(1, 1, 24, 20, 28)
     with monkeypatch.context() as patch:
-        patch.setattr("ctinterp_dagster.model.autoencoder.fast_layer", lambda _: None)
+        patch.setattr("ctinterp_dagster.model.autoencoder.layers.fast_layer", lambda _: None)
         latent = model.encode(x).mean
         volume = model.decode(latent)
     assert relative_error(model.encode(x, memory_gib=memory_gib).mean, latent) < TOLERANCE

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ctinterp_dagster.nullspace.basis import FEATURES, MODES, NullSpace
 from ctinterp_dagster.physics.interpolators import cubic_projected
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z, thin_grid
 from ctinterp_dagster.physics.profile import Profile
 

@@ -3,8 +3,8 @@ import torch
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.blocks import pixel_norm, time_features
-from ctinterp_dagster.model.denoiser import Denoiser
 
 
 def randomised(denoiser: Denoiser, std: float = 0.2) -> Denoiser:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model import autoencoder
-from ctinterp_dagster.model.autoencoder import LocalConv, MaisiAutoencoder, Posterior, VolumeNorm
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, Posterior, layers, network
+from ctinterp_dagster.model.autoencoder.layers import LocalConv, VolumeNorm
 from ctinterp_dagster.scan.window import MAISI as MAISI_WINDOW
 
 TOLERANCE = 1e-5
@@ -174,8 +174,8 @@ def fresh_pair() -> tuple[MaisiAutoencoder, AutoencoderKlMaisi]:
 def test_a_silu_before_the_last_convolution_breaks_parity(
     fresh_pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi],
 ) -> None:
-    for network in (fresh_pair[0].encoder, fresh_pair[0].decoder):
-        network.blocks[9].silu = True
+    for part in (fresh_pair[0].encoder, fresh_pair[0].decoder):
+        part.blocks[9].silu = True
     assert encoder_error(fresh_pair, INPUTS["ct"]) > 0.1
     assert decoder_error(fresh_pair) > 0.1
 
@@ -190,7 +190,7 @@ def test_symmetric_padding_of_the_strided_convolution_breaks_parity(
 def test_nearest_upsampling_breaks_parity(
     fresh_pair: tuple[MaisiAutoencoder, AutoencoderKlMaisi], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoencoder.Doubling, "rows", nearest_upsampling)
+    monkeypatch.setattr(layers.Doubling, "rows", nearest_upsampling)
     assert decoder_error(fresh_pair) > 0.05
 
 
@@ -220,7 +220,7 @@ def test_the_log_variance_is_clamped_as_monai_clamps_it(
     log_variance = fresh_pair[0].encode(INPUTS["ct"]).log_variance
     assert relative_error(log_variance, expected) < TOLERANCE
     assert (log_variance.min(), log_variance.max()) == (-30, 20)
-    monkeypatch.setattr(autoencoder, "LOG_VARIANCE_RANGE", (-torch.inf, torch.inf))
+    monkeypatch.setattr(network, "LOG_VARIANCE_RANGE", (-torch.inf, torch.inf))
     assert relative_error(fresh_pair[0].encode(INPUTS["ct"]).log_variance, expected) > 1
 
 

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model import autoencoder, slabs
-from ctinterp_dagster.model.autoencoder import Doubling, LocalConv, MaisiAutoencoder
-from ctinterp_dagster.model.slabs import GIB, Budget, Field, SlabPlan, in_slabs
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, layers, slabs
+from ctinterp_dagster.model.autoencoder.layers import Doubling, LocalConv
+from ctinterp_dagster.model.autoencoder.slabs import GIB, Budget, Field, SlabPlan, in_slabs
 
 TOLERANCE = 1e-5
 SIZE_ZYX = (22, 15, 16)
@@ -217,7 +217,7 @@ def test_the_input_is_left_as_it_was(model: MaisiAutoencoder, volume: Tensor) ->
 
 @pytest.fixture
 def plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoencoder, "fast_layer", lambda _: None)
+    monkeypatch.setattr(layers, "fast_layer", lambda _: None)
 
 
 @pytest.mark.usefixtures("plain_layers")

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.latent.evidence import to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.window import MAISI
-from ctinterp_dagster.training.evidence import to_unit
 
 
 @torch.inference_mode()

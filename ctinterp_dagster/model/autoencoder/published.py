@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError
-from ctinterp_dagster.model.weights import read_content
+from ctinterp_dagster.model.autoencoder.weights import read_content
 
 FIRST = "encoder.blocks.0.conv.conv.weight"
 

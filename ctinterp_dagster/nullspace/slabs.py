@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.physics.nullspace import NullSpace, network_features
+from ctinterp_dagster.nullspace.basis import NullSpace, network_features
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, Trapezoid
 from ctinterp_dagster.training.batches import Plan, seeded

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.slabs import LocalLayer, Shape
-from ctinterp_dagster.model.winograd import convolve, kernel_numbers, scratch_numbers, transform_kernel
+from ctinterp_dagster.model.autoencoder.slabs import LocalLayer, Shape
+from ctinterp_dagster.model.autoencoder.winograd import convolve, kernel_numbers, scratch_numbers, transform_kernel
 
 LEAST_WIDTH = 32  # channels from which Winograd's transforms are worth it
 _TAPS = 27

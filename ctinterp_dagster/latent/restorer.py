@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.interpolation.settings import Settings
-from ctinterp_dagster.model.latent_diffusion import LatentDiffusion
+from ctinterp_dagster.latent.diffusion import LatentDiffusion
+from ctinterp_dagster.latent.evidence import gather_evidence
+from ctinterp_dagster.model.settings import Settings
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import apply_along_z
 from ctinterp_dagster.scan.window import MAISI
-from ctinterp_dagster.training.evidence import gather_evidence
 
 
 class LatentRestorer:

@@ -16,8 +16,8 @@ from ctinterp_dagster.model.blocks import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, read_model, save_model
 from ctinterp_dagster.model.sampler import Sampler, sample
-from ctinterp_dagster.model.slice_unet import SliceUNet
 from ctinterp_dagster.model.tiles import swept
+from ctinterp_dagster.nullspace.unet import SliceUNet
 
 UNIT_HU = 100.0
 """The unit of coefficients inside the networks."""
@@ -32,12 +32,12 @@ class ExpectationConfig:
     """All that is needed to rebuild an `Expectation` from its tensors.
 
     Attributes:
-        features: channels of its input, see `physics.nullspace.NullSpace.features`.
+        features: channels of its input, see `nullspace.basis.NullSpace.features`.
         modes: coefficients a thick voxel.
         channels: width of each level of the network of the mean.
         blocks: residual blocks a level.
         spread_channels: width of each level of the network of the spread.
-        geometry: how many of the numbers of `physics.nullspace.NullSpace.geometry` condition it; 3 up to release 0.6.
+        geometry: how many of the numbers of `nullspace.basis.NullSpace.geometry` condition it; 3 up to release 0.6.
         mirror: whether the mean is that of two passes, the second over the mirror image; so it was up to release 0.6.
     """
 
@@ -71,7 +71,7 @@ class Expectation(nn.Module):
 
         Args:
             features: (b, features, z, y, x).
-            geometry: (b, GEOMETRY), see `physics.nullspace.NullSpace.geometry`.
+            geometry: (b, GEOMETRY), see `nullspace.basis.NullSpace.geometry`.
         """
         geometry = geometry[:, : self.config.geometry]
         mean = self.mean(features, geometry)

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.denoiser import Denoiser
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import ModelFile, save_model
 from ctinterp_dagster.model.sampler import Sampler, sample

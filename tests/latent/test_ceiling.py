@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ctinterp_dagster.latent.ceiling import autoencoder_ceiling, residual_ceiling
 from ctinterp_dagster.model.autoencoder import Posterior
 from ctinterp_dagster.params import ThickTask
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.ceiling import autoencoder_ceiling, residual_ceiling
 from ctinterp_dagster.pipeline.encode import measure
 
 

@@ -7,7 +7,9 @@ import torch
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.interpolation import RELEASED
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.nullspace import (
+from ctinterp_dagster.nullspace import basis
+from ctinterp_dagster.nullspace.basis import FEATURES, MODES, NullSpace
+from ctinterp_dagster.nullspace.diffusion import (
     Expectation,
     ExpectationConfig,
     NullSpaceConfig,
@@ -16,8 +18,6 @@ from ctinterp_dagster.model.nullspace import (
     standardised,
     widened,
 )
-from ctinterp_dagster.physics import nullspace
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES, NullSpace
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 CONFIG = ExpectationConfig(features=6, modes=2, channels=(8, 8, 8), blocks=1, spread_channels=(8, 8, 8))
@@ -112,7 +112,7 @@ def test_the_released_weights_in_a_network_that_knows_more_cosines_give_the_same
     file = read_model(RELEASED)
     model = NullSpaceDiffusion.of(file)
     old = model.config.expectation
-    new = replace(old, features=FEATURES, modes=MODES, geometry=nullspace.GEOMETRY)
+    new = replace(old, features=FEATURES, modes=MODES, geometry=basis.GEOMETRY)
     grown = NullSpaceDiffusion(replace(model.config, expectation=new)).eval()
     grown.load_state_dict(widened(file.tensors, old, new))
     operator = ThickeningOperator.from_factor(30, 5, "gaussian")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, MissingInputError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.weights import WRAPPERS, LoadStatistics, read_weights
+from ctinterp_dagster.model.autoencoder.weights import WRAPPERS, LoadStatistics, read_weights
 
 BIAS = "decoder.blocks.9.bias"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.denoiser import Denoiser
+from ctinterp_dagster.latent.denoiser import Denoiser
+from ctinterp_dagster.latent.patches import LatentBatch, LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.diffusion import Prediction, add_noise, training_target
-from ctinterp_dagster.training.latents import LatentBatch, LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 
 _VALIDATION_SAMPLES = 32

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.interpolation.settings import Settings
-from ctinterp_dagster.model.nullspace import UNIT_HU, NullSpaceDiffusion
+from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.nullspace.basis import NullSpace
+from ctinterp_dagster.nullspace.diffusion import UNIT_HU, NullSpaceDiffusion
 from ctinterp_dagster.physics.measurement import Measurement
-from ctinterp_dagster.physics.nullspace import NullSpace
 
 PRIOR_SAMPLES = 2
 """How much the regression's own spread counts beside that of the samples. Chosen on the validation patients."""

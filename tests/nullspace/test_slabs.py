@@ -6,10 +6,9 @@ import torch
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.model.nullspace import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
-from ctinterp_dagster.physics.nullspace import FEATURES, MODES
-from ctinterp_dagster.training.batches import Batches, seeded
-from ctinterp_dagster.training.nullspace import (
+from ctinterp_dagster.nullspace.basis import FEATURES, MODES
+from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.objective import (
     SCALE,
     ExpectationObjective,
     NoisySlabs,
@@ -17,8 +16,9 @@ from ctinterp_dagster.training.nullspace import (
     loss_by_time,
     true_coefficients,
 )
+from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs, sharpened, space
+from ctinterp_dagster.training.batches import Batches, seeded
 from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
-from ctinterp_dagster.training.slabs import SlabSettings, ThickSlabs, sharpened, space
 
 SLAB = SlabSettings((3, 16, 16), vary=True, noise_hu=10.0)
 TINY = ExpectationConfig(FEATURES, MODES, (8, 8, 8), 1, (8, 8, 8))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
-from ctinterp_dagster.model.nullspace import (
+from ctinterp_dagster.nullspace.diffusion import (
     SHIFT,
     UNIT_HU,
     Expectation,
@@ -16,10 +16,10 @@ from ctinterp_dagster.model.nullspace import (
     denoiser_inputs,
     standardised,
 )
+from ctinterp_dagster.nullspace.slabs import SlabParts, ThickSlabs
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.loop import mean_loss
-from ctinterp_dagster.training.slabs import SlabParts, ThickSlabs
 
 HEADLINE, SOFT = MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)  # windows that are reported, in units of 1000 HU
 SCALE = UNIT_HU / 1000

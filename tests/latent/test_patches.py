@@ -3,8 +3,8 @@ import torch
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
+from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.training.batches import seeded
-from ctinterp_dagster.training.latents import LatentPair, LatentPatches, PatchSettings
 
 
 def coordinates(*size: int, offset: float = 0.0) -> LatentPair:
