@@ -38,6 +38,7 @@ from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.runner import make_deterministic
+from ctinterp_dagster.pipeline.start import slab_settings
 from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.loop import run_loop
@@ -46,6 +47,7 @@ from ctinterp_dagster.training.resident import ThinVolume
 HEAD = "vhf-head"
 FACTOR = 5
 SAMPLES, SAMPLE_STEPS = 2, 8
+PLAIN = {"factors": (FACTOR,), "profiles": ("box",), "widths": (1.0,), "anisotropy": 0.0, "one_in": 0}
 
 
 class LinearBase(NullSpace):
@@ -74,6 +76,8 @@ class Change:
 
     Attributes:
         section: values of `expect`, or of `train` for a denoiser.
+        augmentation: values of `expect.augmentation`.
+        loss: values of `expect.loss`.
         constants: of modules, (module, name, value).
         space: the null space, with another base.
         seed: added to the seed.
@@ -83,6 +87,8 @@ class Change:
     """
 
     section: Mapping[str, Any] = field(default_factory=dict)
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, Any] = field(default_factory=dict)
     constants: tuple[tuple[Any, str, Any], ...] = ()
     space: type[NullSpace] = NullSpace
     seed: int = 0
@@ -116,17 +122,17 @@ CHANGES = {
     "two blocks a level": Change({"blocks": 2}),
     "2 of 6 volumes": Change(cases=2),
     "4 of 6 volumes": Change(cases=4),
-    "nothing varies": Change({"vary": False, "noise_hu": 0.0}),
-    "no noise": Change({"noise_hu": 0.0}),
-    "box profile only": Change(constants=((slabs, "PROFILES", ("box",)),)),
-    "slices as thick as far apart": Change(constants=((slabs, "WIDTHS", (1.0,)),)),
-    "factor 5 only": Change(constants=((slabs, "FACTORS", (5,)),)),
-    "one direction": Change(constants=((slabs, "ISOTROPIC", 0.0),)),
-    "one kernel": Change(constants=((slabs, "SHARPNESS", (0.0, 0.0)),)),
-    "one size": Change(constants=((slabs, "MAGNIFICATION", 1.0),)),
-    "one pixel": Change(constants=((slabs, "ZOOMS", (1.0,)),)),
-    "soft tissue weighs three times as much": Change(constants=((objectives, "SOFT_WEIGHT", 90.0),)),
-    "no absolute error": Change(constants=((objectives, "ABSOLUTE_WEIGHT", 0.0),)),
+    "nothing varies": Change(augmentation=PLAIN),
+    "no noise": Change(augmentation={"noise_hu": 0.0}),
+    "box profile only": Change(augmentation={"profiles": ("box",)}),
+    "slices as thick as far apart": Change(augmentation={"widths": (1.0,)}),
+    "factor 5 only": Change(augmentation={"factors": (5,)}),
+    "one direction": Change(augmentation={"anisotropy": 0.0}),
+    "one kernel": Change(augmentation={"sharpness": (0.0, 0.0)}),
+    "one size": Change(augmentation={"magnification": 1.0}),
+    "one pixel": Change(augmentation={"zoom": 1.0}),
+    "soft tissue weighs three times as much": Change(loss={"soft_tissue": 90.0}),
+    "no absolute error": Change(loss={"absolute": 0.0}),
     "denoiser: reference (x0, cosine, shifted)": Change(network="denoiser"),
     "denoiser: v": Change({"prediction": "v"}, network="denoiser"),
     "denoiser: times not shifted": Change(constants=NOT_SHIFTED, network="denoiser"),
@@ -181,14 +187,19 @@ def trained(change: Change, params: Params, layout: Layout) -> NullSpaceDiffusio
     torch.manual_seed(params.base.seed)
     model = model_of(change, params)
     volumes = [volume for volume in thin_volumes(layout, "train", params.expect.weights) if volume.case != HEAD]
-    slab = slabs.SlabSettings(params.expect.slab_zyx, params.expect.vary, params.expect.noise_hu)
+    slab = slab_settings(params.expect.slab_zyx, params.expect)
     drawn = slabs.ThickSlabs(volumes[: change.cases], slab, section.batch_size)
     if change.network == "expectation":
-        run_loop(objectives.ExpectationObjective(model.expectation), drawn, loop_settings(section, params.base))
+        run_loop(expectation_objective(model, params), drawn, loop_settings(section, params.base))
     else:
         noisy = objectives.NoisySlabs(drawn, MODES)
         run_loop(objectives.NullSpaceObjective(model), noisy, loop_settings(section, params.base))
     return model.eval()
+
+
+def expectation_objective(model: NullSpaceDiffusion, params: Params) -> objectives.ExpectationObjective:
+    """The loss of the expectation, with the weights of the parameters."""
+    return objectives.ExpectationObjective(model.expectation, objectives.LossWeights(**params.expect.loss.model_dump()))
 
 
 def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float, float]) -> NullSpaceDiffusion:
@@ -198,9 +209,11 @@ def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float,
     thick = ThickeningOperator.from_factor(len(hu), FACTOR, "box").forward(hu).round().to(torch.int16)
     rows = ThinVolume(thick.transpose(0, 1).contiguous(), (spacing_mm[1], FACTOR * spacing_mm[0], spacing_mm[2]))
     depth, _, width = params.expect.slab_zyx
-    drawn = slabs.ThickSlabs([rows], slabs.SlabSettings((depth, 16, width), vary=False, noise_hu=0.0), 2)
+    augmentation = params.expect.augmentation.model_copy(update=PLAIN)
+    slab = slab_settings((depth, 16, width), params.expect.model_copy(update={"augmentation": augmentation}))
+    drawn = slabs.ThickSlabs([rows], slab, 2)
     gentle = replace(loop_settings(params.expect, params.base), learning_rate=1e-4)
-    run_loop(objectives.ExpectationObjective(model.expectation), drawn, gentle)
+    run_loop(expectation_objective(model, params), drawn, gentle)
     return model.eval()
 
 
@@ -229,7 +242,11 @@ def run(name: str, params: Params, layout: Layout) -> dict[str, Any]:
     change, start = CHANGES[name], time.perf_counter()
     where = "train" if "denoiser" in change.network else "expect"
     base = params.base.model_copy(update={"seed": params.base.seed + change.seed})
-    expect = params.expect.model_copy(update=dict(change.section) if where == "expect" else {})
+    parts = {
+        "augmentation": params.expect.augmentation.model_copy(update=dict(change.augmentation)),
+        "loss": params.expect.loss.model_copy(update=dict(change.loss)),
+    }
+    expect = params.expect.model_copy(update=parts | (dict(change.section) if where == "expect" else {}))
     train = params.train.model_copy(update=dict(change.section) if where == "train" else {})
     params = params.model_copy(update={"base": base, "expect": expect, "train": train})
     held_out = [*thin_volumes(layout, "val"), *(v for v in thin_volumes(layout, "train") if v.case == HEAD)]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.gpu_subjects import expectation_of
+from benchmarks.gpu_subjects import AUGMENTATION, LOSS, expectation_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.latent.objective import DenoisingObjective
@@ -79,7 +79,7 @@ def fixed(batches: Batches, count: int) -> list[Batch]:
 
 def slabs(volumes: Sequence[ThinVolume], batch_size: int, size_zyx: tuple[int, int, int]) -> ThickSlabs:
     """Slabs that vary in all that they can."""
-    return ThickSlabs(volumes, SlabSettings(size_zyx, vary=True, noise_hu=60.0), batch_size)
+    return ThickSlabs(volumes, SlabSettings(size_zyx, AUGMENTATION), batch_size)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def expectation(
     begun(network, weights.first("expectation"))
     size = (8, 96, 96)
     return Training(
-        ExpectationObjective(network),
+        ExpectationObjective(network, LOSS),
         slabs(train, settings.batch_size, size),
         fixed(slabs(val, settings.batch_size, size), 4),
         settings,

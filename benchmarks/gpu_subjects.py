@@ -17,10 +17,11 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
-from ctinterp_dagster.nullspace.objective import ExpectationObjective, NoisySlabs, NullSpaceObjective
-from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights, NoisySlabs, NullSpaceObjective
+from ctinterp_dagster.nullspace.slabs import Augmentation, SlabSettings, ThickSlabs
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.profile import Trapezoid
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
 from ctinterp_dagster.training.loop import Batch, Batches, seeded
@@ -28,6 +29,18 @@ from ctinterp_dagster.training.resident import ThinVolume
 
 FACTOR = 5
 SPACING_MM = (5.0, 0.7, 0.7)
+LOSS = LossWeights(wide=30.0, soft_tissue=30.0, absolute=0.2, spread=0.01)
+AUGMENTATION = Augmentation(
+    factors=(*7 * (5,), 2, 3, 3, 4, 4, 6, 7, 8, 9, 10),
+    profiles=(*4 * ("box",), *2 * ("gaussian",), *2 * ("triangle",), Trapezoid(0.2), Trapezoid(0.5)),
+    widths=(*6 * (1.0,), 0.65, 0.8, 0.9, 0.9, 1.1, 1.2, 1.5, 2.0),
+    anisotropy=1.5,
+    one_in=3,
+    sharpness=(-0.7, 1.5),
+    magnification=1.5,
+    zoom=2.36,
+    noise_hu=60.0,
+)
 
 
 def released() -> NullSpaceDiffusion:
@@ -138,7 +151,7 @@ def volumes(size_zyx: tuple[int, int, int], count: int) -> list[ThinVolume]:
 def slabs(zyx: tuple[int, int, int], batch_size: int) -> ThickSlabs:
     """Training slabs of so many thick slices and pixels."""
     thin = (zyx[0] * FACTOR + 8, zyx[1] + 16, zyx[2] + 16)
-    return ThickSlabs(volumes(thin, 2), SlabSettings(zyx, vary=True, noise_hu=10.0), batch_size)
+    return ThickSlabs(volumes(thin, 2), SlabSettings(zyx, AUGMENTATION), batch_size)
 
 
 def drawn(batches: Batches) -> Batch:
@@ -152,7 +165,7 @@ def trainings(*, small: bool) -> dict[str, Callable[[], tuple[nn.Module, Batch]]
     depth = 4 if small else 8
 
     def expectation() -> tuple[nn.Module, Batch]:
-        return ExpectationObjective(nullspace(small=small).expectation), drawn(slabs((depth, side, side), batch))
+        return ExpectationObjective(nullspace(small=small).expectation, LOSS), drawn(slabs((depth, side, side), batch))
 
     def diffusion() -> tuple[nn.Module, Batch]:
         noisy = NoisySlabs(slabs((depth, side, side), batch), MODES)

@@ -140,6 +140,29 @@ class Encode(Section):
     memory_gib: Positive
 
 
+class Augmentation(Section):
+    """How training slabs vary."""
+
+    factors: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)]
+    profiles: Annotated[tuple[str, ...], Field(min_length=1)]
+    widths: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    anisotropy: Annotated[float, Field(ge=0)]
+    one_in: Annotated[int, Field(ge=0)]
+    sharpness: tuple[float, float]
+    magnification: Annotated[float, Field(ge=1)]
+    zoom: Annotated[float, Field(ge=1)]
+    noise_hu: Annotated[float, Field(ge=0)]
+
+
+class Loss(Section):
+    """Weights of the regression's loss."""
+
+    wide: Annotated[float, Field(ge=0)]
+    soft_tissue: Annotated[float, Field(ge=0)]
+    absolute: Annotated[float, Field(ge=0)]
+    spread: Annotated[float, Field(ge=0)]
+
+
 class Expect(Optimisation):
     """Regression in the null space."""
 
@@ -149,8 +172,8 @@ class Expect(Optimisation):
     channels: Triple
     blocks: Count
     slab_zyx: Triple
-    vary: bool
-    noise_hu: Annotated[float, Field(ge=0)]
+    augmentation: Augmentation
+    loss: Loss
     weights: dict[str, Positive]
 
 

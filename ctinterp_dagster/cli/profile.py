@@ -7,7 +7,7 @@ from typing import Any, Literal
 import click
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
-from ctinterp_dagster.physics.profile import Profile, SampledProfile, Trapezoid
+from ctinterp_dagster.physics.profile import Profile, SampledProfile, profile_named
 
 NAMED = ("box", "gaussian", "triangle")
 METAVAR = f"auto|{'|'.join(NAMED)}|trapezoid:RAMP|FILE.csv"
@@ -25,8 +25,8 @@ class ProfileType(click.ParamType[Profile | Literal["auto"]]):
             return value
         if value.startswith("trapezoid:"):
             try:
-                return Trapezoid(float(value.removeprefix("trapezoid:")))
-            except (ValueError, ParamsError):
+                return profile_named(value)
+            except ParamsError:
                 self.fail(f"{value!r} has no ramp above 0 and at most 1, as in trapezoid:0.5", param, ctx)
         if value.lower().endswith(".csv"):
             return read_weights(Path(value))

@@ -1,6 +1,7 @@
 """Training of the null-space model: first what to expect, then the diffusion around it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,26 @@ from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.loop import mean_loss
 
-HEADLINE, SOFT = MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)  # windows that are reported, in units of 1000 HU
+WIDE, SOFT = MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)  # windows that are reported, in units of 1000 HU
 SCALE = UNIT_HU / 1000
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
-HEADLINE_WEIGHT, SOFT_WEIGHT, ABSOLUTE_WEIGHT, SPREAD_WEIGHT = 30.0, 30.0, 0.2, 0.01
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the parts of the expectation's loss, errors in units of 1000 HU.
+
+    Attributes:
+        wide: mean square error in [-1000, 1000] HU.
+        soft_tissue: mean square error in the soft-tissue window.
+        absolute: mean absolute error.
+        spread: negative log likelihood of the spread.
+    """
+
+    wide: float
+    soft_tissue: float
+    absolute: float
+    spread: float
 
 
 class ExpectationObjective(nn.Module):
@@ -37,9 +54,9 @@ class ExpectationObjective(nn.Module):
         Weigend 1994, eq. 4.
     """
 
-    def __init__(self, network: Expectation) -> None:
+    def __init__(self, network: Expectation, weights: LossWeights) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.weights = network, weights
 
     def forward(
         self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, basis: Tensor, analysis: Tensor
@@ -50,14 +67,15 @@ class ExpectationObjective(nn.Module):
             estimate = base + SCALE * (basis @ mean.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
             real = basis.abs().sum(dim=2) > 0  # thin slices that exist
             share = real.numel() / real.sum()
-            headline = (estimate.clamp(*HEADLINE) - truth.clamp(*HEADLINE)).square().mean()
+            wide = (estimate.clamp(*WIDE) - truth.clamp(*WIDE)).square().mean()
             soft = (estimate.clamp(*SOFT) - truth.clamp(*SOFT)).square().mean()
             absolute = (estimate - truth).abs().mean()
             true, known = true_coefficients(base, truth, analysis, mean.shape[1])
             z = (true - mean.detach()) / log_spread.exp()
             likelihood = ((log_spread + 0.5 * z.square()) * known).sum() / known.expand_as(z).sum()
-            fit = HEADLINE_WEIGHT * headline + SOFT_WEIGHT * soft + ABSOLUTE_WEIGHT * absolute
-            return share * fit + SPREAD_WEIGHT * likelihood
+            weights = self.weights
+            fit = weights.wide * wide + weights.soft_tissue * soft + weights.absolute * absolute
+            return share * fit + weights.spread * likelihood
 
 
 def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> tuple[Tensor, Tensor]:

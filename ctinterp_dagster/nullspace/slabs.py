@@ -4,9 +4,10 @@ All chance is drawn on the CPU into a `Plan`, some numbers a slab. The slabs the
 thickened and noised on the device, where the volumes lie as one tensor of int16, all slabs of a batch at once.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -17,24 +18,47 @@ from torch.nn import functional
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.nullspace.basis import NullSpace, network_features
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.physics.profile import Profile, Trapezoid
+from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
 from ctinterp_dagster.training.resident import Box, Boxes, ResidentVolumes, ThinVolume, stacked
 
-FACTORS = (*7 * (5,), 2, 3, 3, 4, 4, 6, 7, 8, 9, 10)  # each equally likely: factor 5 is the headline
-PROFILES: tuple[Profile, ...] = (
-    "box", "box", "box", "box", "gaussian", "gaussian", "triangle", "triangle", Trapezoid(0.2), Trapezoid(0.5),
-)  # fmt: skip
-"""Each equally likely."""
-WIDTHS = (*6 * (1.0,), 0.65, 0.8, 0.9, 0.9, 1.1, 1.2, 1.5, 2.0)  # slice thickness over slice distance
-ISOTROPIC = 1.5  # largest spacing over the smallest at which a volume is also cut along y or x
-SHARPNESS = (-0.7, 1.5)  # unsharp masking: a softer and a sharper reconstruction kernel
-MAGNIFICATION = 1.5  # a scan is geometry to be up to this much larger or smaller than it is
-ZOOMS = tuple(1.1**n for n in range(1, 10))  # pixels are made up to 2.4 times smaller than those of the scan
+ZOOM_STEP = 1.1  # pixels are made smaller by powers of it
 CUBIC = -0.5  # of Keys' cubic convolution
 THICKER = 1.25  # thick slices over thin ones, at least
 Grid = tuple[int, Profile, float, float]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How slabs vary. What is listed several times is drawn as much more often.
+
+    Attributes:
+        factors: thin slices a thick one; volumes have to have enough slices for the first.
+        profiles: slice profiles.
+        widths: slice thickness over slice distance.
+        anisotropy: largest spacing over the smallest up to which two thirds of the slabs are cut across y or x.
+        one_in: each of the following is done to one slab in so many; 0 for none.
+        sharpness: range of the unsharp masking that makes a softer or sharper reconstruction kernel.
+        magnification: the scan passes for one up to so many times larger or smaller.
+        zoom: pixels are made up to so many times smaller.
+        noise_hu: largest standard deviation of noise that is added before thickening.
+    """
+
+    factors: tuple[int, ...]
+    profiles: tuple[Profile, ...]
+    widths: tuple[float, ...]
+    anisotropy: float
+    one_in: int
+    sharpness: tuple[float, float]
+    magnification: float
+    zoom: float
+    noise_hu: float
+
+    @cached_property
+    def zooms(self) -> tuple[float, ...]:
+        """The powers of 1.1 up to `zoom`; 1 alone where there is none."""
+        return tuple(ZOOM_STEP**n for n in range(1, 1 + int(math.log(self.zoom, ZOOM_STEP)))) or (1.0,)
 
 
 @dataclass(frozen=True)
@@ -43,15 +67,11 @@ class SlabSettings:
 
     Attributes:
         zyx: size in thick slices and pixels.
-        vary: False thickens by factor 5 with the box profile only. True thickens by factors 2 to 10 and several
-            profiles; in a third of the slabs each, isotropic volumes are cut across another axis, the kernel is
-            softer or sharper, pixels are smaller, and the scan passes for a larger or smaller one.
-        noise_hu: largest standard deviation of noise that is added to a third of the slabs before thickening.
+        augmentation: how slabs vary.
     """
 
     zyx: tuple[int, int, int]
-    vary: bool
-    noise_hu: float
+    augmentation: Augmentation
 
 
 @cache
@@ -61,7 +81,7 @@ def space(n_thick: int, factor: int, profile: Profile, width: float, thin_thickn
     Args:
         n_thick: thick slices.
         factor: thin slices a thick one.
-        profile: of `PROFILES`.
+        profile: of the thick slices.
         width: slice thickness over slice distance.
         thin_thickness: of the thin slices, over their distance.
     """
@@ -118,16 +138,17 @@ def matrices_of(n_thick: int, *grid: Any) -> Matrices:
 
 
 @cache
-def grids(thin_thickness: float, most: int) -> list[Grid]:
+def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[Grid]:
     """What a slab can be thickened by: factor, profile, width and thickness of the thin slices, as `space` takes them.
 
     Args:
+        augmentation: what there is to choose from.
         thin_thickness: of the thin slices, over their distance; thick ones are a quarter thicker at least.
         most: largest factor for which there are enough slices.
     """
     return [
         (factor, profile, width, thin_thickness)
-        for factor, profile, width in product(FACTORS, PROFILES, WIDTHS)
+        for factor, profile, width in product(augmentation.factors, augmentation.profiles, augmentation.widths)
         if factor <= most and factor * width >= THICKER * thin_thickness
     ]
 
@@ -219,7 +240,7 @@ class ThickSlabs:
         """
         if not volumes:
             raise TrainingError("there is no volume to train on: check the splits in cases.csv")
-        needed = (slab.zyx[0] * FACTORS[0], *slab.zyx[1:])
+        needed = (slab.zyx[0] * slab.augmentation.factors[0], *slab.zyx[1:])
         for volume in volumes:
             if any(n < least for n, least in zip(volume.hu.shape, needed, strict=True)):
                 raise ParamsError(
@@ -273,24 +294,16 @@ class ThickSlabs:
     def _choose(self, generator: torch.Generator) -> _Slab:
         index = int(torch.multinomial(self._weights, 1, generator=generator))
         volume, (depth, height, width) = self.volumes[index], self.slab.zyx
-        order: Sequence[int] = (0, 1, 2)
-        overlap, size, zoom, sharpness = volume.thin_thickness, 1.0, 1.0, 0.0
-        if self.slab.vary:
-            axis = integer(3, generator)
-            turned = (axis, *(other for other in range(3) if other != axis))
-            shape = [volume.hu.shape[n] for n in turned]
-            fits = all(n >= m for n, m in zip(shape, (depth * FACTORS[0], height, width), strict=True))
-            if fits and axis and max(volume.spacing_mm) < ISOTROPIC * min(volume.spacing_mm):
-                order, overlap = turned, 1.0
-            possible = grids(overlap, volume.hu.shape[order[0]] // depth)
-            grid = possible[integer(len(possible), generator)]
-            size = MAGNIFICATION ** uniform(-1.0, 1.0, generator) if integer(3, generator) == 0 else 1.0
-            zoom = ZOOMS[integer(len(ZOOMS), generator)] if integer(3, generator) == 0 else 1.0
-            sharpness = uniform(*SHARPNESS, generator) if integer(3, generator) == 0 else 0.0
-        else:
-            grid = (FACTORS[0], PROFILES[0], WIDTHS[0], overlap)
+        about = self.slab.augmentation
+        order = self._order(volume, generator)
+        overlap = 1.0 if order[0] else volume.thin_thickness
+        possible = grids(about, overlap, volume.hu.shape[order[0]] // depth)
+        grid = possible[integer(len(possible), generator)]
+        size = about.magnification ** uniform(-1.0, 1.0, generator) if self._seldom(generator) else 1.0
+        zoom = about.zooms[integer(len(about.zooms), generator)] if self._seldom(generator) else 1.0
+        sharpness = uniform(*about.sharpness, generator) if self._seldom(generator) else 0.0
         box = self._resident.random_box(index, order, (depth * grid[0], height, width), generator)
-        noisy = self.slab.noise_hu and integer(3, generator) == 0
+        noisy = about.noise_hu and self._seldom(generator)
         z, y, x = (volume.spacing_mm[n] for n in order)
         return _Slab(
             volume.case,
@@ -302,12 +315,28 @@ class ThickSlabs:
             self._noise((box.depth, height, width), generator) if noisy else None,
         )
 
+    def _seldom(self, generator: torch.Generator) -> bool:
+        """Whether one of the changes is made."""
+        one_in = self.slab.augmentation.one_in
+        return one_in > 0 and integer(one_in, generator) == 0
+
+    def _order(self, volume: ThinVolume, generator: torch.Generator) -> tuple[int, int, int]:
+        """Which axis of the volume is z of the slab, y and x; another only where spacings and size allow it."""
+        depth, height, width = self.slab.zyx
+        axis = integer(3, generator)
+        turned = ((0, 1, 2), (1, 0, 2), (2, 0, 1))[axis]
+        shape = [volume.hu.shape[n] for n in turned]
+        needed = (depth * self.slab.augmentation.factors[0], height, width)
+        fits = all(n >= least for n, least in zip(shape, needed, strict=True))
+        isotropic = max(volume.spacing_mm) < self.slab.augmentation.anisotropy * min(volume.spacing_mm)
+        return turned if fits and isotropic else (0, 1, 2)
+
     def _noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """Noise that is white along z and, in the plane, white or of a softer kernel; little of it is more likely."""
         noise = torch.randn(shape, generator=generator)
         if integer(2, generator):
             noise = 1.6 * functional.avg_pool2d(noise[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
-        return noise * self.slab.noise_hu * uniform(0.0, 1.0, generator) ** 2
+        return noise * self.slab.augmentation.noise_hu * uniform(0.0, 1.0, generator) ** 2
 
 
 def _padded(slabs: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:

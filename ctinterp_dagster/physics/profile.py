@@ -78,6 +78,23 @@ class Trapezoid:
 Profile = Literal["box", "gaussian", "triangle"] | Trapezoid | SampledProfile
 
 
+def profile_named(name: str) -> Profile:
+    """A shape by its name: box, gaussian, triangle, or trapezoid:RAMP.
+
+    Raises:
+        ParamsError: there is none of this name.
+    """
+    shape, _, ramp = name.partition(":")
+    try:
+        return Trapezoid(float(ramp)) if shape == "trapezoid" else _NAMED[name]
+    except (ValueError, KeyError) as error:
+        names = ", ".join(_NAMED)
+        raise ParamsError(f"there is no slice profile {name!r}: expected {names}, or trapezoid:RAMP") from error
+
+
+_NAMED: dict[str, Profile] = {"box": "box", "gaussian": "gaussian", "triangle": "triangle"}
+
+
 def gaussian_blur_fwhm_mm(thick_thickness_mm: float, thin_thickness_mm: float) -> float:
     """FWHM of the Gaussian that turns slices of the thin thickness into slices of the thick one.
 

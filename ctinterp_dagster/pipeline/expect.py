@@ -8,10 +8,10 @@ import torch
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, narrower
-from ctinterp_dagster.nullspace.objective import ExpectationObjective
-from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights
+from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import average_with, load_part, start_file
+from ctinterp_dagster.pipeline.start import average_with, load_part, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     identity,
@@ -39,12 +39,12 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     name = identity(Path(__file__), [params.base, section], files)
     if start:
         load_part(network, "expectation", start, network.config)
-    slab = SlabSettings(section.slab_zyx, section.vary, section.noise_hu)
+    slab = slab_settings(section.slab_zyx, section)
     train = ThickSlabs(thin_volumes(layout, "train", section.weights), slab, section.batch_size)
     unseen = thin_volumes(layout, "val")
     count = max(1, VALIDATION_SLABS // section.batch_size)
     validation = ThickSlabs(unseen, slab, section.batch_size).fixed(count, params.base.seed) if unseen else []
-    objective = ExpectationObjective(network)
+    objective = ExpectationObjective(network, LossWeights(**section.loss.model_dump()))
     with resumable(layout.expect, name) as checkpoint, watched("expectation", section.steps) as on_step:
         history = run_loop(
             objective,

@@ -13,8 +13,21 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.diffusion import Prediction
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion, widened
+from ctinterp_dagster.nullspace.slabs import Augmentation, SlabSettings
+from ctinterp_dagster.params import Expect
+from ctinterp_dagster.physics.profile import profile_named
 
 CHAMPION = "champion"
+
+
+def slab_settings(zyx: tuple[int, int, int], expect: Expect) -> SlabSettings:
+    """Training slabs from parameters.
+
+    Raises:
+        ParamsError: there is no such slice profile.
+    """
+    augmentation = Augmentation(**expect.augmentation.model_dump())
+    return SlabSettings(zyx, replace(augmentation, profiles=tuple(map(profile_named, expect.augmentation.profiles))))
 
 
 def start_file(start: str, layout: Layout) -> Path | None:

@@ -8,9 +8,9 @@ import torch
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.nullspace.diffusion import Expectation, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.nullspace.objective import NoisySlabs, NullSpaceObjective, loss_by_time
-from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import load_part, must_predict, start_file
+from ctinterp_dagster.pipeline.start import load_part, must_predict, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     identity,
@@ -42,7 +42,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         load_part(model.denoiser, "denoiser", start, expectation.config)
         must_predict(section.prediction, start)
     model.expectation = expectation
-    slab = SlabSettings(section.slab_zyx, params.expect.vary, params.expect.noise_hu)
+    slab = slab_settings(section.slab_zyx, params.expect)
 
     def noisy(volumes: Sequence[ThinVolume]) -> NoisySlabs:
         return NoisySlabs(ThickSlabs(volumes, slab, section.batch_size), expectation.config.modes)

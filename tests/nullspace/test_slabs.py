@@ -11,16 +11,18 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig,
 from ctinterp_dagster.nullspace.objective import (
     SCALE,
     ExpectationObjective,
+    LossWeights,
     NoisySlabs,
     NullSpaceObjective,
     loss_by_time,
     true_coefficients,
 )
-from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs, sharpened, space
+from ctinterp_dagster.nullspace.slabs import ThickSlabs, sharpened, space
 from ctinterp_dagster.training.batches import Batches, seeded
 from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
+from tests.nullspace.slabs_of import plain, varied
 
-SLAB = SlabSettings((3, 16, 16), vary=True, noise_hu=10.0)
+SLAB = varied((3, 16, 16), 10.0)
 TINY = ExpectationConfig(FEATURES, MODES, (8, 8, 8), 1, (8, 8, 8))
 
 
@@ -64,7 +66,7 @@ def keys_cubic(plane: np.ndarray, zoom: float) -> np.ndarray:
 
 def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one() -> None:
     overlapping = ThinVolume(volume(60).hu, (1.0, 0.7, 0.7), thin_thickness=2.0)
-    slabs = ThickSlabs([volume(60), overlapping], SlabSettings((3, 16, 16), vary=True, noise_hu=30.0), 6)
+    slabs = ThickSlabs([volume(60), overlapping], varied((3, 16, 16), 30.0), 6)
     seen = set[str]()
     for index in range(25):
         generator = seeded(3, index)
@@ -129,9 +131,9 @@ def test_a_plan_on_another_device_has_its_names_still() -> None:
 
 
 def test_the_right_expectation_costs_less_than_none() -> None:
-    slabs = ThickSlabs([volume()], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 1)
+    slabs = ThickSlabs([volume()], plain((3, 16, 16)), 1)
     batch = drawn(slabs, 0)
-    objective = ExpectationObjective(Expectation(TINY))
+    objective = ExpectationObjective(Expectation(TINY), LossWeights(30.0, 30.0, 0.2, 0.01))
     nothing = float(objective(*batch).detach())
     true, _ = true_coefficients(batch.base, batch.truth, batch.analysis, MODES)
     objective.network.forward = lambda *_: (true, torch.zeros_like(true))  # type: ignore[method-assign]
@@ -160,14 +162,14 @@ def test_an_untrained_denoiser_knows_nothing_at_any_level_of_noise() -> None:
 def test_volumes_are_drawn_as_often_as_their_weights_say() -> None:
     common, rare = (ThinVolume(torch.full((20, 16, 16), value, dtype=torch.int16), (1, 1, 1), weight)
                     for value, weight in ((0, 3.0), (500, 1.0)))  # fmt: skip
-    slabs = ThickSlabs([common, rare], SlabSettings((3, 16, 16), vary=False, noise_hu=0.0), 4)
+    slabs = ThickSlabs([common, rare], plain((3, 16, 16)), 4)
     means = torch.cat([drawn(slabs, 0, index).truth.mean((1, 2, 3)) for index in range(100)])
     assert 0.19 < float((means > 0.1).float().mean()) < 0.31
 
 
 def test_slabs_are_cut_across_every_axis_of_isotropic_volumes_only() -> None:
     z = torch.arange(20)[:, None, None].expand(20, 20, 20).to(torch.int16) * 40
-    settings = SlabSettings((2, 10, 10), vary=True, noise_hu=0.0)
+    settings = varied((2, 10, 10), 0.0)
     for spacing, axes in (((1.0, 0.7, 0.7), {1, 2, 3}), ((2.0, 0.7, 0.7), {1})):
         slabs, changing = ThickSlabs([ThinVolume(z, spacing)], settings, 1), set()
         for index in range(40):
@@ -196,7 +198,7 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
 
 
 def test_training_times_crowd_towards_the_noise_as_the_samplers_do() -> None:
-    slabs = NoisySlabs(ThickSlabs([volume()], SlabSettings((3, 4, 4), vary=False, noise_hu=0.0), 64), MODES)
+    slabs = NoisySlabs(ThickSlabs([volume()], plain((3, 4, 4)), 64), MODES)
     times = torch.cat([batch.t for batch in slabs.fixed(40, seed=0)])
     middle = 2.0 * 0.5 / (1.0 + (2.0 - 1.0) * 0.5)  # Esser et al. 2024, eq. 23, with a shift of 2
     assert float((times > middle).float().mean()) == pytest.approx(0.5, abs=0.03)

@@ -17,13 +17,14 @@ from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.nullspace.objective import NoisySlabs
-from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.nullspace.unet import SliceUNet
 from ctinterp_dagster.training.autoencoder import VolumeCrops
 from ctinterp_dagster.training.batches import Batches, Plan, seeded
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop
 from ctinterp_dagster.training.recompute import recomputed
 from ctinterp_dagster.training.resident import ThinVolume
+from tests.nullspace.slabs_of import varied
 
 
 class StopHereError(Exception):
@@ -212,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_cases_and_keeps_the_ch
 def test_every_kind_of_batch_knows_its_cases() -> None:
     hu = torch.zeros(24, 16, 16, dtype=torch.int16)
     volumes = [ThinVolume(hu, (1.0, 1.0, 1.0), case=case) for case in ("a", "b")]
-    slabs = ThickSlabs(volumes, SlabSettings((4, 16, 16), vary=True, noise_hu=1.0), 8)
+    slabs = ThickSlabs(volumes, varied((4, 16, 16), 1.0), 8)
     latent = torch.zeros(1, 4, 4, 4)
     pairs = [LatentPair(latent, latent, case) for case in ("a", "b")]
     kinds: list[Batches] = [
