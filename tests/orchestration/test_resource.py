@@ -45,7 +45,7 @@ dg.materialize(
 """
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -83,8 +83,18 @@ def test_the_guard_ends_a_stubborn_grandchild_when_its_holder_lets_go(tmp_path: 
     grandchild = pid_in(tmp_path / "pid")
     assert alive(grandchild)
     guard.stdin.close()
-    assert guard.wait(10) == 128 + signal.SIGTERM
-    wait_for(lambda: not alive(grandchild), 5)
+    assert guard.wait() - 128 in (signal.SIGTERM, signal.SIGKILL)  # a machine may be too busy to end it in the grace
+    wait_for(lambda: not alive(grandchild))
+
+
+def test_the_guard_asks_first_and_says_which_signal_ended_the_command(tmp_path: Path) -> None:
+    wait = "import pathlib, time; pathlib.Path('pid').write_text('1'); time.sleep(600)"
+    guard = subprocess.Popen(
+        [sys.executable, GUARD, "600", sys.executable, "-c", wait], cwd=tmp_path, stdin=subprocess.PIPE
+    )
+    pid_in(tmp_path / "pid")
+    guard.stdin.close()
+    assert guard.wait() == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

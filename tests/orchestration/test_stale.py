@@ -56,15 +56,15 @@ def test_an_edit_of_a_network_leaves_what_has_none_fresh(edited: Edited) -> None
 @pytest.mark.parametrize(
     ("word", "value", "module"),
     [
-        ("latent", ("one_step_share: 0.25", "one_step_share: 0.3"), "latents"),
-        ("train", ("prediction: x0", "prediction: v"), "nullspace"),
+        ("latent", ("one_step_share: 0.25", "one_step_share: 0.3"), "latent/patches"),
+        ("train", ("prediction: x0", "prediction: v"), "nullspace/objective"),
     ],
 )
 def test_a_change_of_one_training_makes_no_other_stale(
     edited: Edited, word: str, value: tuple[str, str], module: str
 ) -> None:
-    """Of its parameters and of its code; the regression and the diffusion around it share theirs in training/."""
+    """Of its parameters and of its code; the regression and the diffusion around it share a folder."""
     own = {"params.yaml": value, f"ctinterp_dagster/pipeline/{word}.py": EDIT}
     assert edited(own) & TRAININGS == {word}
-    shared = edited({f"ctinterp_dagster/training/{module}.py": EDIT}) & TRAININGS
-    assert shared == {"latents": {"latent"}, "nullspace": {"expect", "train"}}[module]
+    shared = edited({f"ctinterp_dagster/{module}.py": EDIT}) & TRAININGS
+    assert shared == {"latent/patches": {"latent"}, "nullspace/objective": {"expect", "train"}}[module]
