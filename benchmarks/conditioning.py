@@ -14,10 +14,11 @@ import click
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.latent.ceiling import autoencoder_ceiling, residual_ceiling
+from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
 from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.params import Profile
+from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.window import MAISI
@@ -25,6 +26,24 @@ from ctinterp_dagster.scan.window import MAISI
 FACTOR = 5
 CROP_ZYX = (80, 96, 96)
 MEMORY_GIB = 4.0
+
+
+@torch.inference_mode()
+def residual_ceiling(
+    autoencoder: MaisiAutoencoder, thin_hu: Tensor, thick_hu: Tensor, operator: ThickeningOperator, memory_gib: float
+) -> Tensor:
+    """Residual decoding with the true thin latent, (z, y, x) HU: P(up(y) + D(E(x)) - D(E(up(y)))).
+
+    Args:
+        autoencoder: E and D.
+        thin_hu: (z, y, x), the truth.
+        thick_hu: (k, y, x), what `operator` made of it.
+        operator: relates the two grids.
+        memory_gib: bound of the autoencoder's activations.
+    """
+    base_hu = cubic_projected(thick_hu, operator)
+    through = [autoencoder_ceiling(autoencoder, hu, memory_gib) for hu in (thin_hu, base_hu)]
+    return operator.project(base_hu + through[0] - through[1], thick_hu)
 
 
 def middle(hu: Tensor) -> Tensor:

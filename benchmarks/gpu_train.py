@@ -23,8 +23,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_recipes import PILOT, SETTINGS, TRAININGS, USUAL, Training, Weights
+from benchmarks.packed_volumes import read_kit
 from ctinterp_dagster.model.ema import Ema
-from ctinterp_dagster.training.kit import read_kit
 from ctinterp_dagster.training.loop import StepRecord, run_loop, seeded
 
 WARM = 50  # steps before the pace is taken: compiling, and the fastest kernels looked for

@@ -5,17 +5,17 @@
 ROOT is a project in which the stage `ingest` has run; the weights of the cases are those of `expect.weights` in its
 params.yaml. Never takes a test patient. Volumes are packed without loss, but validation keeps the middle of each volume
 only, and training loses slices at the ends where all would not fit: kit.json has both sizes. Read it with
-`ctinterp_dagster.training.kit.read_kit`, which needs torch and numpy only. Prints a line a volume.
+`benchmarks.packed_volumes.read_kit`, which needs torch and numpy only. Prints a line a volume.
 """
 
 from pathlib import Path
 
 import click
 
+from benchmarks.packed_volumes import write_kit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.pipeline.training import thin_volumes
-from ctinterp_dagster.training.kit import write_kit
 
 
 @click.command

@@ -1,12 +1,10 @@
-"""What an autoencoder lets through: rows of the evaluation that no denoiser in its latent space can pass."""
+"""What an autoencoder lets through: a row of the evaluation beside that of the denoiser in its latent space."""
 
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.latent.evidence import to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.physics.interpolators import cubic_projected
-from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.window import MAISI
 
 
@@ -20,21 +18,3 @@ def autoencoder_ceiling(autoencoder: MaisiAutoencoder, thin_hu: Tensor, memory_g
     latent = autoencoder.encode(to_unit(thin_hu.to(device)), memory_gib).mean
     size_zyx = (thin_hu.shape[0], thin_hu.shape[1], thin_hu.shape[2])
     return MAISI.clip(MAISI.from_unit(autoencoder.decode(latent, size_zyx, memory_gib)[0, 0])).cpu()
-
-
-@torch.inference_mode()
-def residual_ceiling(
-    autoencoder: MaisiAutoencoder, thin_hu: Tensor, thick_hu: Tensor, operator: ThickeningOperator, memory_gib: float
-) -> Tensor:
-    """Residual decoding with the true thin latent, (z, y, x) HU: P(up(y) + D(E(x)) - D(E(up(y)))).
-
-    Args:
-        autoencoder: E and D.
-        thin_hu: (z, y, x), the truth.
-        thick_hu: (k, y, x), what `operator` made of it.
-        operator: relates the two grids.
-        memory_gib: bound of the autoencoder's activations.
-    """
-    base_hu = cubic_projected(thick_hu, operator)
-    through = [autoencoder_ceiling(autoencoder, hu, memory_gib) for hu in (thin_hu, base_hu)]
-    return operator.project(base_hu + through[0] - through[1], thick_hu)

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
-from ctinterp_dagster.model.files import ModelFile, save_model
+from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import tiled
 
@@ -50,13 +49,14 @@ class ModelConfig:
     target_scale: float
 
 
-class LatentDiffusion(nn.Module):
+class LatentDiffusion(StoredModel):
     """Latents of thin volumes, drawn given the latent of the thick one.
 
     The latents that go in and out are scaled by `scale_factor`, shape (batch, latent channel, z/4, y/4, x/4).
     """
 
     kind = "latent_diffusion"
+    configuration = ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the model with random weights."""
@@ -115,18 +115,3 @@ class LatentDiffusion(nn.Module):
         drawn = sample(predict_x0, tuple(base.shape[1:]), steps=steps, seeds=seeds, sampler=sampler, device=base.device)
         drawn = drawn / self.config.target_scale
         return base + drawn if self.config.target == "residual" else drawn
-
-    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write one safetensors file; see `files.save_model`."""
-        save_model(self, self.kind, self.config, path, dtype)
-
-    @classmethod
-    def of(cls, file: ModelFile) -> "LatentDiffusion":
-        """Build the model of a file.
-
-        Raises:
-            CheckpointError: the file does not fit.
-        """
-        model = cls(file.config_as(ModelConfig))
-        file.fill(model)
-        return model.eval()

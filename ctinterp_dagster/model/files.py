@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -79,6 +79,45 @@ def save_model(module: nn.Module, kind: str, config: Any, path: Path, dtype: tor
     metadata = json.dumps({"kind": kind, "config": asdict(config)}, sort_keys=True)
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata={"ctinterp": metadata})  # one key: the file's order of keys is random
+
+
+class StoredModel(nn.Module):
+    """A module that one file holds with its configuration.
+
+    Attributes:
+        kind: the file's word for it.
+        configuration: the dataclass of its configuration, the one argument that builds it.
+        config: with which it was built.
+    """
+
+    kind: ClassVar[str]
+    configuration: ClassVar[type[Any]]
+    config: Any
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write one safetensors file; see `save_model`."""
+        save_model(self, self.kind, self.config, path, dtype)
+
+    @classmethod
+    def of(cls, file: ModelFile) -> Self:
+        """Build the model of a file, for inference.
+
+        Raises:
+            CheckpointError: the file does not fit.
+        """
+        model = cls(file.config_as(cls.configuration))
+        file.fill(model)
+        return model.eval()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingInputError: the file is not there.
+            CheckpointError: it is not such a model, or is truncated.
+        """
+        return cls.of(read_model(path))
 
 
 def today(name: str) -> str:

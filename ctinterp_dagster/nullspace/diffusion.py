@@ -7,14 +7,13 @@ near unit variance everywhere, so that a quiet liver and a sharp rib are the sam
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctinterp_dagster.model.blocks import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
-from ctinterp_dagster.model.files import ModelFile, read_model, save_model
+from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import swept
 from ctinterp_dagster.nullspace.unet import SliceUNet
@@ -50,11 +49,14 @@ class ExpectationConfig:
     mirror: bool = True
 
 
-class Expectation(nn.Module):
+class Expectation(StoredModel):
     """The expected coefficients of each thick voxel, and the logarithm of how far they spread around them.
 
     Source: mean and spread by networks of their own, Nix and Weigend 1994.
     """
+
+    kind = "expectation"
+    configuration = ExpectationConfig
 
     def __init__(self, config: ExpectationConfig) -> None:
         super().__init__()
@@ -94,23 +96,6 @@ class Expectation(nn.Module):
         spread = partial(self.spread.stream, condition=geometry)
         return mean, swept(spread, inputs, modes, self.spread.reach, memory_gib)
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file."""
-        save_model(self, "expectation", self.config, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "Expectation":
-        """Read what `save` wrote.
-
-        Raises:
-            MissingInputError: the file is not there.
-            CheckpointError: it is not such a model, or is truncated.
-        """
-        file = read_model(path)
-        network = cls(file.config_as(ExpectationConfig))
-        file.fill(network)
-        return network.eval()
-
 
 @dataclass(frozen=True)
 class NullSpaceConfig:
@@ -129,13 +114,14 @@ class NullSpaceConfig:
     prediction: Prediction
 
 
-class NullSpaceDiffusion(nn.Module):
+class NullSpaceDiffusion(StoredModel):
     """The whole model: expectation, and a denoiser of what is left, e = (c - m) / s.
 
     Source: a diffusion of the residual of a regression, Mardani et al. 2023 (CorrDiff), section 3.
     """
 
     kind = "nullspace_diffusion"
+    configuration = NullSpaceConfig
 
     def __init__(self, config: NullSpaceConfig) -> None:
         super().__init__()
@@ -197,21 +183,6 @@ class NullSpaceDiffusion(nn.Module):
             predict_x0, size, steps=steps, seeds=[seed], sampler=sampler, shift=SHIFT, device=features.device
         )
         return mean + log_spread.exp() * drawn
-
-    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write one safetensors file; see `files.save_model`."""
-        save_model(self, self.kind, self.config, path, dtype)
-
-    @classmethod
-    def of(cls, file: ModelFile) -> "NullSpaceDiffusion":
-        """Build the model of a file.
-
-        Raises:
-            CheckpointError: the file does not fit.
-        """
-        model = cls(file.config_as(NullSpaceConfig))
-        file.fill(model)
-        return model.eval()
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:

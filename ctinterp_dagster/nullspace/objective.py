@@ -170,8 +170,8 @@ class NoisySlabs:
     def batch(self, plan: Plan[NoisyParts]) -> NoisyBatch:
         """The batch of a plan, on the device where the plan is."""
         parts = plan.parts
-        features, geometry, base, truth, _, analysis = self.slabs.batch(Plan(plan.cases, parts.slabs))
-        return NoisyBatch(features, geometry, base, truth, analysis, parts.noise, parts.t)
+        slabs = self.slabs.batch(Plan(plan.cases, parts.slabs))
+        return NoisyBatch(slabs.features, slabs.geometry, slabs.base, slabs.truth, slabs.analysis, parts.noise, parts.t)
 
     def fixed(self, count: int, seed: int) -> list[NoisyBatch]:
         """Batches that are always the same, for validation."""

@@ -65,7 +65,7 @@ def thin_grid(n_thick: int, thick_spacing_mm: float, thin_spacing_mm: float) -> 
 
 @dataclass(frozen=True, eq=False)
 class ThickeningOperator:
-    """A linear map from thin to thick slices, its adjoint, and its inverse on the measured part.
+    """A linear map from thin to thick slices, and its inverse on the measured part.
 
     The inverse is exact, unless thick slices overlap so much that it would amplify what the profile does not explain:
     see `is_regularised`.
@@ -267,10 +267,6 @@ class ThickeningOperator:
     def forward(self, thin: Tensor) -> Tensor:
         """Thick slices A x: (..., n_thin, y, x) to (..., n_thick, y, x), in the units of x."""
         return apply_along_z(self.matrix, thin)
-
-    def adjoint(self, thick: Tensor) -> Tensor:
-        """A^T y: (..., n_thick, y, x) to (..., n_thin, y, x). <A x, y> = <x, A^T y>."""
-        return apply_along_z(np.ascontiguousarray(self.matrix.T), thick)
 
     def pseudo_inverse(self, thick: Tensor) -> Tensor:
         """A^+ y, the smallest thin volume that explains y: (..., n_thick, y, x) to (..., n_thin, y, x)."""

@@ -1,7 +1,7 @@
 """Which slice profile a stack has: told by the noise that its slices share, else by the tags."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -104,7 +104,13 @@ def expected_correlation(shape: Shape, width: float, lags: int) -> float:
     return (near - far) / (1 - far)
 
 
-def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> tuple[Shape, Confidence, str]:
+class _Recognised(NamedTuple):
+    shape: Shape
+    confidence: Confidence
+    reason: str
+
+
+def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> _Recognised:
     """Shape, confidence and reason: the tags where noise cannot tell, and neither where anatomy may pass for noise."""
     (by_tags, tagged), by_noise, evidence = BY_TAGS[tags.helical], None, "there is too little flat tissue with noise"
     if noise is not None:
@@ -119,10 +125,10 @@ def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> tuple[Shap
             by_noise = BELL if excess > 0 else BOX
     reason = f"tags say {tagged}, {evidence}"
     if by_noise is None:
-        return by_tags, "guessed" if tags.helical is None else "tagged", reason
+        return _Recognised(by_tags, "guessed" if tags.helical is None else "tagged", reason)
     if by_noise == BELL and tags.helical is False:
-        return UNKNOWN, "guessed", reason
-    return by_noise, "measured", reason
+        return _Recognised(UNKNOWN, "guessed", reason)
+    return _Recognised(by_noise, "measured", reason)
 
 
 def recognise(

@@ -18,9 +18,8 @@ from ctinterp_dagster.pipeline.training import (
     resumable,
     thin_volumes,
     watched,
-    write_curve,
+    write_reports,
 )
-from ctinterp_dagster.records import write_json
 from ctinterp_dagster.training.autoencoder import measure_reconstruction, train_autoencoder
 from ctinterp_dagster.training.loop import StepRecord
 
@@ -93,7 +92,5 @@ def write_results(
     autoencoder: MaisiAutoencoder, history: Sequence[StepRecord], metrics: Mapping[str, float], layout: Layout
 ) -> None:
     """Write the weights under MAISI's names, the curve and the metrics."""
-    reports = layout.report("autoencoder")
     autoencoder.save(layout.autoencoder / "autoencoder.safetensors")
-    write_curve(reports / "curve.csv", history)
-    write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in autoencoder.parameters())})
+    write_reports(layout.report("autoencoder"), history, metrics, autoencoder)

@@ -13,6 +13,7 @@ from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.start import average_with, load_part, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
+    VALIDATION_SLABS,
     final_losses,
     identity,
     is_main_process,
@@ -20,17 +21,14 @@ from ctinterp_dagster.pipeline.training import (
     resumable,
     thin_volumes,
     watched,
-    write_curve,
+    write_reports,
 )
-from ctinterp_dagster.records import write_json
 from ctinterp_dagster.training.loop import mean_loss, run_loop
-
-VALIDATION_SLABS = 16
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `data/expect/expectation.safetensors`, its metrics and its curve."""
-    section, reports = params.expect, layout.report("expect")
+    section = params.expect
     torch.manual_seed(params.base.seed)
     channels = section.channels
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), GEOMETRY))
@@ -60,7 +58,5 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             metrics |= {"val_loss": mean_loss(objective, validation)} if validation else {}
         if is_main_process():
             network.save(layout.expectation)
-            write_curve(reports / "curve.csv", history)
-            parameters = sum(p.numel() for p in network.parameters())
-            write_json(reports / "metrics.json", {**metrics, "parameters": parameters})
+            write_reports(layout.report("expect"), history, metrics, network)
     return metrics

@@ -36,21 +36,24 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             places = [scan.estimate(layout, stage), scan.deviation(layout, stage)]
             outputs = [path.relative_to(layout.generate).as_posix() for path in places]
 
-            def make(paths: list[Path], scan: ThickScan = scan, with_: Interpolator = interpolator) -> None:
+            def make(
+                paths: list[Path], scan: ThickScan = scan, with_: Interpolator = interpolator, stage: str = stage
+            ) -> None:
                 measurement = replace(scan.measurement(), truth=None)
                 estimate = with_(measurement, settings)
                 assert estimate.std is not None  # there is at least one sample
                 write_volume(estimate.mean, paths[0])
                 write_volume(estimate.std, paths[1])
-                logger.info("case=%s residual_hu=%.3f", scan.case, estimate.residual_hu)
-                for said in doubts(measurement, torch.from_numpy(estimate.mean.hu)):
-                    logger.warning("case=%s task=%s doubtful: %s", scan.case, scan.task, said)
+                about = f"case={scan.case} task={scan.task} model={stage}"
+                logger.info("%s residual_hu=%.3f", about, estimate.residual_hu)
+                for doubt in doubts(measurement, torch.from_numpy(estimate.mean.hu)):
+                    logger.warning("%s doubtful: %s", about, doubt)
 
             job = outputs[0].removesuffix(".nii")
             ran = folder.make(job, [scan.thick, scan.truth, layout.trained(stage)], outputs, make)
             made += ran
             jobs.append(job)
-            word = "made" if ran else "unchanged"
-            logger.info("case=%s task=%s model=%s %s", scan.case, scan.task, stage, word)
+            if not ran:
+                logger.info("case=%s task=%s model=%s unchanged", scan.case, scan.task, stage)
     folder.keep_only(jobs)
     return {"cases": len(jobs) // len(trained()), "made": made}

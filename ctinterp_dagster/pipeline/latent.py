@@ -20,15 +20,15 @@ from ctinterp_dagster.pipeline.training import (
     loop_settings,
     resumable,
     watched,
-    write_curve,
+    write_reports,
 )
-from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.split import Split
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `data/latent/model.safetensors`, its metrics and its curve."""
-    section, reports = params.latent, layout.report("latent")
+    section = params.latent
     weights = layout.autoencoder / "autoencoder.safetensors"
     autoencoder = load_autoencoder(weights)
     torch.manual_seed(params.base.seed)
@@ -48,11 +48,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             checkpoint=checkpoint,
             on_step=on_step,
         )
-        metrics = {**final_losses(history), "parameters": sum(p.numel() for p in model.denoiser.parameters())}
+        metrics = final_losses(history)
         if is_main_process():
             model.save(layout.trained("latent"))
-            write_curve(reports / "curve.csv", history)
-            write_json(reports / "metrics.json", metrics)
+            write_reports(layout.report("latent"), history, metrics, model.denoiser)
     return metrics
 
 

@@ -12,6 +12,7 @@ from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.start import load_part, must_predict, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
+    VALIDATION_SLABS,
     final_losses,
     identity,
     is_main_process,
@@ -19,13 +20,11 @@ from ctinterp_dagster.pipeline.training import (
     resumable,
     thin_volumes,
     watched,
-    write_curve,
+    write_reports,
 )
-from ctinterp_dagster.records import write_csv, write_json
+from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.training.loop import run_loop
 from ctinterp_dagster.training.resident import ThinVolume
-
-VALIDATION_SLABS = 16
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -60,11 +59,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             checkpoint=checkpoint,
             on_step=on_step,
         )
-        metrics = {**final_losses(history), "parameters": sum(p.numel() for p in model.denoiser.parameters())}
+        metrics = final_losses(history)
         if is_main_process():
             rows = loss_by_time(objective, validation) if validation else []
             write_csv(reports / "by_time.csv", rows, ["t", "loss"])
             model.save(layout.trained("train"))
-            write_curve(reports / "curve.csv", history)
-            write_json(reports / "metrics.json", metrics)
+            write_reports(reports, history, metrics, model.denoiser)
     return metrics

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from rich.console import Console
+from torch import nn
 
 from ctinterp_dagster import live
 from ctinterp_dagster.errors import ParamsError
@@ -20,7 +21,7 @@ from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Optimisation, Section
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.records import file_hash, write_csv
+from ctinterp_dagster.records import file_hash, write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord
@@ -30,6 +31,7 @@ from ctinterp_dagster.training.resident import ThinVolume
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 20  # steps a line
+VALIDATION_SLABS = 16
 
 
 def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
@@ -122,6 +124,14 @@ def write_curve(path: Path, history: Sequence[StepRecord]) -> None:
     """Write the history as CSV: one row a step; `val_loss` is empty between validations."""
     rows = [{k: "" if v is None else v for k, v in asdict(record).items()} for record in history]
     write_csv(path, rows, [field.name for field in fields(StepRecord)])
+
+
+def write_reports(
+    reports: Path, history: Sequence[StepRecord], metrics: Mapping[str, float], trained: nn.Module
+) -> None:
+    """Write the curve of a training, and its metrics with the number of parameters that were trained."""
+    write_curve(reports / "curve.csv", history)
+    write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in trained.parameters())})
 
 
 def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ctinterp_dagster.latent.ceiling import autoencoder_ceiling, residual_ceiling
+from benchmarks.conditioning import residual_ceiling
+from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
 from ctinterp_dagster.model.autoencoder import Posterior
 from ctinterp_dagster.params import ThickTask
 from ctinterp_dagster.physics.interpolators import cubic_projected

@@ -48,12 +48,12 @@ class _Fast:
         self.bias = convolution.bias
 
     def output_shape(self, shape: Shape) -> Shape:
-        """See `LocalLayer`."""
+        """The shape (batch, channel, z, y, x) of the result, from that of the source."""
         batch, _, *size_zyx = shape
         return batch, self.out, size_zyx[0], size_zyx[1], size_zyx[2]
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
-        """See `LocalLayer`."""
+        """The first source row that output rows [start, stop) need, and the one past the last; may lie outside."""
         return start - self.reach, stop + self.reach
 
     def lacking(self, start: int, stop: int, depth: int) -> tuple[int, int]:
@@ -71,13 +71,13 @@ class Winograd(_Fast):
         self._kernel: Tensor | None = None
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """See `LocalLayer`."""
+        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         if self._kernel is None:
             self._kernel = transform_kernel(self.convolution.weight)
         return convolve(x, self._kernel, self.bias, *self.lacking(start, stop, depth))
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """See `LocalLayer`."""
+        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
         return scratch_numbers(rows, shape[3], shape[4], self.into, self.out)
 
 
@@ -87,14 +87,14 @@ class Pointwise(_Fast):
     reach = 0
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:  # noqa: ARG002 (one protocol)
-        """See `LocalLayer`."""
+        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         batch, channels, *size_zyx = x.shape
         mixing = self.convolution.weight.view(self.out, channels).T
         mixed = torch.addmm(self.bias, x.permute(0, 2, 3, 4, 1).reshape(-1, channels), mixing)
         return mixed.view(batch, *size_zyx, self.out).permute(0, 4, 1, 2, 3)
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one protocol)
-        """See `LocalLayer`."""
+        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
         return 0
 
 
@@ -102,7 +102,7 @@ class FromOneChannel(_Fast):
     """A convolution of width 3 of one channel: the 27 neighbours of each voxel, and one matrix product."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """See `LocalLayer`."""
+        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         padded = functional.pad(x[:, 0], (1, 1, 1, 1, *self.lacking(start, stop, depth))).contiguous()
         batch, _, _, height, width = x.shape
         result = x.new_empty(batch, stop - start, height * width, self.out)
@@ -117,7 +117,7 @@ class FromOneChannel(_Fast):
         return result.view(batch, stop - start, height, width, self.out).permute(0, 4, 1, 2, 3)
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """See `LocalLayer`."""
+        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
         plane = shape[3] * shape[4]
         padded = shape[0] * (rows + 2) * (shape[3] + 2) * (shape[4] + 2)
         return padded + _TAPS * min(rows * plane, max(_TOGETHER, plane))
@@ -127,7 +127,7 @@ class ToOneChannel(_Fast):
     """A convolution of width 3 to one channel: one matrix product gives each voxel's 27 shares, which are added."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """See `LocalLayer`."""
+        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         batch, channels, present, height, width = x.shape
         before, _ = self.lacking(start, stop, depth)
         # Zeros around the result take the shares that fall outside of the volume.
@@ -143,7 +143,7 @@ class ToOneChannel(_Fast):
         return (around[:, first : first + stop - start, 1:-1, 1:-1] + self.bias)[:, None]
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """See `LocalLayer`."""
+        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
         plane = shape[3] * shape[4]
         around = shape[0] * (rows + 4) * (shape[3] + 2) * (shape[4] + 2)
         return around + _TAPS * min((rows + 2) * plane, max(_TOGETHER, plane))

@@ -35,20 +35,20 @@ class LocalConv(nn.Conv3d):
         return self.rows(x, 0, x.shape[2] // self.stride[0], x.shape[2])
 
     def output_shape(self, shape: Shape) -> Shape:
-        """See `LocalLayer`."""
+        """The shape (batch, channel, z, y, x) of the result, from that of the source."""
         batch, _, depth, height, width = shape
         stride = self.stride[0]
         return batch, self.out_channels, depth // stride, height // stride, width // stride
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
-        """See `LocalLayer`."""
+        """The first source row that output rows [start, stop) need, and the one past the last; may lie outside."""
         if self.stride[0] == 2:
             return 2 * start, 2 * stop + 1
         reach = self.kernel_size[0] // 2
         return start - reach, stop + reach
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """See `LocalLayer`."""
+        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         first, last = self.source_rows(start, stop)
         before, after = max(-first, 0), max(last - depth, 0)
         if self.stride[0] == 2:
@@ -59,7 +59,10 @@ class LocalConv(nn.Conv3d):
         return self._convolve(functional.pad(x, (0, 0, 0, 0, before, after)), [0, reach, reach])
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """See `LocalLayer`; input and output again, which kernels reorder into blocks of 16 channels."""
+        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows.
+
+        Input and output again, which kernels reorder into blocks of 16 channels.
+        """
         batch, _, _, height, width = shape
         first, last = self.source_rows(0, rows)
         output = self.output_shape(shape)
@@ -93,16 +96,19 @@ class Doubling(nn.Module):
         return x.through(self) if isinstance(x, Field) else self.rows(x, 0, 2 * x.shape[2], x.shape[2])
 
     def output_shape(self, shape: Shape) -> Shape:
-        """See `LocalLayer`."""
+        """The shape (batch, channel, z, y, x) of the result, from that of the source."""
         batch, channels, depth, height, width = shape
         return batch, channels, 2 * depth, 2 * height, 2 * width
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
-        """See `LocalLayer`; output row j lies at source position (j - 1/2) / 2."""
+        """The first source row that output rows [start, stop) need, and the one past the last; may lie outside.
+
+        Output row j lies at source position (j - 1/2) / 2.
+        """
         return (start - 1) // 2, stop // 2 + 1
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """See `LocalLayer`."""
+        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         if torch.is_grad_enabled():
             first = 2 * max(self.source_rows(start, stop)[0], 0)
             return functional.interpolate(x, scale_factor=2.0, mode="trilinear")[:, :, start - first : stop - first]
@@ -119,7 +125,7 @@ class Doubling(nn.Module):
         return doubled
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one row at a time)
-        """See `LocalLayer`."""
+        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
         batch, channels, _, height, width = shape
         return 3 * batch * channels * height * width
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,17 +85,25 @@ class _Block:
     x_end: int
 
     @property
-    def tiles(self) -> tuple[int, int, int]:
-        """Rows, and tiles along y and x."""
-        return self.z_end - self.z, self.y_end - self.y, self.x_end - self.x
+    def tiles(self) -> "_Tiles":
+        """How many there are."""
+        return _Tiles(self.z_end - self.z, self.y_end - self.y, self.x_end - self.x)
 
 
-def _block_tiles(rows: int, tall: int, wide: int) -> tuple[int, int, int]:
+class _Tiles(NamedTuple):
+    """Output rows, and tiles along y and x."""
+
+    rows: int
+    tall: int
+    wide: int
+
+
+def _block_tiles(rows: int, tall: int, wide: int) -> _Tiles:
     """Output rows and tiles (y, x) of a block in a volume of that many rows and tiles."""
     deep = min(rows, MAX_ROWS)
     together = max(1, BATCH // (deep + 2))
     along_x = min(wide, together)
-    return deep, max(1, min(tall, together // along_x)), along_x
+    return _Tiles(deep, max(1, min(tall, together // along_x)), along_x)
 
 
 def _blocks(rows: int, tall: int, wide: int) -> Iterator[_Block]:

@@ -207,8 +207,8 @@ def _refuse_change(steps: Array, planes: Sequence[Plane], rounding: float) -> No
     before, after = (len(steps) if n.all() else int(np.argmin(n)) for n in (near[0], near[1][::-1]))
     if before + after in (len(steps) - 1, len(steps)) and min(before, after) >= LEAST_STEPS:
         raise UnevenSpacingError(
-            f"the slice distance changes from {ends[0]:.3f} to {ends[1]:.3f} mm at {planes[before].file.name!r}: expected "
-            "one distance; give the slices of one distance (`ctinterp interpolate` takes several)"
+            f"the slice distance changes from {ends[0]:.3f} to {ends[1]:.3f} mm at {planes[before].file.name!r}: "
+            "expected one distance; give the slices of one distance (`ctinterp interpolate` takes several)"
         )
 
 

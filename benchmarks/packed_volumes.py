@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.packing import pack, unpack
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.records import whole_file, write_json
-from ctinterp_dagster.training.packing import pack, unpack
 from ctinterp_dagster.training.resident import ThinVolume
 
 TABLE = "kit.json"
@@ -122,7 +122,7 @@ def _packed(folder: Path, split: str, whole: Sequence[ThinVolume], kept: Sequenc
     def one(volume: ThinVolume, part: ThinVolume) -> Packed:
         path, voxels = folder / f"{part.case}.npz", np.ascontiguousarray(part.hu.numpy())
         with whole_file(path) as partial, partial.open("wb") as handle:
-            np.savez_compressed(handle, **pack(voxels))  # type: ignore[arg-type]
+            np.savez_compressed(handle, **pack(voxels))
         return Packed(
             case=part.case,
             split=split,

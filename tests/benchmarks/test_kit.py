@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.packed_volumes import MIB, middle, read_kit, write_kit
 from ctinterp_dagster.errors import MissingInputError, ParamsError
-from ctinterp_dagster.training.kit import MIB, middle, read_kit, write_kit
 from ctinterp_dagster.training.resident import ThinVolume
 
 READ = """
@@ -18,7 +18,7 @@ import sys
 for name in "pydantic ruamel yaml click nibabel SimpleITK pydicom pandas scipy accelerate dagster dvc monai".split():
     sys.modules[name] = None
 from pathlib import Path
-from ctinterp_dagster.training.kit import read_kit
+from benchmarks.packed_volumes import read_kit
 train, val = read_kit(Path(sys.argv[1]))
 print(*(volume.case for volume in (*train, *val)))
 """

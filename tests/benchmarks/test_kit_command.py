@@ -6,12 +6,12 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks.kit import main
+from benchmarks.packed_volumes import read_kit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline.cases import Case, write_cases
 from ctinterp_dagster.pipeline.training import thin_volumes
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
-from ctinterp_dagster.training.kit import read_kit
 from tests.conftest import smoke_params
 
 CASES = [Case("a", "p", "train"), Case("b", "q", "train"), Case("c", "r", "val"), Case("d", "s", "test")]

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctinterp_dagster.training import packing
-from ctinterp_dagster.training.packing import pack, unpack
+from benchmarks import packing
+from benchmarks.packing import pack, unpack
 
 Volume = np.ndarray[tuple[int, int, int], np.dtype[np.int16]]
 SIZES = [(1, 1, 1), (1, 31, 17), (7, 1, 1), (2, 5, 3), (13, 22, 29)]
