@@ -18,6 +18,7 @@ from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan
 from ctinterp_dagster.scan.padding import find_padding
+from ctinterp_dagster.tracking import listing, track
 
 COLUMNS = ["file", "patient", "split"]
 THIN_MM = 1.0  # slice distance that interpolate gives unless it is told another
@@ -44,9 +45,11 @@ def command() -> None:
 
 
 @command.command
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def add(paths: tuple[Path, ...]) -> None:
-    """Copy scans (files, or folders of DICOM) into data/raw; the same bytes are copied once.
+    """Copy scans (files, or folders of DICOM) into data/raw, and tell DVC; the same bytes are copied once.
+
+    Without PATHS it tells DVC of what was put into data/raw, or taken out of it, by hand.
 
     A name that is taken, or given twice, gets its folder's name before it: A/ct.nii.gz. What cannot be copied is named
     and makes the exit code 1; the others are added all the same.
@@ -70,7 +73,12 @@ def add(paths: tuple[Path, ...]) -> None:
             click.echo(line, err=bad)
     if rows:
         write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], COLUMNS)
-    click.echo(f"{done} added to data/raw, where scans.csv lists {len(rows)}; next: ctinterp preset cpu, dvc repro")
+    track(layout)
+    here = listing(layout.raw)
+    click.echo(
+        f"{done} added to data/raw, which holds {here.files} files; scans.csv lists {len(rows)}; next: "
+        "`git commit` data/raw.dvc, which DVC wrote, then `dvc repro`"
+    )
     if refused:
         click.echo(f"{refused} refused", err=True)
         raise click.exceptions.Exit(1)

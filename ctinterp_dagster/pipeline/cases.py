@@ -13,11 +13,12 @@ from ctinterp_dagster.scan.split import Split
 
 @dataclass(frozen=True)
 class Case:
-    """One thin volume: its id, its patient, and the split that the patient belongs to."""
+    """One thin volume: its id, its patient, the split that the patient belongs to, and whether it is a phantom's."""
 
     case: str
     patient: str
     split: Split
+    phantom: bool = False
 
     def thin(self, layout: Layout) -> Path:
         """Where ingest put the volume."""
@@ -45,7 +46,7 @@ def read_cases(layout: Layout, *splits: Split) -> list[Case]:
         MissingInputError: ingest has not run, or no case is in these splits.
     """
     rows = read_csv(layout.ingest / "cases.csv")
-    cases = [Case(row["case"], row["patient"], cast("Split", row["split"])) for row in rows]
+    cases = [Case(row["case"], row["patient"], cast("Split", row["split"]), row["phantom"] == "True") for row in rows]
     chosen = [case for case in cases if not splits or case.split in splits]
     if not chosen:
         raise MissingInputError(

@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,6 +18,7 @@ from ctinterp_dagster.errors import (
     ParamsError,
     ScanError,
     TooThickError,
+    TrainingError,
 )
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
@@ -30,9 +31,10 @@ from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_v
 from ctinterp_dagster.scan.padding import without_padding
 from ctinterp_dagster.scan.pairs import LEAST_SHARED, partners
 from ctinterp_dagster.scan.phantom import phantom
-from ctinterp_dagster.scan.split import Split, assert_no_leak, split_of
+from ctinterp_dagster.scan.split import Split, assert_no_leak, split_patients, thin_parts
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.scan.window import STORED
+from ctinterp_dagster.tracking import assert_tracked
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         MissingInputError: there is neither a scan nor a phantom to make.
         ParamsError: scans.csv names a split that does not exist.
         ScanError: no scan at all was fit, or not every scan was and `ingest.strict` is true.
-        TrainingError: a patient is in two splits.
+        TrainingError: a patient is in two splits, or none is in train or in test.
     """
     section = params.ingest
     recipe = {
@@ -55,6 +57,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         "max_spacing_mm": section.max_spacing_mm,
     }
     folder = CaseFolder(layout.ingest, recipe)
+    assert_tracked(layout)
     found = [scan for scan in find_scans(layout.raw, keep_headers=True) if not scan.name.startswith(SCANS_TABLE)]
     if found:
         done = ingest_scans(found, section, layout, folder)
@@ -80,6 +83,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             f"{len(refused)} of {len(found)} scans are in quarantine, ingest.strict expects none: see "
             f"{layout.ingest / 'quarantine.csv'}; `ctinterp scans list` names their files"
         )
+    assert_splits(cases)
     return {
         "cases": len(cases),
         "pairs": len(done.pairs),
@@ -93,9 +97,10 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     recipe = {"phantom": section.phantom.model_dump(), "code": code_version(Path(__file__))}
     folder = CaseFolder(layout.ingest, recipe)
     cases = []
-    for number in range(section.phantom.patients):
-        name = f"phantom-{number + 1:02d}"
-        case = Case(name, name, split_of(name, **section.split.model_dump()))
+    names = [f"phantom-{number + 1:02d}" for number in range(section.phantom.patients)]
+    splits = split_patients(dict.fromkeys(names), **section.split.model_dump())
+    for number, name in enumerate(names):
+        case = Case(name, name, splits[name], phantom=True)
 
         def make(paths: list[Path], number: int = number) -> None:
             made = phantom(
@@ -134,6 +139,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     done = Ingested([], {}, [])
     names: dict[str, str] = {}
     taken: dict[str, Found] = {}
+    fit: list[tuple[str, str, str]] = []
 
     def turn(scan: Found) -> tuple[bool, ...]:
         return (scan.name in truths, scan.name not in given, scan.kind != "dicom")  # the thick ones after the truths
@@ -143,7 +149,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         name = unique_name(scan.name, set(names.values())) if listed else pseudonym(scan.name, key, "s")
         names[scan.name] = name
         truth = names.get(truths.get(scan.name, ""))
-        paired = any(case.case == truth for case in done.cases)
+        paired = any(case == truth for case, _, _ in fit)
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
             first = taken.setdefault(record["voxels"], scan)
@@ -168,9 +174,8 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
             continue
         patient, split = given.get(scan.name, (record["patient"], ""))
-        done.cases.append(Case(name, patient, chosen_split(patient, split, section)))
-        logger.info("case=%s split=%s", name, done.cases[-1].split)
-    return done
+        fit.append((name, patient, split))
+    return replace(done, cases=split_cases(fit, section))
 
 
 def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> dict[str, Any]:
@@ -255,15 +260,45 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
     return read
 
 
-def chosen_split(patient: str, split: str, section: Ingest) -> Split:
-    """The split that scans.csv names, else a deterministic function of the patient.
+def split_cases(fit: Sequence[tuple[str, str, str]], section: Ingest) -> list[Case]:
+    """Cases of names, patients and the splits that scans.csv names for them; of a patient one is enough.
 
     Raises:
         ParamsError: scans.csv names another word.
     """
-    if split and split not in get_args(Split):
-        raise ParamsError(f"{SCANS_TABLE}: split {split!r} is unknown: expected train, val, test or nothing")
-    return cast("Split", split) if split else split_of(patient, **section.split.model_dump())
+    unknown = [split for _, _, split in fit if split and split not in get_args(Split)]
+    if unknown:
+        raise ParamsError(f"{SCANS_TABLE}: split {unknown[0]!r} is unknown: expected train, val, test or nothing")
+    given = {patient: None for _, patient, _ in fit} | {
+        patient: cast("Split", split) for _, patient, split in fit if split
+    }
+    splits = split_patients(given, **section.split.model_dump())
+    cases = [Case(name, patient, cast("Split", split) or splits[patient]) for name, patient, split in fit]
+    for case in cases:
+        logger.info("case=%s split=%s", case.case, case.split)
+    return cases
+
+
+def assert_splits(cases: Sequence[Case]) -> None:
+    """Say which part has no patient or one; refuse what cannot be trained or tested, before hours are spent on it.
+
+    Raises:
+        TrainingError: train or test is empty.
+    """
+    few = thin_parts({case.patient: case.split for case in cases})
+    advice = "add scans of other patients (`ctinterp scans add`), or name splits in data/raw/scans.csv"
+    for part, count in few.items():
+        if part == "val" and not count:
+            logger.warning("no patient is in val, so that no training has a val_loss: %s", advice)
+        elif count:
+            logger.warning("one patient is in %s: its figures say little of others; %s", part, advice)
+    empty = [part for part, count in few.items() if part != "val" and not count]
+    if empty:
+        patients = len({case.patient for case in cases})
+        raise TrainingError(
+            f"none of the {patients} patients is in {' or '.join(empty)}: expected at least one each in train and "
+            f"test; {advice}"
+        )
 
 
 def unique_name(name: str, taken: set[str]) -> str:

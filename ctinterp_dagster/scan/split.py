@@ -1,8 +1,9 @@
 """Which patients train, which validate, which test."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
 
@@ -27,11 +28,58 @@ def split_of(patient: str, *, val_fraction: float, test_fraction: float, salt: s
         raise ParamsError(
             f"val_fraction {val_fraction} and test_fraction {test_fraction}: expected at least 0, and a sum below 1"
         )
-    digest = hashlib.sha256(f"{salt}\0{patient}".encode()).digest()
-    draw = int.from_bytes(digest[:8], "big") / 2**64
+    draw = _draw(patient, salt)
     if draw < test_fraction:
         return "test"
     return "val" if draw < test_fraction + val_fraction else "train"
+
+
+def split_patients(given: Mapping[str, Split | None], *, val_fraction: float, test_fraction: float) -> dict[str, Split]:
+    """The split of every patient: the given one, else that of `split_of`, and no part empty where that can be.
+
+    A part with a share above zero that would be empty gets the patient whose draw lies nearest to it, of a part that
+    has another one. So a few patients are enough to train, validate and test. A part that got its patient so gives
+    it back once a later patient falls into the part by itself; nothing else moves.
+
+    Args:
+        given: by patient, the split that a person named, or None.
+        val_fraction: as of `split_of`.
+        test_fraction: as of `split_of`.
+
+    Raises:
+        ParamsError: as of `split_of`.
+    """
+    bounds: dict[Split, tuple[float, float]] = {
+        "test": (0.0, test_fraction),
+        "train": (test_fraction + val_fraction, 1.0),
+        "val": (test_fraction, test_fraction + val_fraction),
+    }
+    splits: dict[str, Split] = {
+        patient: split or split_of(patient, val_fraction=val_fraction, test_fraction=test_fraction)
+        for patient, split in given.items()
+    }
+    free = sorted(patient for patient, split in given.items() if not split)
+    for part, (low, high) in bounds.items():
+        count = Counter(splits.values())
+        spare = [patient for patient in free if count[splits[patient]] > 1]
+        if high > low and not count[part] and spare:
+
+            def distance(patient: str, low: float = low, high: float = high) -> float:
+                return max(low - _draw(patient), _draw(patient) - high)
+
+            splits[min(spare, key=distance)] = part
+    return splits
+
+
+def _draw(patient: str, salt: str = "ctinterp") -> float:
+    """A number in [0, 1) that follows from the id."""
+    return int.from_bytes(hashlib.sha256(f"{salt}\0{patient}".encode()).digest()[:8], "big") / 2**64
+
+
+def thin_parts(splits: Mapping[str, Split]) -> dict[Split, int]:
+    """The parts that have no patient, or one, with that number."""
+    count = Counter(splits.values())
+    return {part: count[part] for part in get_args(Split) if count[part] < 2}
 
 
 def assert_no_leak(rows: Iterable[Mapping[str, str]]) -> None:

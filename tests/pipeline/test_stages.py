@@ -12,7 +12,7 @@ import torch
 
 from ctinterp_dagster.champion import JUDGED, Registry, model_files, model_hash, trained_models
 from ctinterp_dagster.decision import TaskMetrics, read_record
-from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError
+from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError, TrainingError
 from ctinterp_dagster.evaluation.gates import decide
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
@@ -180,6 +180,22 @@ def test_when_no_scan_is_fit_the_first_reason_is_the_error(layout: Layout) -> No
     write_volume(phantom(1, shape_zyx=(8, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0), layout.raw / "a.nii")
     with pytest.raises(TooFewSlicesError, match="8 slices"):
         ingest.run(smoke_params(layout.root), layout)
+
+
+@pytest.mark.parametrize(("count", "refused"), [(1, True), (2, False), (3, False)])
+def test_too_few_patients_are_told_before_anything_is_trained(
+    layout: Layout, caplog: pytest.LogCaptureFixture, count: int, *, refused: bool
+) -> None:
+    for number in range(count):
+        made = phantom(number, shape_zyx=(24, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0)
+        write_volume(made, layout.raw / f"{number}.nii")
+    if refused:
+        with pytest.raises(TrainingError, match=r"none of the 1 patients is in .*ctinterp scans add"):
+            ingest.run(smoke_params(layout.root), layout)
+    else:
+        ingest.run(smoke_params(layout.root), layout)
+    assert len(read_csv(layout.ingest / "cases.csv")) == count
+    assert ("no patient is in val, so that no training has a val_loss" in caplog.text) == (count < 3)
 
 
 def test_an_empty_project_without_phantoms_says_what_to_do(layout: Layout) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.scan.split import assert_no_leak, split_of
+from ctinterp_dagster.scan.split import assert_no_leak, split_of, split_patients, thin_parts
 
 FROZEN = ["train", "val", "test", "test", "train", "test", "train", "train"]
 SHARES = {"val_fraction": 0.15, "test_fraction": 0.25}
@@ -54,3 +54,27 @@ def test_a_patient_in_two_splits_is_an_error_that_names_cases_only() -> None:
     with pytest.raises(TrainingError, match="case a in train, case d in test") as caught:
         assert_no_leak([*rows, {"case": "d", "patient": "secret", "split": "test"}])
     assert "secret" not in str(caught.value)
+
+
+@given(count=st.integers(3, 12), seed=st.integers(0, 99))
+def test_three_patients_are_enough_for_three_parts(count: int, seed: int) -> None:
+    patients = [f"{seed}-{k}" for k in range(count)]
+    splits = split_patients(dict.fromkeys(patients), **SHARES)
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert split_patients(dict.fromkeys(reversed(patients)), **SHARES) == splits
+    alone = {patient: split_of(patient, **SHARES) for patient in patients}
+    assert sum(splits[p] != alone[p] for p in patients) == 3 - len(set(alone.values()))
+
+
+def test_of_many_patients_none_is_moved_and_a_given_split_is_kept() -> None:
+    patients = [f"p{k}" for k in range(50)]
+    assert split_patients(dict.fromkeys(patients), **SHARES) == {p: split_of(p, **SHARES) for p in patients}
+    assert split_patients({"a": "test", "b": "test"}, **SHARES) == {"a": "test", "b": "test"}
+    assert split_patients({"a": "test", "b": "val", "c": None}, **SHARES)["c"] == "train"
+
+
+def test_a_part_without_a_share_is_left_empty_and_thin_parts_are_told() -> None:
+    splits = split_patients(dict.fromkeys(["a", "b", "c"]), val_fraction=0.0, test_fraction=0.3)
+    assert sorted(set(splits.values())) == ["test", "train"]
+    assert thin_parts(splits)["val"] == 0
+    assert thin_parts({"a": "train", "b": "train", "c": "test"}) == {"val": 0, "test": 1}

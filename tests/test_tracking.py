@@ -1,0 +1,132 @@
+"""data/raw under DVC: what a copy and a clone of the project get, and what is refused."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.tracking import Listing, assert_tracked, listing, recorded, track
+from tests.test_cli import run
+
+DVC_YAML = """
+stages:
+  ingest:
+    cmd: 'mkdir -p data/ingest; ls data/raw > data/ingest/names; echo "rows: $(ls data/raw | wc -l)" > rows.yaml'
+    deps: [data/raw]
+    params: [seed]
+    outs: [data/ingest: {persist: true}]
+    metrics: [rows.yaml: {cache: false}]
+"""
+ROOT = Path(__file__).parent.parent
+
+
+def shell(folder: Path, *words: str) -> str:
+    words = (sys.executable, "-m", *words) if words[0] == "dvc" else words
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A project with this repository's rules of what Git and DVC leave out, committed before any scan."""
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "toy")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "toy@example.org")
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
+    root = tmp_path / "project"
+    (root / "data" / "raw").mkdir(parents=True)
+    for name in (".gitignore", ".dvcignore", "data/raw/.gitignore"):
+        (root / name).write_text((ROOT / name).read_text())
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "params.yaml").write_text("seed: 1\n")
+    shell(root, "git", "init", "--quiet")
+    shell(root, "dvc", "init", "--quiet")
+    shell(root, "dvc", "repro", "--quiet")
+    shell(root, "git", "add", "--force", "data/raw/.gitignore")
+    shell(root, "git", "add", "--all")
+    shell(root, "git", "commit", "--quiet", "--message", "empty")
+    monkeypatch.chdir(root)
+    return Layout(root)
+
+
+def added(project: Layout, *names: str) -> None:
+    for name in names:
+        (project.raw / name).write_text(name)
+    track(project)
+
+
+def test_scans_are_dvc_s_and_no_scan_is_git_s(
+    project: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root.parent / "a.nii").write_text("a")
+    assert run(monkeypatch, "scans", "add", project.root.parent / "a.nii") == 0
+    assert "1 added to data/raw, which holds 1 files" in capsys.readouterr().out
+    assert recorded(project) == listing(project.raw) == Listing(1, 1)
+    staged = shell(project.root, "git", "status", "--porcelain").splitlines()
+    assert staged == ["A  data/raw.dvc", "D  data/raw/.gitignore"]
+    (project.raw / "b.nii").write_text("bb")
+    assert run(monkeypatch, "scans", "add") == 0
+    assert recorded(project) == Listing(2, 3)
+
+
+def test_a_clone_gets_the_scans_with_dvc_pull_and_is_up_to_date(project: Layout) -> None:
+    added(project, "a.nii", "b.nii")
+    shell(project.root, "dvc", "repro", "--quiet")
+    shell(project.root, "git", "add", "--all")
+    shell(project.root, "git", "commit", "--quiet", "--message", "scans")
+    clone = project.root.parent / "clone"
+    shell(project.root.parent, "git", "clone", "--quiet", str(project.root), str(clone))
+    shell(clone, "dvc", "remote", "add", "--quiet", "--default", "store", str(project.root / ".dvc" / "cache"))
+    shell(clone, "dvc", "pull", "--quiet")
+    assert sorted(path.name for path in (clone / "data" / "raw").iterdir()) == ["a.nii", "b.nii"]
+    assert shell(clone, "dvc", "status") == "Data and pipelines are up to date.\n"
+
+
+@pytest.mark.parametrize("way", [["--temp"], pytest.param(["--queue"], marks=pytest.mark.slow)])
+def test_an_experiment_in_a_copy_reads_the_scans_of_the_checkout(project: Layout, way: list[str]) -> None:
+    added(project, "a.nii", "b.nii")
+    shell(project.root, "git", "commit", "--quiet", "--message", "scans")
+    (project.raw / "c.nii").write_text("by hand")
+    shell(project.root, "dvc", "exp", "run", *way, "--name", "other", "--set-param", "seed=2")
+    if way == ["--queue"]:
+        shell(project.root, "dvc", "exp", "run", "--run-all")
+    shown = csv.DictReader(shell(project.root, "dvc", "exp", "show", "--csv").splitlines())
+    assert [row["rows"] for row in shown if row["Experiment"] == "other"] == ["3"]
+
+
+def test_scans_that_are_put_in_or_taken_out_by_hand_are_found_by_dvc_repro(project: Layout) -> None:
+    added(project, "a.nii", "b.nii")
+    for change, left in ((lambda: (project.raw / "c.nii").write_text("c"), 3), ((project.raw / "a.nii").unlink, 2)):
+        change()
+        with pytest.raises(MissingInputError, match="run `ctinterp scans add`"):
+            assert_tracked(project)
+        shell(project.root, "dvc", "repro", "--quiet")
+        assert_tracked(project)
+        assert recorded(project).files == left
+        assert (project.root / "rows.yaml").read_text() == f"rows: {left}\n"
+
+
+def test_scans_that_were_never_added_are_refused_and_none_is_no_fault(project: Layout) -> None:
+    assert_tracked(project)
+    (project.raw / ".copying.nii").write_text("half")
+    assert_tracked(project)
+    (project.raw / "a.nii").write_text("a")
+    with pytest.raises(MissingInputError, match=r"holds 1 files of 1 bytes, data/raw\.dvc knows none"):
+        assert_tracked(project)
+
+
+def test_an_empty_folder_of_a_project_with_scans_is_refused(project: Layout) -> None:
+    added(project, "a.nii")
+    (project.raw / "a.nii").unlink()
+    with pytest.raises(MissingInputError, match=r"mount it.*`git checkout data/raw.dvc` and `dvc pull`"):
+        assert_tracked(project)
+    shell(project.root, "dvc", "repro", "--quiet")  # which writes down that it is empty
+    with pytest.raises(MissingInputError, match="mount it"):
+        assert_tracked(project)
