@@ -1,11 +1,15 @@
 """ctinterp: thick-slice CT to thin-slice CT by conditional 3D diffusion."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctinterp_dagster.interpolation.public import interpolate
 
 __all__ = ["interpolate"]
+
+LOADED_NS = time.time_ns()
+"""When this process began to load the package (epoch, ns): code that is written later is not what it runs."""
 
 
 def __getattr__(name: str) -> Any:

@@ -39,6 +39,10 @@ class MissingInputError(CtinterpError):
     """A file that an earlier stage, or the user, should have put in place is not there."""
 
 
+class MovedInputError(CtinterpError):
+    """What a stage reads changed while it ran."""
+
+
 class CheckpointError(CtinterpError):
     """A weights file is not readable, not safe, or does not fit the architecture."""
 

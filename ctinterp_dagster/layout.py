@@ -19,6 +19,11 @@ class Layout:
         return self.root / "params.yaml"
 
     @property
+    def pipeline(self) -> Path:
+        """The stages."""
+        return self.root / "dvc.yaml"
+
+    @property
     def raw(self) -> Path:
         """Scans as the user dropped them, and `scans.csv` where patients and splits are given."""
         return self.root / "data" / "raw"

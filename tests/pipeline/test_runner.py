@@ -1,11 +1,13 @@
 import errno
 import json
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
@@ -83,3 +85,83 @@ def test_the_processes_of_a_launcher_do_not_wait_for_each_other(
         monkeypatch.setenv("RANK", "1")
         with alone(Layout(tmp_path), "train"):
             pass
+
+
+STAGE = "stages: {thicken: {deps: [data/ingest, data/raw, code.py], params: [thicken]}}"
+
+
+def edit_params(root: Path, section: str) -> None:
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values[section]["later"] = 1
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+
+
+def replace_by_the_same(path: Path) -> None:
+    (path.parent / "other").write_bytes(path.read_bytes())
+    (path.parent / "other").replace(path)
+
+
+MOVES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "data that come": (lambda root: (root / "data/ingest/b.nii").write_text("b"), "data/ingest/b.nii"),
+    "data that go": (lambda root: (root / "data/ingest/a.nii").unlink(), "data/ingest/a.nii"),
+    "data that are replaced": (lambda root: replace_by_the_same(root / "data/ingest/a.nii"), "data/ingest/a.nii"),
+    "a scan, whose name is not told": (lambda root: (root / "data/raw/anna.nii").write_text(""), "data/raw"),
+    "code": (lambda root: (root / "code.py").write_text("1"), "code.py"),
+    "parameters": (lambda root: edit_params(root, "thicken"), "params.yaml: thicken"),
+}
+
+
+@pytest.fixture
+def project(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A project with data, code and parameters, which were there before the package was loaded."""
+    in_project(layout, monkeypatch)
+    layout.pipeline.write_text(STAGE)
+    layout.ingest.mkdir()
+    (layout.ingest / "a.nii").write_text("a")
+    (layout.root / "code.py").write_text("0")
+    monkeypatch.setattr(runner, "LOADED_NS", time.time_ns())
+    return layout
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_stage_whose_inputs_move_fails_and_names_them(
+    project: Layout, move: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    act, named = MOVES[move]
+
+    def run(params: Params, layout: Layout) -> Mapping[str, float]:
+        act(project.root)
+        return {}
+
+    run.__module__ = "ctinterp_dagster.pipeline.thicken"
+    with pytest.raises(SystemExit, match="1"):
+        run_stage(run)
+    assert caplog.messages == [
+        f"error: {named} changed while thicken ran, which read what was there before: run `dvc repro` again"
+    ]
+
+
+def test_what_a_stage_does_not_read_may_change_meanwhile(project: Layout) -> None:
+    def run(params: Params, layout: Layout) -> Mapping[str, float]:
+        (project.root / "data" / "raw" / ".copying.nii").write_text("half")
+        (project.root / "other.py").write_text("")
+        edit_params(project.root, "train")
+        return {}
+
+    run.__module__ = "ctinterp_dagster.pipeline.thicken"
+    run_stage(run)
+
+
+def test_code_that_was_written_after_it_was_loaded_is_no_input(
+    project: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    time.sleep(0.02)  # a clock of files ticks every few milliseconds
+    (project.root / "code.py").write_text("1")
+
+    def run(params: Params, layout: Layout) -> Mapping[str, float]:
+        return {}
+
+    run.__module__ = "ctinterp_dagster.pipeline.thicken"
+    with pytest.raises(SystemExit, match="1"):
+        run_stage(run)
+    assert "code.py changed while" in caplog.text
