@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,10 @@ class Registry:
         """Keep what is known of a model."""
         write_json(self._record(challenger.model_hash), asdict(challenger))
 
+    def judged(self, challenger: Challenger) -> str:
+        """The day on which the record of a model was written on this machine."""
+        return f"{datetime.fromtimestamp(self._record(challenger.model_hash).stat().st_mtime, UTC):%Y-%m-%d}"
+
     def keep_files(self, hash_: str, files: Mapping[str, Path]) -> None:
         """Copy the files of a model to their places, each whole or not at all."""
         for place, file in files.items():
@@ -178,6 +183,20 @@ class Registry:
     def point_at(self, hash_: str) -> None:
         """Make a model whose files are in place the champion."""
         write_json(self.folder / "champion.json", {"model_hash": hash_})
+
+    def reset(self, reason: str) -> None:
+        """Take the champion back and leave its place empty: the next model is judged as the first.
+
+        It is not promoted again by itself.
+
+        Raises:
+            MissingInputError: there is no champion.
+        """
+        champion = self.champion
+        if champion is None:
+            raise MissingInputError("there is no champion to take back")
+        self.record(replace(champion, rolled_back=reason))
+        (self.folder / "champion.json").unlink()
 
     def roll_back(self, reason: str, to: str = "") -> Challenger:
         """Take the champion back; the new one is the one before it, or the promoted model whose hash begins with `to`.
@@ -197,12 +216,17 @@ class Registry:
 
     def _target(self, champion: Challenger | None, to: str) -> Challenger:
         wanted = to or (champion.against if champion else None)
+        if not wanted:
+            raise MissingInputError(
+                "there is no earlier champion to go back to: `ctinterp champion reset` leaves the place empty"
+            )
         kept = [c for c in self.challengers if model_files(self.files(c.model_hash))]
-        found = [c for c in kept if wanted and c.model_hash.startswith(wanted)]
+        found = [c for c in kept if c.model_hash.startswith(wanted)]
         if len(found) != 1:
             names = ", ".join(c.name for c in kept) or "none"
-            sought = f"a champion that begins with {to!r}" if to else "a champion before this one"
-            raise MissingInputError(f"{self.folder} holds {len(found)} of {sought}: expected one of: {names}")
+            raise MissingInputError(
+                f"{self.folder} holds {len(found)} of a champion that begins with {wanted!r}: expected one of: {names}"
+            )
         return found[0]
 
     def _record(self, hash_: str) -> Path:

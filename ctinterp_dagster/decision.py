@@ -29,6 +29,10 @@ class Rule(StrEnum):
         "baseline",
         "It is better than the best classical method (noted, or asked for: promote.require_baseline).",
     )
+    CALIBRATION = (
+        "calibration",
+        "Its 90 % interval holds about 90 % of the truth (noted, or asked for: promote.require_calibration).",
+    )
     CHAMPION = (
         "champion",
         "With 95 % confidence it is not worse than the champion by more than the margin, case by case.",
@@ -51,12 +55,20 @@ class TaskMetrics:
         residual_hu: largest mean |A x - y| of any case.
         baseline: the best baseline on the same cases.
         baseline_psnr_db: its mean PSNR.
+        coverage_90: share of body voxels whose truth lies in the 90 % interval, mean over the cases; None in records of
+            before it was judged.
+        correlation: of standard deviation and absolute error, mean over the cases; None where either is constant.
+        sample_noise_ratio: noise along z of a sample over that of the truth, mean over the cases; None where a truth
+            has no noise to be measured.
     """
 
     psnr_db_by_case: Mapping[str, float]
     residual_hu: float
     baseline: str
     baseline_psnr_db: float
+    coverage_90: float | None = None
+    correlation: float | None = None
+    sample_noise_ratio: float | None = None
 
     @property
     def psnr_db(self) -> float:

@@ -13,6 +13,7 @@ from ctinterp_dagster.errors import MissingInputError, ParamsError
 
 Kind = TypeVar("Kind", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Triple = Annotated[tuple[Count, Count, Count], Field()]
@@ -208,7 +209,7 @@ class Latent(Optimisation):
     target: Literal["residual", "latent"]
     patch_zyx: Triple
     flip_axes: tuple[Literal[0, 1, 2], ...]
-    one_step_share: Annotated[float, Field(ge=0, le=1)]
+    one_step_share: Share
 
 
 class Generate(Section):
@@ -239,6 +240,8 @@ class Promote(Section):
     champion_margin_db: Annotated[float, Field(ge=0)]
     require_baseline: bool
     baseline_margin_db: float
+    coverage_90: tuple[Share, Share]
+    require_calibration: bool
 
 
 class Params(Section):

@@ -58,7 +58,7 @@ def test_a_champion_that_was_rolled_back_can_be_asked_for_by_its_hash(registry: 
 
 def test_the_first_champion_has_nothing_to_roll_back_to(registry: Registry, tmp_path: Path) -> None:
     only = promoted(registry, tmp_path / "train", "one")
-    with pytest.raises(MissingInputError, match=rf"0 of a champion before this one: expected one of: {only.name}"):
+    with pytest.raises(MissingInputError, match="there is no earlier champion to go back to"):
         registry.roll_back("reason")
     assert registry.champion == only
 

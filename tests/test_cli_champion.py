@@ -1,6 +1,7 @@
 """The champion on the command line."""
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,10 @@ def test_rollback_moves_the_pointer_and_lets_dvc_record_it(two: Registry, monkey
     assert f"the champion is {'a' * 16} (number 0)" in result.output
     assert two.champion.model_hash == "a" * 64
     assert called == [["--wait-for-lock", "repro", "--quiet", "--single-item", "promote"]]
-    assert "rolled back: blurs vessels" in CliRunner().invoke(command, ["list"]).output
+    listed = CliRunner().invoke(command, ["list"]).output
+    assert "rolled back: blurs" in listed
+    assert f"{datetime.now(UTC):%Y-%m-%d}" in listed
+    assert "box-x5 30.50" in listed
 
 
 def test_a_rollback_that_dvc_cannot_record_says_what_to_do(two: Registry) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 
 import click
 from rich.console import Console
@@ -29,13 +30,15 @@ def list_() -> None:
     """List every model that was judged, in the order of judgement."""
     registry = Registry(Layout(Path()).promote)
     champion = registry.champion
-    table = Table("number", "model", "decision", "against", "scans", "")
+    table = Table("number", "judged", "model", "PSNR dB", "decision", "against", "scans", "")
     for c in registry.challengers:
         decision = "promoted" if c.decision["promoted"] else "refused"
         mark = "champion" if champion and c.model_hash == champion.model_hash else ""
         remark = f"rolled back: {c.rolled_back}" if c.rolled_back else mark
         against = (c.against or "")[: len(c.name)]
-        table.add_row(str(c.number), c.name, decision, against, str(len(c.seen)), remark)
+        table.add_row(
+            str(c.number), registry.judged(c), c.name, scores_of(c), decision, against, str(len(c.seen)), remark
+        )
     Console(width=120).print(table)
 
 
@@ -48,9 +51,35 @@ def rollback(reason: str, to: str) -> None:
     The pointer moves in one step. The model that is taken back is not promoted again by itself. Then DVC runs the
     promote stage, so that decision, dvc.lock and `dvc status` say the same.
     """
-    registry = Registry(Layout(Path()).promote)
-    target = registry.roll_back(reason, to)
+    target = Registry(Layout(Path()).promote).roll_back(reason, to)
     click.echo(f"the champion is {target.name} (number {target.number})")
+    _tell_dvc()
+
+
+@command.command
+@click.option("--reason", required=True, help="why; it is kept, and said whenever the model is refused")
+def reset(reason: str) -> None:
+    """Take the champion back and leave its place empty: the next model is judged as the first. Tells DVC.
+
+    A champion that was trained on other scans, such as the built-in phantoms, needs no reset: it judges nothing.
+    """
+    Registry(Layout(Path()).promote).reset(reason)
+    click.echo("there is no champion; the next model that `dvc repro` judges is the first")
+    _tell_dvc()
+
+
+def scores_of(challenger: Challenger) -> str:
+    """Mean PSNR by task."""
+    tasks = sorted(challenger.metrics["tasks"].items())
+    return "\n".join(f"{name} {fmean(task['psnr_db_by_case'].values()):.2f}" for name, task in tasks)
+
+
+def _tell_dvc() -> None:
+    """Have DVC run the promote stage.
+
+    Raises:
+        click.ClickException: it failed.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--quiet", "--single-item", "promote"], check=False
     )

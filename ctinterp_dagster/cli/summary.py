@@ -26,9 +26,11 @@ def command() -> None:
     layout = Layout(Path())
     decision = read_json(layout.report("promote") / "decision.json")
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
+    phantoms = read_json(layout.report("evaluate") / "metrics.json")["test"]["phantoms"]
+    kind = "phantoms, which stand in until scans are added" if phantoms else "cases"
     console = Console(width=110)
     for task, group in by_task(rows):
-        table = Table(title=f"{task}, {group['case'].nunique()} test cases")
+        table = Table(title=f"{task}, {group['case'].nunique()} test {kind}")
         table.add_column("method")
         for title, _ in COLUMNS.values():
             table.add_column(title, justify="right")

@@ -16,6 +16,8 @@ class Rules:
         baseline_margin_db: by how much the mean PSNR must exceed the best baseline's, dB.
         champion_margin_db: how far the lower bound of the mean paired difference in PSNR to the champion may lie below
             zero, dB.
+        coverage_90: smallest and largest share of the truth that the 90 % interval may hold.
+        require_calibration: whether another share refuses the challenger, or is only noted.
         require_baseline: whether falling short of the baseline refuses the challenger, or is only noted.
         seed: of the bootstrap.
     """
@@ -24,6 +26,8 @@ class Rules:
     baseline_margin_db: float
     champion_margin_db: float
     require_baseline: bool
+    coverage_90: tuple[float, float]
+    require_calibration: bool
     seed: int
 
 
@@ -47,7 +51,7 @@ def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decis
         if not _all_finite(task):
             findings.append(Finding(Rule.FINITE, "fail", f"{name}: a metric is not finite: {task}"))
             continue
-        findings += [_residual(name, task, rules), _baseline(name, task, rules)]
+        findings += [_residual(name, task, rules), _baseline(name, task, rules), *_calibration(name, task, rules)]
     findings += _against_champion(challenger, champion, rules)
     return Decision(promoted=all(finding.verdict != "fail" for finding in findings), findings=tuple(findings))
 
@@ -84,6 +88,23 @@ def _baseline(name: str, task: TaskMetrics, rules: Rules) -> Finding:
     if gain >= rules.baseline_margin_db:
         return Finding(Rule.BASELINE, "pass", text)
     return Finding(Rule.BASELINE, "fail" if rules.require_baseline else "note", f"{text}: not better than the baseline")
+
+
+def _calibration(name: str, task: TaskMetrics, rules: Rules) -> list[Finding]:
+    if task.coverage_90 is None:
+        return []
+    low, high = rules.coverage_90
+    text = (
+        f"{name}: the 90 % interval holds {100 * task.coverage_90:.1f} % of the truth, asked for is "
+        f"{100 * low:g} to {100 * high:g} %"
+    )
+    if task.correlation is not None:
+        text += f"; spread and error correlate with {task.correlation:.2f}"
+    if task.sample_noise_ratio is not None:
+        text += f"; a sample has {task.sample_noise_ratio:.2f} of the truth's noise"
+    if low <= task.coverage_90 <= high:
+        return [Finding(Rule.CALIBRATION, "pass", text)]
+    return [Finding(Rule.CALIBRATION, "fail" if rules.require_calibration else "note", f"{text}: not calibrated")]
 
 
 def _against_champion(challenger: Metrics, champion: Metrics | None, rules: Rules) -> list[Finding]:

@@ -192,7 +192,6 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
     estimate, target = estimate_hu[kept], truth.hu[kept]
     error = np.abs(MAISI.clip(estimate) - MAISI.clip(target))
     by_slice = error.mean(axis=(1, 2), dtype=np.float64)
-    noise = noise_along_z_hu(estimate_hu, truth.quiet)
     shifts = {name: _shift(estimate, target, inside[kept]) for name, inside in truth.interior.items()}
     return Scores(
         psnr_db=psnr_db(mse[kept].mean(), MAISI),
@@ -206,8 +205,7 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
         mae_body_hu=float(error[truth.body[kept]].mean(dtype=np.float64)),
         residual_hu=float(residual_hu),
         noise_floor_db=truth.noise_floor_db,
-        # a smooth estimate may have no noise at all, which is a ratio of 0; a truth without noise has no ratio
-        noise_ratio=None if truth.noise_hu is None else (noise or 0.0) / truth.noise_hu,
+        noise_ratio=noise_ratio(estimate_hu, truth),
         shift_air_hu=shifts["air"],
         shift_fat_hu=shifts["fat"],
         shift_muscle_hu=shifts["muscle"],
@@ -333,6 +331,14 @@ def quiet_tissue(hu: FloatArray) -> BoolArray:
     # a window of even size 4 centred on z reaches from z - 2 to z + 1
     inside = ndimage.minimum_filter(soft, size=(4, 7, 7), mode="constant", cval=0)[2:-1]
     return np.asarray(inside.astype(bool))
+
+
+def noise_ratio(hu: FloatArray, truth: Truth) -> float | None:
+    """Noise along z of a volume over that of the truth; None where the truth has no noise to be measured.
+
+    A smooth volume may have no noise at all, which is a ratio of 0.
+    """
+    return None if truth.noise_hu is None else (noise_along_z_hu(hu, truth.quiet) or 0.0) / truth.noise_hu
 
 
 def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:

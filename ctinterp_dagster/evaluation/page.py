@@ -79,6 +79,8 @@ class ReportData:
         losses: training curves by name, steps and values; empty where nothing was trained.
         calibration: by task; empty where the model gives no standard deviation.
         decision: of the promotion gate; None where it has not been asked.
+        coverage_90: the shares of the truth that the 90 % interval has to hold, smallest and largest.
+        phantoms: whether the test cases are built-in phantoms.
         provenance: by group (`packages`, `params`, `hashes`, `device`), name and value.
         seed: of the bootstrap.
     """
@@ -89,6 +91,8 @@ class ReportData:
     losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     calibration: Mapping[str, Calibration]
     decision: Decision | None
+    coverage_90: tuple[float, float]
+    phantoms: bool
     provenance: Mapping[str, Mapping[str, str]]
     seed: int
 

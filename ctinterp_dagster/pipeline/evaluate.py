@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.decision import TaskMetrics
-from ctinterp_dagster.evaluation.metrics import Scores, Truth
+from ctinterp_dagster.evaluation.metrics import Scores, Truth, noise_ratio
 from ctinterp_dagster.evaluation.statistics import Calibration, calibrate
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
@@ -21,6 +21,7 @@ from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.scoring import Scored, score_methods
 from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
 from ctinterp_dagster.records import write_csv, write_json
@@ -31,15 +32,17 @@ logger = logging.getLogger(__name__)
 ByMethod = Mapping[str, Mapping[str, Scores]]
 """Scores by method and case."""
 
+CALIBRATION = ("coverage_90", "correlation", "sample_noise_ratio")
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 
 class ScoredScan(NamedTuple):
-    """A thick scan of the test set, what every method scored on it, and how honest the judged model's spread is."""
+    """A thick scan of the test set, what every method scored on it, and how honest the judged model's samples are."""
 
     scan: ThickScan
     scored: list[Scored]
     calibration: Calibration
+    sample_noise_ratio: float | None
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -47,12 +50,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     reports = layout.report("evaluate")
     scans = list(score_test_set(params, layout))
     write_tables(scans, reports)
-    tasks = {scan.task: scan.is_real for scan, _, _ in scans}
+    tasks = {it.scan.task: it.scan.is_real for it in scans}
     scores = {task: by_method(scans, task) for task in tasks}
-    metrics = {task: task_metrics(scores[task], params) for task in tasks}
+    metrics = {task: task_metrics(scores[task], [it for it in scans if it.scan.task == task], params) for task in tasks}
     write_json(reports / "judged.json", {task: metrics[task] for task, is_real in tasks.items() if not is_real})
     summaries = {task: summary(scores[task], metrics[task], params) for task in tasks}
-    write_json(reports / "metrics.json", summaries)
+    cases = read_cases(layout, "test")
+    counts = {"cases": len(cases), "phantoms": sum(case.phantom for case in cases)}
+    write_json(reports / "metrics.json", {"test": counts, **summaries})
     return {f"{task}_gain_db": values["gain_db"] for task, values in summaries.items()}
 
 
@@ -74,7 +79,7 @@ def score_test_set(params: Params, layout: Layout) -> Iterator[ScoredScan]:
                 scan.case, scan.task, it.method, it.scores.psnr_db, it.scores.ssim, it.seconds, it.peak_rss_mib,
             )  # fmt: skip
             scored.append(it)
-        yield ScoredScan(scan, scored, calibration(scan, measurement, layout))
+        yield ScoredScan(scan, scored, *judged_samples(scan, measurement, layout))
 
 
 def methods_on(
@@ -102,25 +107,28 @@ def methods_on(
     return methods
 
 
-def calibration(scan: ThickScan, measurement: Measurement, layout: Layout) -> Calibration:
-    """Whether the samples' spread says how wrong the judged model's estimate is."""
+def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) -> tuple[Calibration, float | None]:
+    """Whether the judged model's samples spread as its estimate errs, and a sample's noise over the truth's."""
     stage = judged().stage
-    estimate, std = (read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation))
-    return calibrate(estimate, std, Truth.of(measurement.known.hu, factor=measurement.factor))
+    estimate, std, sample = (
+        read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation, scan.sample)
+    )
+    truth = Truth.of(measurement.known.hu, factor=measurement.factor)
+    return calibrate(estimate, std, truth), noise_ratio(sample, truth)
 
 
 def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
     """Write what people look at: scores by case, errors by position in the thick slice, calibration by case."""
     rows, positions, spreads = [], [], []
-    for scan, scored, spread in scans:
+    for scan, scored, spread, noise in scans:
         labels = {"case": scan.case, "factor": scan.factor, "profile": scan.profile}
         for it in scored:
             method = {**labels, "method": it.method}
             rows.append({**method, **it.scores.row()})
             by_position = enumerate(it.scores.mae_by_position_hu)
             positions += [{**method, "position": i, "mae_hu": v} for i, v in by_position]
-        correlation = "" if spread.correlation is None else spread.correlation
-        spreads.append({**labels, "coverage_90": spread.coverage_90, "correlation": correlation})
+        measured = {"coverage_90": spread.coverage_90, "correlation": spread.correlation, "sample_noise_ratio": noise}
+        spreads.append(labels | {name: "" if value is None else value for name, value in measured.items()})
     for name, table in {"per_case": rows, "position": positions, "calibration": spreads}.items():
         write_csv(reports / f"{name}.csv", table, list(table[0]))
 
@@ -128,32 +136,48 @@ def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
 def by_method(scans: Sequence[ScoredScan], task: str) -> ByMethod:
     """The scores of one task."""
     scores = defaultdict[str, dict[str, Scores]](dict)
-    for scan, scored, _ in scans:
+    for scan, scored, *_ in scans:
         if scan.task == task:
             for it in scored:
                 scores[it.method][scan.case] = it.scores
     return scores
 
 
-def task_metrics(scores: ByMethod, params: Params) -> TaskMetrics:
+def task_metrics(scores: ByMethod, scans: Sequence[ScoredScan], params: Params) -> TaskMetrics:
     """What the gate is shown of one task.
 
     Args:
         scores: by method and case.
+        scans: those of the task.
         params: of all stages.
     """
     own = scores[judged().name]
     baselines = mean_psnr_db(scores, params)
     best = max(baselines, key=baselines.__getitem__)
     by_case = {case: it.psnr_db for case, it in own.items()}
-    return TaskMetrics(by_case, max(it.residual_hu for it in own.values()), best, baselines[best])
+    return TaskMetrics(
+        by_case,
+        max(it.residual_hu for it in own.values()),
+        best,
+        baselines[best],
+        coverage_90=fmean(it.calibration.coverage_90 for it in scans),
+        correlation=mean_of_all([it.calibration.correlation for it in scans]),
+        sample_noise_ratio=mean_of_all([it.sample_noise_ratio for it in scans]),
+    )
+
+
+def mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean; None where one is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 def summary(scores: ByMethod, metrics: TaskMetrics, params: Params) -> dict[str, Any]:
-    """Of one task: the model's means over the cases, the baselines' PSNR, and the gain over the best of them in dB."""
+    """Of one task: the model's means over the cases and calibration, the baselines' PSNR, the gain over the best."""
     own = scores[judged().name].values()
     return {
         **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},
+        **{name: value for name in CALIBRATION if (value := getattr(metrics, name)) is not None},
         "gain_db": metrics.psnr_db - metrics.baseline_psnr_db,
         "baseline_psnr_db": mean_psnr_db(scores, params),
     }

@@ -94,6 +94,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     """Synthesise the built-in cohort, one patient each."""
+    logger.info("no scan was ever added: %d phantoms stand in", section.phantom.patients)
     recipe = {"phantom": section.phantom.model_dump(), "code": code_version(Path(__file__))}
     folder = CaseFolder(layout.ingest, recipe)
     cases = []

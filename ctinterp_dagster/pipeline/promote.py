@@ -46,7 +46,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         record = Challenger(
             model_hash=challenger.model_hash,
             number=known.number if known else len(registry.challengers),
-            against=champion.model_hash if champion else None,
+            against=champion.model_hash if champion and judges(champion, layout) else None,
             decision=decided,
             metrics=asdict(challenger),
             seen=seen_scans(layout),
@@ -65,16 +65,35 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def judge(challenger: Metrics, champion: Challenger | None, params: Params, layout: Layout) -> dict[str, Any]:
-    """The gate's decision, with the champion measured on the same tasks of the same test set."""
-    rival = TypeAdapter(Metrics).validate_python(champion.metrics) if champion else None
+    """The gate's decision, with the champion measured on the same tasks of the same test set.
+
+    A champion that was trained on other data, none of whose cases is here, such as the phantoms, judges nothing.
+    """
+    stranger = champion if champion and not judges(champion, layout) else None
+    rival = TypeAdapter(Metrics).validate_python(champion.metrics) if champion and not stranger else None
     if rival and (rival.test_set_hash, set(rival.tasks)) != (challenger.test_set_hash, set(challenger.tasks)):
         rival = rescored(rival, challenger, params, layout)
     decision = decide(challenger, rival, Rules(**params.promote.model_dump(), seed=params.base.seed))
+    findings = list(decision.findings)
+    if stranger:
+        text = (
+            f"the champion {stranger.name} was trained on {len(stranger.seen)} other scans, none of which is here: it "
+            "judges no model of these"
+        )
+        findings = [replace(it, text=text) if it.rule == Rule.CHAMPION else it for it in findings]
+    if any(case.phantom for case in read_cases(layout, "test")):
+        text = "the test set is of built-in phantoms, which stand in until scans are added: no figure is of a patient"
+        findings.insert(0, Finding(Rule.TASKS, "note", text))
     return {
         "promoted": decision.promoted,
-        "findings": [asdict(f) for f in decision.findings],
+        "findings": [asdict(f) for f in findings],
         "challenger": challenger.model_hash,
     }
+
+
+def judges(champion: Challenger, layout: Layout) -> bool:
+    """Whether a champion was trained on any of the present cases."""
+    return not champion.seen.keys().isdisjoint(seen_scans(layout))
 
 
 def data_hashes(layout: Layout) -> dict[str, str]:

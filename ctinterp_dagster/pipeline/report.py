@@ -18,6 +18,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.testset import ThickScan, thickened_scans
 from ctinterp_dagster.records import file_hash, whole_file
 from ctinterp_dagster.scan.io import read_scan
@@ -49,6 +50,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         losses=curves(layout),
         calibration=calibrations(layout),
         decision=read_record(Decision, layout.report("promote") / "decision.json"),
+        coverage_90=params.promote.coverage_90,
+        phantoms=any(case.phantom for case in read_cases(layout, "test")),
         provenance=provenance(params, layout),
         seed=params.base.seed,
     )

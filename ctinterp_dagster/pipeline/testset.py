@@ -59,6 +59,10 @@ class ThickScan:
         """Where generate puts the posterior standard deviation of a stage's model."""
         return self.estimate(layout, stage).with_suffix(".std.nii")
 
+    def sample(self, layout: Layout, stage: str) -> Path:
+        """Where generate puts the first posterior sample of a stage's model."""
+        return self.estimate(layout, stage).with_suffix(".sample.nii")
+
 
 def thick_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
     """All of them."""

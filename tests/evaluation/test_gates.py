@@ -5,8 +5,22 @@ import pytest
 from ctinterp_dagster.decision import Decision, Metrics, TaskMetrics
 from ctinterp_dagster.evaluation.gates import Rules, decide
 
-RULES = Rules(max_residual_hu=0.5, baseline_margin_db=0.1, champion_margin_db=0.05, require_baseline=True, seed=1)
-TASK = TaskMetrics({"a": 29.0, "b": 30.0, "c": 31.0}, residual_hu=0.02, baseline="tv_projected", baseline_psnr_db=29.0)
+RULES = Rules(
+    max_residual_hu=0.5,
+    baseline_margin_db=0.1,
+    champion_margin_db=0.05,
+    require_baseline=True,
+    coverage_90=(0.8, 0.97),
+    require_calibration=True,
+    seed=1,
+)
+TASK = TaskMetrics(
+    {"a": 29.0, "b": 30.0, "c": 31.0},
+    residual_hu=0.02,
+    baseline="tv_projected",
+    baseline_psnr_db=29.0,
+    coverage_90=0.9,
+)
 GOOD = Metrics(model_hash="a" * 64, test_set_hash="t" * 64, tasks={"box-x5": TASK}, shared_patients=0)
 CHAMPION = replace(GOOD, model_hash="c" * 64)
 
@@ -37,6 +51,8 @@ def test_the_first_good_model_is_promoted() -> None:
         ({"residual_hu": 0.5}, ["residual"]),
         ({"baseline_psnr_db": 29.95}, ["baseline"]),
         ({"gain_db": -0.1}, ["champion"]),
+        ({"coverage_90": 0.999}, ["calibration"]),
+        ({"coverage_90": 0.79}, ["calibration"]),
         ({"gain_db": float("nan")}, ["finite"]),
         ({"residual_hu": float("inf")}, ["finite"]),
         ({"gain_db": -2.0, "residual_hu": 2.0}, ["residual", "baseline", "champion"]),
@@ -103,3 +119,13 @@ def test_the_challenger_is_compared_case_by_case_and_the_lower_bound_decides() -
 def test_a_single_case_is_decided_by_its_difference() -> None:
     one = {"box-x5": replace(TASK, psnr_db_by_case={"a": 30.0})}
     assert decide(replace(GOOD, tasks=one), replace(CHAMPION, tasks=one), RULES).promoted
+
+
+def test_calibration_that_is_not_required_is_noted_with_correlation_and_noise() -> None:
+    told = challenger(coverage_90=0.999, correlation=0.4, sample_noise_ratio=1.3)
+    decision = decide(told, CHAMPION, replace(RULES, require_calibration=False))
+    assert decision.promoted
+    assert (
+        "note: box-x5: the 90 % interval holds 99.9 % of the truth, asked for is 80 to 97 %; spread and error "
+        "correlate with 0.40; a sample has 1.30 of the truth's noise: not calibrated"
+    ) in reasons(decision)

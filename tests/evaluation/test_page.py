@@ -36,6 +36,8 @@ def report(**changes: Any) -> ReportData:
         losses={"train": ([1, 2, 3], [1.0, 0.5, 0.2])},
         calibration={"box-x5": Calibration(0.873, 0.61)},
         decision=Decision(promoted=False, findings=(Finding("residual", "fail", "box-x5: residual 0.7 HU"),)),
+        coverage_90=(0.8, 0.97),
+        phantoms=False,
         provenance={"packages": {"torch": "2.13.0"}},
         seed=0,
     )

@@ -151,6 +151,44 @@ def test_a_champion_of_other_tasks_is_scored_on_the_present_ones(
     assert judge(layout, params, "three", *better)["promoted"]
 
 
+def test_a_champion_of_phantoms_judges_no_model_of_scans(layout: Layout, params: Params) -> None:
+    registry = Registry(layout.promote)
+    judge(layout, params, "one", 40.0, 41.0, 42.0)
+    assert "the test set is of built-in phantoms" not in str(registry.champion.decision)
+    scans = {c: f"scan-{c}" for c in (*CASES, "t")}
+    splits = {c: "train" if c == "t" else "test" for c in scans}
+    write_cases(layout.ingest / "cases.csv", [Case(s, s, splits[c]) for c, s in scans.items()])
+    write_json(layout.ingest / "manifest.json", {s: {"outputs": {f"{s}.nii": s}} for s in scans.values()})
+    decision = judge(layout, params, "two", 20.0, 21.0, 22.0)
+    assert decision["promoted"]
+    assert "was trained on 4 other scans, none of which is here: it judges no model of these" in str(decision)
+    assert registry.champion.against is None
+    with pytest.raises(MissingInputError, match="there is no earlier champion to go back to"):
+        registry.roll_back("why")
+
+
+def test_a_test_set_of_phantoms_is_told_in_the_decision(layout: Layout, params: Params) -> None:
+    write_cases(layout.ingest / "cases.csv", [Case(c, c, "test", phantom=True) for c in CASES])
+    assert judge(layout, params, "one", 30.0, 31.0, 32.0)["findings"][0] == {
+        "rule": "tasks",
+        "text": "the test set is of built-in phantoms, which stand in until scans are added: no figure is of a patient",
+        "verdict": "note",
+    }
+
+
+def test_after_a_reset_the_next_model_is_the_first_and_the_old_one_stays_refused(
+    layout: Layout, params: Params
+) -> None:
+    registry = Registry(layout.promote)
+    judge(layout, params, "one", 30.0, 31.0, 32.0)
+    registry.reset("of a wrong test set")
+    assert registry.champion is None
+    assert not judge(layout, params, "one", 30.0, 31.0, 32.0)["promoted"]
+    assert judge(layout, params, "two", 20.0, 21.0, 22.0)["promoted"]
+    with pytest.raises(MissingInputError, match="there is no champion to take back"):
+        Registry(layout.promote / "none").reset("why")
+
+
 @pytest.mark.parametrize("change", [{"psnr_db_by_case": {"a": "high"}}, {"residual_hu": None}])
 def test_scores_of_another_version_are_refused(layout: Layout, params: Params, change: dict[str, object]) -> None:
     judge(layout, params, "one", 30.0, 31.0, 32.0)

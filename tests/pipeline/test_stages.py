@@ -73,9 +73,12 @@ def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params
     own = {r["case"]: float(r["psnr_db"]) for r in rows if (r["factor"], r["method"]) == ("2.5", "model")}
     assert scored.psnr_db_by_case == own
     assert scored.baseline in params.evaluate.baselines
-    judged = json.loads((layout.report("promote") / "decision.json").read_text())["findings"][0]["text"]
+    judged = json.loads((layout.report("promote") / "decision.json").read_text())["findings"][1]["text"]
     assert judged == "measured on box-x2.5, box-x5, gaussian-x5"
-    assert set(json.loads((layout.report("evaluate") / "metrics.json").read_text())) == set(judged[12:].split(", "))
+    metrics = json.loads((layout.report("evaluate") / "metrics.json").read_text())
+    assert metrics.pop("test") == {"cases": 2, "phantoms": 2}
+    assert set(metrics) == set(judged[12:].split(", "))
+    assert {"coverage_90", "correlation"} <= set(metrics["box-x5"])
     page = (layout.report("report") / "index.html").read_text()
     assert "data:image/png;base64," in page
     assert 'src="http' not in page

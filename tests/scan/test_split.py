@@ -66,6 +66,11 @@ def test_three_patients_are_enough_for_three_parts(count: int, seed: int) -> Non
     assert sum(splits[p] != alone[p] for p in patients) == 3 - len(set(alone.values()))
 
 
+@given(seed=st.integers(0, 99))
+def test_two_patients_train_and_test(seed: int) -> None:
+    assert set(split_patients({f"{seed}-a": None, f"{seed}-b": None}, **SHARES).values()) == {"train", "test"}
+
+
 def test_of_many_patients_none_is_moved_and_a_given_split_is_kept() -> None:
     patients = [f"p{k}" for k in range(50)]
     assert split_patients(dict.fromkeys(patients), **SHARES) == {p: split_of(p, **SHARES) for p in patients}
