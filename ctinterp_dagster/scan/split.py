@@ -38,8 +38,8 @@ def split_patients(given: Mapping[str, Split | None], *, val_fraction: float, te
     """The split of every patient: the given one, else that of `split_of`, and no part empty where that can be.
 
     A part with a share above zero that would be empty gets the patient whose draw lies nearest to it, of a part that
-    has another one; train and test come before val. So a few patients are enough to train, validate and test. A part that got its patient so gives
-    it back once a later patient falls into the part by itself; nothing else moves.
+    has another one; train and test come before val. So a few patients are enough to train, validate and test. A part
+    that got its patient so gives it back once a later patient falls into the part by itself; nothing else moves.
 
     Args:
         given: by patient, the split that a person named, or None.
@@ -61,7 +61,8 @@ def split_patients(given: Mapping[str, Split | None], *, val_fraction: float, te
     free = sorted(patient for patient, split in given.items() if not split)
     for part, (low, high) in bounds.items():
         count = Counter(splits.values())
-        spare = [patient for patient in free if count[splits[patient]] > 1 or splits[patient] == "val"]
+        spare = [patient for patient in free if count[splits[patient]] > 1]
+        spare = spare or [patient for patient in free if splits[patient] == "val"]
         if high > low and not count[part] and spare:
 
             def distance(patient: str, low: float = low, high: float = high) -> float:
