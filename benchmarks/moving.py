@@ -1,8 +1,8 @@
 """Scans, parameters and code that change while the pipeline runs: is anything lost, does dvc.lock say what was done?
 
-A clone of the committed state runs `dvc repro thicken` with six small scans. At random moments of each run scans come, go
-or are replaced, and parameters and code change. Then `dvc repro` runs until `dvc status` is clean, and what ingest and
-thicken made is compared with what the files now ask for: which cases, with which values, at which tasks.
+A clone of the committed state runs `dvc repro thicken` with six small scans. At random moments of each run scans come,
+go or are replaced, and parameters and code change. Then `dvc repro` runs until `dvc status` is clean, and what ingest
+and thicken made is compared with what the files now ask for: which cases, with which values, at which tasks.
 
     python -m benchmarks.moving --seconds 280 --seed 1
 """
@@ -25,7 +25,7 @@ from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.phantom import phantom
 from tests.checkout import Checkout
 
-SPAN_S = 9.0  # moves fall into so many seconds from the start of a run
+SPAN_S = 6.0  # moves fall into so many seconds from the start of the first stage
 METAL_HU = 2500
 BOUNDS_HU = (3071, 1800)  # upper end of what ingest keeps, which the code says
 SLICES = (24, 32)
@@ -118,18 +118,20 @@ class Project:
     def disturbed_run(self) -> None:
         """`dvc repro` with moves at random moments, then runs without until there is nothing left to do."""
         log = self.checkout.root.parent / "repro.log"
-        moments = sorted(self.draw.uniform(0, SPAN_S) for _ in range(self.draw.randint(1, 4)))
-        start = time.monotonic()
+        self.move()  # so that there is something to run
         process = self.checkout.start("dvc", "repro", "thicken", log=log)
-        for moment in moments:
+        while process.poll() is None and "Running stage" not in log.read_text():
+            time.sleep(0.01)
+        start = time.monotonic()
+        for moment in sorted(self.draw.uniform(0, SPAN_S) for _ in range(self.draw.randint(2, 5))):
             while process.poll() is None and time.monotonic() < start + moment:
-                time.sleep(0.01)
-            self.move()
-            self.count["moves"] += 1
-            self.count["while it ran"] += process.poll() is None
+                time.sleep(0.005)
+            if process.poll() is None:
+                self.move()
+                self.count["moves"] += 1
         process.wait()
         self.count["runs"] += 1
-        self.count["ended by a move"] += "which read what was there before" in log.read_text()
+        self.count["runs that a move ended"] += "which read what was there before" in log.read_text()
         for attempt in range(4):
             code, shown = self.checkout.attempt("dvc", "repro", "thicken")
             if code == 0:
@@ -154,7 +156,7 @@ class Project:
 
 def disturb(folder: Path, seconds: float, seed: int) -> Counter[str]:
     """Disturb a clone in `folder` for so many seconds; the counts, with `lost` for what was not as the files ask."""
-    project = Project(Checkout.clone(folder / "ctinterp"), random.Random(seed))
+    project = Project(Checkout.clone(folder / "ctinterp"), random.Random(seed))  # noqa: S311 (repeatable)
     for slices in (24, 24, 24, 32, 32, 32):
         project.write(f"s{project.number:04d}.nii", slices)
     project.write_params()
