@@ -6,13 +6,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctinterp_dagster.cli import evaluate
-from ctinterp_dagster.cli.evaluate import FIELDS
 from ctinterp_dagster.cli.main import main
+from ctinterp_dagster.cli.work import evaluate
+from ctinterp_dagster.cli.work.evaluate import FIELDS
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
-from ctinterp_dagster.scan.identity import load_key, pseudonym
+from ctinterp_dagster.physics.measurement import Estimate, Measurement
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
@@ -167,13 +167,57 @@ def test_evaluate_writes_the_records_of_every_method(
     assert run(monkeypatch, "evaluate", scans / "thin.nii.gz", *words) == 0
     rows = json.loads(record.read_text())
     assert [row["method"] for row in rows] == ["linear", "cubic", "cubic_projected", "model"]
-    labels = {"case", "method", "factor", "spacing_mm", "profile", "seconds", "peak_rss_mib"}
+    labels = {"case", "method", "factor", "spacing_mm", "profile", "seconds", "peak_rss_mib", "made_of"}
     assert set(rows[0]) == labels | set(FIELDS)
     assert {"psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "noise_floor_db"} <= set(rows[0])
-    assert rows[0]["case"] == pseudonym(str((scans / "thin.nii.gz").resolve()), load_key(), "s")
+    assert rows[0]["case"] == str(scans / "thin.nii.gz")
     assert rows[2]["residual_hu"] < 0.05 < rows[0]["residual_hu"]
     assert rows[1]["psnr_db"] > rows[0]["psnr_db"] > 20
     assert "cubic_projected" in capsys.readouterr().out
+
+
+def test_an_evaluation_keeps_each_record_as_it_is_made_and_goes_on_from_there(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path
+) -> None:
+    record, other = tmp_path / "scores.json", tmp_path / "other.nii"
+    thin = read_scan(scans / "thin.nii.gz").volume
+    write_volume(thin.with_slices(thin.hu[5:], 5, thin.spacing_mm[0]), other)
+    words = ["evaluate", scans / "thin.nii.gz", other, "--methods", "linear,cubic", "--json", record]
+    made: list[str] = []
+    cubic = evaluate.CLASSICAL["cubic"]
+
+    def interrupted(measurement: Measurement) -> Estimate:
+        made.append("cubic")
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return cubic(measurement)
+
+    monkeypatch.setattr(evaluate, "CLASSICAL", {**evaluate.CLASSICAL, "cubic": interrupted})
+    assert run(monkeypatch, *words) == 130
+    kept = json.loads(record.read_text())
+    assert [row["method"] for row in kept] == ["linear", "cubic", "linear"]
+    assert run(monkeypatch, *words) == 0
+    assert len(made) == 3
+    rows = json.loads(record.read_text())
+    assert (rows[:3], len(rows)) == (kept, 4)
+    assert run(monkeypatch, *words) == 0
+    assert len(made) == 3
+    assert run(monkeypatch, *words, "--factor", 4) == 0
+    assert len(made) == 5
+
+
+def test_scores_fit_a_terminal_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(scans)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "same.nii.gz").write_bytes((scans / "thin.nii.gz").read_bytes())
+    words = ["thin.nii.gz", tmp_path / "same.nii.gz", "--methods", "registration_projected,cubic"]
+    assert run(monkeypatch, "evaluate", *words) == 0
+    shown = capsys.readouterr().out
+    assert "thin.nii.gz: box-x5 to 1 mm" in shown
+    rows = [line.split() for line in shown.splitlines() if line.strip().startswith("registration_projected")]
+    assert [len(row) for row in rows] == [8, 8, 7, 7]
 
 
 def test_the_regression_is_a_row_where_the_model_starts_from_one(
@@ -251,27 +295,29 @@ def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
     assert f"{gains.mean():.2f} ({gains.min():.2f}, {gains.max():.2f})" in out
 
 
-def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
+def test_a_real_pair_is_scored_by_position(
     monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The thin scan reaches beyond the thick one, by which nothing may shift."""
     record = tmp_path / "scores.json"
     thick = read_scan(scans / "thick.nii.gz").volume
     write_volume(thick.with_slices(thick.hu[1:], 1, 5.0), tmp_path / "cut.nii.gz")
-    (tmp_path / "index.jsonl").write_text('{"file": "cut.nii.gz"}')
     pair = [tmp_path / "cut.nii.gz", scans / "thin.nii.gz"]
     assert run(monkeypatch, "evaluate", "--pair", *pair, "--methods", "linear,cubic_projected", "--json", record) == 0
     rows = json.loads(record.read_text())
     assert [(r["case"], r["profile"], r["factor"], r["method"]) for r in rows] == [
-        ("cut", "real", 5, "linear"),
-        ("cut", "real", 5, "cubic_projected"),
+        (str(pair[0]), "real", 5, "linear"),
+        (str(pair[0]), "real", 5, "cubic_projected"),
     ]
     assert rows[1]["psnr_db"] > 20
     assert (rows[0]["profile_shape"], rows[0]["profile_fwhm_mm"]) == ("gaussian", 4.5)
     assert rows[0]["profile_confidence"] == "guessed"
     told = capsys.readouterr().err
-    assert "cut: the slice profile is not known (tags say nothing of the scan, there is too little flat tissue" in told
-    assert "cut: slice profile: gaussian, 4.5 mm wide, guessed" in told
+    assert (
+        "cut.nii.gz: the slice profile is not known (tags say nothing of the scan, there is too little flat tissue"
+        in told
+    )
+    assert "cut.nii.gz: slice profile: gaussian, 4.5 mm wide, guessed" in told
     told_box = ["--methods", "linear,cubic_projected", "--json", record, "--profile", "box"]
     assert run(monkeypatch, "evaluate", "--pair", *pair, *told_box) == 0
     boxed = json.loads(record.read_text())
@@ -295,10 +341,12 @@ def test_a_real_pair_is_scored_by_position_and_listed_names_stay(
         ),
         (["interpolate", "a.nii"], 2, "Missing option '-o'"),
         (["evaluate", "a.nii", "--methods", "magic"], 2, "'magic' is not one of"),
-        (["evaluate", "a.nii", "a.nii"], 2, "two of the scans have the same name"),
+        (["evaluate", "a.nii", "a.nii"], 2, "a scan is given twice"),
         (["evaluate"], 2, "give THIN volumes or --pair THICK THIN"),
         (["evaluate", "a.nii", "--factor", "1"], 2, "1.0 is not in the range x>1"),
         (["evaluate", "--pair", "a.nii", "b.nii", "--spacing", "1"], 2, "--spacing is for THIN volumes"),
+        (["evaluate", "--pair", "a.nii", "b.nii", "--factor", "5"], 2, "--factor is for THIN volumes"),
+        (["evaluate", "--pair", "a.nii", "b.nii", "--thin-thickness", "2"], 2, "--thin-thickness is for THIN volumes"),
         (
             ["evaluate", "a.nii", "--profile", "auto"],
             2,

@@ -235,3 +235,20 @@ def test_verify_scores_the_users_scans_by_window_and_precision(monkeypatch: pyte
     assert rows[0]["psnr_db"] == pytest.approx(10 * math.log10(2000**2 / float(error.square().mean())), abs=0.01)
     assert rows[0]["mae_hu"] == pytest.approx(float(error.abs().mean()), rel=1e-3)
     assert 0 < abs(rows[2]["psnr_db"] - rows[0]["psnr_db"]) < 0.2
+
+
+def test_verify_asks_for_all_scans_first_and_keeps_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MaisiAutoencoder((8, 8, 8), norm_groups=8).eval().save(tmp_path / "a.safetensors")
+    write_volume(phantom(0, (24, 32, 32), (1.0, 3.0, 3.0), 10.0), tmp_path / "scan.nii.gz")
+    (tmp_path / "bad.nii.gz").write_bytes(b"no scan")
+    words = ["autoencoder", "verify", tmp_path / "a.safetensors", tmp_path / "scan.nii.gz"]
+    assert run(monkeypatch, *words, tmp_path / "none.nii.gz") == 1
+    shown = capsys.readouterr()
+    assert (shown.out, "none.nii.gz does not exist" in shown.err) == ("", True)
+    assert run(monkeypatch, *words, tmp_path / "bad.nii.gz", "--json", tmp_path / "rows.json") == 1
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == 2
+    assert "-160..240" in capsys.readouterr().out
+    assert run(monkeypatch, *words, "--mixed-precision", "fp16", "--device", "cpu") == 1
+    assert "fp16 is very slow on a processor: take bf16" in capsys.readouterr().err

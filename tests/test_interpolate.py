@@ -226,3 +226,20 @@ def test_a_gpu_with_too_little_memory_is_an_error_that_names_memory_gib(
     operator = operator_for(thick.depth, thick.spacing_mm[0], thick.spacing_mm[0], 1.0, "box")
     with pytest.raises(ParamsError, match=r"lower memory_gib, which is 3, .*\(Tried to allocate 9 GiB. GPU 0 has 8"):
         Interpolator(any_model, "cpu")(Measurement(thick, operator))
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_the_part_that_is_done_grows_to_the_whole(
+    thick: Volume, tiny_nullspace: NullSpaceDiffusion, samples: int
+) -> None:
+    told: list[float] = []
+    measurement = Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box"))
+    Interpolator(tiny_nullspace, "cpu")(measurement, replace(QUICK, samples=samples), on_part=told.append)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+    assert len(told) >= 2 + samples * QUICK.steps
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="is a folder and no model file"):
+        load_checkpoint(str(tmp_path))

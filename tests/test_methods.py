@@ -52,7 +52,8 @@ def test_a_new_method_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch, t
         assert page.title("toy") == "Toy"
         measurement = simulated(phantom(3, (60, 24, 24), (1.0, 10.0, 10.0), 10.0), 5, "box")
         names = [name for name in evaluate.METHODS if name in ("nearest", "toy")]
-        scored = {it.method: it.scores for it in score_methods(measurement, {n: evaluate.CLASSICAL[n] for n in names})}
+        classical = baselines.METHODS
+        scored = {it.method: it.scores for it in score_methods(measurement, {n: classical[n] for n in names})}
         assert scored["toy"].residual_hu < 0.01
         few = params.evaluate.model_copy(update={"baselines": tuple(names)})
         by_case = {name: {"one": scores} for name, scores in (scored | {"model": scored["toy"]}).items()}

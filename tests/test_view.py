@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.cli import view
+from ctinterp_dagster.cli.work import view
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from tests.orchestration.server import free_port

@@ -1,160 +1,12 @@
-"""Weights of MAISI's autoencoder: are they whole and safe, how good are they, and into the project with their card."""
+"""Weights of MAISI's autoencoder: are they whole and safe, how good are they, and into the project: the options."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-import torch
-from rich.console import Console
-from rich.table import Table
 
-from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.evaluate import fit
-from ctinterp_dagster.cli.outputs import check_files
-from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
-from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
-from ctinterp_dagster.latent.evidence import to_unit
-from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
-from ctinterp_dagster.model.autoencoder.published import RELEASES, refuse_other_networks, scale_factor
-from ctinterp_dagster.model.autoencoder.weights import read_weights
-from ctinterp_dagster.model.device import pick_device
-from ctinterp_dagster.pipeline.scoring import ResourceMeter
-from ctinterp_dagster.records import write_json
-from ctinterp_dagster.scan.phantom import phantom
-from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
+from ctinterp_dagster.cli.work import begin
 
-PHANTOM_ZYX = (16, 64, 64)
-WINDOWS = {"-1000..1000": MAISI, "-160..240": SOFT_TISSUE}
-PARAMETERS = 20_944_897  # of MAISI's own widths
-PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WIDTH = 80
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What is known of a file of weights that was accepted.
-
-    Attributes:
-        tensors: how many there are; none is missing, surplus, misshapen or not finite.
-        parameters: numbers in them.
-        sha256: of the file.
-        dtype: of the tensors in the file.
-        latent_mean: of the latent of the built-in phantom, raw.
-        latent_std: its standard deviation.
-    """
-
-    tensors: int
-    parameters: int
-    sha256: str
-    dtype: str
-    latent_mean: float
-    latent_std: float
-
-
-def verify_file(path: Path) -> tuple[MaisiAutoencoder, Verified]:
-    """Load a file of weights and encode the phantom with it.
-
-    Raises:
-        MissingInputError: the file is not there.
-        CheckpointError: it is refused; the message says why.
-    """
-    tensors = read_weights(path)
-    refuse_other_networks(path, tensors)
-    autoencoder = load_autoencoder(path)
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    thin = phantom(0, shape_zyx=PHANTOM_ZYX, spacing_mm=(5.0, 5.0, 5.0), noise_hu=10.0)
-    latent = autoencoder.encode(to_unit(torch.from_numpy(thin.hu))).mean
-    parameters = list(autoencoder.parameters())
-    return autoencoder, Verified(
-        tensors=len(parameters),
-        parameters=sum(p.numel() for p in parameters),
-        sha256=sha256sum(path),
-        dtype=", ".join(dtypes),
-        latent_mean=float(latent.mean()),
-        latent_std=float(latent.std()),
-    )
-
-
-def show(path: Path, verified: Verified) -> None:
-    """Print what is known."""
-    click.echo(f"{verified.tensors}/{verified.tensors} tensors, {verified.parameters:,} parameters, {verified.dtype}")
-    click.echo(f"sha256 {verified.sha256}")
-    click.echo(f"latent of the phantom: mean {verified.latent_mean:.6f}, standard deviation {verified.latent_std:.6f}")
-    if path.name in RELEASES:
-        release = RELEASES[path.name]
-        click.echo(f"the name is that of {release.repository}, under the {release.licence}")
-    elif verified.parameters == PARAMETERS:
-        click.echo("v1 or v2? The tensors do not tell, and the licences differ:")
-        for name, release in RELEASES.items():
-            click.echo(f"  {name} of {release.repository}: {release.licence}")
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What an autoencoder keeps of a scan in one window of HU.
-
-    Attributes:
-        scan: its name.
-        mixed_precision: that the networks ran in.
-        window: as in `WINDOWS`.
-        psnr_db: over all slices.
-        ssim: see `metrics.ssim_axial`.
-        mae_hu: mean absolute error of clipped values.
-        seconds: for encoding and decoding.
-        peak_gib: resident memory of the process; on a GPU its tensors.
-    """
-
-    scan: str
-    mixed_precision: str
-    window: str
-    psnr_db: float
-    ssim: float
-    mae_hu: float
-    seconds: float
-    peak_gib: float
-
-
-@torch.inference_mode()
-def reconstructions(
-    autoencoder: MaisiAutoencoder, path: Path, mixed_precision: str, memory_gib: float
-) -> Iterator[Reconstruction]:
-    """Encode a scan and decode the mean of its latent; one row a window.
-
-    Raises:
-        ScanError: the scan cannot be used.
-        ParamsError: the memory does not suffice.
-    """
-    hu, device = fit(path).volume.hu, next(autoencoder.parameters()).device
-    dtype = PRECISIONS[mixed_precision]
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    with ResourceMeter() as meter, torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        decoded = autoencoder_ceiling(autoencoder, torch.from_numpy(hu), memory_gib).float().numpy()
-    peak_gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else meter.peak_mib / 2**10
-    for name, window in WINDOWS.items():
-        mae_hu = float(abs(window.clip(decoded) - window.clip(hu)).mean(dtype=float))
-        psnr, ssim = psnr_db(slice_mse(decoded, hu, window).mean(), window), ssim_axial(decoded, hu, window)
-        yield Reconstruction(
-            path.name.partition(".")[0], mixed_precision, name, psnr, ssim, mae_hu, meter.seconds, peak_gib
-        )
-
-
-def show_reconstructions(rows: list[Reconstruction]) -> None:
-    """Print a table that fits a terminal."""
-    table = Table()
-    for name in ("scan", "networks", "HU", "PSNR dB", "SSIM", "MAE HU", "s", "GiB"):
-        table.add_column(name, justify="left" if name in ("scan", "networks") else "right", overflow="fold")
-    for row in rows:
-        quality = f"{row.psnr_db:.2f}", f"{row.ssim:.4f}", f"{row.mae_hu:.1f}"
-        dtype = str(PRECISIONS[row.mixed_precision]).removeprefix("torch.")
-        table.add_row(row.scan, dtype, row.window, *quality, f"{row.seconds:.1f}", f"{row.peak_gib:.1f}")
-    Console(width=WIDTH).print(table)
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 @click.group
@@ -169,7 +21,7 @@ def command() -> None:
 @click.option(
     "--mixed-precision",
     "precisions",
-    type=click.Choice(list(PRECISIONS)),
+    type=click.Choice(PRECISIONS),
     multiple=True,
     default=["no"],
     show_default=True,
@@ -192,25 +44,7 @@ def verify(
     PATH is safetensors, or a torch file, with or without an outer key such as `state_dict`. Exits 1 with one line if
     it is refused. With SCANS (NIfTI, folders of DICOM), says how well each comes back from its latent, by window of HU.
     """
-    check_files([path, *scans], [json_path] if json_path else [], force=True)
-    if (json_path or precisions != ("no",)) and not scans:
-        raise click.UsageError("--json and --mixed-precision are for SCANS: give some")
-    on, factor = pick_device(device), scale_factor(diffusion) if diffusion else None
-    autoencoder, verified = verify_file(path)
-    show(path, verified)
-    if diffusion:
-        click.echo(f"scale factor of {diffusion.name}: {factor:.6f}")
-    autoencoder.to(on)
-    rows = [
-        row
-        for scan in scans
-        for precision in dict.fromkeys(precisions)
-        for row in reconstructions(autoencoder, scan, precision, memory_gib)
-    ]
-    if rows:
-        show_reconstructions(rows)
-    if json_path:
-        write_json(json_path, [asdict(row) for row in rows])
+    begin("verify", path, scans, diffusion, tuple(dict.fromkeys(precisions)), memory_gib, device, json_path)
 
 
 @command.command("import")
@@ -223,32 +57,4 @@ def import_(path: Path, source: str, licence: str) -> None:
     `ctinterp preset gpu` uses it. With DVC installed, `dvc add` puts the weights under it: commit the .dvc file and
     the card.
     """
-    layout = Layout(Path())
-    if not layout.params.exists():
-        raise MissingInputError("params.yaml is not here: run in the project's root, the folder of dvc.yaml")
-    autoencoder, verified = verify_file(path)
-    weights = layout.maisi / "autoencoder.safetensors"
-    autoencoder.save(weights)
-    card = {"source": source, "licence": licence, "source_sha256": verified.sha256, "sha256": sha256sum(weights)}
-    known = {"tensors": verified.tensors, "parameters": verified.parameters, "source_dtype": verified.dtype}
-    write_json(layout.maisi / "card.json", card | known)
-    show(path, verified)
-    click.echo(f"{weights}: written, with card.json")
-    track(layout, weights)
-
-
-def track(layout: Layout, weights: Path) -> None:
-    """Put a file under DVC where the folder is a DVC project.
-
-    Raises:
-        MissingInputError: DVC refuses.
-    """
-    if not (layout.root / ".dvc").is_dir():
-        click.echo("no DVC project here: the weights are not tracked")
-        return
-    added = subprocess.run(  # noqa: S603 (no shell; the interpreter's own DVC)
-        [sys.executable, "-m", "dvc", "--quiet", "add", str(weights)], capture_output=True, text=True, check=False
-    )
-    if added.returncode:
-        raise MissingInputError(f"dvc add {weights} failed: {added.stderr.strip().splitlines()[-1]}")
-    click.echo(f"under DVC: git add {weights}.dvc {weights.parent}/card.json; next: ctinterp preset gpu, dvc repro")
+    begin("import_weights", path, source, licence)

@@ -1,16 +1,11 @@
-"""Look at a scan before and after, in a browser on this machine."""
+"""Look at a scan before and after, in a browser on this machine: the options."""
 
-import webbrowser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ctinterp_dagster.cli.outputs import check_files
-from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.evaluation.viewer import page
-from ctinterp_dagster.records import whole_file
-from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.cli.work import begin
 
 
 @click.command(epilog="Example: ctinterp view thick.nii.gz thin.nii.gz std.nii.gz --html look.html")
@@ -22,58 +17,10 @@ from ctinterp_dagster.scan.io import read_scan
 @click.option("--force", is_flag=True, help="replace a page that exists")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one")
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="open a browser")
-def command(
-    thick: Path,
-    thin: Path,
-    std: Path | None,
-    truth: Path | None,
-    html: Path | None,
-    port: int,
-    *,
-    force: bool,
-    opens: bool,
-) -> None:
+def command(**given: Any) -> None:
     """Show THICK beside THIN, and STD or the difference over it: linked planes, windows, a slider between both.
 
     The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
     scans: keep it as you keep them. Research use only, not a medical device.
     """
-    check_files(filter(None, (thick, thin, std, truth)), [html] if html else [], force=force)
-    before, after = read_scan(thick).volume, read_scan(thin).volume
-    spread, real = (read_scan(path).volume if path else None for path in (std, truth))
-    text = page(before, after, spread, real, thin.name)
-    if html:
-        with whole_file(html) as partial:
-            partial.write_text(text, encoding="utf-8")
-        click.echo(f"{html}: {len(text) / 2**20:.1f} MiB, opens in any browser")
-        return
-    serve(text.encode(), port, opens=opens)
-
-
-def serve(content: bytes, port: int, *, opens: bool) -> None:
-    """Give one page to browsers on this machine until interrupted."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            host = self.headers.get("Host", "").rpartition(":")[0]
-            known = self.path == "/" and host in ("127.0.0.1", "localhost")  # no name that points here by design
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content) if known else 0))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(content if known else b"")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    try:
-        listening = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
-        raise ParamsError(f"port {port} cannot be used ({error.strerror}): give another --port, or 0") from error
-    with listening as server:
-        address = f"http://127.0.0.1:{server.server_port}/"
-        click.echo(f"{address} shows the scan; Ctrl-C ends it")
-        if opens:
-            webbrowser.open(address)
-        server.serve_forever()
+    begin("view", **given)

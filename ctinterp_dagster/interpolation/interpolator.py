@@ -15,6 +15,7 @@ from ctinterp_dagster.model.device import out_of_memory, pick_device
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.model.tiles import watched
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.grids import operator_for
@@ -50,6 +51,7 @@ class Interpolator:
         settings: Settings = DEFAULT,
         on_sample: Callable[[int, Tensor], None] = nothing,
         on_mean: Callable[[Tensor], None] = nothing,
+        on_part: Callable[[float], None] = nothing,
     ) -> Estimate:
         """Posterior mean and standard deviation of the thin volume.
 
@@ -64,13 +66,29 @@ class Interpolator:
             settings: how to sample; without samples there is no standard deviation.
             on_sample: told the index and the volume (z, y, x) of every sample, HU on the model's device.
             on_mean: told the mean, (z, y, x) HU on the CPU, before any sample is drawn; what it raises ends the work.
+            on_part: told how much of the networks' work is done, 0 to 1; of a latent diffusion after each sample.
 
         Raises:
             ParamsError: the memory does not suffice.
         """
         advice = f"lower memory_gib, which is {settings.memory_gib:g}, take mixed_precision bf16, or device cpu"
-        with out_of_memory(ParamsError, advice), torch.inference_mode():
-            return measurement.estimate(*self._restore(measurement, settings, on_sample, on_mean))
+        model, done = self.model, 0.0
+        work = 0.0
+        if isinstance(model, NullSpaceDiffusion):
+            work = model.work(settings.samples * settings.steps, mirror=settings.mirror) * measurement.thick.hu.size
+
+        def tell(more: float) -> None:
+            nonlocal done
+            done += more
+            on_part(done / work)
+
+        def drawn(index: int, sample: Tensor) -> None:
+            on_sample(index, sample)
+            if not work:
+                on_part((index + 1) / settings.samples)
+
+        with out_of_memory(ParamsError, advice), torch.inference_mode(), watched(tell if work else nothing):
+            return measurement.estimate(*self._restore(measurement, settings, drawn, on_mean))
 
     def _restore(
         self,

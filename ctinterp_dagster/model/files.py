@@ -132,8 +132,9 @@ def read_model(path: Path) -> ModelFile:
         MissingInputError: the file is not there.
         CheckpointError: it is not a ctinterp model, or is truncated.
     """
-    if not path.exists():
-        raise MissingInputError(f"{path} is missing: train a model (`dvc repro`) or leave out --model")
+    if not path.is_file():
+        told = "is a folder and no model file" if path.is_dir() else "is missing"
+        raise MissingInputError(f"{path} {told}: train a model (`dvc repro`) or leave out --model")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

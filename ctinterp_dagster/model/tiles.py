@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,6 +28,24 @@ class Reach:
     halo: tuple[int, int, int]
     grid: tuple[int, int, int]
     bytes_per_voxel: int
+
+    @property
+    def work(self) -> float:
+        """About what an answer costs a voxel, for comparing networks: the square of their width."""
+        return float(self.bytes_per_voxel) ** 2
+
+
+WATCHER: ContextVar[Callable[[float], None]] = ContextVar("WATCHER", default=lambda _: None)
+
+
+@contextmanager
+def watched(on_work: Callable[[float], None]) -> Iterator[None]:
+    """Within the block, tell of each chunk that `swept` gives its work: voxels of the answer times `Reach.work`."""
+    before = WATCHER.set(on_work)
+    try:
+        yield
+    finally:
+        WATCHER.reset(before)
 
 
 @torch.inference_mode()
@@ -81,10 +101,14 @@ def swept(
     depth = x.shape[2]
     tile = tuple(x.shape[2:]) if memory_gib is None else tile_that_fits(tuple(x.shape), reach, memory_gib)
 
+    tiles = math.prod(math.ceil(n / step) for n, step in zip(x.shape[3:], tile[1:], strict=True))
+    slice_voxels = x.shape[3] * x.shape[4] / tiles
+
     def whole_depth(part: Tensor) -> Tensor:
         output = part.new_empty(part.shape[0], out_channels, *part.shape[2:])
         for chunk, place in zip(network(iter(part.split(tile[0], dim=2))), output.split(tile[0], dim=2), strict=True):
             place.copy_(chunk)
+            WATCHER.get()(reach.work * place.shape[2] * slice_voxels)
         return output
 
     with kept():

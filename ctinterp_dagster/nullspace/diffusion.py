@@ -90,11 +90,15 @@ class Expectation(StoredModel):
             return swept(lambda chunks: one_pass(chunks, geometry), features, modes, self.mean.reach, memory_gib)
 
         mean = seen(self.mean.stream)
-        if mirror and self.config.mirror:
+        if self.looks(mirror=mirror) > 1:
             mean = 0.5 * (mean + seen(self.mean.mirrored))
         inputs = torch.cat([features, mean], dim=1)
         spread = partial(self.spread.stream, condition=geometry)
         return mean, swept(spread, inputs, modes, self.spread.reach, memory_gib)
+
+    def looks(self, *, mirror: bool) -> int:
+        """How many passes of the network a mean takes."""
+        return 2 if mirror and self.config.mirror else 1
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,12 @@ class NullSpaceDiffusion(StoredModel):
             predict_x0, size, steps=steps, seeds=[seed], sampler=sampler, shift=SHIFT, device=features.device
         )
         return mean + log_spread.exp() * drawn
+
+    def work(self, evaluations: int, *, mirror: bool) -> float:
+        """What a thick voxel costs with that many evaluations of the denoiser, as `tiles.watched` is told it."""
+        mean, spread = self.expectation.mean.reach, self.expectation.spread.reach
+        expected = self.expectation.looks(mirror=mirror) * mean.work + spread.work
+        return expected + evaluations * self.denoiser.reach.work
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:

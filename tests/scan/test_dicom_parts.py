@@ -351,7 +351,7 @@ def test_scans_are_offered_by_description_date_and_slices_and_these_reach_no_out
     series(name="raw/b", SeriesInstanceUID="1.2.9", SeriesDescription="Kopf")
     with pytest.raises(MixedSeriesError) as caught:
         read_scan(folder.parent)
-    assert "'a/series-0004' (Thorax MULLER 20260102, 6 slices every 2 mm); 'b/series-0004' (Kopf, 6 " in str(
+    assert "'a/series-0004' (Thorax MULLER, 20260102, 6 slices every 2 mm); 'b/series-0004' (Kopf, 6 " in str(
         caught.value
     )
     (folder / "003.dcm").unlink()

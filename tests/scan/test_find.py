@@ -233,13 +233,12 @@ def test_an_archive_without_scans_is_refused(tmp_path: Path) -> None:
     assert "holds no scan" in _refusal(_zipped(tmp_path / "s.zip", {"readme.txt": b"x"}))
 
 
-def test_a_refusal_in_an_archive_names_archive_and_scan(series: Series, tmp_path: Path) -> None:
-    path = _zipped_folder(tmp_path / "s.zip", series(Modality="MR"))
+def test_a_refusal_in_an_archive_names_archive_and_scan_and_no_folder(series: Series, tmp_path: Path) -> None:
+    path = _zipped_folder(tmp_path / "s.zip", series(name="Doe^Jane", Modality="MR"))
     (found,) = find_scans(path)
     assert isinstance(found, Found)
-    assert str(found.refusal).startswith("s.zip: series-0004") or str(found.refusal).startswith(
-        "s.zip: export/series-0004"
-    )
+    assert str(found.refusal).startswith("s.zip/series-0004: Modality")
+    assert found.label == "s.zip/series-0004"
     assert isinstance(found.refusal, NotCtError)
 
 
@@ -249,6 +248,16 @@ def test_a_series_is_picked_by_its_uid(series: Series, tmp_path: Path) -> None:
     assert read_scan(tmp_path / "raw", series="1.2.5").thickness_mm == 3.0
     with pytest.raises(MixedSeriesError, match=r"none of them named '1\.2\.9'"):
         read_scan(tmp_path / "raw", series="1.2.9")
+
+
+def test_a_series_is_picked_by_its_description_or_number_where_these_tell(series: Series, tmp_path: Path) -> None:
+    series(name="raw", SeriesDescription="THORAX 5.0")
+    series(name="raw/b", SeriesInstanceUID="1.2.5", SliceThickness=3.0, SeriesDescription="LUNG", SeriesNumber=7)
+    assert read_scan(tmp_path / "raw", series="LUNG").thickness_mm == 3.0
+    assert read_scan(tmp_path / "raw", series="7").thickness_mm == 3.0
+    series(name="raw/c", SeriesInstanceUID="1.2.6", SeriesDescription="LUNG", SeriesDate="20240229")
+    with pytest.raises(MixedSeriesError, match=r"2 of them named 'LUNG'.*20240229, 6 slices every"):
+        read_scan(tmp_path / "raw", series="LUNG")
 
 
 def told(found: list[Found]) -> list[tuple[Found, str]]:

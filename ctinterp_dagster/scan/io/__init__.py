@@ -1,16 +1,18 @@
 """Scans in and out of files. The coordinate systems of DICOM, NIfTI and ITK meet here and nowhere else."""
 
-from ctinterp_dagster.scan.io.files import nifti_bytes, write_volume
+from ctinterp_dagster.scan.io.files import WRITABLE_SUFFIXES, nifti_bytes, write_volume
 from ctinterp_dagster.scan.io.find import find_scans, read_scan, read_stretches
-from ctinterp_dagster.scan.io.output import check_output, check_overwriting, write_result
+from ctinterp_dagster.scan.io.output import check_output, check_overwriting, input_files, write_result
 from ctinterp_dagster.scan.io.source import Found, Scan
 
 __all__ = [
+    "WRITABLE_SUFFIXES",
     "Found",
     "Scan",
     "check_output",
     "check_overwriting",
     "find_scans",
+    "input_files",
     "nifti_bytes",
     "read_scan",
     "read_stretches",

@@ -11,14 +11,14 @@ from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
 from ctinterp_dagster.scan.io.grid import Plane
 
-FORMAT = 3  # another one, and what was kept is forgotten
+FORMAT = 4  # another one, and what was kept is forgotten
 
 
 class HeaderCache:
     """The headers of files below a folder, kept beside the site's key, readable by its owner only.
 
-    A file is known by its path, size and time of change. Patients are kept, and given, as pseudonyms; titles of
-    series, and what cannot be read, are not kept.
+    A file is known by its path, size and time of change. Patients are kept, and given, as pseudonyms; descriptions
+    and dates of series, and what cannot be read, are not kept.
     """
 
     def __init__(self, root: Path) -> None:
@@ -41,9 +41,12 @@ class HeaderCache:
             self._asked[name] = known
             return _header(file, known[1])
         header = read_header(file)
-        header = replace(header, title="", patient=pseudonym(header.patient, self._key) if header.patient else "")
+        header = replace(header, title=("", ""), patient=self._pseudonym(header.patient))
         self._asked[name] = (stamp, _record(header))
         return header
+
+    def _pseudonym(self, patient: str) -> str:
+        return pseudonym(patient, self._key) if patient else ""
 
     def save(self) -> None:
         """Keep what was asked for, and what lies elsewhere."""
@@ -66,6 +69,7 @@ def _record(header: DicomFile) -> dict[str, Any]:
 def _header(file: Path, record: Mapping[str, Any]) -> DicomFile:
     planes = (Plane(file, **{key: _tuple(value) for key, value in plane.items()}) for plane in record["planes"])
     made = {
+        "title": tuple(record["title"]),
         "image_type": tuple(record["image_type"]),
         "rescale_types": frozenset(record["rescale_types"]),
         "planes": tuple(planes),

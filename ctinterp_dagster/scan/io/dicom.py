@@ -97,7 +97,7 @@ class DicomFile:
     study: str
     series: str
     number: int
-    title: str
+    title: tuple[str, str]
     patient: str
     counted: int
     expected: int
@@ -223,7 +223,7 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
         study=_text(dataset, "StudyInstanceUID"),
         series=_text(dataset, "SeriesInstanceUID"),
         number=_whole(dataset, "SeriesNumber"),
-        title=" ".join(filter(None, (_text(dataset, "SeriesDescription"), _text(dataset, "SeriesDate")))),
+        title=(_text(dataset, "SeriesDescription"), _text(dataset, "SeriesDate")),
         patient=_text(dataset, "PatientID"),
         counted=_whole(dataset, "InstanceNumber"),
         expected=max(_whole(dataset, "ImagesInAcquisition"), _whole(dataset, "NumberOfSeriesRelatedInstances")),

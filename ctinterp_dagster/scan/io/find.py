@@ -108,9 +108,10 @@ def _found(
     frames: tuple[tuple[int, ...], ...] = (),
     warnings: tuple[str, ...] = (),
 ) -> Found:
+    first = next((f for f in files if not f.is_companion), files[0])
     return Found(
-        name, "dicom", tuple(f.file for f in files), None, refusal, files[0].series, place, frames,
-        next((f.title for f in files if not f.is_companion), files[0].title), warnings=warnings,
+        name, "dicom", tuple(f.file for f in files), None, refusal, first.series, place, frames,
+        *first.title, first.number, warnings=warnings,
     )  # fmt: skip
 
 
@@ -179,20 +180,23 @@ def _zip_scans(archive: Path, name: str) -> list[Found]:
                     else "the archive holds no scan: expected DICOM, NIfTI, MetaImage or NRRD"
                 )
             told = (f"{named}, passed over: unpack what holds a scan",) if inner else ()
-            return [
-                replace(
-                    f,
-                    name=f"{name}/{f.name}",
-                    files=tuple(file.relative_to(folder) for file in f.files),
-                    archive=archive,
-                    refusal=_located(name, f.refusal) if f.refusal else None,
-                    whole=f"{name}/{f.whole}" if f.whole else "",
-                    warnings=(*f.warnings, *told),
-                )
-                for f in found
-            ]
+            return [_within(f, name, archive, folder, told) for f in found]
     except ScanError as error:
         return [_unreadable(name, [archive], error)]
+
+
+def _within(found: Found, name: str, archive: Path, folder: Path, told: tuple[str, ...]) -> Found:
+    """A scan of a folder, as one of the archive that was unpacked there."""
+    packed = replace(
+        found,
+        name=f"{name}/{found.name}",
+        files=tuple(file.relative_to(folder) for file in found.files),
+        archive=archive,
+        whole=f"{name}/{found.whole}" if found.whole else "",
+        warnings=(*found.warnings, *told),
+    )
+    cause = found.refusal and found.refusal.__cause__
+    return replace(packed, refusal=_located(packed.label, cause)) if isinstance(cause, ScanError) else packed
 
 
 def _folder_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile] = read_header) -> list[Found]:
@@ -259,7 +263,7 @@ def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
         raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
     if series is None and len(found) == 1:
         return found[0]
-    chosen = [f for f in found if series in {f.name, f.uid}] if series else []
+    chosen = [f for f in found if series in f.names] if series else []
     if len(chosen) == 1:
         return chosen[0]
     meant = chosen or found
@@ -268,18 +272,16 @@ def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
         raise type(uneven)(f"{path}: {uneven}; or choose a stretch: {', '.join(f.name for f in meant)}")
     asked = "none was chosen" if series is None else f"{len(chosen) or 'none'} of them named {series!r}"
     raise MixedSeriesError(
-        f"{path} holds {len(found)} scan(s), {asked}: choose one by its name (--series): "
-        f"{'; '.join(_described(f) for f in meant)}"
+        f"{path} holds {len(found)} scan(s), {asked}: choose one (--series): {'; '.join(_described(f) for f in meant)}"
     )
 
 
 def _described(found: Found) -> str:
     """A scan in words to choose it by."""
-    slices = f"{found.place.size[0]} slices every {found.place.spacing_mm[0]:.4g} mm" if found.place else ""
     refused = f"refused: {found.refusal.reason}" if found.refusal else ""
     stretch = f"a stretch of {found.whole!r}" if found.whole else ""
-    said = ", ".join(filter(None, (found.title, slices, refused, stretch)))
-    return f"{found.name!r} ({said})" if said else repr(found.name)
+    said = ", ".join(filter(None, (found.title, refused, stretch)))
+    return f"{found.label!r} ({said})" if said else repr(found.label)
 
 
 def _read(found: Found, files: Sequence[Path]) -> Scan:
@@ -299,7 +301,7 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
 
     Args:
         source: what `find_scans` found, or a path that holds one scan.
-        series: the name or SeriesInstanceUID of the scan, where the path holds several.
+        series: one of the scan's `names`, where the path holds several.
 
     Raises:
         MissingInputError: the path does not exist or holds no scan.
@@ -313,7 +315,7 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
         with unpacked(found.archive) if found.archive else nullcontext(Path()) as folder:
             scan = _read(found, [folder / file for file in found.files])
     except ScanError as error:
-        raise _located(found.name, error) from error
+        raise _located(found.label, error) from error
     return replace(scan, found=found, warnings=(*found.warnings, *scan.warnings))
 
 
@@ -322,14 +324,14 @@ def read_stretches(path: Path | str, series: str | None = None) -> tuple[Scan, .
 
     Args:
         path: what holds it.
-        series: the name or SeriesInstanceUID of the scan, where the path holds several; a stretch by its own name is
+        series: one of the scan's `names`, where the path holds several; a stretch by its own name is
             read alone.
 
     Raises:
         MissingInputError, MixedSeriesError, ScanError: see `read_scan`.
     """
     found = find_scans(path)
-    named = [f for f in found if f.whole and (series is None or series in {f.whole, f.uid})]
-    others = [f for f in found if f.whole != named[0].whole and series in {None, f.uid}] if named else found
+    named = [f for f in found if f.whole and (series is None or series in {f.whole, *f.names} - {f.name, f.label})]
+    others = [f for f in found if f.whole != named[0].whole and series in {None, *f.names}] if named else found
     chosen = [_choose(Path(path), series, found)] if others else named
     return tuple(read_scan(f) for f in chosen)

@@ -20,7 +20,8 @@ def is_series(output: Path, *, as_dicom: bool = False) -> bool:
     return as_dicom or output.is_dir() or not output.suffix
 
 
-def _input_files(source: Path) -> Iterator[Path]:
+def input_files(source: Path) -> Iterator[Path]:
+    """The files of an input: all in a folder, and the data files that a header names."""
     if source.is_dir():
         yield from source.rglob("*")
         return
@@ -57,7 +58,7 @@ def check_overwriting(source: Path | str, outputs: Sequence[Path | str], *, forc
     places = [(Path(output), Path(output).resolve()) for output in outputs]
     for output, place in places:
         inside = any(parent.exists() and parent.samefile(source) for parent in (place, *place.parents))
-        if inside or source.resolve().is_relative_to(place) or _is_one_of(output, _input_files(source)):
+        if inside or source.resolve().is_relative_to(place) or _is_one_of(output, input_files(source)):
             raise ParamsError(f"{output} is or touches the input {source}: expected another place; choose one outside")
         if os.path.lexists(output) and not force and not _is_empty_folder(output):
             raise ParamsError(f"{output} exists: expected a new name; choose one, or replace it with --force")

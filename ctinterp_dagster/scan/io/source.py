@@ -51,7 +51,9 @@ class Found:
         uid: SeriesInstanceUID (0020,000E) of a DICOM series, else empty.
         place: whose it is and where it lies, of a DICOM series that is not refused.
         frames: the frames of each file that belong to it; empty where all do.
-        title: SeriesDescription and SeriesDate, for a user to choose by. May name a person: not for outputs.
+        description: SeriesDescription, for a user to choose by. May name a person: not for outputs.
+        date: SeriesDate, as the description.
+        number: SeriesNumber of a DICOM series.
         whole: the name of the scan that it is a stretch of, with others of the same name; else empty.
         uneven: of a stretch: why the whole is no regular stack, and no thin truth. May name files as warnings do.
         warnings: what a user should know of it and the headers already tell. May name files: `nameless` for outputs.
@@ -65,10 +67,32 @@ class Found:
     uid: str = ""
     place: Place | None = None
     frames: tuple[tuple[int, ...], ...] = ()
-    title: str = ""
+    description: str = ""
+    date: str = ""
+    number: int | None = None
     whole: str = ""
     uneven: ScanError | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What its user calls it: its name, in an archive without the folders, which a PACS names by the patient."""
+        if self.archive is None:
+            return self.name
+        inside = self.name.rpartition("/")[2]
+        return f"{self.archive.name}/{inside}"
+
+    @property
+    def names(self) -> set[str]:
+        """By what a user may choose it among others; the last two of DICOM need not tell it from others."""
+        number = "" if self.number is None else str(self.number)
+        return {self.name, self.label, self.uid, self.description, number} - {""}
+
+    @property
+    def title(self) -> str:
+        """Description, date, slices and their distance, as far as the headers tell. May name a person."""
+        slices = f"{self.place.size[0]} slices every {self.place.spacing_mm[0]:.4g} mm" if self.place else ""
+        return ", ".join(filter(None, (self.description, self.date, slices)))
 
     def _without_files(self, said: str) -> str:
         """Words about it in which its k-th file is called `file k` and no folder of its files is named."""

@@ -1,0 +1,199 @@
+"""Every thick scan of many inputs, one after the other: what is done is kept, and one that fails ends no other."""
+
+import hashlib
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ctinterp_dagster.cli.interpolate import METHODS, Options
+from ctinterp_dagster.cli.progress import duration
+from ctinterp_dagster.cli.work.interpolate import Restoration, summary
+from ctinterp_dagster.cli.work.naming import Item, items_of, outputs_of, stem_of
+from ctinterp_dagster.cli.work.outputs import Outputs, check_files
+from ctinterp_dagster.errors import CtinterpError, MissingInputError, NotCtError, ParamsError, disk_problem
+from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.scan.io import check_overwriting, input_files, read_scan
+
+DECIDING = (
+    "as_dicom", "spacing_mm", "factor", "thickness_mm", "thin_mm", "profile", "method", "steps", "samples", "sampler",
+    "seed", "mixed_precision",
+)  # fmt: skip
+"""The options that decide what a result is."""
+
+Word = Literal["done", "skipped", "failed"]
+
+
+class Skip(Exception):  # noqa: N818 (no error)
+    """A scan that there is nothing to do for; the message says why."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a scan: a row of the closing table."""
+
+    path: str
+    word: Word
+    said: str
+
+
+def run(options: Options) -> None:
+    """Restore every thick scan of the inputs.
+
+    Raises:
+        CtinterpError: an input is missing, the output cannot be written to, or the model cannot be read.
+        Exit: 1, where a scan failed.
+    """
+    batch = Batch(options)
+    items = items_of(options.sources)
+    if not items:
+        raise MissingInputError(f"no scan below {', '.join(map(str, options.sources))}: give files or folders of scans")
+    try:
+        batch.restore(list(outputs_of(items, options)))
+    finally:
+        batch.show()
+    if any(row.word == "failed" for row in batch.rows):
+        raise click.exceptions.Exit(1)
+
+
+class Batch:
+    """A run over many scans with one model."""
+
+    def __init__(self, options: Options) -> None:
+        """Refuse, before the first scan, what would fail for each."""
+        self.options, self.restoration, self.rows = options, Restoration(options), list[Row]()
+        for source in options.sources:
+            check_overwriting(source, [options.output], force=True)
+        if options.output.exists() and not options.output.is_dir():
+            raise ParamsError(f"{options.output} is a file: give a folder for the results of many scans")
+        check_files(options.sources, [options.json] if options.json else [], force=True)
+        if options.method == METHODS[0]:
+            self.restoration.interpolator  # noqa: B018 (loaded now, so that a wrong file ends the run)
+
+    def restore(self, work: Sequence[tuple[Item, Outputs]]) -> None:
+        """Restore each scan; what goes wrong with one is told, and the next comes."""
+        sizes = [sum(file.stat().st_size for file in item.files) for item, _ in work]
+        start, spent = time.monotonic(), 0
+        for number, ((item, outputs), size) in enumerate(zip(work, sizes, strict=True), start=1):
+            left = (time.monotonic() - start) * sum(sizes[number - 1 :]) / spent if spent else None
+            title = ", ".join(filter(None, (item.name, item.parts[0].title)))
+            click.echo(f"{number}/{len(work)}{f', {duration(left)} left' if left else ''}: {title}")
+            word, record = self._tried(item, outputs)
+            spent += size if word == "done" else 0
+            said = record.get("said") or summary(record)
+            click.echo(f"{word}: {said}", err=word == "failed")
+            self.rows.append(Row(item.path, word, said))
+            self._told({"input": item.name, "verdict": word, **record})
+
+    def _told(self, record: Mapping[str, Any]) -> None:
+        if self.options.json:
+            with self.options.json.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _tried(self, item: Item, outputs: Outputs) -> tuple[Word, dict[str, Any]]:
+        try:
+            return "done", self._restored(item, outputs)
+        except Skip as skip:
+            return "skipped", {"said": str(skip)}
+        except (CtinterpError, click.UsageError) as error:
+            said = error.format_message() if isinstance(error, click.UsageError) else str(error)
+            return "failed", {"said": said}
+        except OSError as error:
+            if (problem := disk_problem(error)) is None:
+                raise
+            return "failed", {"said": problem}
+
+    def _restored(self, item: Item, outputs: Outputs) -> dict[str, Any]:
+        """The record of a scan that is restored now."""
+        self._skip_unfit(item)
+        path = outputs.thin.with_name(f"{stem_of(outputs.thin)}.json")
+        origin = self._origin(item, outputs)
+        ours = self._is_ours(path, outputs, origin)
+        for place in (path, *outputs.paths):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        outputs.check(item.source, self.restoration.model, force=ours or self.options.force)
+        scans = tuple(read_scan(part) for part in item.parts)
+        self._skip_thin(min(scan.volume.spacing_mm[0] for scan in scans))
+        write_json(path, {"made_of": origin, "finished": False})
+        try:
+            record = self.restoration(scans, outputs, item.name)
+        except Exception:
+            path.unlink()
+            raise
+        write_json(path, record | {"made_of": origin, "finished": True})
+        return record
+
+    def _skip_unfit(self, item: Item) -> None:
+        """Pass over what is no CT of slices, or thin by its headers.
+
+        Raises:
+            Skip: it is such.
+            ScanError: it cannot be read.
+        """
+        for part in item.parts:
+            if isinstance(part.refusal, NotCtError):
+                raise Skip(str(part.refusal))
+            if part.refusal:
+                raise part.refusal
+        if all(part.place for part in item.parts):
+            self._skip_thin(min(part.place.spacing_mm[0] for part in item.parts if part.place))
+
+    def _skip_thin(self, distance_mm: float) -> None:
+        target_mm = self.options.target_mm(distance_mm)
+        if distance_mm <= target_mm:
+            raise Skip(f"its slices are {distance_mm:.4g} mm apart: not thicker than the {target_mm:g} mm asked for")
+
+    def _origin(self, item: Item, outputs: Outputs) -> dict[str, Any]:
+        """All that decides what a result is."""
+        options = {name: getattr(self.options, name) for name in DECIDING}
+        return {
+            "input": item.parts[0].label,
+            "input_sha256": contents_of(item),
+            "options": {name: repr(value) for name, value in options.items()},
+            "model_sha256": self.restoration.known_model.get("model_sha256"),
+            "version": version("ctinterp"),
+            "outputs": [path.name for path in outputs.paths],
+        }
+
+    def _is_ours(self, path: Path, outputs: Outputs, origin: Mapping[str, Any]) -> bool:
+        """Whether the places are free or were begun by a run of the same, whose rest may be replaced.
+
+        Raises:
+            Skip: it is done.
+            ParamsError: there is another result, which nothing allows to replace.
+        """
+        record = read_json(path) if path.exists() else {}
+        same, there = record.get("made_of") == origin, all(place.exists() for place in outputs.paths)
+        if same and there and (record["finished"] or outputs.thin.is_dir()):
+            raise Skip("done before")
+        if same or self.options.force:
+            return True
+        if path.exists() or any(place.exists() for place in outputs.paths):
+            what = "of another scan or by other options" if record.get("made_of") else "by something else"
+            raise ParamsError(f"{outputs.thin} was made {what}: choose another --output or --name, or give --force")
+        return False
+
+    def show(self) -> None:
+        """Print what became of each scan, a line each."""
+        width = shutil.get_terminal_size().columns
+        for row in self.rows:
+            line = f"{row.word:8}{row.path}: {row.said}"
+            click.echo(line if len(line) <= width else f"{line[: width - 1]}…")
+        counts = Counter(row.word for row in self.rows)
+        click.echo(", ".join(f"{counts[word]} {word}" for word in ("done", "skipped", "failed")))
+
+
+def contents_of(item: Item) -> str:
+    """SHA-256 of the bytes of a scan's files, and of its name among those of an archive."""
+    digest = hashlib.sha256(repr([(part.name if part.archive else "", part.frames) for part in item.parts]).encode())
+    for file in sorted({own for held in item.files for own in input_files(held)}):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,198 @@
+"""Held-out thin scans, thickened, restored with every method, and scored."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from ctinterp_dagster.cli.checksum import sha256sum
+from ctinterp_dagster.cli.evaluate import LEARNED, METHODS, Options
+from ctinterp_dagster.cli.progress import progress
+from ctinterp_dagster.cli.work.outputs import check_files
+from ctinterp_dagster.cli.work.tables import show
+from ctinterp_dagster.errors import EvaluationError, GeometryError, ParamsError
+from ctinterp_dagster.evaluation.metrics import Scores, check_size
+from ctinterp_dagster.interpolation import RELEASED, Measurement, Method, Settings, load_checkpoint, paired, simulated
+from ctinterp_dagster.methods import REGRESSION, judged
+from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
+from ctinterp_dagster.physics.measurement import slices_a_mean
+from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.recognition import Auto, Tags
+from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset import REAL
+from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
+from ctinterp_dagster.scan.io import Scan, input_files, read_scan
+from ctinterp_dagster.scan.padding import without_padding
+
+FACTOR = 5.0
+FIELDS = (
+    "psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "residual_hu", "noise_floor_db",
+)  # fmt: skip
+COST = {"tv_projected": 10.0, "registration_projected": 20.0, REGRESSION: 10.0, judged().name: 20.0}
+
+
+def run(options: Options) -> None:
+    """Score every scan; the records of each are written as it is done.
+
+    Raises:
+        CtinterpError: a scan cannot be scored, told before the first is, or the model cannot be read.
+    """
+    check_files([*options.thin, *itertools.chain(*options.pairs)], [options.json] if options.json else [], force=True)
+    jobs = jobs_of(options)
+    sizes = [check(job) for job in jobs]
+    restoring, known = restoring_by(options), earlier(options.json)
+    model_sha256 = sha256sum(options.model or RELEASED) if set(restoring) & set(LEARNED) else ""
+    records: list[dict[str, Any]] = []
+    work = sum(sizes) * sum(COST.get(name, 1.0) for name in restoring)
+    with progress("scoring") as told:
+        spent = 0.0
+        for job, size in zip(jobs, sizes, strict=True):
+            made_of = {name: job.made_of(name, options, model_sha256) for name in restoring}
+            rest = {name: method for name, method in restoring.items() if made_of[name] not in known}
+            scored = score(job, rest) if rest else iter(())
+            for name, own in made_of.items():
+                records.append(known.get(own) or next(scored) | {"made_of": own})
+                if options.json:
+                    write_json(options.json, records)
+                spent += size * COST.get(name, 1.0)
+                told(spent / work)
+    show(records)
+
+
+def jobs_of(options: Options) -> list["Job"]:
+    """What is to be scored."""
+    shape, factor = cast("Profile", options.profile or "box"), options.factor or FACTOR  # `Options` refuses "auto"
+    thin = partial(load_thin, factor=factor, profile=shape, spacing_mm=options.spacing_mm, thin_mm=options.thin_mm)
+    task = f"{factor}, {shape}, {options.spacing_mm}, {options.thin_mm}"
+    profile = options.profile or "auto"
+    return [
+        *(Job((path,), str(shape), task, partial(thin, path)) for path in options.thin),
+        *(Job(pair, REAL, str(profile), partial(load_pair, *pair, profile)) for pair in options.pairs),
+    ]
+
+
+def restoring_by(options: Options) -> dict[str, Method]:
+    """The methods that are asked for, in their order.
+
+    Raises:
+        UsageError: the regression is asked for by its name, of a model that does not start from one.
+    """
+    methods = options.methods
+    restoring = {name: CLASSICAL[name] for name in methods if name not in LEARNED}
+    if not set(methods) & set(LEARNED):
+        return restoring
+    model = load_checkpoint(options.model or RELEASED, options.device)
+    settings = Settings(memory_gib=options.memory_gib, mixed_precision=options.mixed_precision)
+    learned = {name: replace(settings, mirror=name == judged().name) for name in methods if name in LEARNED}
+    if not model.starts_from_regression and REGRESSION in learned and methods != METHODS:
+        raise click.UsageError(f"{options.model} does not start from a regression: leave it out of --methods")
+    return restoring | {
+        name: model.by(how) for name, how in learned.items() if name != REGRESSION or model.starts_from_regression
+    }
+
+
+def earlier(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The records of a run that was interrupted, or of other scans, by what they are made of."""
+    rows = read_json(path) if path and path.exists() else []
+    return {row["made_of"]: row for row in rows if isinstance(row, dict) and "made_of" in row}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A thick scan with its truth.
+
+    Attributes:
+        paths: the files of both, or of the truth; the first names it.
+        profile: the name of its task's profile.
+        task: all that decides what is measured of them.
+        load: reads them.
+    """
+
+    paths: tuple[Path, ...]
+    profile: str
+    task: str
+    load: Callable[[], Measurement]
+
+    @property
+    def name(self) -> str:
+        """What its user calls it."""
+        return str(self.paths[0])
+
+    def made_of(self, method: str, options: Options, model_sha256: str) -> str:
+        """SHA-256 of all that decides a score: scans, task, method and model."""
+        digest = hashlib.sha256(repr((self.profile, self.task, method, version("ctinterp"))).encode())
+        if method in LEARNED:
+            digest.update(f"{model_sha256}, {options.mixed_precision}".encode())
+        for file in (own for path in self.paths for own in sorted(input_files(path)) if own.is_file()):
+            digest.update(sha256sum(file).encode())
+        return digest.hexdigest()
+
+
+def score(job: Job, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
+    """The record of every method on one scan."""
+    measurement = job.load()
+    grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
+    labels = {"case": job.name, **grid, "profile": job.profile}
+    if found := measurement.slice_profile:
+        labels |= found.record | {"profile_shape": str(found.profile), "profile": job.profile}
+    for scored in score_methods(measurement, restoring):
+        costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
+        yield {**labels, "method": scored.method, **fields_of(scored.scores), **costs}
+
+
+def check(job: Job) -> int:
+    """Refuse scans that cannot be scored, with their path, before the first is computed; print what is to be known.
+
+    Returns:
+        the voxels of the truth.
+
+    Raises:
+        CtinterpError: as reading and relating them raises.
+    """
+    try:
+        measurement = job.load()
+        check_size(measurement.known.hu.shape, measurement.factor)
+    except (ParamsError, EvaluationError, GeometryError) as error:
+        raise type(error)(f"{job.name}: {error}") from error
+    for said in measurement.warnings:
+        click.echo(f"{job.name}: {said}", err=True)
+    if measurement.slice_profile:
+        click.echo(f"{job.name}: slice profile: {measurement.slice_profile}", err=True)
+    return measurement.known.hu.size
+
+
+def load_thin(
+    path: Path, factor: float, profile: Profile, spacing_mm: float | None, thin_mm: float | None
+) -> Measurement:
+    """A thin scan, thickened."""
+    thin = fit(path).volume
+    measurement = simulated(thin, factor, profile, spacing_mm, thin_mm)
+    if slices_a_mean(thin, spacing_mm).is_integer():
+        return measurement
+    remark = f"slices of {thin.spacing_mm[0]:g} mm do not fill {spacing_mm} mm: those that do in part weigh by the part"
+    return replace(measurement, warnings=(remark,))
+
+
+def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Measurement:
+    """A real thick scan and its partner."""
+    thick, thin = fit(thick_path), fit(thin_path)
+    return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
+
+
+def fit(path: Path) -> Scan:
+    """A scan that passes the one check, its padding filled."""
+    scan = read_scan(path)
+    check_volume(scan.volume, min_slices=MIN_SLICES, name=str(path))
+    return replace(scan, volume=without_padding(scan.volume)[0])
+
+
+def fields_of(scores: Scores) -> dict[str, float | None]:
+    """The metrics of a record."""
+    return {name: getattr(scores, name) for name in FIELDS}

@@ -1,0 +1,211 @@
+"""One thick scan in, one thin scan out."""
+
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctinterp_dagster.cli.checksum import sha256sum
+from ctinterp_dagster.cli.interpolate import METHODS, Options
+from ctinterp_dagster.cli.progress import progress
+from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
+from ctinterp_dagster.cli.work import begin
+from ctinterp_dagster.cli.work.outputs import Outputs
+from ctinterp_dagster.interpolation import (
+    RELEASED,
+    Estimate,
+    Interpolator,
+    Measurement,
+    Settings,
+    load_checkpoint,
+    refuse_doubtful,
+)
+from ctinterp_dagster.model.device import pick_device
+from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
+from ctinterp_dagster.physics.recognition import Tags
+from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
+from ctinterp_dagster.records import write_json
+from ctinterp_dagster.scan.io import Scan, read_stretches, write_volume
+
+
+def run(options: Options) -> None:
+    """Restore one scan, or every thick one."""
+    if options.of_many:
+        begin("batch", options)
+        return
+    (source,), outputs, restoration = options.sources, Outputs.of(options), Restoration(options)
+    outputs.check(source, restoration.model, force=options.force)
+    scans = read_stretches(source, series=options.series)
+    record = restoration(scans, outputs, str(source))
+    if outputs.json:
+        write_json(outputs.json, record)
+    click.echo(f"{outputs.thin}: {summary(record)}")
+    if len(scans) == 1 and not options.series:
+        seen = (source, outputs.thin, *filter(None, (outputs.std,)))
+        click.echo(f"look at it: ctinterp view {shlex.join(map(str, seen))}")
+
+
+class Restoration:
+    """What some options make of any scan. The model is loaded once."""
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.model = options, options.model or RELEASED
+        self.settings = Settings(
+            options.sampler,
+            options.steps,
+            options.samples if options.drawing else 0,
+            options.seed,
+            options.memory_gib,
+            options.mixed_precision,
+        )
+
+    @cached_property
+    def interpolator(self) -> Interpolator:
+        """The model."""
+        return load_checkpoint(self.model, self.options.device)
+
+    @cached_property
+    def known_model(self) -> dict[str, str]:
+        """Which model it is, in the words of a record; empty for a classical method."""
+        learned = self.options.method == METHODS[0]
+        return {"model": str(self.model), "model_sha256": sha256sum(self.model)} if learned else {}
+
+    def __call__(self, scans: Sequence[Scan], outputs: Outputs, name: str) -> dict[str, Any]:
+        """Restore a scan, or the stretches of one, and write the results.
+
+        Returns:
+            what was done.
+
+        Raises:
+            CtinterpError: what cannot be measured, restored or written.
+            UsageError: options that need even slices, where there are stretches.
+        """
+        start, options = time.perf_counter(), self.options
+        if len(scans) > 1 and (options.drawing or outputs.preview):
+            raise click.UsageError(
+                f"--std, --draws and --preview need even slices, {name} has {len(scans)} stretches: give a --series"
+            )
+        scan, stretches = whole(scans), self._measured(scans, name)
+        warnings = [*scan.warnings, *outputs.told(scan), *stretches.warnings]
+        warn(warnings)
+        for said in dict.fromkeys(f"slice profile: {part.slice_profile}" for part in stretches.parts):
+            click.echo(said)
+        made = [self._restored(part, outputs.draws) for part in stretches.parts]
+        result, doubts = (
+            stretches.join([estimate for estimate, _ in made]),
+            [said for _, own in made for said in own],
+        )
+        warn(doubts)
+        known = self.known_model
+        maker = f"model {known['model_sha256'][:16]}, posterior mean" if known else options.method
+        outputs.write(result, scan, f"ctinterp {version('ctinterp')}, {maker}", options.thin_mm)
+        return {
+            "version": version("ctinterp"),
+            "input": name,
+            **outputs.record,
+            **known,
+            **grids_of(stretches, result, options.thin_mm),
+            "method": options.method,
+            **(asdict(self.settings) if known else {}),
+            "device": str(pick_device(options.device)),
+            "threads": torch.get_num_threads(),
+            "warnings": [*warnings, *doubts],
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _measured(self, scans: Sequence[Scan], name: str) -> Stretches:
+        return measure_stretches(
+            [one.volume for one in scans],
+            self.options.target_mm(min(one.volume.spacing_mm[0] for one in scans)),
+            self.options.profile,
+            tags=[Tags(one.thickness_mm, one.helical) for one in scans],
+            thickness_mm=self.options.thickness_mm,
+            thin_thickness_mm=self.options.thin_mm,
+            force=self.options.force,
+            name=name,
+        )
+
+    def _restored(self, measurement: Measurement, draws: Path | None) -> tuple[Estimate, tuple[str, ...]]:
+        """The thin volume and its doubts that were forced; samples are written as they come."""
+        options = self.options
+        needed = needed_gib(options.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
+        doubts: list[str] = []
+
+        def wait() -> None:
+            click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)
+
+        def look(mean: Tensor) -> None:
+            forced = options.force or options.method != METHODS[0]  # classical ones are what is offered in its place
+            doubts.extend(refuse_doubtful(measurement, mean, force=forced))
+
+        def keep(index: int, sample: Tensor) -> None:
+            if draws:
+                keep_sample(measurement, index, sample, draws)
+
+        with turn(needed, slots_gib(), wait), progress("interpolating") as told:
+            if options.method == METHODS[0]:
+                result = self.interpolator(measurement, self.settings, keep, look, told)
+            else:
+                result = CLASSICAL[options.method](measurement)
+                look(torch.from_numpy(result.mean.hu))
+        return result, tuple(doubts)
+
+
+def keep_sample(measurement: Measurement, index: int, sample: Tensor, folder: Path) -> None:
+    """Write a sample, (z, y, x) HU, beside the others; the first removes those of another run."""
+    folder.mkdir(exist_ok=True)
+    for earlier in folder.glob("sample-*.nii.gz") if index == 0 else ():
+        earlier.unlink()  # which may have been more
+    write_volume(measurement.thin(sample), folder / f"sample-{index:02d}.nii.gz")
+
+
+def whole(scans: Sequence[Scan]) -> Scan:
+    """The first of the stretches of a scan with the warnings and the source files of all; one scan as it is."""
+    parts = [scan.found for scan in scans if scan.found]
+    warnings = dict.fromkeys(said for scan in scans for said in scan.warnings)
+    found = replace(
+        parts[0], files=tuple(f for p in parts for f in p.files), frames=tuple(f for p in parts for f in p.frames)
+    )
+    return replace(scans[0], warnings=tuple(warnings), found=found)
+
+
+def grids_of(stretches: Stretches, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
+    """Both grids, the slice profile, and how well the thin grid explains the thick one; lists for uneven slices."""
+    spacing_mm = [part.thick.spacing_mm[0] for part in stretches.parts]
+    thickness_mm = [part.thickness_mm for part in stretches.parts]
+    profiles = [part.slice_profile.record for part in stretches.parts if part.slice_profile]
+    even = len(stretches.parts) == 1
+    return {
+        **(profiles[0] if even else {"stretches": profiles}),
+        "input_slices": len(stretches.thick_mm),
+        "input_spacing_mm": spacing_mm[0] if even else spacing_mm,
+        "input_thickness_mm": thickness_mm[0] if even else thickness_mm,
+        "output_slices": result.mean.depth,
+        "output_spacing_mm": result.mean.spacing_mm[0],
+        "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
+        "residual_hu": result.residual_hu,
+    }
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """One line of what was done."""
+    spacing_mm = " and ".join(f"{mm:g}" for mm in np.atleast_1d(record["input_spacing_mm"]))
+    return (
+        f"{record['input_slices']} slices of {spacing_mm} mm -> {record['output_slices']} of "
+        f"{record['output_spacing_mm']:g} mm, |Ax - y| {record['residual_hu']:.3f} HU, {record['seconds']:.0f} s"
+    )
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print each once, a line each."""
+    for said in dict.fromkeys(sentences):
+        click.echo(f"warning: {said}", err=True)

@@ -1,0 +1,109 @@
+"""Which scans many inputs hold, and what their results are called."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from ctinterp_dagster.cli.interpolate import Options
+from ctinterp_dagster.cli.work.outputs import Outputs
+from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.scan.io import WRITABLE_SUFFIXES, Found, find_scans
+
+ENDING = re.compile(r"(\.nii\.gz|\.nii|\.mha|\.mhd|\.nrrd|\.nhdr|\.zip)(?=/|$)", re.IGNORECASE)
+UNSAFE = re.compile(r"[^\w+.-]+")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A scan among many.
+
+    Attributes:
+        parts: the stretches of a scan in their order, or the one scan.
+        source: the INPUT that holds it.
+        path: its place below the folder of all inputs, without ending; of a scan in an archive without the folders
+            there, which may name the patient.
+    """
+
+    parts: tuple[Found, ...]
+    source: Path
+    path: str
+
+    @property
+    def name(self) -> str:
+        """What its user calls it: the INPUT and the place in it."""
+        inside = self.parts[0].whole or self.parts[0].label
+        return str(self.source / inside) if self.source.is_dir() else str(self.source.parent / inside)
+
+    @property
+    def files(self) -> list[Path]:
+        """Its files; the archive of one that lies in an archive."""
+        return [file for part in self.parts for file in ([part.archive] if part.archive else part.files)]
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What a pattern may name."""
+        part = self.parts[0]
+        number = "" if part.number is None else str(part.number)
+        told = {"series": part.description, "number": number, "date": part.date, "uid": part.uid}
+        safe = {field: UNSAFE.sub("_", value).strip("._") or "none" for field, value in told.items()}
+        return {"path": self.path, "name": self.path.rpartition("/")[2], **safe}
+
+    def place(self, folder: Path, pattern: str, number: int) -> Path:
+        """Where a pattern puts it below a folder, as the `number`-th scan of the same name."""
+        path = folder / pattern.format_map(self.fields)
+        stem = stem_of(path)
+        return path if number == 1 else path.with_name(f"{stem}-{number}{path.name.removeprefix(stem)}")
+
+
+def items_of(sources: Sequence[Path]) -> list[Item]:
+    """Every scan of some inputs, each once, in the order of their places.
+
+    Raises:
+        MissingInputError: an input is not there.
+    """
+    base = Path(os.path.commonpath([(s if s.is_dir() else s.parent).absolute() for s in sources]))
+    items: dict[tuple[tuple[Path, ...], str], Item] = {}
+    for source in sources:
+        wholes: dict[str, list[Found]] = {}
+        for found in find_scans(source):
+            wholes.setdefault(found.whole or found.name, []).append(found)
+        for name, parts in wholes.items():
+            item = Item(tuple(parts), source, _path(parts[0], name, source, base))
+            items.setdefault((tuple(file.absolute() for file in item.files), name), item)
+    return sorted(items.values(), key=lambda item: item.path)
+
+
+def _path(found: Found, name: str, source: Path, base: Path) -> str:
+    root = (source if source.is_dir() else source.parent).absolute()
+    place = found.archive.absolute() / name.rpartition("/")[2] if found.archive else root / name
+    return ENDING.sub("", place.relative_to(base).as_posix())
+
+
+def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, Outputs]]:
+    """Each scan with the places of its results; a name that is taken gets a number.
+
+    Raises:
+        ParamsError: the names have an ending that is not known.
+    """
+    taken, folder = set[str](), options.output
+    name = options.name or ("{path}" if options.as_dicom else "{path}.nii.gz")
+    as_dicom = options.as_dicom or not name.lower().endswith(WRITABLE_SUFFIXES)
+    ending = Path(name).suffix
+    if as_dicom and ending and "{" not in ending:
+        raise ParamsError(f"--name {name} has no known ending: give {', '.join(WRITABLE_SUFFIXES)}, or none for DICOM")
+    for item in items:
+        number = next(n for n in count(1) if str(item.place(folder, name, n)).casefold() not in taken)
+        thin = item.place(folder, name, number)
+        taken.add(str(thin).casefold())
+        others = (options.std, options.draws, options.preview)
+        std, draws, preview = (item.place(folder, str(other), number) if other else None for other in others)
+        yield item, Outputs(thin, std, draws, preview, None, as_dicom)
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without the ending of a volume or a picture."""
+    ending = next((s for s in (*WRITABLE_SUFFIXES[::-1], ".png") if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(ending)]

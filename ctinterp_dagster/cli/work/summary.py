@@ -1,0 +1,41 @@
+"""The table that a run ends with."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ctinterp_dagster.evaluation.statistics import by_task
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.records import read_json
+
+COLUMNS = {
+    "psnr_db": ("PSNR [-1000, 1000] dB", ".2f"),
+    "psnr_soft_db": ("PSNR [-160, 240] dB", ".2f"),
+    "ssim": ("SSIM", ".4f"),
+    "mae_hu": ("MAE HU", ".1f"),
+    "residual_hu": ("|Ax - y| HU", ".2f"),
+}
+
+
+def run() -> None:
+    """Print it."""
+    layout = Layout(Path())
+    decision = read_json(layout.report("promote") / "decision.json")
+    rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
+    phantoms = read_json(layout.report("evaluate") / "metrics.json")["test"]["phantoms"]
+    kind = "phantoms, which stand in until scans are added" if phantoms else "cases"
+    console = Console(width=110)
+    for task, group in by_task(rows):
+        table = Table(title=f"{task}, {group['case'].nunique()} test {kind}")
+        table.add_column("method")
+        for title, _ in COLUMNS.values():
+            table.add_column(title, justify="right")
+        for method, scores in group.groupby("method", sort=False):
+            table.add_row(str(method), *(format(scores[name].mean(), spec) for name, (_, spec) in COLUMNS.items()))
+        console.print(table)
+    console.print(f"decision: {'promoted' if decision['promoted'] else 'not promoted'}")
+    for finding in decision["findings"]:
+        console.print(f"  {finding['verdict']}: {finding['text']}", highlight=False)
+    console.print(f"report: {layout.report('report') / 'index.html'}", soft_wrap=True)

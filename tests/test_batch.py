@@ -1,0 +1,163 @@
+"""`ctinterp interpolate` of many scans."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctinterp_dagster.cli.work import batch
+from ctinterp_dagster.interpolation import Interpolator, thicken
+from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.volume import Volume
+from tests.test_cli import run
+
+QUICK = ["--method", "cubic_projected", "--force"]
+
+
+def thick(seed: int) -> Volume:
+    return thicken(phantom(seed, shape_zyx=(40, 24, 24), spacing_mm=(1.0, 4.0, 4.0), noise_hu=10.0), 5, "box")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two thick scans of one file name, one that is thin, one that is no whole file."""
+    folder = tmp_path / "tree"
+    for seed, name in enumerate(("A/ct.nii.gz", "B/ct.nii.gz")):
+        (folder / name).parent.mkdir(parents=True)
+        write_volume(thick(seed), folder / name)
+    write_volume(phantom(3, (20, 24, 24), (1.0, 4.0, 4.0), 10.0), folder / "thin.nii.gz")
+    (folder / "bad.nii.gz").write_bytes((folder / "A" / "ct.nii.gz").read_bytes()[:900])
+    return folder
+
+
+def made(out: Path) -> list[str]:
+    return sorted(file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file())
+
+
+def test_every_thick_scan_of_a_tree_is_restored_and_one_that_fails_ends_no_other(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log.jsonl"
+    assert run(monkeypatch, "interpolate", tree, "--all", "-o", out, "--json", log, *QUICK) == 1
+    assert made(out) == ["A/ct.json", "A/ct.nii.gz", "B/ct.json", "B/ct.nii.gz"]
+    shown = capsys.readouterr()
+    lines = [line for line in shown.out.splitlines() if line.split()[0] in ("done", "skipped", "failed")]
+    assert [line.split(":")[0].split()[:2] for line in lines] == [
+        ["done", "A/ct"], ["done", "B/ct"], ["failed", "bad"], ["skipped", "thin"],
+    ]  # fmt: skip
+    assert max(map(len, lines)) <= 80
+    assert shown.out.splitlines()[-1] == "2 done, 1 skipped, 1 failed"
+    assert "failed: bad.nii.gz: no readable NIfTI file" in shown.err
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["verdict"] for row in rows] == ["done", "done", "failed", "skipped"]
+    assert rows[0]["input"] == str(tree / "A" / "ct.nii.gz")
+    assert rows[0]["residual_hu"] < 0.05
+    for name in ("A", "B"):
+        given, result = read_scan(tree / name / "ct.nii.gz").volume, read_scan(out / name / "ct.nii.gz").volume
+        assert np.abs(result.hu.mean() - given.hu.mean()) < 1
+
+
+def test_what_is_done_is_skipped_unless_input_options_or_result_changed(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "bad.nii.gz").unlink()
+    out = tmp_path / "out"
+    words = ["interpolate", tree, "--all", "-o", out, "--method", "cubic_projected"]
+    assert run(monkeypatch, *words) == 0
+    before = {name: (out / name).stat().st_mtime_ns for name in made(out)}
+    monkeypatch.setattr(batch, "read_scan", lambda _: pytest.fail("read"), raising=True)
+    (tree / "thin.nii.gz").unlink()
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 done, 2 skipped, 0 failed"
+    monkeypatch.undo()
+    (out / "A" / "ct.nii.gz").unlink()
+    assert run(monkeypatch, *words) == 0
+    assert "1 done, 1 skipped" in capsys.readouterr().out
+    assert before["B/ct.nii.gz"] == (out / "B" / "ct.nii.gz").stat().st_mtime_ns
+    assert run(monkeypatch, *words, "--spacing", 2.5) == 1
+    assert capsys.readouterr().err.count("was made of another scan or by other options: choose another --output") == 2
+    assert run(monkeypatch, *words, "--spacing", 2.5, "--force") == 0
+    assert read_scan(out / "A" / "ct.nii.gz").volume.spacing_mm[0] == 2.5
+    write_volume(thick(7), tree / "A" / "ct.nii.gz")
+    assert run(monkeypatch, *words, "--spacing", 2.5, "--force") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 1 skipped, 0 failed"
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "bad.nii.gz").unlink()
+    out, log = tmp_path / "out", tmp_path / "log.jsonl"
+    words = ["interpolate", tree, "--all", "-o", out, "--method", "cubic_projected", "--json", log]
+    work = batch.Restoration.__call__
+
+    def interrupted(self: batch.Restoration, scans: object, outputs: batch.Outputs, name: str) -> object:
+        if "/B/" in name:
+            outputs.thin.write_bytes(b"half")
+            raise KeyboardInterrupt
+        return work(self, scans, outputs, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch.Restoration, "__call__", interrupted)
+    assert run(monkeypatch, *words) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 0 skipped, 0 failed"
+    monkeypatch.setattr(batch.Restoration, "__call__", work)
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 2 skipped, 0 failed"
+    assert read_scan(out / "B" / "ct.nii.gz").volume.depth == 40
+    verdicts = [json.loads(line)["verdict"] for line in log.read_text().splitlines()]
+    assert verdicts == ["done", "skipped", "done", "skipped"]
+
+
+def test_the_model_is_loaded_once(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = []
+    init = Interpolator.__init__
+    monkeypatch.setattr(Interpolator, "__init__", lambda self, *given: (loaded.append(1), init(self, *given))[1])
+    scans = [tree / "A" / "ct.nii.gz", tree / "B" / "ct.nii.gz"]
+    assert run(monkeypatch, "interpolate", *scans, "-o", tmp_path / "out", "--force") == 0
+    assert (len(loaded), made(tmp_path / "out")[1]) == (1, "A/ct.nii.gz")
+
+
+def test_a_pattern_names_the_results_and_names_that_meet_get_a_number(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path
+) -> None:
+    words = ["interpolate", tree / "A", tree / "B", "-o", tmp_path / "out", "--name", "{name}_thin.mha", *QUICK]
+    assert run(monkeypatch, *words, "--preview", "{path}.png") == 0
+    assert made(tmp_path / "out") == [
+        "A/ct.png", "B/ct-2.png", "ct_thin-2.json", "ct_thin-2.mha", "ct_thin.json", "ct_thin.mha",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--name", "thin.nii.gz"],
+            "is to name a file of each scan below --output: give it with one or more of {date}",
+        ),
+        (["--name", "{patient}.nii.gz"], "is to name a file of each scan"),
+        (["--name", "../{path}"], "is to name a file of each scan"),
+        (["--name", "{path"], "is no pattern"),
+        (["--all", "--preview", "look.png"], "--preview look.png is to name a file of each scan"),
+        (["--all", "--series", "4"], "--series chooses one scan"),
+        (["--name", "{path}.jpg"], "has no known ending"),
+    ],
+)
+def test_a_pattern_that_would_lose_results_is_refused(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tree.parent / "out"
+    assert run(monkeypatch, "interpolate", tree, "-o", out, *words, "--method", "cubic_projected") in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_results_never_lie_among_the_inputs(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in (tree / "out", tree, tree.parent):
+        assert run(monkeypatch, "interpolate", tree, "--all", "-o", out, *QUICK) == 1
+        assert "is or touches the input" in capsys.readouterr().err
