@@ -313,23 +313,23 @@ def test_no_identifier_gets_into_anything_that_a_whole_run_makes(
     assert told(caplog.text.encode()) == []
 
 
-def test_check_and_results_tell_no_tag_of_the_patient(
+def test_commands_tell_the_description_of_a_series_and_no_tag_of_the_patient(
     tmp_path: Path,
     tiny_nullspace: NullSpaceDiffusion,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write_dicom(tmp_path / "thick", THIN.hu, 5.0, **SECRETS)
+    write_dicom(tmp_path / "thick", THIN.hu, 5.0, **SECRETS | {"SeriesDescription": "Thorax 5.0"})
     tiny_nullspace.save(tmp_path / "m.safetensors")
     made, record = tmp_path / "thin.nii.gz", tmp_path / "r.json"
-    write_volume(phantom(3, (20, 24, 24), (1.0, 10.0, 10.0), 10.0), tmp_path / "zwiebel.nii")
+    write_volume(phantom(3, (20, 24, 24), (1.0, 10.0, 10.0), 10.0), tmp_path / "held_out.nii")
     for words in (
         ["scans", "check", tmp_path / "thick", "--json"],
         ["scans", "check", tmp_path / "thick"],
         ["interpolate", tmp_path / "thick", "-o", made, "--model", tmp_path / "m.safetensors", "--json", record],
         [
             "evaluate",
-            tmp_path / "zwiebel.nii",
+            tmp_path / "held_out.nii",
             "--factor",
             2,
             "--methods",
