@@ -5,11 +5,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+import torch
 
 from ctinterp_dagster import interpolate
-from ctinterp_dagster.errors import GeometryError, NotCtError, ParamsError, TooFewSlicesError
+from ctinterp_dagster.errors import GeometryError, MissingInputError, NotCtError, ParamsError, TooFewSlicesError
 from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
+from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.io.images import image_of, volume_of
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
@@ -49,9 +51,9 @@ def test_an_array_gives_an_array(thin: Volume, model: Path) -> None:
 
 
 def test_what_does_not_say_where_it_lies_is_refused(thin: Volume, model: Path) -> None:
-    with pytest.raises(ParamsError, match="spacing_mm=None with a ndarray: arrays need it"):
+    with pytest.raises(ParamsError, match="spacing_mm=None with a ndarray: arrays and tensors need"):
         interpolate(thin.hu, model=model)
-    with pytest.raises(ParamsError, match=re.escape("images know theirs")):
+    with pytest.raises(ParamsError, match=re.escape("images and files know theirs")):
         interpolate(LIKE["sitk"], spacing_mm=(5.0, 1.0, 1.0), model=model)
     with pytest.raises(TooFewSlicesError, match="expected a volume of three axes"):
         interpolate(SimpleITK.Image(4, 4, 1), model=model)
@@ -88,3 +90,39 @@ def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) ->
     exec(compile(example, "README.md", "exec"), values)
     assert values["thin"].GetSize() == (36, 32, 30)  # type: ignore[attr-defined]
     assert values["drawn_hu"].shape == (30, 32, 36)  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
+def test_a_path_and_a_tensor_are_taken_and_the_standard_deviation_comes_along(
+    thin: Volume, model: Path, tmp_path: Path
+) -> None:
+    thick = thicken(thin, 5, "box")
+    write_volume(thick, tmp_path / "thick.nii.gz")
+    told = {"profile": "box", "model": str(model), "device": "cpu", "force": True}
+    mean, std = interpolate(str(tmp_path / "thick.nii.gz"), return_std=True, samples=2, **told)
+    assert (mean.GetSize(), std.GetSize(), mean.GetOrigin()) == ((36, 32, 30), (36, 32, 30), std.GetOrigin())
+    tensor, spread = interpolate(
+        torch.from_numpy(thick.hu), spacing_mm=thick.spacing_mm, return_std=True, samples=2, **told
+    )
+    assert isinstance(tensor, torch.Tensor)
+    np.testing.assert_allclose(tensor.numpy(), SimpleITK.GetArrayFromImage(mean), atol=0.05)
+    assert float(spread.min()) >= 0
+    assert float(spread.mean()) > 1
+
+
+def test_errors_are_in_the_words_of_the_call(thin: Volume, model: Path, tmp_path: Path) -> None:
+    given = {"spacing_mm": (5.0, 10.0, 9.0), "model": model}
+    thick = thicken(thin, 5, "box").hu
+    for options in ({"target_mm": 6.0}, {"target_mm": 0.01}):
+        with pytest.raises(ParamsError) as caught:
+            interpolate(thick, **given, **options)
+        assert "--" not in str(caught.value)
+        assert next(iter(options)) in str(caught.value)
+    with pytest.raises(ParamsError, match=r"spacing_mm=5\.0: expected three numbers"):
+        interpolate(thick, spacing_mm=5.0, model=model)  # type: ignore[arg-type]
+    with pytest.raises(ParamsError, match="samples=2 or more, got 1"):
+        interpolate(thick, return_std=True, samples=1, **given)
+    with pytest.raises(MissingInputError, match="does not exist"):
+        interpolate(tmp_path / "none.nii")
+    with pytest.raises(MissingInputError, match=r"is a folder and no model file: .* or leave out model$"):
+        interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=str(tmp_path), force=True)

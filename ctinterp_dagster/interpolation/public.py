@@ -1,77 +1,147 @@
 """The one call of the Python API: a thick scan in, a thin one of the same kind out."""
 
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.errors import CtinterpError, ParamsError
 from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.model.settings import Settings
 from ctinterp_dagster.physics.measurement import measure
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import Auto
-from ctinterp_dagster.scan.io.images import image_of, volume_of
+from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags
+from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.io.images import image_of, itk_image, volume_of
 from ctinterp_dagster.scan.volume import Volume
 
-Scan = TypeVar("Scan")  # an array, or an image of one of two libraries without types
+Spacing = tuple[float, float, float]
+# What an option of the command line is called here.
+KEYWORDS = {
+    "--spacing or --factor": "target_mm", "--thickness": "thickness_mm", "--profile": "profile", "--series": "series",
+    "--force": "force=True", "--model": "model",
+    "try --method cubic_projected, tv_projected or registration_projected": "try a method of physics.baselines.METHODS",
+}  # fmt: skip
 
 
 def interpolate(
-    thick: Scan,
+    thick: Any,
     *,
-    spacing_mm: tuple[float, float, float] | None = None,
+    spacing_mm: Spacing | None = None,
     target_mm: float = 1.0,
     thickness_mm: float | None = None,
     profile: Profile | Auto = "auto",
+    return_std: bool = False,
+    samples: int = 8,
+    seed: int = 0,
+    series: str | None = None,
     model: Path | str = RELEASED,
     device: str = "auto",
     memory_gib: float = 3.0,
     force: bool = False,
-) -> Scan:
-    """The posterior mean of the thin scan behind a thick one.
+) -> Any:
+    """The posterior mean of the thin scan behind a thick one, and its standard deviation if that is asked for.
 
     It covers the extent of the thick scan in the same place in space, and gives the measured slices when it is
-    thickened again. For samples and a standard deviation see `interpolation.Interpolator`.
+    thickened again. For the samples themselves see `interpolation.Interpolator`.
 
     Args:
-        thick: in HU: an array (z, y, x), or an image of SimpleITK or nibabel, whose slice axis is the one much coarser
-            than both others, else head-feet.
-        spacing_mm: of an array, (z, y, x); images know theirs.
+        thick: in HU: an array or tensor (z, y, x); an image of SimpleITK or nibabel, whose slice axis is the one much
+            coarser than both others, else head-feet; or the path of a file, or of a folder or zip of DICOM.
+        spacing_mm: of an array or tensor, (z, y, x); images and files know theirs.
         target_mm: distance of the thin slices.
-        thickness_mm: full width at half maximum of the thick slices' profile; their distance where None.
+        thickness_mm: full width at half maximum of the thick slices' profile; their distance where None, of a file
+            what its tags say.
         profile: of the thick slices; `auto` has the noise of the scan tell it, and warns where it cannot.
+        return_std: True draws samples, and returns the standard deviation in HU as well.
+        samples: how many to draw for it, 2 or more.
+        seed: of the samples.
+        series: which scan of a path that holds several: its name, UID, description or number.
         model: a model file.
         device: auto, cpu or cuda.
         memory_gib: bound of the networks' working memory.
         force: True takes values that do not look like HU, and gives a doubtful result, with warnings.
 
     Returns:
-        What was given: a float32 array (z', y, x), or a float32 image of the same library.
+        What was given: a float32 array or tensor (z', y, x), or a float32 image of the same library, of a path one of
+        SimpleITK. With `return_std` two of them: mean and standard deviation.
 
     Raises:
-        ParamsError: an array without a spacing, an image with one, or a target that is not finer than the scan.
-        ScanError: the image is not one volume of a CT in HU that lies in space.
+        ParamsError: an array without a spacing, another input with one, a target that is not finer than the scan, or
+            fewer than two samples.
+        MissingInputError, MixedSeriesError: there is no scan at the path, or there are several.
+        ScanError: the input is not one volume of a CT in HU that lies in space.
         DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
     """
-    if isinstance(thick, np.ndarray) != (spacing_mm is not None):
-        raise ParamsError(f"spacing_mm={spacing_mm} with a {type(thick).__name__}: arrays need it, images know theirs")
-    if spacing_mm is not None:
-        volume = Volume(np.ascontiguousarray(thick, dtype=np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
-    else:
-        volume = volume_of(thick)
-    measurement = measure(volume, target_mm, profile, thickness_mm=thickness_mm, force=force, name="thick")
-    doubts = list(measurement.warnings)
+    if return_std and samples < 2:
+        raise ParamsError(f"a standard deviation needs samples=2 or more, got {samples}")
+    with words_of_python() as say:
+        volume, tags = read(thick, spacing_mm, series)
+        measurement = measure(
+            volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name="the thick scan"
+        )
+        said = list(measurement.warnings)
 
-    def look(mean: Tensor) -> None:
-        doubts.extend(refuse_doubtful(measurement, mean, force=force))
+        def look(mean: Tensor) -> None:
+            said.extend(refuse_doubtful(measurement, mean, force=force))
 
-    estimate = load_checkpoint(model, device)(measurement, Settings(memory_gib=memory_gib), on_mean=look)
-    for sentence in doubts:
-        warnings.warn(sentence, stacklevel=2)
-    thin = measurement.padded(estimate).mean
-    return cast("Scan", thin.hu if isinstance(thick, np.ndarray) else image_of(thin, thick))
+        settings = Settings(samples=samples if return_std else 0, seed=seed, memory_gib=memory_gib)
+        estimate = measurement.padded(load_checkpoint(model, device)(measurement, settings, on_mean=look))
+    for sentence in said:
+        warnings.warn(say(sentence), stacklevel=2)
+    mean = like(estimate.mean, thick)
+    return (mean, like(estimate.std, thick)) if estimate.std else mean
+
+
+def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:
+    """The volume of whatever is given, and what tags say of it."""
+    plain = isinstance(thick, np.ndarray | Tensor)
+    if plain != (spacing_mm is not None):
+        raise ParamsError(
+            f"spacing_mm={spacing_mm} with a {type(thick).__name__}: arrays and tensors need the distance of voxels in "
+            "mm along (z, y, x), images and files know theirs"
+        )
+    if series is not None and not isinstance(thick, str | Path):
+        raise ParamsError(f"series={series!r} with a {type(thick).__name__}: it chooses a scan of a path")
+    if isinstance(thick, str | Path):
+        scan = read_scan(thick, series)
+        for said in scan.warnings:
+            warnings.warn(said, stacklevel=3)
+        return scan.volume, Tags(scan.thickness_mm, scan.helical)
+    if spacing_mm is None:
+        return volume_of(thick), UNTOLD
+    if np.ndim(spacing_mm) != 1:
+        raise ParamsError(f"spacing_mm={spacing_mm}: expected three numbers, the distance of voxels along (z, y, x)")
+    values = thick.detach().cpu().numpy() if isinstance(thick, Tensor) else thick
+    return Volume(np.ascontiguousarray(values, np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3)), UNTOLD
+
+
+def like(volume: Volume, thick: Any) -> Any:
+    """A volume as the kind of thing that was given."""
+    if isinstance(thick, np.ndarray):
+        return volume.hu
+    if isinstance(thick, Tensor):
+        return torch.from_numpy(volume.hu).to(thick.device)
+    return itk_image(volume, volume.hu) if isinstance(thick, str | Path) else image_of(volume, thick)
+
+
+@contextmanager
+def words_of_python() -> Iterator[Any]:
+    """Yield what puts the call's keywords in the place of options of the command line; errors get them too."""
+    named = re.compile("|".join(re.escape(option) for option in sorted(KEYWORDS, key=len, reverse=True)))
+
+    def say(sentence: str) -> str:
+        return named.sub(lambda found: KEYWORDS[found[0]], sentence)
+
+    try:
+        yield say
+    except CtinterpError as error:
+        raise type(error)(say(str(error))) from error.__cause__

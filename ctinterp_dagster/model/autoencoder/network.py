@@ -208,7 +208,8 @@ def load_autoencoder(path: Path | str) -> MaisiAutoencoder:
         MissingInputError: the file is not there.
         CheckpointError: the file is refused, as by `weights.load_weights`.
     """
-    recorded = read_metadata(Path(path)).get(ARCHITECTURE)
+    path = Path(path)
+    recorded = read_metadata(path).get(ARCHITECTURE)
     try:
         architecture = Architecture(**json.loads(recorded)) if recorded else Architecture()
         autoencoder = MaisiAutoencoder(**asdict(architecture))
