@@ -1,7 +1,6 @@
 """Whose a DICOM result is: patients and studies are kept, never mixed, and results never share a name."""
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from pydicom.dataset import FileDataset
 from ctinterp_dagster.errors import IntensityError, ParamsError
 from ctinterp_dagster.scan.io import check_output, read_scan, write_result
 from ctinterp_dagster.scan.io.output import Quantity
+
+from .conftest import dicom_errors
 
 Series = Callable[..., Path]
 STUDY = {"StudyInstanceUID": "1.2.840.7.1", "FrameOfReferenceUID": "1.2.840.7.2"}
@@ -34,10 +35,7 @@ def _result(source: Path, name: str, quantity: Quantity = "mean") -> FileDataset
 
 
 def _errors(dataset: FileDataset) -> list[str]:
-    if shutil.which("dciodvfy") is None:
-        return []
-    said = subprocess.run(["dciodvfy", str(dataset.filename)], capture_output=True, text=True, check=False)
-    return [line for line in said.stderr.splitlines() if line.startswith("Error")]
+    return dicom_errors(dataset.filename) if shutil.which("dciodvfy") else []
 
 
 def _blank(_: int, dataset: FileDataset) -> None:
@@ -163,8 +161,33 @@ def test_results_of_one_series_can_be_told_apart(series: Series) -> None:
     for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber", "SeriesDescription"):
         assert len({dataset[keyword].value for dataset in made}) == 3
     assert {dataset.SeriesNumber % 1000 for dataset in made} == {4}, "the source's"
-    assert [d.SeriesDescription.rsplit(" ", 1)[1] for d in made] == ["mean", "std", "mean"]
-    assert "WindowWidth" not in std, "the source's window shows values, not their spread"
+    assert [d.SeriesDescription.rsplit(" ", 2)[1] for d in made] == ["mean", "std", "mean"]
+    assert (std.ImageType[3], std.RescaleType) == ("STD_DEVIATION", "US")
+    assert (std.WindowCenter, std.WindowWidth) == (50, 100), "the source's window shows values, not their spread"
+
+
+def test_results_of_two_models_can_be_told_apart(series: Series) -> None:
+    scan = read_scan(source := series(**STUDY))
+    made = []
+    for model in ("one", "two"):
+        write_result(scan.volume, source.parent / model, scan, f"ctinterp, model {model}")
+        made.append(pydicom.dcmread(min((source.parent / model).iterdir())))
+    assert made[0].SeriesNumber != made[1].SeriesNumber
+    assert made[0].SeriesDescription != made[1].SeriesDescription
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_instances_are_numbered_in_the_direction_of_the_source(series: Series, *, down: bool) -> None:
+    source = series(edit=lambda k, d: setattr(d, "InstanceNumber", 6 - k if down else 1 + k))
+    scan = read_scan(source)
+    write_result(scan.volume, source.parent / "out", scan, "ctinterp")
+    made = sorted(map(pydicom.dcmread, (source.parent / "out").iterdir()), key=lambda d: d.InstanceNumber)
+    heights_mm = [d.ImagePositionPatient[2] for d in made]
+    assert heights_mm == sorted(heights_mm, reverse=down)
+
+
+def test_a_classical_result_is_no_synthetic_data(series: Series) -> None:
+    assert _result(series(), "out", "classical").SyntheticData == "NO"
 
 
 def test_the_largest_series_number_leaves_room_for_the_result(series: Series) -> None:

@@ -24,13 +24,14 @@ from ctinterp_dagster.physics.operator import thin_grid
 from ctinterp_dagster.scan.io import Scan, check_output, read_scan, write_result
 from ctinterp_dagster.scan.volume import Volume
 
-from .conftest import plain_volume, rotation
+from .conftest import dicom_errors, plain_volume, rotation
 
 Series = Callable[..., Path]
 SAID = "ctinterp 0.1.0, model released, 5 mm to 1 mm"
 SOURCE = {
     "PatientName": "Doe^Jane", "PatientID": "MRN-77", "PatientBirthDate": "19600102", "PatientSex": "F",
     "StudyInstanceUID": "1.2.840.77.1", "StudyDate": "20200304", "StudyTime": "101112", "StudyID": "S1",
+    "SeriesDate": "20200304", "SeriesTime": "101500",
     "AccessionNumber": "A1", "ReferringPhysicianName": "Roe^R", "FrameOfReferenceUID": "1.2.840.77.2",
     "PositionReferenceIndicator": "XY", "SeriesInstanceUID": "1.2.840.77.3", "SeriesDescription": "Thick 5.0",
     "Manufacturer": "ACME", "ManufacturerModelName": "Spiral 9", "PatientPosition": "HFS", "KVP": "120",
@@ -161,9 +162,10 @@ def test_a_derived_series_stays_with_its_patient_and_study_under_new_uids(series
     assert first.SeriesInstanceUID.startswith("2.25.")
     assert len({s.SOPInstanceUID for s in slices}) == len(slices) == thin.depth == 20
     assert {s.file_meta.MediaStorageSOPInstanceUID == s.SOPInstanceUID for s in slices} == {True}
-    assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+    assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "RESAMPLED"]
     assert (first.DerivationDescription, first.SeriesNumber % 1000) == (SAID, 4)
-    assert first.SeriesDescription == "Thick 5.0 20 x 1 mm ctinterp mean"
+    assert first.SeriesDescription == f"Thick 5.0 20 x 1 mm ctinterp mean {first.SeriesNumber // 1000}"
+    assert (first.SeriesDate, first.SeriesTime) == ("20200304", "101500")
     assert (first.SliceThickness, first.SpacingBetweenSlices) == (1.0, 1.0)
     assert (first.RescaleSlope, first.RescaleIntercept, first.RescaleType) == (1, -1024, "HU")
     assert (first.BitsAllocated, first.BitsStored, first.HighBit, first.PixelRepresentation) == (16, 16, 15, 1)
@@ -174,9 +176,19 @@ def test_a_derived_series_stays_with_its_patient_and_study_under_new_uids(series
     }
     for k, dataset in enumerate(slices):
         np.testing.assert_allclose(dataset.ImagePositionPatient, thin.point_mm((k, 0, 0)), atol=1e-6)
-    assert (first.Manufacturer, first.ContributingEquipmentSequence[0].Manufacturer) == ("ctinterp", "ACME")
-    used = {str(pydicom.dcmread(f).SOPInstanceUID) for f in (tmp_path / "scan").iterdir()}
-    assert {str(item.ReferencedSOPInstanceUID) for item in first.SourceImageSequence} == used
+    scanner, algorithm = first.ContributingEquipmentSequence
+    assert (first.Manufacturer, scanner.Manufacturer, algorithm.Manufacturer) == ("ctinterp", "ACME", "ctinterp")
+    assert (algorithm.ContributionDescription, algorithm.PurposeOfReferenceCodeSequence[0].CodeValue) == (
+        SAID,
+        "109102",
+    )
+    assert (first.SyntheticData, first.DerivationCodeSequence[0].CodeValue) == ("YES", "113085")
+    thick = {str(d.SOPInstanceUID): d for d in map(pydicom.dcmread, (tmp_path / "scan").iterdir())}
+    for made in (slices[0], slices[-1]):
+        named = [thick[item.ReferencedSOPInstanceUID] for item in made.SourceImageSequence]
+        away_mm = [abs(d.ImagePositionPatient[2] - made.ImagePositionPatient[2]) for d in named]
+        assert len(named) == 3
+        assert max(away_mm) < 2.5 * 5, "the nearest thick slice, and two more on the side where there are some"
     assert [s.InstanceNumber for s in slices] == list(range(1, 21))
 
 
@@ -246,8 +258,7 @@ def test_dciodvfy_finds_no_error(series: Series, tmp_path: Path, kind: str, part
         folder = tmp_path / "new"
         write_result(thin, folder, replace(scan, found=None, kind="nifti"), SAID)
     for file in (min(folder.iterdir()), max(folder.iterdir())):
-        said = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, check=False)
-        assert [line for line in said.stderr.splitlines() if line.startswith("Error")] == []
+        assert dicom_errors(file) == []
 
 
 def test_values_that_16_bits_do_not_hold_are_refused_and_nothing_is_left(tmp_path: Path) -> None:

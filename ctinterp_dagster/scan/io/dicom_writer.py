@@ -3,6 +3,7 @@
 import os
 import shutil
 import warnings
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,18 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from ctinterp_dagster.errors import IntensityError
-from ctinterp_dagster.scan.io.origin import SCANNER, Origin, read_origin, uid_of
+from ctinterp_dagster.scan.io.origin import SCANNER, Origin, SourceImage, read_origin, uid_of
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
-Quantity = Literal["mean", "std"]
+Quantity = Literal["mean", "std", "sample", "classical"]
+# Derived pixel contrast, the fourth value of ImageType. Source: DICOM PS3.3 C.8.16.1.4.
+CONTRAST = {"std": "STD_DEVIATION"}
+# Of networks' results some content, the detail between slices, is "made artificially rather than being a faithful
+# representation of acquired data" (Synthetic Data, 0008,001C); that of classical methods is computed of the scan alone.
+NOT_SYNTHETIC = {"classical"}
+SPREAD_WINDOW_HU = (50, 100)  # centre and width for a standard deviation
+NEIGHBOURS = 2  # thick slices on either side of the nearest one, of which a thin slice is made
 INTERCEPT_HU = -1024
 NUMBERS = 9999  # of the results of one source, drawn by their content; a SeriesNumber is below 2**31
 # Type 2: must be there, may be empty.
@@ -40,38 +48,62 @@ def _code(value: str, meaning: str) -> Dataset:
     return item
 
 
-def _scanner(header: Dataset) -> list[Dataset]:
-    """The scanner as contributing equipment: the series' own equipment is this software."""
-    item = Dataset()
+def _equipment(header: Dataset, description: str) -> list[Dataset]:
+    """The scanner, taken out of the header, and the algorithm: the CT image has no other place for either."""
+    scanner, algorithm = Dataset(), Dataset()
     for keyword in SCANNER:
         if keyword in header:
-            item.add(header[keyword])
+            scanner.add(header[keyword])
             del header[keyword]
-    if "Manufacturer" not in item:
-        return []
-    item.PurposeOfReferenceCodeSequence = [_code("109101", "Acquisition Equipment")]
-    return [item]
+    scanner.PurposeOfReferenceCodeSequence = [_code("109101", "Acquisition Equipment")]
+    algorithm.Manufacturer = algorithm.ManufacturerModelName = "ctinterp"
+    algorithm.SoftwareVersions, algorithm.ContributionDescription = version("ctinterp"), description
+    algorithm.PurposeOfReferenceCodeSequence = [_code("109102", "Processing Equipment")]
+    return [scanner, algorithm] if "Manufacturer" in scanner else [algorithm]
 
 
-def _sources(origin: Origin) -> list[Dataset]:
-    items = []
-    for sop_class, instance in origin.images:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+def _derivation(quantity: Quantity) -> list[Dataset]:
+    """Source: DICOM PS3.16, CID 7203 (image derivation)."""
+    resampled = _code("113085", "Spatial resampling")
+    return [resampled, _code("113061", "Standard Deviation")] if quantity == "std" else [resampled]
+
+
+def _sources(images: Iterable[SourceImage]) -> list[Dataset]:
+    """The images that can be named, one item a file."""
+    items: dict[str, Dataset] = {}
+    for image in images:
+        if not image.instance:
+            continue
+        item = items.setdefault(image.instance, Dataset())
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.sop_class, image.instance
         item.PurposeOfReferenceCodeSequence = [_code("121322", "Source image for image processing operation")]
-        items.append(item)
-    return items
+        if image.frames > 1:
+            item.ReferencedFrameNumber = [*np.atleast_1d(item.get("ReferencedFrameNumber", [])), image.frame + 1]
+    return list(items.values())
+
+
+def _nearest(volume: Volume, origin: Origin) -> Iterator[list[SourceImage]]:
+    """Of each slice of a result, the images next to it, sorted."""
+    normal = volume.direction[:, 2]
+    depths_mm = origin.depths_mm(normal)
+    order = np.argsort(depths_mm, kind="stable")
+    for k in range(volume.depth):
+        distance_mm = np.abs(depths_mm[order] - volume.point_mm((k, 0, 0)) @ normal)
+        nearest = int(distance_mm.argmin()) if len(order) else 0
+        yield [origin.images[i] for i in sorted(order[max(0, nearest - NEIGHBOURS) : nearest + NEIGHBOURS + 1])]
 
 
 def _decimal(value: float) -> DSfloat:
     return DSfloat(float(value), auto_format=True)
 
 
-def _template(volume: Volume, origin: Origin, source: bytes, series: UID, quantity: Quantity) -> Dataset:
+def _template(
+    volume: Volume, origin: Origin, source: bytes, series: UID, quantity: Quantity, description: str
+) -> Dataset:
     """The attributes that all slices share. Source: DICOM PS3.3 A.3 (CT image IOD), C.7.6.1 and C.12.1."""
     out = Dataset()
     out.update(origin.header)
-    equipment = _scanner(out)
+    equipment = _equipment(out, description)
     for keyword in PRESENT:
         if keyword not in out:
             setattr(out, keyword, None)
@@ -80,15 +112,20 @@ def _template(volume: Volume, origin: Origin, source: bytes, series: UID, quanti
             setattr(out, keyword, uid_of(keyword.encode(), source))
     if out.get("BodyPartExamined") in {None, *PAIRED} and "Laterality" not in out:
         out.Laterality = None
-    if ("WindowCenter" in out) != ("WindowWidth" in out) or quantity == "std":
+    if ("WindowCenter" in out) != ("WindowWidth" in out):
         out.pop("WindowCenter", None)
         out.pop("WindowWidth", None)
+    if quantity == "std":
+        out.WindowCenter, out.WindowWidth = SPREAD_WINDOW_HU
     spacing_mm = volume.spacing_mm
-    title = f"{volume.depth} x {spacing_mm[0]:.3g} mm ctinterp {quantity}"
     number = 1 + int(series.rpartition(".")[2]) % NUMBERS
+    title = f"{volume.depth} x {spacing_mm[0]:.3g} mm ctinterp {quantity} {number}"
     named = str(out.get("SeriesDescription", ""))[: 63 - len(title)]
     values = {
-        "SOPClassUID": CTImageStorage, "Modality": "CT", "ImageType": ["DERIVED", "SECONDARY", "AXIAL"],
+        "SOPClassUID": CTImageStorage, "Modality": "CT",
+        "ImageType": ["DERIVED", "SECONDARY", "AXIAL", CONTRAST.get(quantity, "RESAMPLED")],
+        "SyntheticData": "NO" if quantity in NOT_SYNTHETIC else "YES", "DerivationDescription": description,
+        "DerivationCodeSequence": _derivation(quantity), "ContributingEquipmentSequence": equipment,
         "SeriesInstanceUID": series, "SeriesNumber": 1000 * number + int(out.SeriesNumber or 0) % 1000,
         "SeriesDescription": f"{named} {title}".strip(),
         "Manufacturer": "ctinterp", "ManufacturerModelName": "ctinterp", "SoftwareVersions": version("ctinterp"),
@@ -97,14 +134,10 @@ def _template(volume: Volume, origin: Origin, source: bytes, series: UID, quanti
         "Rows": volume.hu.shape[1], "Columns": volume.hu.shape[2],
         "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16,
         "HighBit": 15, "PixelRepresentation": 1, "RescaleSlope": 1, "RescaleIntercept": INTERCEPT_HU,
-        "RescaleType": "HU",
+        "RescaleType": "US" if quantity == "std" else "HU",  # 0 of a standard deviation is not water
     }  # fmt: skip
     for keyword, value in values.items():
         setattr(out, keyword, value)
-    if equipment:
-        out.ContributingEquipmentSequence = equipment
-    if origin.images:
-        out.SourceImageSequence = _sources(origin)
     return out
 
 
@@ -151,7 +184,8 @@ def write_series(
         scan: the source, as `read_scan` gave it.
         description: DerivationDescription (0008,2111): software, model, version; no identifiers.
         thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
-        quantity: what the values are; SeriesDescription (0008,103E) says it.
+        quantity: what the values are: a network's posterior mean, its standard deviation, a sample, or what a
+            classical method gives. Name, ImageType, window and RescaleType follow.
 
     Raises:
         IntensityError: a value is not finite, or out of 16 bits.
@@ -165,8 +199,8 @@ def write_series(
     thickness_mm = thickness_mm or volume.spacing_mm[0]
     said = repr((description, quantity, thickness_mm, volume.spacing_mm, volume.origin_mm, volume.direction.tolist()))
     series = uid_of(source, said.encode(), raw.tobytes())
-    dataset = _template(volume, origin, source, series, quantity)
-    dataset.DerivationDescription, dataset.SliceThickness = description[:1024], _decimal(thickness_mm)
+    dataset = _template(volume, origin, source, series, quantity, description[:1024])
+    dataset.SliceThickness = _decimal(thickness_mm)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
     dataset.file_meta = meta
@@ -176,12 +210,18 @@ def write_series(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # identifiers that break a rule are the source's own
-            for k, slice_ in enumerate(raw):
+            numbers = range(1, volume.depth + 1)
+            down = origin.counts_down(volume.direction[:, 2])
+            slices = zip(numbers[::-1] if down else numbers, raw, _nearest(volume, origin), strict=True)
+            for k, (number, slice_, images) in enumerate(slices):
                 dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = uid_of(series.encode(), str(k).encode())
-                dataset.InstanceNumber = k + 1
+                dataset.InstanceNumber = number
                 dataset.ImagePositionPatient = [_decimal(v) for v in volume.point_mm((k, 0, 0))]
+                dataset.pop("SourceImageSequence", None)
+                if sources := _sources(images):
+                    dataset.SourceImageSequence = sources
                 dataset.PixelData = slice_.tobytes()
-                dataset.save_as(partial / f"IM{k + 1:05d}.dcm", enforce_file_format=True)
+                dataset.save_as(partial / f"IM{number:05d}.dcm", enforce_file_format=True)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

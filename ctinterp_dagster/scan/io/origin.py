@@ -9,6 +9,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pydicom
 from pydicom.config import RAISE
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
@@ -37,13 +39,34 @@ UID_CHARACTERS = re.compile(r"[0-9.]{1,64}")  # what readers take for a UID; a p
 SHARED_GROUPS = (0x0010, 0x0012)
 SHARED = {
     *IDENTITY, "TimezoneOffsetFromUTC", "StudyDate", "StudyTime", "StudyDescription", "IssuerOfAccessionNumberSequence",
-    "ReferringPhysicianName", "ProcedureCodeSequence", "PositionReferenceIndicator", "PatientPosition",
-    "BodyPartExamined", "Laterality", "ProtocolName", "AcquisitionNumber", "AcquisitionDate", "AcquisitionTime", "KVP",
-    "ConvolutionKernel", "ReconstructionDiameter", "ContrastBolusAgent", "ContrastBolusRoute", "BurnedInAnnotation",
-    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod", "WindowCenter",
-    "WindowWidth", "SeriesNumber", "SeriesDescription",
+    "SeriesDate", "SeriesTime", "ReferringPhysicianName", "ProcedureCodeSequence", "PositionReferenceIndicator",
+    "PatientPosition", "BodyPartExamined", "Laterality", "ProtocolName", "AcquisitionNumber", "AcquisitionDate",
+    "AcquisitionTime", "KVP", "ConvolutionKernel", "ReconstructionDiameter", "ContrastBolusAgent", "ContrastBolusRoute",
+    "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+    "WindowCenter", "WindowWidth", "SeriesNumber", "SeriesDescription",
 }  # fmt: skip
 SCANNER = ["Manufacturer", "ManufacturerModelName", "StationName", "DeviceSerialNumber", "SoftwareVersions"]
+
+
+@dataclass(frozen=True, order=True)
+class SourceImage:
+    """An image plane that was used.
+
+    Attributes:
+        sop_class: SOPClassUID (0008,0016) of its file.
+        instance: SOPInstanceUID (0008,0018) of its file; empty where it cannot be named.
+        number: InstanceNumber (0020,0013), 0 where absent.
+        frame: its index in a multi-frame file, else 0.
+        frames: NumberOfFrames (0028,0008).
+        position_mm: ImagePositionPatient (0020,0032), LPS.
+    """
+
+    sop_class: str
+    instance: str
+    number: int
+    frame: int
+    frames: int
+    position_mm: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -52,12 +75,12 @@ class Origin:
 
     Attributes:
         header: the first slice's data set without pixels; empty for a source that is not DICOM.
-        images: (SOPClassUID, SOPInstanceUID), sorted, of every image that was used and can be named.
+        images: every image plane that was used, sorted.
         told: what the series gets anew because a DICOM source has none, a sentence each.
     """
 
     header: Dataset
-    images: tuple[tuple[str, str], ...]
+    images: tuple[SourceImage, ...]
     told: tuple[str, ...] = ()
 
     def digest(self, scan: Scan) -> bytes:
@@ -66,6 +89,15 @@ class Origin:
         place = (volume.spacing_mm, volume.origin_mm, volume.direction.tolist())
         said = repr(([str(self.header.get(keyword)) for keyword in IDENTITY], self.images, place))
         return digest_of(said.encode(), volume.hu.tobytes())
+
+    def depths_mm(self, normal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Where the images lie along a direction (3,), mm."""
+        return np.array([image.position_mm for image in self.images]).reshape(-1, 3) @ normal
+
+    def counts_down(self, normal: npt.NDArray[np.float64]) -> bool:
+        """Whether the source numbers its images against a direction (3,)."""
+        order = np.unique([10**6 * image.number + image.frame for image in self.images], return_inverse=True)[1]
+        return len(order) > 1 and float(np.cov(order, self.depths_mm(normal))[0, 1]) < 0
 
 
 def digest_of(*parts: bytes) -> bytes:
@@ -100,17 +132,24 @@ def read_origin(scan: Scan) -> Origin:
     """
     shared = Dataset()
     headers: list[dict[str, str]] = []
-    images: list[tuple[str, str]] = []
+    images: list[SourceImage] = []
     with _source_files(scan) as files, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # malformed tags of the source are its own
-        for file in files:
-            if read_header(file).is_companion:
+        for k, file in enumerate(files):
+            header = read_header(file)
+            if header.is_companion:
                 continue
             try:
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
                 shared = shared if headers else _shared(dataset)
                 headers.append({keyword: str(dataset.get(keyword) or "") for keyword in ONE_OF_A_SERIES})
-                images.append(_named(dataset))
+                sop_class, instance = _named(dataset)
+                used = scan.found.frames[k] if scan.found and scan.found.frames else range(header.frames)
+                images += [
+                    SourceImage(sop_class, instance, header.counted, plane.frame, header.frames, plane.position_mm)
+                    for plane in header.planes
+                    if plane.frame in used
+                ]
             except BROKEN as error:
                 raise UnreadableScanError(
                     f"{file.name} cannot be read again for its patient and study: {error}; export it again"
@@ -131,14 +170,14 @@ def read_origin(scan: Scan) -> Origin:
         for keyword in ONE_OF_A_SERIES
         if headers and keyword not in shared
     ]
-    named = sorted({image for image in images if UID_CHARACTERS.fullmatch(image[1])})
-    return Origin(shared, tuple(named), tuple(told))
+    return Origin(shared, tuple(sorted(images)), tuple(told))
 
 
 def _named(dataset: pydicom.FileDataset) -> tuple[str, str]:
     """SOPClassUID and SOPInstanceUID of an image; without a class, the file's, else a CT image."""
     sop_class = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or CTImageStorage
-    return str(sop_class), str(dataset.get("SOPInstanceUID") or "")
+    instance = str(dataset.get("SOPInstanceUID") or "")
+    return str(sop_class), instance if UID_CHARACTERS.fullmatch(instance) else ""
 
 
 def _unfit(scan: Scan, keyword: str, what: str) -> ParamsError:
