@@ -22,6 +22,7 @@ from ctinterp_dagster.physics.grids import operator_for, thin_volume
 from ctinterp_dagster.physics.interpolators import linear
 from ctinterp_dagster.physics.operator import thin_grid
 from ctinterp_dagster.scan.io import Scan, check_output, read_scan, write_result
+from ctinterp_dagster.scan.io.output import Quantity
 from ctinterp_dagster.scan.volume import Volume
 
 from .conftest import dicom_errors, plain_volume, rotation
@@ -206,8 +207,18 @@ def test_hu_come_back_to_the_integer_through_simpleitk_and_pydicom(series: Serie
 
 
 @pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="needs Debian's dcm2niix")
-def test_dcm2niix_finds_every_value_in_its_place(series: Series, tmp_path: Path) -> None:
-    folder, _, thin = _derived(series, tmp_path)
+@pytest.mark.parametrize("maker", ["ACME", "Philips"])  # which dcm2niix takes for the maker of the result, too
+@pytest.mark.parametrize("as_multiframe", [False, True])
+def test_dcm2niix_finds_every_value_in_its_place(
+    series: Series,
+    tmp_path: Path,
+    maker: str,
+    as_multiframe: bool,  # noqa: FBT001 - a case
+) -> None:
+    folder, scan, thin = _derived(series, tmp_path, Manufacturer=maker)
+    if as_multiframe:
+        folder = tmp_path / "frames"
+        write_result(thin, folder, scan, SAID, as_multiframe=True)
     subprocess.run(["dcm2niix", "-z", "n", "-o", str(tmp_path), str(folder)], capture_output=True, check=True)
     (converted,) = tmp_path.glob("*.nii")
     back = read_scan(converted).volume
@@ -249,14 +260,49 @@ def test_a_source_in_an_archive_is_read_again_at_the_end(series: Series, tmp_pat
     assert read_scan(tmp_path / "out").patient == "MRN-77"
 
 
+@pytest.mark.parametrize("quantity", ["mean", "std"])
+def test_a_multiframe_file_comes_back_through_every_reader(series: Series, tmp_path: Path, quantity: Quantity) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    scan = read_scan(series(n=4, step=5.0, edit=lambda k, d: setattr(d, "InstanceNumber", 4 - k), **SOURCE))
+    thin = _thin(scan.volume, 1.0)
+    for name in ("one", "again"):
+        write_result(thin, tmp_path / name, scan, SAID, quantity=quantity, as_multiframe=True)
+    file, again = tmp_path / "one" / "IM00001.dcm", tmp_path / "again" / "IM00001.dcm"
+    assert file.read_bytes() == again.read_bytes()
+    back = read_scan(file).volume
+    np.testing.assert_array_equal(back.hu, thin.hu)
+    np.testing.assert_allclose(_corners(back), _corners(thin), atol=1e-3)
+    dataset = pydicom.dcmread(file)
+    np.testing.assert_array_equal(dataset.pixel_array - 1024, thin.hu[::-1])
+    assert dataset.StudyInstanceUID == SOURCE["StudyInstanceUID"]
+    assert dataset.ImageType[3] == ("STD_DEVIATION" if quantity == "std" else "RESAMPLED")
+    assert f"ctinterp {quantity}" in dataset.SeriesDescription
+    image = SimpleITK.ReadImage(str(file))
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image), thin.hu[::-1])
+    np.testing.assert_allclose(image.GetOrigin(), thin.point_mm((thin.depth - 1, 0, 0)), atol=1e-3)
+    np.testing.assert_array_equal(highdicom.imread(file).get_volume().array, thin.hu[::-1])
+    if shutil.which("dciodvfy"):
+        assert dicom_errors(file) == []
+
+
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="needs Debian's dicom3tools")
 @pytest.mark.parametrize("part", ["CHEST", "BREAST", None])
 @pytest.mark.parametrize("kind", ["dicom", "nifti"])
-def test_dciodvfy_finds_no_error(series: Series, tmp_path: Path, kind: str, part: str | None) -> None:
+@pytest.mark.parametrize(
+    ("quantity", "as_multiframe"), [("mean", False), ("mean", True), ("std", False), ("sample", False)]
+)
+def test_dciodvfy_finds_no_error(
+    series: Series,
+    tmp_path: Path,
+    kind: str,
+    part: str | None,
+    quantity: Quantity,
+    as_multiframe: bool,  # noqa: FBT001 - a case
+) -> None:
     folder, scan, thin = _derived(series, tmp_path, BodyPartExamined=part)
-    if kind == "nifti":
-        folder = tmp_path / "new"
-        write_result(thin, folder, replace(scan, found=None, kind="nifti"), SAID)
+    source = scan if kind == "dicom" else replace(scan, found=None, kind="nifti")
+    folder = tmp_path / "new"
+    write_result(thin, folder, source, SAID, quantity=quantity, as_multiframe=as_multiframe)
     for file in (min(folder.iterdir()), max(folder.iterdir())):
         assert dicom_errors(file) == []
 

@@ -15,6 +15,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from ctinterp_dagster.errors import IntensityError
+from ctinterp_dagster.scan.io.multiframe import multiframe
 from ctinterp_dagster.scan.io.origin import SCANNER, Origin, SourceImage, read_origin, uid_of
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
@@ -171,6 +172,8 @@ def write_series(
     description: str,
     thickness_mm: float | None = None,
     quantity: Quantity = "mean",
+    *,
+    as_multiframe: bool = False,
 ) -> None:
     """Write a volume as a DICOM series of CT images in a folder of its own, `IM00001.dcm` and on.
 
@@ -186,6 +189,7 @@ def write_series(
         thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
         quantity: what the values are: a network's posterior mean, its standard deviation, a sample, or what a
             classical method gives. Name, ImageType, window and RescaleType follow.
+        as_multiframe: write one Legacy Converted Enhanced CT file instead; needs highdicom.
 
     Raises:
         IntensityError: a value is not finite, or out of 16 bits.
@@ -199,29 +203,38 @@ def write_series(
     thickness_mm = thickness_mm or volume.spacing_mm[0]
     said = repr((description, quantity, thickness_mm, volume.spacing_mm, volume.origin_mm, volume.direction.tolist()))
     series = uid_of(source, said.encode(), raw.tobytes())
-    dataset = _template(volume, origin, source, series, quantity, description[:1024])
-    dataset.SliceThickness = _decimal(thickness_mm)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-    dataset.file_meta = meta
+    template = _template(volume, origin, source, series, quantity, description[:1024])
+    template.SliceThickness = _decimal(thickness_mm)
+    slices = _slices(template, volume, origin, raw)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
     partial.mkdir()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # identifiers that break a rule are the source's own
-            numbers = range(1, volume.depth + 1)
-            down = origin.counts_down(volume.direction[:, 2])
-            slices = zip(numbers[::-1] if down else numbers, raw, _nearest(volume, origin), strict=True)
-            for k, (number, slice_, images) in enumerate(slices):
-                dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = uid_of(series.encode(), str(k).encode())
-                dataset.InstanceNumber = number
-                dataset.ImagePositionPatient = [_decimal(v) for v in volume.point_mm((k, 0, 0))]
-                dataset.pop("SourceImageSequence", None)
-                if sources := _sources(images):
-                    dataset.SourceImageSequence = sources
-                dataset.PixelData = slice_.tobytes()
-                dataset.save_as(partial / f"IM{number:05d}.dcm", enforce_file_format=True)
+            if as_multiframe:
+                instance, dimensions = (uid_of(series.encode(), word) for word in (b"instance", b"dimensions"))
+                slices = iter([multiframe(list(slices), instance, dimensions, scan.found.uid if scan.found else "")])
+            for dataset in slices:
+                dataset.save_as(partial / f"IM{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _slices(template: Dataset, volume: Volume, origin: Origin, raw: npt.NDArray[np.int16]) -> Iterator[Dataset]:
+    """The images of a series in the order of the volume, numbered in the direction of the source."""
+    numbers = range(1, volume.depth + 1)
+    numbers = numbers[::-1] if origin.counts_down(volume.direction[:, 2]) else numbers
+    for k, (number, slice_, images) in enumerate(zip(numbers, raw, _nearest(volume, origin), strict=True)):
+        out, meta = Dataset(), FileMetaDataset()
+        out.update(template)
+        out.SOPInstanceUID = uid_of(template.SeriesInstanceUID.encode(), str(k).encode())
+        out.InstanceNumber, out.PixelData = number, slice_.tobytes()
+        out.ImagePositionPatient = [_decimal(v) for v in volume.point_mm((k, 0, 0))]
+        if sources := _sources(images):
+            out.SourceImageSequence = sources
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, out.SOPInstanceUID
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        out.file_meta = meta
+        yield out

@@ -116,6 +116,7 @@ def write_result(
     *,
     thickness_mm: float | None = None,
     as_dicom: bool = False,
+    as_multiframe: bool = False,
     quantity: Quantity = "mean",
 ) -> None:
     """Write what was made of a scan: a volume file, or a DICOM series beside the source's in its study.
@@ -127,7 +128,8 @@ def write_result(
         description: software, model and version, for DerivationDescription (0008,2111).
         thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
         as_dicom: write DICOM whatever the folder is called.
-        quantity: what the values are, for the name of a DICOM series: a mean, or a standard deviation in HU.
+        as_multiframe: write DICOM as one multi-frame file in the folder; see `write_series`.
+        quantity: what the values are, for the headers of a DICOM series; a standard deviation is in HU.
 
     Raises:
         ParamsError: see `check_output`; also an output that is a file of the source.
@@ -139,7 +141,7 @@ def write_result(
     if scan.found and _is_one_of(output, [scan.found.archive] if scan.found.archive else scan.found.files):
         raise ParamsError(f"{output} is the source: expected another name; a result never replaces its scan")
     if is_series(output, as_dicom=as_dicom):
-        write_series(volume, output, scan, description, thickness_mm, quantity)
+        write_series(volume, output, scan, description, thickness_mm, quantity, as_multiframe=as_multiframe)
     else:
         with whole_file(output) as partial:
             write_volume(volume, partial)
