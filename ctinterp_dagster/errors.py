@@ -55,6 +55,10 @@ class EvaluationError(CtinterpError):
     """Two volumes cannot be compared, or a metric is undefined for them."""
 
 
+class PacsError(CtinterpError):
+    """An archive does not answer, or refuses."""
+
+
 class DoubtfulResultError(CtinterpError):
     """An estimate that cannot be what the thick slices saw."""
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "interpolate": "Turn a thick-slice CT into a thin-slice one.",
     "evaluate": "Score every method on thin scans that the model has not seen.",
     "view": "Look at a scan before and after, in a browser on this machine.",
+    "pacs": "Find thick series in a PACS, restore them, and send the results back.",
     "scans": "Add, list and check scans.",
     "preset": "Write the parameters for real scans (cpu, gpu) or the demo into params.yaml.",
     "autoencoder": "Verify and import weights of MAISI's autoencoder.",

@@ -1,0 +1,138 @@
+"""What an archive of DICOM is asked and answers, whatever language it speaks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+
+from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
+
+MAKER = "ctinterp"  # Manufacturer (0008,0070) of results
+
+
+@dataclass(frozen=True)
+class Query:
+    """What series are looked for; what is empty matches all.
+
+    Attributes:
+        patient: PatientID (0010,0020).
+        study: StudyInstanceUID (0020,000D).
+        series: SeriesInstanceUID (0020,000E).
+        date: StudyDate (0008,0020), a day or a range: 20260101, 20260101-20260131, 20260101-.
+        description: SeriesDescription (0008,103E), with * and ?, whatever the case; matched here, as archives differ.
+        modality: Modality (0008,0060).
+    """
+
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    date: str = ""
+    description: str = "*"
+    modality: str = "CT"
+
+    def takes(self, series: "Series") -> bool:
+        """Whether a series is what was asked for, as some archives answer more than that."""
+        return (
+            fnmatchcase(series.description.lower(), self.description.lower())
+            and self.modality in {"", series.modality}
+            and self.series in {"", series.uid}
+        )
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as an archive lists it. Identifies a person: not for logs.
+
+    Attributes:
+        study: StudyInstanceUID.
+        uid: SeriesInstanceUID.
+        patient: PatientID.
+        date: StudyDate.
+        description: SeriesDescription.
+        number: SeriesNumber.
+        modality: Modality.
+        maker: Manufacturer; empty where the archive does not list it.
+        count: NumberOfSeriesRelatedInstances; empty where the archive does not list it.
+    """
+
+    study: str
+    uid: str
+    patient: str
+    date: str
+    description: str
+    number: str
+    modality: str
+    maker: str
+    count: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a series as an archive lists them.
+
+    Attributes:
+        uids: their SOPInstanceUIDs.
+        thickness_mm: the least SliceThickness (0018,0050); None where the archive does not list it.
+    """
+
+    uids: frozenset[str]
+    thickness_mm: float | None
+
+
+SERIES_FIELDS = (
+    "PatientID", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "Modality",
+    "Manufacturer", "NumberOfSeriesRelatedInstances",
+)  # fmt: skip
+
+
+def series_of(answer: Dataset) -> Series:
+    """A series of the data set that an archive answers with."""
+    patient, date, study, uid, description, number, modality, maker, count = (
+        str(answer.get(keyword) or "") for keyword in SERIES_FIELDS
+    )
+    return Series(study, uid, patient, date, description, number, modality, maker, count)
+
+
+def images_of(answers: Sequence[Dataset]) -> Images:
+    """The images of the data sets that an archive answers with."""
+    thickness_mm = [float(a.SliceThickness) for a in answers if a.get("SliceThickness")]
+    return Images(frozenset(str(a.SOPInstanceUID) for a in answers), min(thickness_mm, default=None))
+
+
+class Archive(Protocol):
+    """An archive that can be asked. Every method raises `PacsError` where it does not answer as it should."""
+
+    def find(self, query: Query) -> list[Series]:
+        """The series that match, in the order of the archive."""
+
+    def images(self, series: Series) -> Images:
+        """What the archive has of a series now."""
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """Write the images of a series into a folder, one file each, as the archive keeps them."""
+
+    def send(self, files: Sequence[Path]) -> None:
+        """Have the archive keep files; it has taken every one of them when this returns."""
+
+
+def connect(name: str, server: DicomWeb | Dimse) -> Archive:
+    """An archive by its settings.
+
+    Raises:
+        MissingInputError: the library that speaks its language is not installed.
+    """
+    library = "dicomweb_client" if isinstance(server, DicomWeb) else "pynetdicom"
+    if find_spec(library) is None:
+        raise MissingInputError(f"a PACS needs {library}: pip install 'ctinterp[pacs]'")
+    if isinstance(server, DicomWeb):
+        from ctinterp_dagster.pacs.dicomweb import WebArchive  # noqa: PLC0415 (an extra)
+
+        return WebArchive(name, server)
+    from ctinterp_dagster.pacs.dimse import DimseArchive  # noqa: PLC0415 (an extra)
+
+    return DimseArchive(name, server)

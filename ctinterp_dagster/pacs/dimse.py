@@ -1,0 +1,171 @@
+"""DICOM networking: C-FIND, C-GET or C-MOVE, C-STORE (DICOM PS3.4, PS3.7, PS3.8)."""
+
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from ctinterp_dagster.errors import PacsError
+from ctinterp_dagster.pacs.archive import SERIES_FIELDS, Images, Query, Series, images_of, series_of
+from ctinterp_dagster.pacs.settings import Dimse
+
+TIMEOUT_S = 60
+IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+PENDING, SUCCESS = {0xFF00, 0xFF01}, 0x0000
+STUDY_FIELDS = ("StudyInstanceUID", "StudyDate", "PatientID")
+
+
+class DimseArchive:
+    """An archive by DICOM networking."""
+
+    def __init__(self, name: str, server: Dimse) -> None:
+        self.name, self.server = name, server
+
+    def _entity(self) -> AE:
+        entity = AE(self.server.calling_aet)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = TIMEOUT_S
+        return entity
+
+    @contextmanager
+    def _association(self, entity: AE, handlers: Sequence[Any] = (), roles: Sequence[Any] = ()) -> Iterator[Any]:
+        server = self.server
+        tls = (ssl.create_default_context(cafile=str(server.ca)), server.host) if server.ca else None
+        association = entity.associate(
+            server.host, server.port, ae_title=server.aet,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _at_once), *handlers], ext_neg=list(roles),
+            tls_args=tls,
+        )  # fmt: skip
+        if not association.is_established:
+            raise PacsError(
+                f"server {self.name} did not accept: is it running, does it know the title {server.calling_aet!r}, and "
+                f"is its own {server.aet!r}?"
+            )
+        try:
+            yield association
+        finally:
+            association.release()
+
+    def _answers(self, association: Any, level: str, fields: Sequence[str], **known: str) -> list[Dataset]:
+        asked = Dataset()
+        asked.QueryRetrieveLevel = level
+        for keyword in fields:
+            setattr(asked, keyword, known.get(keyword, ""))
+        found = []
+        for status, answer in association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind):
+            if status.get("Status") in PENDING:
+                found.append(answer)
+            elif status.get("Status") != SUCCESS:
+                raise PacsError(f"server {self.name} did not list ({_said(status)}): look at its log")
+        return found
+
+    def find(self, query: Query) -> list[Series]:
+        """See `Archive`."""
+        entity, found = self._entity(), []
+        entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
+        known = {"StudyInstanceUID": query.study, "StudyDate": query.date, "PatientID": query.patient}
+        with self._association(entity) as association:
+            for study in self._answers(association, "STUDY", STUDY_FIELDS, **known):
+                fields = [keyword for keyword in SERIES_FIELDS if keyword not in {"PatientID", "StudyDate"}]
+                wanted = {
+                    "StudyInstanceUID": str(study.StudyInstanceUID),
+                    "SeriesInstanceUID": query.series,
+                    "Modality": query.modality,
+                }
+                for answer in self._answers(association, "SERIES", fields, **wanted):
+                    for keyword in STUDY_FIELDS:
+                        setattr(answer, keyword, study.get(keyword))
+                    found.append(series_of(answer))
+        return [series for series in found if query.takes(series)]
+
+    def images(self, series: Series) -> Images:
+        """See `Archive`."""
+        entity = self._entity()
+        entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
+        fields = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SliceThickness")
+        known = {"StudyInstanceUID": series.study, "SeriesInstanceUID": series.uid}
+        with self._association(entity) as association:
+            return images_of(self._answers(association, "IMAGE", fields, **known))
+
+    def fetch(self, series: Series, folder: Path) -> None:
+        """See `Archive`. By C-MOVE to `move_port` where that is set, else by C-GET."""
+        number = count()
+
+        def keep(event: evt.Event) -> int:
+            (folder / f"{next(number):05d}.dcm").write_bytes(event.encoded_dataset())
+            return SUCCESS
+
+        asked = Dataset()
+        asked.QueryRetrieveLevel = "SERIES"
+        asked.StudyInstanceUID, asked.SeriesInstanceUID = series.study, series.uid
+        handlers, entity, server = [(evt.EVT_C_STORE, keep)], self._entity(), self.server
+        if server.move_port is None:
+            entity.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
+            for image in IMAGES:
+                entity.add_requested_context(image, ALL_TRANSFER_SYNTAXES)
+            roles = [build_role(image, scp_role=True) for image in IMAGES]
+            with self._association(entity, handlers, roles) as association:
+                self._retrieved(association.send_c_get(asked, StudyRootQueryRetrieveInformationModelGet))
+            return
+        entity.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
+        with self._receiver(handlers), self._association(entity) as association:
+            to = server.calling_aet
+            self._retrieved(association.send_c_move(asked, to, StudyRootQueryRetrieveInformationModelMove))
+
+    @contextmanager
+    def _receiver(self, handlers: Sequence[Any]) -> Iterator[None]:
+        """Take what the archive sends, on this machine's loopback unless the archive is another machine."""
+        entity = self._entity()
+        entity.require_called_aet, entity.require_calling_aet = True, [self.server.aet]
+        for image in IMAGES:
+            entity.add_supported_context(image, ALL_TRANSFER_SYNTAXES)
+        place = ("0.0.0.0" if self.server.remote else "127.0.0.1", self.server.move_port)  # noqa: S104 (was told so)
+        receiver = entity.start_server(place, block=False, evt_handlers=list(handlers))
+        try:
+            yield
+        finally:
+            receiver.shutdown()
+
+    def _retrieved(self, answers: Iterator[tuple[Dataset, Dataset | None]]) -> None:
+        for status, _ in answers:
+            if status.get("Status") not in {*PENDING, SUCCESS}:
+                raise PacsError(f"server {self.name} did not give images ({_said(status)}): look at its log")
+
+    def send(self, files: Sequence[Path]) -> None:
+        """See `Archive`."""
+        entity = self._entity()
+        for image in IMAGES:
+            entity.add_requested_context(image, ExplicitVRLittleEndian)
+        with self._association(entity) as association:
+            for k, file in enumerate(files):
+                status = association.send_c_store(file)
+                if status.get("Status") != SUCCESS:
+                    raise PacsError(
+                        f"server {self.name} refused image {k + 1} of {len(files)} ({_said(status)}): look at its log"
+                    )
+
+
+def _at_once(event: evt.Event) -> None:
+    """Send small messages without waiting for the answer to the one before: an image takes half the time."""
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _said(status: Dataset) -> str:
+    """A status in words; an empty one is an association that ended."""
+    return f"status 0x{status.Status:04X}" if "Status" in status else "it ended the association"

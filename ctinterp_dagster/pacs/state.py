@@ -1,0 +1,78 @@
+"""What a watch has seen and done, in a file that outlives it."""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ctinterp_dagster.errors import ParamsError
+
+Verdict = Literal["sent", "added", "thin", "own", "incomplete", "refused"]
+TABLES = """
+create table if not exists seen (series text primary key, images text not null, since real not null);
+create table if not exists done (
+  series text, images text, listed text not null, verdict text not null, detail text not null, at real not null,
+  primary key (series, images)
+);
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """A database of one watch. A second watch on it is refused; the system gives it free however the first one ends.
+
+    Attributes:
+        database: the connection; each statement is on disk when it returns.
+    """
+
+    database: sqlite3.Connection
+
+    @classmethod
+    def open(cls, path: Path) -> "State":
+        """Open or make it, readable by its owner only: it has the UIDs of series.
+
+        Raises:
+            ParamsError: another watch has it, or it is no such file.
+        """
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            database = sqlite3.connect(path, timeout=0, isolation_level=None)
+            database.execute("pragma locking_mode = exclusive")
+            database.execute("pragma synchronous = full")
+            database.execute("begin exclusive")
+            database.execute("commit")
+            database.executescript(TABLES)
+        except sqlite3.DatabaseError as error:
+            raise ParamsError(f"{path}: {error}: expected the state of a watch that does not run") from error
+        return cls(database)
+
+    def quiet_s(self, series: str, images: str, now_s: float) -> float:
+        """For how long a series has had these images, and none beside."""
+        row = self.database.execute("select images, since from seen where series = ?", (series,)).fetchone()
+        if row and row[0] == images:
+            return now_s - float(row[1])
+        self.database.execute("insert or replace into seen values (?, ?, ?)", (series, images, now_s))
+        return 0.0
+
+    def verdict(self, series: str, images: str) -> Verdict | None:
+        """What became of a series with these images."""
+        row = self.database.execute(
+            "select verdict from done where series = ? and images = ?", (series, images)
+        ).fetchone()
+        return row[0] if row else None
+
+    def was_listed(self, series: str, listed: str) -> bool:
+        """Whether a series is done that had this number of images in the archive's list."""
+        row = self.database.execute("select 1 from done where series = ? and listed = ?", (series, listed)).fetchone()
+        return bool(listed and row)
+
+    def finish(self, series: str, images: str, listed: str, verdict: Verdict, detail: str, now_s: float) -> None:
+        """Write down what became of a series."""
+        self.database.execute(
+            "insert or replace into done values (?, ?, ?, ?, ?, ?)", (series, images, listed, verdict, detail, now_s)
+        )
+
+    def forget_refused(self) -> None:
+        """Have the next look take again what was refused."""
+        self.database.execute("delete from done where verdict = 'refused'")
