@@ -16,7 +16,7 @@ setup: .venv/installed ## make .venv with everything
 .venv/installed: constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ctinterp needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pipeline,deploy,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pipeline,deploy,multiframe,pacs,dev]'
 	touch $@
 
 demo: setup ## the whole pipeline on the built-in phantom cohort

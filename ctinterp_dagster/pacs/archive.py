@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
 
 MAKER = "ctinterp"  # Manufacturer (0008,0070) of results
+LOGGERS = ("dicomweb_client", "pynetdicom", "retrying")  # they log addresses, which name patients and studies
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def connect(name: str, server: DicomWeb | Dimse) -> Archive:
     library = "dicomweb_client" if isinstance(server, DicomWeb) else "pynetdicom"
     if find_spec(library) is None:
         raise MissingInputError(f"a PACS needs {library}: pip install 'ctinterp[pacs]'")
+    for logger in LOGGERS:
+        getLogger(logger).setLevel(CRITICAL + 1)
     if isinstance(server, DicomWeb):
         from ctinterp_dagster.pacs.dicomweb import WebArchive  # noqa: PLC0415 (an extra)
 

@@ -100,7 +100,8 @@ class Settings(_Section):
         """
         name = name or (next(iter(self.servers)) if len(self.servers) == 1 else "")
         if name not in self.servers:
-            raise ParamsError(f"pacs.yaml has no server {name!r}: expected one of {', '.join(self.servers)}")
+            wrong = f"there is no server {name!r}" if name else "no server was named"
+            raise ParamsError(f"pacs.yaml: {wrong}: expected --server {' or '.join(self.servers)}")
         return name, self.servers[name]
 
 
