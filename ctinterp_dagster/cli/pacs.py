@@ -21,6 +21,7 @@ from ctinterp_dagster.pacs.work import send as send_series
 from ctinterp_dagster.scan.identity import load_key
 
 SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
+STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
 
 
 @click.group
@@ -57,6 +58,8 @@ def list_(
     as_json: bool,
 ) -> None:
     """List the CT series that match, with the UID by which the other commands take one."""
+    if not (patient or study or date):
+        raise click.UsageError("give --patient, --study or --date: an archive may hold very many series")
     archive = _archive(load_pacs(config), server)
     query = Query(patient=patient, study=study, date=date, description=description)
     found = [(series, archive.images(series)) for series in archive.find(query)]
@@ -76,15 +79,16 @@ def list_(
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a new folder for the images")
 @click.option("--to-project", is_flag=True, help="add it to data/raw, as `scans add` does, instead")
 @SERVER
+@STUDY
 @click.pass_obj
-def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, server: str | None) -> None:
+def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, server: str | None, study: str) -> None:
     """Fetch a series, named by its SeriesInstanceUID."""
     if (output is None) != to_project:
         raise click.UsageError("give -o or --to-project")
     if output and output.exists():
         raise ParamsError(f"{output} exists: expected a new folder")
     archive = _archive(load_pacs(config), server)
-    series, images = _series(archive, uid)
+    series, images = _series(archive, uid, study)
     if output:
         fetch_series(archive, series, images, output)
         click.echo(f"{output}: {len(images.uids)} images")
@@ -100,14 +104,15 @@ def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, serv
 @click.argument("uid", metavar="SERIES")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @SERVER
+@STUDY
 @click.pass_obj
-def restore(config: Path, *, uid: str, options: Sequence[str], server: str | None) -> None:
+def restore(config: Path, *, uid: str, options: Sequence[str], server: str | None, study: str) -> None:
     """Fetch a series, restore it, and send the result back into its study.
 
     OPTIONS are those of `ctinterp interpolate`, such as --spacing 1.
     """
     archive = _archive(load_pacs(config), server)
-    series, images = _series(archive, uid)
+    series, images = _series(archive, uid, study)
     with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
         thick, thin = Path(folder) / "thick", Path(folder) / "thin"
         fetch_series(archive, series, images, thick)
@@ -166,10 +171,12 @@ def _archive(settings: Settings, server: str | None) -> Archive:
     return connect(*settings.server(server))
 
 
-def _series(archive: Archive, uid: str) -> tuple[Series, Images]:
-    found = archive.find(Query(series=uid))
+def _series(archive: Archive, uid: str, study: str) -> tuple[Series, Images]:
+    found = archive.find(Query(series=uid, study=study))
     if len(found) != 1:
-        raise MissingInputError(f"the archive lists {len(found) or 'no'} CT series {uid}: see `ctinterp pacs list`")
+        raise MissingInputError(
+            f"the archive lists {len(found) or 'no'} CT series {uid}: see `ctinterp pacs list`, or give its --study too"
+        )
     return found[0], archive.images(found[0])
 
 
@@ -183,12 +190,14 @@ def _add(folder: Path) -> None:
 
 
 def _ctinterp(*arguments: str) -> None:
-    """Run a command; what it refuses is refused here, in its words."""
+    """Run a command; what it refuses is refused here, in its words, and what it says beside is shown on a terminal."""
     code = "from ctinterp_dagster.cli import main; main()"
-    ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    said = ended.stderr.strip().splitlines()
     if ended.returncode < 0:
         raise PacsError(f"{arguments[0]} was ended by signal {-ended.returncode}: is there memory enough?")
     if ended.returncode:
-        raise RefusedError(
-            (ended.stderr.strip().splitlines() or [f"{arguments[0]} failed"])[-1].removeprefix("error: ")
-        )
+        raise RefusedError((said or [f"{arguments[0]} failed"])[-1].removeprefix("error: "))
+    if sys.stderr.isatty():
+        click.echo(ended.stderr, err=True, nl=False)

@@ -4,18 +4,28 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    JPEG2000,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     LegacyConvertedEnhancedCTImageStorage,
+    RLELossless,
 )
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -25,9 +35,14 @@ from pynetdicom.sop_class import (
 from ctinterp_dagster.errors import PacsError
 from ctinterp_dagster.pacs.archive import SERIES_FIELDS, Images, Query, Series, images_of, series_of
 from ctinterp_dagster.pacs.settings import Dimse
+from ctinterp_dagster.scan.io.dicom import BROKEN
 
 TIMEOUT_S = 60
 IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+SYNTAXES = (
+    ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLosslessSV1,
+    JPEGLossless, JPEGLSLossless, JPEG2000Lossless, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000,
+)  # fmt: skip
 PENDING, SUCCESS = {0xFF00, 0xFF01}, 0x0000
 STUDY_FIELDS = ("StudyInstanceUID", "StudyDate", "PatientID")
 
@@ -59,6 +74,8 @@ class DimseArchive:
             )
         try:
             yield association
+        except BROKEN as error:
+            raise PacsError(f"server {self.name} answered what is no DICOM: look at its log") from error
         finally:
             association.release()
 
@@ -76,23 +93,26 @@ class DimseArchive:
         return found
 
     def find(self, query: Query) -> list[Series]:
-        """See `Archive`."""
-        entity, found = self._entity(), []
+        """See `Archive`. A series by its UID alone is found by archives only that take relational queries."""
+        entity = self._entity()
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
         known = {"StudyInstanceUID": query.study, "StudyDate": query.date, "PatientID": query.patient}
+        wanted = {"SeriesInstanceUID": query.series, "Modality": query.modality}
         with self._association(entity) as association:
-            for study in self._answers(association, "STUDY", STUDY_FIELDS, **known):
-                fields = [keyword for keyword in SERIES_FIELDS if keyword not in {"PatientID", "StudyDate"}]
-                wanted = {
-                    "StudyInstanceUID": str(study.StudyInstanceUID),
-                    "SeriesInstanceUID": query.series,
-                    "Modality": query.modality,
-                }
-                for answer in self._answers(association, "SERIES", fields, **wanted):
-                    for keyword in STUDY_FIELDS:
-                        setattr(answer, keyword, study.get(keyword))
-                    found.append(series_of(answer))
-        return [series for series in found if query.takes(series)]
+            if query.series and not query.study:
+                found = self._answers(association, "SERIES", SERIES_FIELDS, **wanted)
+            else:
+                studies = self._answers(association, "STUDY", STUDY_FIELDS, **known)
+                found = [series for study in studies for series in self._of_study(association, study, wanted)]
+            return [series for series in map(series_of, found) if query.takes(series)]
+
+    def _of_study(self, association: Any, study: Dataset, wanted: dict[str, str]) -> list[Dataset]:
+        fields = [keyword for keyword in SERIES_FIELDS if keyword not in STUDY_FIELDS[1:]]
+        found = self._answers(association, "SERIES", fields, StudyInstanceUID=str(study.StudyInstanceUID), **wanted)
+        for series in found:
+            for keyword in STUDY_FIELDS:
+                setattr(series, keyword, study.get(keyword))
+        return found
 
     def images(self, series: Series) -> Images:
         """See `Archive`."""
@@ -117,8 +137,8 @@ class DimseArchive:
         handlers, entity, server = [(evt.EVT_C_STORE, keep)], self._entity(), self.server
         if server.move_port is None:
             entity.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
-            for image in IMAGES:
-                entity.add_requested_context(image, ALL_TRANSFER_SYNTAXES)
+            for image, syntax in product(IMAGES, SYNTAXES):  # one each: of several the archive would choose one for all
+                entity.add_requested_context(image, syntax)
             roles = [build_role(image, scp_role=True) for image in IMAGES]
             with self._association(entity, handlers, roles) as association:
                 self._retrieved(association.send_c_get(asked, StudyRootQueryRetrieveInformationModelGet))
@@ -134,7 +154,7 @@ class DimseArchive:
         entity = self._entity()
         entity.require_called_aet, entity.require_calling_aet = True, [self.server.aet]
         for image in IMAGES:
-            entity.add_supported_context(image, ALL_TRANSFER_SYNTAXES)
+            entity.add_supported_context(image, list(SYNTAXES))
         place = ("0.0.0.0" if self.server.remote else "127.0.0.1", self.server.move_port)  # noqa: S104 (was told so)
         receiver = entity.start_server(place, block=False, evt_handlers=list(handlers))
         try:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ctinterp_dagster.errors import CtinterpError, PacsError, ScanError
+from ctinterp_dagster.errors import CtinterpError, PacsError
 from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Query, Series
 from ctinterp_dagster.pacs.settings import Rule
 from ctinterp_dagster.pacs.state import State, Verdict
 from ctinterp_dagster.pacs.work import Restore, fetch, is_own, send
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
-from ctinterp_dagster.scan.io.dicom import read_header
+from ctinterp_dagster.scan.io.dicom import BROKEN, read_header
 from ctinterp_dagster.scan.io.parts import incomplete
 from ctinterp_dagster.scan.io.source import QUOTED
 
@@ -82,7 +82,9 @@ class Watch:
         work = self.folder / f"{name}-{digest[:8]}"
         try:
             verdict, detail = self._take(series, images, work)
-        except (RefusedError, ScanError) as error:
+        except (PacsError, OSError):
+            raise
+        except (CtinterpError, *BROKEN) as error:
             verdict, detail = "refused", QUOTED.sub("...", str(error))
         self.state.finish(series.uid, digest, series.count, verdict, detail, now_s)
         shutil.rmtree(work, ignore_errors=True)

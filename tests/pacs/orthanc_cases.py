@@ -11,12 +11,13 @@ import numpy as np
 import pydicom
 import pytest
 import yaml
+from pydicom.uid import RLELossless
 
 from ctinterp_dagster.errors import PacsError
 from ctinterp_dagster.pacs import Archive, Query, connect
 from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
 from ctinterp_dagster.pacs.work import send
-from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.io import read_scan, write_result
 from tests.pacs.builders import thick_series
 from tests.pacs.kills import kill_watches, stand_in
 from tests.pacs.orthanc import DICOM, MOVE, WEB, orthanc, rest, stored
@@ -91,12 +92,48 @@ def test_a_result_is_sent_once_and_lies_in_the_study_of_its_source(archive: Arch
     np.testing.assert_allclose(back.origin_mm, made.origin_mm, atol=1e-3)
 
 
+@pytest.mark.parametrize("as_multiframe", [False, True])
+@pytest.mark.parametrize("tags", [{"StudyInstanceUID": "1.2.0840.1"}, {"PatientID": "A" * 64 + "B" * 6}])
+def test_a_result_with_identifiers_that_break_a_rule_lies_in_the_study_of_its_source(
+    archive: Archive,
+    tmp_path: Path,
+    tags: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    as_multiframe: bool,  # noqa: FBT001 - a case
+) -> None:
+    monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+    archive.send(thick_series(tmp_path / "thick", 1, **tags))
+    (series,) = archive.find(Query())
+    (tmp_path / "back").mkdir()
+    archive.fetch(series, tmp_path / "back")
+    scan = read_scan(tmp_path / "back")
+    write_result(scan.volume, tmp_path / "thin", scan, "copy", as_dicom=True, as_multiframe=as_multiframe)
+    assert send(archive, tmp_path / "thin") == (1 if as_multiframe else 6)
+    assert (len(rest("patients")), len(rest("studies")), len(rest("series"))) == (1, 1, 2)
+
+
+def test_compressed_images_are_fetched_as_they_are_kept(archive: Archive, tmp_path: Path) -> None:
+    files = thick_series(tmp_path / "thick", 1)
+    before = read_scan(tmp_path / "thick").volume.hu
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.save_as(file)
+    connect("web", SERVERS["web"]).send(files)
+    (tmp_path / "back").mkdir()
+    archive.fetch(archive.find(Query())[0], tmp_path / "back")
+    kept = {pydicom.dcmread(file).file_meta.TransferSyntaxUID for file in (tmp_path / "back").iterdir()}
+    assert kept == {RLELossless}
+    np.testing.assert_array_equal(read_scan(tmp_path / "back").volume.hu, before)
+
+
 def test_the_commands_restore_a_series_into_its_study(tmp_path: Path) -> None:
     connect("web", SERVERS["web"]).send(thick_series(tmp_path / "thick", 1))
-    listed = _ctinterp(tmp_path, "pacs", "list", "--description", "thick*")
+    listed = _ctinterp(tmp_path, "pacs", "list", "--patient", "MRN-77", "--description", "thick*")
     assert "1.2.840.7.1.1\n" in listed.stdout
     assert "6 images  5 mm" in listed.stdout
-    assert _ctinterp(tmp_path, "pacs", "list", "--min-thickness", "6").stdout == ""
+    assert _ctinterp(tmp_path, "pacs", "list", "--patient", "MRN-77", "--min-thickness", "6").stdout == ""
     fetched = _ctinterp(tmp_path, "pacs", "fetch", "1.2.840.7.1.1", "-o", "fetched")
     assert fetched.stdout == "fetched: 6 images\n"
     options = ("--method", "cubic_projected", "--spacing", "1", "--force")
