@@ -275,8 +275,9 @@ def load_section(kind: type[Kind], path: Path) -> Kind:
     """
     if not path.exists():
         raise MissingInputError(f"{path} is missing: run from the project's root, the folder of dvc.yaml")
+    text = path.read_text(encoding="utf-8")
     try:
-        raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
     try:
@@ -285,4 +286,18 @@ def load_section(kind: type[Kind], path: Path) -> Kind:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise ParamsError(f"{path.name}: {where}: {first['msg']}{got}") from error
+        raise ParamsError(f"{path.name}: {where}: {first['msg']}{got} (line {_line(text, first['loc'])})") from error
+
+
+def _line(text: str, where: tuple[int | str, ...]) -> int:
+    """The line of YAML on which a value stands, or what is to hold it."""
+    node, line = yaml.compose(text), 0
+    for part in where:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    node, line = value, key.start_mark.line
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line
+    return line + 1

@@ -40,6 +40,12 @@ def test_a_server_that_is_not_safe_or_not_right_is_refused(
     assert "secret" not in str(caught.value)
 
 
+def test_a_mistake_is_told_with_its_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "pacs.yaml").write_text(yaml.safe_dump({"servers": {"archive": DIMSE}}).replace("4242", "70000"))
+    with pytest.raises(ParamsError, match=r"^pacs.yaml: servers.archive.dimse.port: .* 65535, got 70000 \(line 6\)$"):
+        load_pacs(tmp_path / "pacs.yaml")
+
+
 def test_another_machine_is_asked_where_that_is_told(tmp_path: Path) -> None:
     web = {"protocol": "dicomweb", "url": "https://pacs.example/dicom-web", "remote": True}
     settings = load_pacs(_written(tmp_path, one=web, two=DIMSE | {"host": "10.0.0.7", "remote": True}))
