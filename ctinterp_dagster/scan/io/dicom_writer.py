@@ -213,8 +213,7 @@ def write_series(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # identifiers that break a rule are the source's own
             if as_multiframe:
-                instance, dimensions = (uid_of(series.encode(), word) for word in (b"instance", b"dimensions"))
-                slices = iter([multiframe(list(slices), instance, dimensions, scan.found.uid if scan.found else "")])
+                slices = iter([multiframe(list(slices), scan.found.uid if scan.found else "")])
             for dataset in slices:
                 dataset.save_as(partial / f"IM{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
         partial.replace(folder)

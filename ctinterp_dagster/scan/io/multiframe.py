@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.scan.io.origin import uid_of
 
 # highdicom makes these anew on each call, and the name longer.
 CLOCK = ("InstanceCreationDate", "InstanceCreationTime")
@@ -38,13 +38,13 @@ def _evidence(slices: Sequence[Dataset], series: str) -> list[Dataset]:
     return [study]
 
 
-def multiframe(slices: Sequence[Dataset], instance: UID, dimensions: UID, source_series: str) -> Dataset:
+def multiframe(slices: Sequence[Dataset], source_series: str) -> Dataset:
     """One Legacy Converted Enhanced CT image of the slices of a derived series, in the order of their InstanceNumber.
+
+    It is a series of its own, with UIDs that follow from that of the slices.
 
     Args:
         slices: CT images of one series, with their pixels.
-        instance: SOPInstanceUID (0008,0018) of the file.
-        dimensions: DimensionOrganizationUID (0020,9164) of the file.
         source_series: SeriesInstanceUID (0020,000E) of the source images, empty where they have none.
 
     Source: DICOM PS3.3 A.70 (Legacy Converted Enhanced CT).
@@ -56,9 +56,12 @@ def multiframe(slices: Sequence[Dataset], instance: UID, dimensions: UID, source
     for one in slices if laterality else ():  # a paired part has to say its side
         for keyword in ("Laterality", "BodyPartExamined"):
             one.pop(keyword, None)
+    series, instance, dimensions = (
+        uid_of(first.SeriesInstanceUID.encode(), word) for word in (b"series", b"instance", b"dimensions")
+    )
     out = LegacyConvertedEnhancedCTImage(
         slices,
-        series_instance_uid=first.SeriesInstanceUID,
+        series_instance_uid=series,
         series_number=int(first.SeriesNumber),
         sop_instance_uid=instance,
         instance_number=1,
