@@ -32,13 +32,18 @@ def specs(project: DvcProject, translator: DvcTranslator | None = None) -> dict[
 
 
 def materialize(
-    project: DvcProject, instance: dg.DagsterInstance, *targets: str, raises: bool = True, **tags: str
+    project: DvcProject,
+    instance: dg.DagsterInstance,
+    *targets: str,
+    raises: bool = True,
+    selection: dg.AssetSelection | None = None,
+    **tags: str,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         build_dvc_assets(project),
         instance=instance,
         resources={"dvc": DvcCliResource(project_dir=str(project.root))},
-        selection=[KEYS[target] for target in targets] or None,
+        selection=selection or [KEYS[target] for target in targets] or None,
         raise_on_error=raises,
         tags=tags,
     )
@@ -85,8 +90,8 @@ def test_keys_groups_kinds_owners_and_dependencies_come_from_dvc_yaml(toy: DvcPr
 
 def test_the_pool_comes_from_dvc_yaml(toy: DvcProject) -> None:
     ops = {asset.op.name: asset.op for asset in build_dvc_assets(toy) if isinstance(asset, dg.AssetsDefinition)}
-    assert ops["dvc__prepare"].pool == "dvc"
-    assert ops["dvc__fit_a"].pool is None
+    assert ops["prepare"].pool == "dvc"
+    assert ops["fit__a"].pool is None
 
 
 def test_a_translator_can_be_subclassed(toy: DvcProject) -> None:
@@ -109,11 +114,11 @@ def test_materializing_all_makes_what_dvc_repro_makes(
     assert dvc_changed(fresh) == set()
     assert stale(fresh, instance) == set()
     assert "Running stage" not in shell(fresh.root, "dvc", "repro")
-    metadata = result.asset_materializations_for_node("dvc__score")[0].metadata
-    assert metadata["metrics/mean.a"].value == 6.0
-    assert metadata["metrics/tiny"].value == 1e-05
-    assert "metrics/done" not in metadata
-    assert metadata["plot/scores/curve.png"].value.startswith("![curve](data:image/png;base64,iVBOR")
+    metadata = result.asset_materializations_for_node("score")[0].metadata
+    assert metadata["mean.a"].value == 6.0
+    assert metadata["tiny"].value == 1e-05
+    assert "done" not in metadata
+    assert metadata["plot/curve"].value.startswith("![curve](data:image/png;base64,iVBOR")
     assert metadata["dvc/ran"].value is True
     assert metadata["dvc/duration_s"].value > 0
     assert tick(fresh, instance) == []
@@ -123,9 +128,9 @@ def test_a_stage_that_did_not_change_is_skipped_and_a_forced_one_runs(
     toy: DvcProject, instance: dg.DagsterInstance
 ) -> None:
     skipped = materialize(toy, instance, "prepare")
-    assert skipped.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is False
+    assert skipped.asset_materializations_for_node("prepare")[0].metadata["dvc/ran"].value is False
     forced = materialize(toy, instance, "prepare", **{"dvc/force": "true"})
-    assert forced.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is True
+    assert forced.asset_materializations_for_node("prepare")[0].metadata["dvc/ran"].value is True
 
 
 def test_a_parameter_makes_stale_what_dvc_calls_changed_and_one_step_at_a_time(
@@ -220,12 +225,12 @@ def test_dagster_and_dvc_agree_on_what_is_stale_after_an_edit_of(
 def test_a_failing_stage_shows_its_own_message(toy: DvcProject, instance: dg.DagsterInstance, edit: Edit) -> None:
     edit(toy, "params.yaml", "rate: 0.5", "rate: -1")
     result = materialize(toy, instance, "fit@a", raises=False)
-    failure = result.failure_data_for_node("dvc__fit_a").user_failure_data
+    failure = result.failure_data_for_node("fit__a").user_failure_data
     assert failure.description.splitlines()[0] == (
         "fit@a failed: ValueError: fit.rate is -1, expected a positive number in params.yaml"
     )
     assert "failed to reproduce 'fit@a'" in failure.description
-    assert failure.metadata["dvc/exit_code"].value != 0
+    assert "ValueError: fit.rate" in failure.metadata["dvc/output"].value
 
 
 @pytest.mark.slow
@@ -234,7 +239,7 @@ def test_a_stage_with_retries_is_tried_again_and_no_more_than_that(
 ) -> None:
     edit(toy, "prepare.py", "import pathlib", "open('tries', 'a').write('.')\n1 / 0")
     result = materialize(toy, instance, "prepare", raises=False)
-    failure = result.failure_data_for_node("dvc__prepare").user_failure_data
+    failure = result.failure_data_for_node("prepare").user_failure_data
     assert failure.description.startswith("prepare failed: ZeroDivisionError: division by zero")
     assert (toy.root / "tries").read_text() == ".."
 
@@ -242,7 +247,7 @@ def test_a_stage_with_retries_is_tried_again_and_no_more_than_that(
 def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy: DvcProject, instance: dg.DagsterInstance) -> None:
     (toy.root / "fit.py").unlink()
     result = materialize(toy, instance, "fit@a", raises=False)
-    failure = result.failure_data_for_node("dvc__fit_a").user_failure_data
+    failure = result.failure_data_for_node("fit__a").user_failure_data
     assert failure.description.startswith("fit@a failed: ERROR: failed to reproduce 'fit@a': ")
     assert "fit.py" in failure.description.splitlines()[0]
 
@@ -262,7 +267,7 @@ def test_what_the_stage_reports_through_pipes_is_in_the_materialization(
         "import json",
     )
     result = materialize(toy, instance, "fit@a")
-    assert result.asset_materializations_for_node("dvc__fit_a")[0].metadata["epochs"].value == 3
+    assert result.asset_materializations_for_node("fit__a")[0].metadata["epochs"].value == 3
 
 
 def test_dvc_exp_run_with_a_parameter_works_beside_dagster(toy: DvcProject, shell: Shell) -> None:

@@ -128,6 +128,26 @@ def test_a_blocking_threshold_that_fails_stops_what_comes_after(
     assert not (checked.root / "published").exists()
 
 
+@pytest.mark.parametrize("checks", [[], ["mean"]])
+def test_an_asset_is_selected_with_the_checks_that_are_asked_for(
+    checks: list[str], checked: DvcProject, instance: dg.DagsterInstance
+) -> None:
+    selected = [dg.AssetCheckKey(KEYS["score"], name) for name in checks]
+    result = materialize(
+        checked,
+        instance,
+        selection=dg.AssetSelection.assets(KEYS["score"]).without_checks() | dg.AssetSelection.checks(*selected),
+    )
+    assert [check.check_name for check in result.get_asset_check_evaluations()] == checks
+    assert len(result.asset_materializations_for_node("score")) == 1
+
+
+def test_a_check_alone_judges_the_metrics_that_are_there(checked: DvcProject, instance: dg.DagsterInstance) -> None:
+    result = materialize(checked, instance, selection=dg.AssetSelection.checks(dg.AssetCheckKey(KEYS["score"], "mean")))
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True]
+    assert result.get_asset_materialization_events() == []
+
+
 def test_checks_of_a_run_outside_come_with_the_sensor(checked: DvcProject, instance: dg.DagsterInstance) -> None:
     events = [event for event in tick(checked, instance) if isinstance(event, dg.AssetCheckEvaluation)]
     assert {(event.check_name, event.passed) for event in events} == {("mean", True), ("tiny", False)}
@@ -197,7 +217,7 @@ def test_a_csv_plot_is_shown_as_a_table(toy: DvcProject, instance: dg.DagsterIns
     edit(toy, "dvc.yaml", "plots: [scores/curve.png", "plots: [{scores/rows.csv: {cache: false}}, scores/curve.png")
     edit(toy, "score.py", "import base64", "open('scores/rows.csv', 'w').write('case,psnr\\na,30.5\\n')\nimport base64")
     result = materialize(toy, instance, "score")
-    table = result.asset_materializations_for_node("dvc__score")[0].metadata["table/scores/rows.csv"]
+    table = result.asset_materializations_for_node("score")[0].metadata["table/rows"]
     assert [record.data for record in table.records] == [{"case": "a", "psnr": "30.5"}]
 
 

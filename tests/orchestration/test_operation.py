@@ -107,8 +107,8 @@ def test_a_run_from_the_scans_to_the_champion(server: Server, checkout: Layout, 
     assert states["psnr_db"] == states["residual_hu"] == "SUCCEEDED"
     shown = labels(evaluated["assetMaterializations"][0])
     scores = json.loads((checkout.report("evaluate") / "metrics.json").read_text())
-    assert shown["metrics/box-x2.5.psnr_db"] == pytest.approx(scores["box-x2.5"]["psnr_db"])
-    assert "table/reports/evaluate/per_case.csv" in shown
+    assert shown["box-x2.5.psnr_db"] == pytest.approx(scores["box-x2.5"]["psnr_db"])
+    assert "table/per_case" in shown
     steps = [labels(event)["step"] for event in asset(server, "train")["assetObservations"]]
     assert max(steps) == 6
     reported = asset(server, "report")
@@ -168,7 +168,7 @@ def test_a_person_sees_the_graph_the_numbers_and_the_pictures(server: Server, ch
         browser.open(whole, *STAGES)
         browser.picture(folder / "dagster-graph.png")
         described = "Scores of the model and of every classical method"
-        browser.open(f"{url}/assets/evaluate", described, "metrics/box.psnr_db")
+        browser.open(f"{url}/assets/evaluate", described, "box.psnr_db")
         browser.picture(folder / "dagster-evaluate.png")
         browser.click("Plots")
         wait_for(lambda: browser.read("document.querySelectorAll('canvas').length"), 60)

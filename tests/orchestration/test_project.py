@@ -1,14 +1,17 @@
 """The resolved project as DVC sees it."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, DvcProjectError, project
 
 Edit = Callable[[DvcProject, str, str, str], None]
+Shell = Callable[..., str]
 Status = Callable[[DvcProject], set[str]]
 
 
@@ -68,6 +71,41 @@ def test_changed_is_what_dvc_status_says_after_a_file_was_removed(toy: DvcProjec
     for file in ("models/a.json", "fit.py", "data/raw.csv"):
         (toy.root / file).unlink()
     assert {stage.target for stage in toy.read().stages.values() if stage.changed} == dvc_changed(toy)
+
+
+def test_pushing_to_a_version_aware_remote_moves_no_version(toy: DvcProject, edit: Edit, shell: Shell) -> None:
+    edit(toy, "dvc.yaml", "outs: [data/prepared.csv]", "outs: [data/prepared.csv, data/parts]")
+    edit(
+        toy,
+        "prepare.py",
+        "import pathlib",
+        "import pathlib; parts = pathlib.Path('data/parts')\n"
+        "parts.mkdir(); (parts / 'b').write_text('b'); (parts / 'a').write_text('a')\nimport pathlib",
+    )
+    shell(toy.root, "dvc", "repro", "-q", "prepare")
+    before = toy.read().stages["prepare"]
+    lock = yaml.safe_load((toy.root / "dvc.lock").read_text())
+    for out in lock["stages"]["prepare"]["outs"]:  # as `dvc push` writes it
+        cloud = {"store": {"etag": "etag", "version_id": "version"}}
+        if out["path"] == "data/parts":
+            out["files"] = [
+                {"relpath": name, "md5": hashlib.md5(name.encode()).hexdigest(), "size": 1, "cloud": cloud}
+                for name in "ab"
+            ]
+            for field in ("md5", "size", "nfiles"):
+                del out[field]
+        else:
+            out["cloud"] = cloud
+    (toy.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    os.utime(toy.root / "dvc.lock", (0, 0))
+    after = toy.read().stages["prepare"]
+    assert after.data_version == before.data_version
+    assert after.lock == before.lock
+
+
+def test_a_source_says_its_size(toy: DvcProject) -> None:
+    source = toy.read().sources["data/raw.csv"]
+    assert (source.size, source.files) == (6, None)
 
 
 def test_a_second_dvc_yaml_with_a_working_directory_is_read(toy: DvcProject) -> None:

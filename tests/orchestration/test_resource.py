@@ -12,12 +12,12 @@ import dagster as dg
 import pytest
 from dvc.repo import Repo
 
-from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, build_dvc_assets, resource
+from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, build_dvc_assets, invocation
 
 Edit = Callable[[DvcProject, str, str, str], None]
 Shell = Callable[..., str]
 
-GUARD = Path(resource.__file__).with_name("guard.py")
+GUARD = Path(invocation.__file__).with_name("guard.py")
 
 # A stage of three processes, the last of which does not listen to SIGTERM.
 STUBBORN = """
@@ -103,7 +103,7 @@ def test_ending_the_run_ends_the_stage_and_leaves_the_project_usable(
     end: signal.Signals, toy: DvcProject, shell: Shell
 ) -> None:
     (toy.root / "prepare.py").write_text(STUBBORN)
-    environment = os.environ | {"PYTHONPATH": str(Path(resource.__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(Path(invocation.__file__).parents[3])}
     run = subprocess.Popen(
         [sys.executable, "-c", DRIVER],
         cwd=toy.root,
@@ -127,7 +127,7 @@ def test_ending_the_run_ends_the_stage_and_leaves_the_project_usable(
 def test_a_stage_that_another_dvc_uses_waits_and_says_who_uses_it(
     toy: DvcProject, edit: Edit, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(resource, "_BUSY_WAIT_S", 0.2)
+    monkeypatch.setattr(invocation, "_BUSY_WAIT_S", 0.2)
     edit(
         toy, "prepare.py", "import pathlib", "import time; open('started', 'w').close(); time.sleep(4); import pathlib"
     )
@@ -139,7 +139,7 @@ def test_a_stage_that_another_dvc_uses_waits_and_says_who_uses_it(
         selection=[dg.AssetKey("prepare")],
     )
     assert other.wait() == 0
-    assert result.asset_materializations_for_node("dvc__prepare")[0].metadata["dvc/ran"].value is False
+    assert result.asset_materializations_for_node("prepare")[0].metadata["dvc/ran"].value is False
     assert f"prepare waits: its files are in use by (PID {other.pid}): " in capfd.readouterr().err
 
 
@@ -162,7 +162,7 @@ def test_a_stage_that_stays_in_use_fails_with_the_name_of_its_user(toy: DvcProje
     )
     other.stdin.close()
     other.wait(10)
-    failure = result.failure_data_for_node("dvc__prepare").user_failure_data
+    failure = result.failure_data_for_node("prepare").user_failure_data
     assert failure.description.startswith("prepare did not run: for 0 s its files were in use by (PID ")
 
 
@@ -173,7 +173,19 @@ def test_every_line_of_a_stage_is_a_log_event(toy: DvcProject, edit: Edit, capfd
         resources={"dvc": DvcCliResource(project_dir=str(toy.root))},
         selection=[dg.AssetKey("prepare")],
     )
-    assert "dvc__prepare - step=1 loss=0.5" in capfd.readouterr().err
+    assert "prepare - step=1 loss=0.5" in capfd.readouterr().err
+
+
+def test_what_dvc_advises_at_a_terminal_is_not_logged(toy: DvcProject, capfd: pytest.CaptureFixture[str]) -> None:
+    (toy.root / "dvc.lock").unlink()
+    dg.materialize(
+        build_dvc_assets(toy),
+        resources={"dvc": DvcCliResource(project_dir=str(toy.root))},
+        selection=[dg.AssetKey("prepare")],
+    )
+    logged = capfd.readouterr().err
+    assert "prepare - Generating lock file 'dvc.lock'" in logged
+    assert not any(word in logged for word in ("track the changes", "git add", "autostage", "dvc push"))
 
 
 def test_a_stage_runs_with_the_python_that_runs_dagster(

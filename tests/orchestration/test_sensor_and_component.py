@@ -11,9 +11,21 @@ import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
-from ctinterp_dagster.orchestration.dvc import DvcProject, DvcProjectComponent, build_dvc_sensor
+from ctinterp_dagster.orchestration.dvc import (
+    DvcCliResource,
+    DvcProject,
+    DvcProjectComponent,
+    DvcTranslator,
+    build_dvc_assets,
+    build_dvc_sensor,
+)
+from ctinterp_dagster.orchestration.dvc.sensor import lock_events
 
 Edit = Callable[[DvcProject, str, str, str], None]
+
+
+def context(instance: dg.DagsterInstance) -> dg.SensorEvaluationContext:
+    return dg.build_sensor_context(instance=instance)
 
 
 def test_the_sensor_records_a_run_outside_once_and_keeps_what_it_saw(toy: DvcProject) -> None:
@@ -32,6 +44,31 @@ def test_the_sensor_records_a_run_outside_once_and_keeps_what_it_saw(toy: DvcPro
         second = sensor(dg.build_sensor_context(instance=instance, cursor=first.cursor))
         assert second.asset_events == []
         assert second.cursor == first.cursor
+
+
+@pytest.mark.parametrize(("status", "recorded"), [("STARTED", False), ("FAILURE", True), ("NOT_STARTED", True)])
+def test_a_stage_that_a_run_under_way_will_record_is_left_to_it(
+    status: str, *, recorded: bool, toy: DvcProject
+) -> None:
+    assets = build_dvc_assets(toy)
+    resources = {"dvc": DvcCliResource(project_dir=str(toy.root))}
+    job = dg.Definitions(assets=assets, resources=resources).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.create_run_for_job(job, status=dg.DagsterRunStatus[status])
+        seen = {event.asset_key.to_user_string() for event in build_dvc_sensor(toy)(context(instance)).asset_events}
+    assert ("prepare" in seen) is recorded
+    assert "data/raw.csv" in seen  # a source is recorded by whoever looks first
+
+
+def test_a_stage_that_was_recorded_while_the_sensor_read_is_not_recorded_again(
+    toy: DvcProject, edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        before = toy.read()
+        edit(toy, "params.yaml", "factor: 2", "factor: 3")
+        resources = {"dvc": DvcCliResource(project_dir=str(toy.root))}
+        dg.materialize(build_dvc_assets(toy), instance=instance, resources=resources)
+        assert lock_events(before, toy, DvcTranslator(), instance) == []
 
 
 def test_the_sensor_sees_a_change_of_the_definitions_in_its_cursor(toy: DvcProject, edit: Edit) -> None:

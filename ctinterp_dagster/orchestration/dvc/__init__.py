@@ -3,13 +3,14 @@
 Nothing here knows what the stages compute.
 """
 
-from ctinterp_dagster.orchestration.dvc.assets import build_dvc_assets
-from ctinterp_dagster.orchestration.dvc.component import DvcProjectComponent
-from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.resource import DvcCliResource
-from ctinterp_dagster.orchestration.dvc.selection import select_stages
-from ctinterp_dagster.orchestration.dvc.sensor import build_dvc_sensor
-from ctinterp_dagster.orchestration.dvc.stage import (
+from .assets import build_dvc_assets
+from .component import DvcProjectComponent
+from .invocation import DvcInvocation
+from .project import DvcProject
+from .resource import DvcCliResource
+from .selection import select_stages
+from .sensor import build_dvc_sensor
+from .stage import (
     DvcIndex,
     DvcInput,
     DvcOutput,
@@ -17,12 +18,13 @@ from ctinterp_dagster.orchestration.dvc.stage import (
     DvcSource,
     DvcStage,
 )
-from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+from .translator import DvcTranslator
 
 __all__ = [
     "DvcCliResource",
     "DvcIndex",
     "DvcInput",
+    "DvcInvocation",
     "DvcOutput",
     "DvcProject",
     "DvcProjectComponent",

@@ -1,17 +1,16 @@
 """A DVC project as Dagster assets: one for each stage, one external asset for each source."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
-from ctinterp_dagster.orchestration.dvc.checks import check_results, check_specs
-from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
-from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.provenance import provenance_tags, source_events, superseded_events
-from ctinterp_dagster.orchestration.dvc.resource import DvcCliResource
-from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcStage
-from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+from .checks import check_results, check_specs
+from .project import DvcProject
+from .resource import DvcCliResource
+from .stage import DvcIndex, DvcStage
+from .translator import DvcTranslator
 
 FORCE_TAG = "dvc/force"
 
@@ -50,36 +49,29 @@ def _stage_asset(
     retries = stage.settings.get("retries", 0)
 
     @dg.multi_asset(
-        name="dvc__" + re.sub(r"\W", "_", stage.target),
+        name=re.sub(r"\W", "_", "__".join(key.path)),
         specs=[translator.get_asset_spec(stage, stages)],
         check_specs=check_specs(stage, key),
         pool=stage.settings.get("pool"),
+        can_subset=True,  # the asset without its checks, or checks alone
     )
-    def materialize(context: dg.AssetExecutionContext, dvc: DvcCliResource) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+    def materialize(context: dg.AssetExecutionContext, dvc: DvcCliResource) -> Iterator[Any]:
+        if not context.selected_asset_keys:
+            chosen = {check.name for check in context.selected_asset_check_keys}
+            yield from (c for c in check_results([stage], project.root) if c.check_name in chosen)
+            return
         try:
-            run = dvc.repro(context, stage, key, force=context.run.tags.get(FORCE_TAG) == "true")
+            yield from dvc.cli(repro_arguments([stage], context), context=context, translator=translator).stream()
         except dg.Failure as failure:
             # Not a RetryPolicy: Dagster would apply it to a terminated run too, and start the stage again.
             if context.op_execution_context.retry_number < retries:
                 raise dg.RetryRequested(max_retries=retries) from failure
             raise
-        after = project.read()
-        for event in (
-            *source_events(after, translator, context.instance),
-            *superseded_events(after, project, translator, context.instance),
-        ):
-            context.instance.report_runless_asset_event(event)
-        made = after.stages[stage.target]
-        yield dg.MaterializeResult(
-            asset_key=key,
-            tags=provenance_tags(made, after.stages, translator),
-            check_results=list(check_results(made, project.root)),
-            metadata={
-                **stage_metadata(made, project.root),
-                **run.metadata,
-                "dvc/ran": run.ran,
-                "dvc/duration_s": round(run.duration_s, 2),
-            },
-        )
 
     return materialize
+
+
+def repro_arguments(stages: Sequence[DvcStage], context: dg.AssetExecutionContext) -> list[str]:
+    """`dvc --wait-for-lock repro --single-item <stages>`, with `--force` in a run with the tag `dvc/force`."""
+    force = ["--force"] if context.run.tags.get(FORCE_TAG) == "true" else []
+    return ["--wait-for-lock", "repro", "--single-item", *force, *(stage.target for stage in stages)]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from ctinterp_dagster.orchestration.dvc.metadata import stage_metrics
-from ctinterp_dagster.orchestration.dvc.stage import DvcProjectError, DvcStage
+from .metadata import stage_metrics
+from .stage import DvcProjectError, DvcStage
 
 _FIELDS = {"metric", "min", "max", "blocking", "severity", "description"}
 
@@ -83,11 +83,14 @@ def check_specs(stage: DvcStage, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     ]
 
 
-def check_results(stage: DvcStage, root: Path) -> Iterator[dg.AssetCheckResult]:
-    """What the checks of a stage say of the metrics files that are there now."""
-    metrics = stage_metrics(stage, root)
-    for threshold in thresholds(stage):
-        yield threshold.judge({name.split("/", maxsplit=1)[-1]: value for name, value in metrics.items()})
+def check_results(stages: Sequence[DvcStage], root: Path) -> Iterator[dg.AssetCheckResult]:
+    """What the checks of one asset say of the metrics files that are there now; of several stages, the worst."""
+    found: dict[str, list[dg.AssetCheckResult]] = {}
+    for stage in stages:
+        metrics = {name: value for _, name, value in stage_metrics(stage, root)}
+        for threshold in thresholds(stage):
+            found.setdefault(threshold.name, []).append(threshold.judge(metrics))
+    yield from (min(results, key=lambda result: result.passed) for results in found.values())
 
 
 def _threshold(stage: DvcStage, entry: Mapping[str, Any]) -> Threshold:

@@ -10,12 +10,12 @@ from dagster.components import ComponentLoadContext, Scaffolder, ScaffoldRequest
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import BaseModel, Field
 
-from ctinterp_dagster.orchestration.dvc.assets import build_dvc_assets
-from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.resource import DvcCliResource
-from ctinterp_dagster.orchestration.dvc.sensor import build_dvc_sensor
-from ctinterp_dagster.orchestration.dvc.stage import DvcStage
-from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+from .assets import build_dvc_assets
+from .project import DvcProject
+from .resource import DvcCliResource
+from .sensor import build_dvc_sensor
+from .stage import DvcStage
+from .translator import DvcTranslator
 
 
 @dataclass(frozen=True)

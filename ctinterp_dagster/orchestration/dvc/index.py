@@ -1,6 +1,7 @@
 """The only module that touches DVC's Python classes: one adapter between its index and `DvcStage`."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,9 @@ from dvc.exceptions import DvcException
 from dvc.fs import localfs
 from dvc.repo import Repo
 from dvc.utils.serialize import load_path
+from dvc_data.hashfile.tree import Tree
 
-from ctinterp_dagster.orchestration.dvc.stage import (
+from .stage import (
     DvcIndex,
     DvcInput,
     DvcOutput,
@@ -44,6 +46,7 @@ def read_index(root: Path) -> DvcIndex:
         DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read or resolved.
         OSError: a file vanished while it was hashed.
     """
+    read_at = time.time()
     with Repo(str(root)) as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd is not None]
         imports = [stage for stage in repo.index.stages if stage.cmd is None]
@@ -52,6 +55,7 @@ def read_index(root: Path) -> DvcIndex:
             root=root,
             makers={_path(out, root): _target(stage, root) for stage in stages for out in stage.outs},
             tracked={_path(out, root): (stage, out) for stage in imports for out in stage.outs},
+            deps={_path(dep, root): dep for stage in stages for dep in stage.deps},
             drifted=frozenset(_path(out, root) for stage in stages for out in stage.outs if out.status()),
             locks={
                 file.path: file.lockfile_contents
@@ -59,7 +63,7 @@ def read_index(root: Path) -> DvcIndex:
             },
         )
         read = sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target)
-        return DvcIndex({stage.target: stage for stage in read}, reader.sources(read))
+        return DvcIndex({stage.target: stage for stage in read}, reader.sources(read), read_at)
 
 
 def read_metrics(path: Path) -> Any:
@@ -107,7 +111,8 @@ def _hash_once(items: Iterable[Any]) -> None:
 
     for item in items:
         if not isinstance(item, ParamsDependency):
-            item.get_hash = partial(shared, (item.protocol, item.fs_path, item.hash_name), item.get_hash)
+            look = item._get_hash_meta  # noqa: SLF001 - get_hash and get_meta are each a half of it
+            item._get_hash_meta = partial(shared, (item.protocol, item.fs_path, item.hash_name), look)  # noqa: SLF001
 
 
 def _hash(item: Any) -> Any:
@@ -121,6 +126,28 @@ def _hash(item: Any) -> Any:
         return "missing"
 
 
+def _source(path: str, item: Any, origin: str | None = None, description: str | None = None) -> DvcSource:
+    now = _hash(item)
+    meta = None if now == "missing" else item.get_meta()
+    return DvcSource(path, now, origin, description, size=meta and meta.size, files=meta and meta.nfiles)
+
+
+def _lock_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry of dvc.lock without what pushing to a `version_aware` remote adds; a folder's files become its hash."""
+
+    def plain(item: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in item.items() if name not in {"cloud", "files"}}
+        if files := item.get("files"):
+            tree = Tree.from_list([{k: v for k, v in file.items() if k != "cloud"} for file in files], hash_name="md5")
+            tree.digest()
+            size = sum(file.get("size", 0) for file in files)
+            kept |= {"md5": tree.hash_info.value, "size": size, "nfiles": len(files)}
+        return kept
+
+    sides = {side: [plain(item) for item in entry[side]] for side in ("deps", "outs") if side in entry}
+    return {**entry, **sides}
+
+
 @dataclass(frozen=True)
 class _Reader:
     """Turns DVC's stages into `DvcStage`.
@@ -128,6 +155,7 @@ class _Reader:
     Attributes:
         root: the project's root.
         makers: path of each output to the target of its stage.
+        deps: path of each dependency to one of those that are it.
         tracked: what `dvc add` and `dvc import` track: its path to its stage and output.
         drifted: outputs that are not what dvc.lock says.
         locks: path of each dvc.yaml to the content of its dvc.lock.
@@ -135,16 +163,17 @@ class _Reader:
 
     root: Path
     makers: Mapping[str, str]
+    deps: Mapping[str, Any]
     tracked: Mapping[str, tuple[Any, Any]]
     drifted: frozenset[str]
     locks: Mapping[str, Mapping[str, Any]]
 
     def sources(self, stages: Iterable[DvcStage]) -> dict[str, DvcSource]:
         """The data that no stage makes, whether a stage reads it or not."""
-        found = {i.path: DvcSource(i.path, i.now, None, None) for stage in stages for i in stage.sources}
+        found = {i.path: _source(i.path, self.deps[i.path]) for stage in stages for i in stage.sources}
         for path, (stage, out) in self.tracked.items():
             origin = " ".join(str(dep) for dep in stage.deps) or None
-            found[path] = DvcSource(path, _hash(out), origin, out.annot.desc or stage.desc)
+            found[path] = _source(path, out, origin, out.annot.desc or stage.desc)
         return dict(sorted(found.items()))
 
     def stage(self, stage: Any) -> DvcStage:
@@ -169,7 +198,7 @@ class _Reader:
             settings=settings,
             recipe=recipe | ({"drift": drift} if drift and lock is not None else {}),
             locked_recipe=locked if lock is not None else None,
-            lock=lock,
+            lock=None if lock is None else _lock_entry(lock),
             inputs=inputs,
             outputs=outputs,
         )

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from ctinterp_dagster.orchestration.dvc.index import read_metrics
-from ctinterp_dagster.orchestration.dvc.stage import DvcStage
+from .index import read_metrics
+from .stage import DvcSource, DvcStage
 
 _MAX_IMAGES = 8
 _MAX_IMAGE_BYTES = 512 * 1024  # metadata lies in Dagster's event log, and travels to the browser with every page
@@ -18,31 +19,42 @@ _MAX_ROWS = 50
 
 
 def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
-    """Metadata of a stage that has run: `<file>/<metric>`, `plot/<path>`, `table/<path>`, `out/<path>`, in this order.
+    """Metadata of a stage that has run: `<metric>`, `plot/<name>`, `table/<name>`, `out/<path>`, in this order.
+
+    Where a stage has several metrics files the name of the file stands before the metric; where two plots have one name
+    they have their paths.
 
     Args:
         stage: with its lock entry.
         root: the project's root.
     """
+    metrics = list(stage_metrics(stage, root))
+    several = len({file for file, _, _ in metrics}) > 1
     metadata: dict[str, dg.MetadataValue] = {
-        name: dg.MetadataValue.float(value) for name, value in stage_metrics(stage, root).items()
+        (f"{file}/{name}" if several else name): dg.MetadataValue.float(value) for file, name, value in metrics
     }
-    for path in islice((p for p in _plots(stage, root, ".png") if p.stat().st_size <= _MAX_IMAGE_BYTES), _MAX_IMAGES):
-        metadata[f"plot/{path.relative_to(root).as_posix()}"] = inline_picture(path.read_bytes(), path.stem)
-    for path in _plots(stage, root, ".csv"):
-        metadata[f"table/{path.relative_to(root).as_posix()}"] = _table(path)
+    pictures = {n: p for n, p in _plots(stage, root, ".png").items() if p.stat().st_size <= _MAX_IMAGE_BYTES}
+    for name, path in islice(pictures.items(), _MAX_IMAGES):
+        metadata[f"plot/{name}"] = inline_picture(path.read_bytes(), path.stem)
+    for name, path in _plots(stage, root, ".csv").items():
+        metadata[f"table/{name}"] = _table(path)
     for out in (stage.lock or {}).get("outs", []):
         files = f", {out['nfiles']} files" if "nfiles" in out else ""
         metadata[f"out/{out['path']}"] = dg.MetadataValue.text(f"{out.get('md5')} ({out.get('size', 0)} bytes{files})")
     return metadata
 
 
-def stage_metrics(stage: DvcStage, root: Path) -> dict[str, float]:
-    """Every number of the stage's metrics files, by `<file>/<dotted name>`."""
-    paths = [root / out.path for out in stage.outputs if out.metric]
-    return {
-        f"{path.stem}/{name}": value for path in paths if path.is_file() for name, value in _numbers(read_metrics(path))
-    }
+def source_metadata(source: DvcSource) -> dict[str, dg.MetadataValue]:
+    """What is known of data that no stage makes: `dvc/size_bytes`, and `dvc/files` of a folder."""
+    known = {"dvc/size_bytes": source.size, "dvc/files": source.files}
+    return {name: dg.MetadataValue.int(value) for name, value in known.items() if value is not None}
+
+
+def stage_metrics(stage: DvcStage, root: Path) -> Iterator[tuple[str, str, float]]:
+    """Every number of the stage's metrics files: name of the file without suffix, dotted name, value."""
+    for path in (root / out.path for out in stage.outputs if out.metric):
+        if path.is_file():
+            yield from ((path.stem, name, value) for name, value in _numbers(read_metrics(path)))
 
 
 def live_metadata(values: Mapping[str, Any], root: Path) -> dict[str, dg.MetadataValue]:
@@ -72,11 +84,13 @@ def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
         yield prefix, float(record)
 
 
-def _plots(stage: DvcStage, root: Path, suffix: str) -> list[Path]:
-    """The files of a kind among the stage's plots, files or folders."""
+def _plots(stage: DvcStage, root: Path, suffix: str) -> dict[str, Path]:
+    """The files of a kind among the stage's plots, files or folders: by name, by path where names are the same."""
     plots = [root / out.path for out in stage.outputs if out.plot]
     files = [file for plot in plots for file in ([plot] if plot.is_file() else sorted(plot.rglob(f"*{suffix}")))]
-    return [file for file in files if file.suffix == suffix]
+    chosen = [file for file in files if file.suffix == suffix]
+    count = Counter(file.stem for file in chosen)
+    return {file.stem if count[file.stem] == 1 else file.relative_to(root).as_posix(): file for file in chosen}
 
 
 def _table(path: Path) -> dg.MetadataValue:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dvc.exceptions import DvcException
 
-from ctinterp_dagster.orchestration.dvc.index import find_root, read_index
-from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcProjectError
+from .index import find_root, read_index
+from .stage import DvcIndex, DvcProjectError
 
 _ATTEMPTS = 6
 _FIRST_WAIT_S = 0.1

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import dagster as dg
 from dagster import AssetMaterialization, DagsterInstance
 
-from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
-from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcStage, digest
-from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+from .metadata import source_metadata, stage_metadata
+from .project import DvcProject
+from .stage import DvcIndex, DvcStage, digest
+from .translator import DvcTranslator
 
 LOCK_TAG = "dvc/lock"
 DATA_VERSION_TAG = "dagster/data_version"
@@ -50,7 +50,8 @@ def source_events(index: DvcIndex, translator: DvcTranslator, instance: DagsterI
     for path, source in index.sources.items():
         key = translator.get_source_key(path)
         if recorded_tags(instance, key).get(DATA_VERSION_TAG) != source.now:
-            events.append(AssetMaterialization(key, tags={DATA_VERSION_TAG: source.now}))
+            metadata = source_metadata(source)
+            events.append(AssetMaterialization(key, metadata=metadata, tags={DATA_VERSION_TAG: source.now}))
     return events
 
 

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, DvcProjectError
-from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+from .stage import DvcIndex, DvcProjectError
+from .translator import DvcTranslator
 
 
 def select_stages(

@@ -9,18 +9,20 @@ from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
 from dagster._core.errors import DagsterUserCodeUnreachableError  # no public name; what a lost code server raises
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin  # no public way to reload one's own location
 
-from ctinterp_dagster.orchestration.dvc.checks import check_results
-from ctinterp_dagster.orchestration.dvc.metadata import stage_metadata
-from ctinterp_dagster.orchestration.dvc.project import DvcProject
-from ctinterp_dagster.orchestration.dvc.provenance import (
+from .checks import check_results
+from .metadata import stage_metadata
+from .project import DvcProject
+from .provenance import (
     LOCK_TAG,
     provenance_tags,
     recorded_tags,
     source_events,
     superseded_events,
 )
-from ctinterp_dagster.orchestration.dvc.stage import DvcIndex, digest
-from ctinterp_dagster.orchestration.dvc.translator import DvcTranslator
+from .stage import DvcIndex, digest
+from .translator import DvcTranslator
+
+_UNDER_WAY = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 
 
 def build_dvc_sensor(
@@ -33,6 +35,7 @@ def build_dvc_sensor(
     """A sensor that keeps Dagster's view of the project the same as DVC's.
 
     - A lock entry that Dagster has not recorded becomes a materialization without a run, and so does a changed source.
+      What a run under way will record is left to it.
     - Definitions that no longer are those of the files (two ticks long, so that an edit or a run has come to rest) make
       the code location reload, since Dagster reads code versions only when it loads. Where the code server cannot be
       reloaded from inside (in tests, `dagster api grpc`), the next reload of the location shows the change.
@@ -79,9 +82,11 @@ def lock_events(
         # A stage that DVC calls changed keeps the record of its last run: that is what makes it stale.
         if recorded.get(LOCK_TAG) == tags[LOCK_TAG] and (stage.changed or _provenance(recorded) == _provenance(tags)):
             continue
+        if _left_to_a_run(instance, key, index.read_at):
+            continue
         metadata = stage_metadata(stage, project.root)
         events.append(AssetMaterialization(key, description="Seen in dvc.lock.", metadata=metadata, tags=tags))
-        for result in check_results(stage, project.root):
+        for result in check_results([stage], project.root):
             assert result.check_name is not None
             events.append(
                 AssetCheckEvaluation(
@@ -94,6 +99,16 @@ def lock_events(
                 )
             )
     return events
+
+
+def _left_to_a_run(instance: DagsterInstance, key: dg.AssetKey, read_at: float) -> bool:
+    """Whether a run that is under way will record an asset, or it was recorded since the project was read."""
+    planned = instance.event_log_storage.get_latest_planned_materialization_info(key)
+    run = instance.get_run_by_id(planned.run_id) if planned else None
+    if run is not None and run.status in _UNDER_WAY:
+        return True
+    latest = instance.get_latest_materialization_event(key)
+    return latest is not None and latest.timestamp >= read_at
 
 
 def _provenance(tags: Mapping[str, str]) -> dict[str, str]:

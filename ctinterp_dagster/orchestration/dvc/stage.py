@@ -61,20 +61,31 @@ class DvcSource:
         now: its hash in the workspace; `missing` if it is not there.
         origin: where `dvc import` or `dvc import-url` took it from; None otherwise.
         description: the `desc` of its .dvc file.
+        size: bytes in the workspace; None if DVC does not know.
+        files: number of files, of a folder.
     """
 
     path: str
     now: str
     origin: str | None
     description: str | None
+    size: int | None = None
+    files: int | None = None
 
 
 @dataclass(frozen=True)
 class DvcIndex:
-    """A DVC project at one moment: stages by target and sources by path, both sorted."""
+    """A DVC project at one moment.
+
+    Attributes:
+        stages: by target, sorted.
+        sources: by path, sorted.
+        read_at: when the reading began, seconds since the epoch.
+    """
 
     stages: Mapping[str, "DvcStage"]
     sources: Mapping[str, DvcSource]
+    read_at: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ class DvcStage:
         recipe: command, parameters and code as they are now, and drift; values that DVC calls unchanged are those of
             dvc.lock, letter for letter.
         locked_recipe: the same as of the last run; None if dvc.lock does not know the stage.
-        lock: its entry in dvc.lock; None if there is none.
+        lock: its entry in dvc.lock, without versions of a `version_aware` remote; None if there is none.
         inputs: its data dependencies.
         outputs: its outputs, metrics and plots.
     """
@@ -112,6 +123,16 @@ class DvcStage:
     def file(self) -> str:
         """Its dvc.yaml."""
         return f"{self.folder}/dvc.yaml" if self.folder else "dvc.yaml"
+
+    @property
+    def pipes(self) -> bool:
+        """Whether it speaks to Dagster while it runs: `meta.dagster.pipes`."""
+        return bool(self.settings.get("pipes"))
+
+    @property
+    def partition(self) -> str | None:
+        """Its item of the foreach or matrix, where `meta.dagster.partitions` makes one asset of all items."""
+        return self.name.partition("@")[2] or None if self.settings.get("partitions") else None
 
     @property
     def code_version(self) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from ctinterp_dagster.orchestration.dvc.stage import DvcSource, DvcStage
+from .stage import DvcSource, DvcStage
 
 
 class DvcTranslator:
