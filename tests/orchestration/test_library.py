@@ -225,9 +225,9 @@ def test_a_csv_plot_is_shown_as_a_table(toy: DvcProject, instance: dg.DagsterIns
 def test_the_component_is_scaffolded_with_the_project_it_is_told(toy: DvcProject) -> None:
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(
-            component_cls=DvcProjectComponent, scaffold_params=DvcScaffoldParams(project_dir=str(toy.root)).model_dump()
+            component_cls=DvcProjectComponent, scaffold_params=DvcScaffoldParams(project=str(toy.root)).model_dump()
         )
         written = yaml.safe_load((path / "defs.yaml").read_text())
-        assert written["attributes"] == {"project_dir": str(toy.root)}
+        assert written["attributes"] == {"project": str(toy.root)}
         with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
             assert dg.AssetKey("score") in defs.resolve_asset_graph().get_all_asset_keys()

@@ -82,7 +82,7 @@ def test_the_sensor_sees_a_change_of_the_definitions_in_its_cursor(toy: DvcProje
 @pytest.mark.filterwarnings("ignore:.*currently in (preview|beta)")
 def test_the_component_is_configured_in_yaml(toy: DvcProject) -> None:
     attributes = {
-        "project_dir": str(toy.root),
+        "project": str(toy.root),
         "sensor_interval_s": 60,
         "translation": {
             "key": "toys/{{ spec.key.path[-1] }}",

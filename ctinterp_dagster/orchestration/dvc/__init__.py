@@ -7,6 +7,7 @@ from .assets import build_dvc_assets
 from .component import DvcProjectComponent
 from .invocation import DvcInvocation
 from .project import DvcProject
+from .remote import RemoteGitDvcProject
 from .resource import DvcCliResource
 from .selection import select_stages
 from .sensor import build_dvc_sensor
@@ -32,6 +33,7 @@ __all__ = [
     "DvcSource",
     "DvcStage",
     "DvcTranslator",
+    "RemoteGitDvcProject",
     "build_dvc_assets",
     "build_dvc_sensor",
     "select_stages",

@@ -76,13 +76,6 @@ def thresholds(stage: DvcStage) -> tuple[Threshold, ...]:
     return tuple(_threshold(stage, entry) for entry in stage.settings.get("checks", []))
 
 
-def check_specs(stage: DvcStage, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
-    """The checks of a stage's asset."""
-    return [
-        dg.AssetCheckSpec(t.name, asset=key, blocking=t.blocking, description=t.description) for t in thresholds(stage)
-    ]
-
-
 def check_results(stages: Sequence[DvcStage], root: Path) -> Iterator[dg.AssetCheckResult]:
     """What the checks of one asset say of the metrics files that are there now; of several stages, the worst."""
     found: dict[str, list[dg.AssetCheckResult]] = {}

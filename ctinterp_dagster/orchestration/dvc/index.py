@@ -1,5 +1,6 @@
 """The only module that touches DVC's Python classes: one adapter between its index and `DvcStage`."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -126,10 +127,27 @@ def _hash(item: Any) -> Any:
         return "missing"
 
 
+def _uri(out: Any) -> str | None:
+    """Where `dvc push` puts an output as dvc.lock has it."""
+    config = out.repo.config
+    remote = config["remote"].get(out.remote or config["core"].get("remote"))
+    if remote is None or not out.use_cache or not out.hash_info:
+        return None
+    if remote.get("version_aware") or remote.get("worktree"):
+        return f"{remote['url']}/{_path(out, Path(out.repo.root_dir))}"
+    folder = f"files/{out.hash_info.name}/" if out.hash_info.name == "md5" else ""
+    return f"{remote['url']}/{folder}{out.hash_info.value[:2]}/{out.hash_info.value[2:]}"
+
+
 def _source(path: str, item: Any, origin: str | None = None, description: str | None = None) -> DvcSource:
     now = _hash(item)
     meta = None if now == "missing" else item.get_meta()
     return DvcSource(path, now, origin, description, size=meta and meta.size, files=meta and meta.nfiles)
+
+
+def _plain(record: Any) -> Any:
+    """A record of plain JSON types, so that its hash is that of what was written and read again."""
+    return json.loads(json.dumps(record, default=str))
 
 
 def _lock_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,16 +207,21 @@ class _Reader:
         # An input that its maker did not make: Dagster sees it in no version, so it counts with the code.
         drift |= {i.path: i.now for i in inputs if i.changed and i.maker and _within(i.path, self.drifted)}
         folder = Path(os.path.relpath(stage.path, self.root)).parent.as_posix()
+        plain = _plain(
+            {
+                "settings": settings,
+                "recipe": recipe | ({"drift": drift} if drift and lock is not None else {}),
+                "locked_recipe": locked if lock is not None else None,
+                "lock": None if lock is None else _lock_entry(lock),
+            }
+        )
         return DvcStage(
             name=str(stage.name),
             target=_target(stage, self.root),
             folder="" if folder == "." else folder,
             command=stage.cmd if isinstance(stage.cmd, str) else "\n".join(stage.cmd),
             description=stage.desc,
-            settings=settings,
-            recipe=recipe | ({"drift": drift} if drift and lock is not None else {}),
-            locked_recipe=locked if lock is not None else None,
-            lock=None if lock is None else _lock_entry(lock),
+            **plain,
             inputs=inputs,
             outputs=outputs,
         )
@@ -233,4 +256,5 @@ class _Reader:
             metric=bool(out.metric),
             plot=bool(out.plot),
             drift=f"{drift} {_hash(out)}" if drift else None,
+            uri=_uri(out),
         )

@@ -94,7 +94,11 @@ class DvcInvocation:
         """The stages of the assets that the step was asked for, and of the partitions."""
         asked: dict[dg.AssetKey, list[DvcStage]] = {}
         if self.context.has_assets_def:
-            partitions = self.context.partition_keys if self.context.has_partition_key else ()
+            partitions = (
+                self.context.partition_keys
+                if self.context.has_partition_key or self.context.has_partition_key_range
+                else ()
+            )
             for stage in index.stages.values():
                 key = self.translator.get_asset_key(stage)
                 if key in self.context.selected_asset_keys and stage.partition in {None, *partitions}:
@@ -132,7 +136,7 @@ class DvcInvocation:
         after, instance = self.project.read(), self.context.instance
         if self.context.has_assets_def:
             for seen in (
-                *source_events(after, self.translator, instance),
+                *source_events(after, self.project, self.translator, instance),
                 *superseded_events(after, self.project, self.translator, instance),
             ):
                 instance.report_runless_asset_event(seen)

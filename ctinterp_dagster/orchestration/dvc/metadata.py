@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from .index import read_metrics
-from .stage import DvcSource, DvcStage
+from .stage import DvcProjectError, DvcSource, DvcStage
 
 _MAX_IMAGES = 8
 _MAX_IMAGE_BYTES = 512 * 1024  # metadata lies in Dagster's event log, and travels to the browser with every page
@@ -38,10 +38,33 @@ def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
         metadata[f"plot/{name}"] = inline_picture(path.read_bytes(), path.stem)
     for name, path in _plots(stage, root, ".csv").items():
         metadata[f"table/{name}"] = _table(path)
+    uris = [out.uri for out in stage.outputs if out.uri]
+    if len(uris) == 1:
+        metadata["dagster/uri"] = dg.MetadataValue.text(uris[0])
+    if table := stage.settings.get("table"):
+        metadata |= _table_metadata(root / table)
     for out in (stage.lock or {}).get("outs", []):
         files = f", {out['nfiles']} files" if "nfiles" in out else ""
         metadata[f"out/{out['path']}"] = dg.MetadataValue.text(f"{out.get('md5')} ({out.get('size', 0)} bytes{files})")
     return metadata
+
+
+def _table_metadata(path: Path) -> dict[str, dg.MetadataValue]:
+    """`dagster/row_count` and `dagster/column_schema` of a CSV file that has a header.
+
+    Raises:
+        DvcProjectError: there is none.
+    """
+    if path.suffix != ".csv" or not path.is_file():
+        raise DvcProjectError(f"meta.dagster.table: got {path.name}, expected a CSV file among the stage's outputs")
+    with path.open(newline="", encoding="utf-8") as handle:
+        rows = csv.reader(handle)
+        columns = [dg.TableColumn(name) for name in next(rows, [])]
+        count = sum(1 for _ in rows)
+    return {
+        "dagster/row_count": dg.MetadataValue.int(count),
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns=columns)),
+    }
 
 
 def source_metadata(source: DvcSource) -> dict[str, dg.MetadataValue]:

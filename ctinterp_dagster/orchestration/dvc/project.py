@@ -7,7 +7,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 
 from .index import find_root, read_index
-from .stage import DvcIndex, DvcProjectError
+from .stage import DvcIndex, DvcProjectError, DvcSource, DvcStage
 
 _ATTEMPTS = 6
 _FIRST_WAIT_S = 0.1
@@ -20,13 +20,17 @@ class DvcProject:
 
     Attributes:
         root: the folder of `.dvc`, absolute.
+        select: the stages that are shown: names as `dvc repro` takes them, with `*` and `?`; all where it is empty.
+        exclude: those that are not.
     """
 
     root: Path
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     @classmethod
     def at(cls, folder: Path) -> "DvcProject":
-        """The project that holds a folder.
+        """The whole project that holds a folder.
 
         Raises:
             DvcProjectError: there is none.
@@ -56,6 +60,25 @@ class DvcProject:
             time.sleep(wait_s)
             wait_s *= 2
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def shown(self, index: DvcIndex) -> dict[str, DvcStage]:
+        """The selected stages of the project, by target.
+
+        Raises:
+            DvcProjectError: a name of `select` or `exclude` fits no stage.
+        """
+        for name in (*self.select, *self.exclude):
+            if not index.named(name):
+                raise DvcProjectError(f"{name!r} is no stage of the project: expected one of {', '.join(index.stages)}")
+        chosen = {target for name in self.select for target in index.named(name)} or set(index.stages)
+        chosen -= {target for name in self.exclude for target in index.named(name)}
+        return {target: stage for target, stage in index.stages.items() if target in chosen}
+
+    def shown_sources(self, index: DvcIndex) -> dict[str, DvcSource]:
+        """The sources of the selected stages by path, and where all are selected those that no stage reads."""
+        read = {source.path for stage in self.shown(index).values() for source in stage.sources}
+        whole = not self.select and not self.exclude
+        return {path: source for path, source in index.sources.items() if whole or path in read}
 
     def _locks_written_since(self, index: DvcIndex, start: float) -> bool:
         locks = [self.root / folder / "dvc.lock" for folder in {stage.folder for stage in index.stages.values()}]

@@ -16,24 +16,42 @@ from .stage import DvcIndex, DvcStage, digest
 from .translator import DvcTranslator
 
 LOCK_TAG = "dvc/lock"
+# Of a partitioned asset Dagster compares no versions: it asks whether a partition has a new one since an event. These
+# stand for the first event of all and for one that never comes.
+_READ_BEFORE, _READ_NOW = "1", str(2**62)
 DATA_VERSION_TAG = "dagster/data_version"
 
 
 def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator) -> dict[str, str]:
     """The tags of the materialization that dvc.lock records for a stage that has run."""
-    versions = {translator.get_source_key(i.path): str(i.read) if i.changed else i.now for i in stage.sources}
-    for target in stage.makers:
-        versions[translator.get_asset_key(stages[target])] = _version_read(stage, stages[target])
     tags = {
         DATA_VERSION_TAG: str(stage.data_version),
         "dagster/data_version_is_user_provided": "true",
-        "dagster/code_version": str(stage.locked_code_version),
+        "dagster/code_version": _code_version(stage, stages, translator),
         LOCK_TAG: digest(stage.lock),
     }
-    for key, version in versions.items():
-        tags[_read_tag(key)] = version
-        tags[f"dagster/input_event_pointer/{key.to_user_string()}"] = "NULL"
+    for source in stage.sources:
+        key = translator.get_source_key(source.path)
+        tags |= {_read_tag(key): str(source.read) if source.changed else source.now, _pointer_tag(key): "NULL"}
+    makers: dict[dg.AssetKey, list[DvcStage]] = {}
+    for target in stage.makers:
+        makers.setdefault(translator.get_asset_key(stages[target]), []).append(stages[target])
+    for key, made in makers.items():
+        if made[0].partition is None:
+            tags |= {_read_tag(key): _version_read(stage, made[0]), _pointer_tag(key): "NULL"}
+        else:
+            changed = any(i.changed for i in stage.inputs if i.maker in {maker.target for maker in made})
+            versions = digest([_version_read(stage, maker) for maker in made])
+            tags |= {_read_tag(key): versions, _pointer_tag(key): _READ_BEFORE if changed else _READ_NOW}
     return tags
+
+
+def _code_version(stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator) -> str:
+    """The code version of the last run; of a partition, that of its asset if it ran with the present one."""
+    if stage.partition is None:
+        return str(stage.locked_code_version)
+    now = translator.get_code_version(stage, stages)
+    return now if stage.code_version == stage.locked_code_version else f"other than {now}: {stage.locked_code_version}"
 
 
 def _version_read(stage: DvcStage, maker: DvcStage) -> str:
@@ -44,10 +62,12 @@ def _version_read(stage: DvcStage, maker: DvcStage) -> str:
     return str(maker.data_version)
 
 
-def source_events(index: DvcIndex, translator: DvcTranslator, instance: DagsterInstance) -> list[AssetMaterialization]:
+def source_events(
+    index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
+) -> list[AssetMaterialization]:
     """Materializations of the sources whose content is not what Dagster recorded last."""
     events = []
-    for path, source in index.sources.items():
+    for path, source in project.shown_sources(index).items():
         key = translator.get_source_key(path)
         if recorded_tags(instance, key).get(DATA_VERSION_TAG) != source.now:
             metadata = source_metadata(source)
@@ -64,12 +84,13 @@ def superseded_events(
     no version moves: only a new record shows that the stage read something else.
     """
     events = []
-    for stage in index.stages.values():
+    for stage in project.shown(index).values():
         key = translator.get_asset_key(stage)
         if stage.changed and stage.lock is not None and _looks_fresh(stage, index.stages, translator, instance):
             events.append(
                 AssetMaterialization(
                     key,
+                    partition=stage.partition,
                     description="Made from what is no longer there.",
                     metadata=stage_metadata(stage, project.root),
                     tags=provenance_tags(stage, index.stages, translator),
@@ -82,19 +103,38 @@ def _looks_fresh(
     stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator, instance: DagsterInstance
 ) -> bool:
     """Whether the record of a stage says that it read the present outputs of the makers of a changed input."""
-    recorded = recorded_tags(instance, translator.get_asset_key(stage))
-    makers = {i.maker for i in stage.inputs if i.changed and i.maker is not None}
-    read = {maker: recorded.get(_read_tag(translator.get_asset_key(stages[maker]))) for maker in makers}
-    same_code = recorded.get("dagster/code_version") == stage.code_version
-    return same_code and bool(read) and all(read[m] == stages[m].data_version for m in makers)
+    recorded = recorded_tags(instance, translator.get_asset_key(stage), stage.partition)
+    makers = [stages[i.maker] for i in stage.inputs if i.changed and i.maker is not None]
+    if not makers or recorded.get("dagster/code_version") != translator.get_code_version(stage, stages):
+        return False
+    for maker in makers:
+        key = translator.get_asset_key(maker)
+        if maker.partition is None and recorded.get(_read_tag(key)) != maker.data_version:
+            return False
+        if maker.partition is not None and recorded.get(_pointer_tag(key)) != _READ_NOW:
+            return False
+    return True
 
 
 def _read_tag(key: dg.AssetKey) -> str:
     return f"dagster/input_data_version/{key.to_user_string()}"
 
 
-def recorded_tags(instance: DagsterInstance, key: dg.AssetKey) -> Mapping[str, str]:
-    """The tags of the latest materialization of an asset; empty if there is none."""
-    event = instance.get_latest_materialization_event(key)
+def _pointer_tag(key: dg.AssetKey) -> str:
+    return f"dagster/input_event_pointer/{key.to_user_string()}"
+
+
+def recorded_tags(instance: DagsterInstance, key: dg.AssetKey, partition: str | None = None) -> Mapping[str, str]:
+    """The tags of the latest materialization of an asset or partition; empty if there is none."""
+    event = latest_event(instance, key, partition)
     materialization = event.asset_materialization if event else None
     return (materialization.tags if materialization else None) or {}
+
+
+def latest_event(instance: DagsterInstance, key: dg.AssetKey, partition: str | None = None) -> dg.EventLogEntry | None:
+    """The latest materialization of an asset or partition."""
+    if partition is None:
+        return instance.get_latest_materialization_event(key)
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0].event_log_entry if records else None

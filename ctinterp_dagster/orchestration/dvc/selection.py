@@ -24,9 +24,9 @@ def select_stages(
     translator = translator or DvcTranslator()
     keys = []
     for target in targets:
-        named = [s for s in index.stages.values() if target in {s.target, s.target.split("@")[0], s.file}]
+        named = index.named(target)
         if not named:
             raise DvcProjectError(f"{target!r} is no stage of the project: expected one of {', '.join(index.stages)}")
-        keys += [translator.get_asset_key(stage) for stage in named]
+        keys += [translator.get_asset_key(index.stages[name]) for name in named]
     selection = dg.AssetSelection.assets(*keys)
     return selection if single_item else selection.upstream()

@@ -1,6 +1,6 @@
 """Sees what happens outside Dagster: `dvc repro`, `dvc pull`, `git checkout`, an edit of params.yaml or the code."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Thread
 
@@ -14,6 +14,7 @@ from .metadata import stage_metadata
 from .project import DvcProject
 from .provenance import (
     LOCK_TAG,
+    latest_event,
     provenance_tags,
     recorded_tags,
     source_events,
@@ -31,6 +32,7 @@ def build_dvc_sensor(
     *,
     index: DvcIndex | None = None,
     interval_s: int = 15,
+    keep: Callable[[DvcIndex], None] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that keeps Dagster's view of the project the same as DVC's.
 
@@ -45,6 +47,7 @@ def build_dvc_sensor(
         translator: the one that the assets were built with.
         index: the project as the definitions show it, where it has been read already.
         interval_s: seconds between two looks; a look reads the project, about half a second of one core.
+        keep: called with a changed project before the definitions are loaded again, where they are loaded of a state.
     """
     translator = translator or DvcTranslator()
     loaded = _fingerprint(index or project.read())
@@ -59,6 +62,8 @@ def build_dvc_sensor(
         current = project.read()
         now = _fingerprint(current)
         if now != loaded and context.cursor == now:
+            if keep:
+                keep(current)
             _reload(context)
         return dg.SensorResult(asset_events=lock_events(current, project, translator, context.instance), cursor=now)
 
@@ -70,22 +75,26 @@ def lock_events(
 ) -> list[AssetMaterialization | AssetCheckEvaluation]:
     """What dvc.lock and the workspace hold and Dagster has not recorded: sources, then stages with their checks."""
     events: list[AssetMaterialization | AssetCheckEvaluation] = [
-        *source_events(index, translator, instance),
+        *source_events(index, project, translator, instance),
         *superseded_events(index, project, translator, instance),
     ]
-    for stage in index.stages.values():
+    for stage in project.shown(index).values():
         if stage.lock is None:
             continue
         key = translator.get_asset_key(stage)
         tags = provenance_tags(stage, index.stages, translator)
-        recorded = recorded_tags(instance, key)
+        recorded = recorded_tags(instance, key, stage.partition)
         # A stage that DVC calls changed keeps the record of its last run: that is what makes it stale.
         if recorded.get(LOCK_TAG) == tags[LOCK_TAG] and (stage.changed or _provenance(recorded) == _provenance(tags)):
             continue
-        if _left_to_a_run(instance, key, index.read_at):
+        if _left_to_a_run(instance, key, stage.partition, index.read_at):
             continue
         metadata = stage_metadata(stage, project.root)
-        events.append(AssetMaterialization(key, description="Seen in dvc.lock.", metadata=metadata, tags=tags))
+        events.append(
+            AssetMaterialization(
+                key, partition=stage.partition, description="Seen in dvc.lock.", metadata=metadata, tags=tags
+            )
+        )
         for result in check_results([stage], project.root):
             assert result.check_name is not None
             events.append(
@@ -101,13 +110,13 @@ def lock_events(
     return events
 
 
-def _left_to_a_run(instance: DagsterInstance, key: dg.AssetKey, read_at: float) -> bool:
+def _left_to_a_run(instance: DagsterInstance, key: dg.AssetKey, partition: str | None, read_at: float) -> bool:
     """Whether a run that is under way will record an asset, or it was recorded since the project was read."""
     planned = instance.event_log_storage.get_latest_planned_materialization_info(key)
     run = instance.get_run_by_id(planned.run_id) if planned else None
     if run is not None and run.status in _UNDER_WAY:
         return True
-    latest = instance.get_latest_materialization_event(key)
+    latest = latest_event(instance, key, partition)
     return latest is not None and latest.timestamp >= read_at
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 
@@ -44,12 +45,14 @@ class DvcOutput:
         metric: whether it is listed under `metrics`.
         plot: whether it is listed under `plots`.
         drift: what DVC says of it when the workspace does not hold what dvc.lock says; None if it does.
+        uri: where `dvc push` puts it; None without a remote, or for what is not cached.
     """
 
     path: str
     metric: bool
     plot: bool
     drift: str | None
+    uri: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,14 @@ class DvcIndex:
     stages: Mapping[str, "DvcStage"]
     sources: Mapping[str, DvcSource]
     read_at: float
+
+    def named(self, name: str) -> list[str]:
+        """The targets that a name fits: `train`, `fit@a`, `fit` for all of its items, `sub/dvc.yaml`, `fit@*`."""
+        return [
+            stage.target
+            for stage in self.stages.values()
+            if any(fnmatchcase(own, name) for own in (stage.target, stage.target.split("@")[0], stage.file))
+        ]
 
 
 @dataclass(frozen=True)
