@@ -1,9 +1,11 @@
+import math
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from ctinterp_dagster.cli import progress
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.layout import Layout
@@ -22,6 +24,12 @@ def pytest_runtest_setup() -> None:
 @pytest.fixture(autouse=True)
 def _own_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTINTERP_KEY_FILE", str(tmp_path_factory.mktemp("key") / "key"))
+
+
+@pytest.fixture(autouse=True)
+def _no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come when a command takes long, so on slow machines only."""
+    monkeypatch.setattr(progress, "FIRST_S", math.inf)
 
 
 def smoke_params(root: Path, **changes: dict[str, object]) -> Params:
