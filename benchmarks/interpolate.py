@@ -115,7 +115,7 @@ def measured(command: list[str]) -> tuple[float, float]:
 def main(scan: Path, sizes: list[tuple[int, int, int]], samples: int, steps: tuple[int, ...]) -> None:
     """Measure on SCAN, a thin one."""
     thick = thicken(read_scan(scan).volume, FACTOR, "box")
-    print("| thick scan | method | seconds | µs a thin voxel | peak GiB |\n|---|---|---|---|---|")
+    print("| thick scan | method | seconds | microseconds a thin voxel | peak GiB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "thick.nii.gz", Path(folder) / "thin.nii.gz"
         for size in sizes:

@@ -159,6 +159,13 @@ def compare(rows: pd.DataFrame, metric: str, *, method: str, higher_is_better: b
 def best_baseline(rows: pd.DataFrame, metric: str, *, method: str, higher_is_better: bool, seed: int) -> Difference:
     """The comparison of `method` with the strongest of the others: the one it gains least against on average.
 
+    Args:
+        rows: of one profile and factor, a row a case and method.
+        metric: the column.
+        method: the one that is compared.
+        higher_is_better: whether a larger value is.
+        seed: of the bootstrap.
+
     Raises:
         EvaluationError: there is no other method, or `compare` refuses the rows.
     """

@@ -26,7 +26,14 @@ class DenoisingObjective(nn.Module):
         self.prediction = prediction
 
     def forward(self, condition: Tensor, target: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The loss of a batch, a `LatentBatch`."""
+        """The loss of a batch.
+
+        Args:
+            condition: (b, channel, z, y, x).
+            target: the same shape, what is denoised.
+            noise: the same shape, standard normal.
+            t: (b,) in [0, 1].
+        """
         output = self.denoiser(add_noise(target, noise, t), condition, t)
         return functional.mse_loss(output.float(), training_target(target, noise, t, self.prediction))
 

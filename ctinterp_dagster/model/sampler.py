@@ -82,6 +82,13 @@ def angle(t: Tensor) -> float:
 def ddim(x: Tensor, x0: Tensor, phi: float, after: float, fresh: float = 0.0) -> Tensor:
     """The state at the angle `after`, with x0 and the noise that is in x; less where fresh noise is to be added.
 
+    Args:
+        x: the state, of any shape.
+        x0: what the network takes for the clean sample, the same shape.
+        phi: the angle of the state, above `after`.
+        after: the angle of the result, in radians from 0.
+        fresh: standard deviation of the noise that is to be added.
+
     Source: Song, Meng and Ermon 2021, eq. 12 without its last term, whose sigma_t is `fresh`.
     """
     kept = math.sqrt(max(0.0, math.sin(after) ** 2 - fresh**2))
@@ -90,6 +97,13 @@ def ddim(x: Tensor, x0: Tensor, phi: float, after: float, fresh: float = 0.0) ->
 
 def ddpm(x: Tensor, x0: Tensor, phi: float, after: float, noise: Callable[[], Tensor]) -> Tensor:
     """The ancestral step: as much fresh noise as the forward process added between the two.
+
+    Args:
+        x: see `ddim`, as x0, phi and after.
+        x0: the clean sample.
+        phi: the angle of the state.
+        after: the angle of the result.
+        noise: draws standard normal noise of the shape of x.
 
     Source: Song, Meng and Ermon 2021, eq. 12 and 16 with eta = 1.
     """

@@ -83,7 +83,14 @@ class Expectation(StoredModel):
     def expect(
         self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, in bounded memory, with the mean of two mirror images if asked and meant so."""
+        """What `forward` gives, in bounded memory, with the mean of two mirror images if asked and meant so.
+
+        Args:
+            features: (b, features, z, y, x).
+            geometry: (b, GEOMETRY).
+            memory_gib: bound of the activations; None for none.
+            mirror: whether to look at the mirror image too, where the model was trained so.
+        """
         modes, geometry = self.config.modes, geometry[:, : self.config.geometry]
 
         def seen(one_pass: Callable[[Iterator[Tensor], Tensor], Iterator[Tensor]]) -> Tensor:

@@ -61,7 +61,16 @@ class ExpectationObjective(nn.Module):
     def forward(
         self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, basis: Tensor, analysis: Tensor
     ) -> Tensor:
-        """The loss of a batch, a `SlabBatch`."""
+        """The loss of a batch.
+
+        Args:
+            features: see `SlabBatch`, as the others.
+            geometry: of each slab.
+            base: up(y).
+            truth: the thin slices.
+            basis: B.
+            analysis: B^+.
+        """
         mean, log_spread = (part.float() for part in self.network(features, geometry))
         with torch.autocast(features.device.type, enabled=False):
             estimate = base + SCALE * (basis @ mean.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
@@ -79,7 +88,14 @@ class ExpectationObjective(nn.Module):
 
 
 def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> tuple[Tensor, Tensor]:
-    """What the networks should say, (b, modes, z, y, x) in units of 100 HU, and where there is one."""
+    """The target of the networks, (b, modes, z, y, x) in units of 100 HU, and a mask of where there is one.
+
+    Args:
+        base: (b, n, y, x), up(y) in units of 1000 HU.
+        truth: the same shape and unit.
+        analysis: (b, modes z, n), B^+.
+        modes: coefficients a thick voxel.
+    """
     flat = analysis @ (truth - base).flatten(2) / SCALE
     coefficients = flat.unflatten(1, (modes, -1)).unflatten(3, base.shape[2:])
     known = (analysis.abs().sum(dim=2) > 0).unflatten(1, (modes, -1))[..., None, None]
@@ -107,7 +123,17 @@ class NullSpaceObjective(nn.Module):
         noise: Tensor,
         t: Tensor,
     ) -> Tensor:
-        """The loss of a batch, a `NoisyBatch`."""
+        """The loss of a batch.
+
+        Args:
+            features: see `SlabBatch`, as geometry, base, truth and analysis.
+            geometry: of each slab.
+            base: up(y).
+            truth: the thin slices.
+            analysis: B^+.
+            noise: (b, modes, z, y, x), standard normal.
+            t: (b,) in [0, 1].
+        """
         model = self._model[0].to(features.device)
         with torch.no_grad():
             mean, log_spread = (part.float() for part in model.expectation(features, geometry))

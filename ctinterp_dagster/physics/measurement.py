@@ -163,7 +163,16 @@ def related(
     thickness_mm: float | None,
     thin_thickness_mm: float | None,
 ) -> Measurement:
-    """Relate thick slices that were checked to the grid that is asked for; see `measure`."""
+    """Relate thick slices that were checked to the grid that is asked for.
+
+    Args:
+        scan: the thick slices.
+        target_mm: see `measure`, as the others.
+        profile: told, or `auto`.
+        tags: of the scan.
+        thickness_mm: told, or None.
+        thin_thickness_mm: of the thin slices, where they overlap.
+    """
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
     found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm)

@@ -59,7 +59,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, Tensor]:
-    """The raw latents of one case."""
+    """The raw latents of one case, (channel, z, y, x) each, by task and part: thin, base, condition.
+
+    Args:
+        case: its volumes are read.
+        autoencoder: on the device of `base.device`.
+        params: of all stages.
+        layout: where things are.
+    """
     device = pick_device(params.base.device)
 
     def encode(unit: Tensor) -> Tensor:

@@ -132,6 +132,12 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
 
     A scan that scans.csv lists keeps its name; another one, whose name may be a person's, is called by a pseudonym. Of
     scans with the same voxels the first is taken: listed ones first, then DICOM, then by name.
+
+    Args:
+        found: the scans of data/raw.
+        section: how they are judged.
+        layout: where things are.
+        folder: keeps what was made.
     """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
     given = {row["file"]: (row["patient"], row["split"]) for row in table}
@@ -183,6 +189,14 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
     """Write one scan and what is known of it, if that is not there already; what is known of it.
 
     Padding outside of the field is filled, then values are clipped to the 12-bit range of CT: above it is metal.
+
+    Args:
+        scan: to be read.
+        name: of its case.
+        section: how it is judged.
+        folder: keeps what was made.
+        key: of the pseudonyms.
+        paired: whether it is the thick partner of a case.
 
     Raises:
         ScanError: why it is refused.

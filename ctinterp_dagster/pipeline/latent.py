@@ -77,7 +77,14 @@ def configuration(autoencoder: MaisiAutoencoder, params: Params, layout: Layout)
 
 
 def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layout) -> list[LatentPair]:
-    """What the denoiser is shown and what it should say, for every case of a split and every task."""
+    """Condition and target of the denoiser, for every case of a split and every task.
+
+    Args:
+        split: the split.
+        config: of the model: the target and the scales.
+        params: of all stages.
+        layout: where things are.
+    """
     pairs = []
     for case in read_cases(layout):
         if case.split != split:

@@ -68,6 +68,12 @@ def judge(challenger: Metrics, champion: Challenger | None, params: Params, layo
     """The gate's decision, with the champion measured on the same tasks of the same test set.
 
     A champion that was trained on other data, none of whose cases is here, such as the phantoms, judges nothing.
+
+    Args:
+        challenger: what was measured of it.
+        champion: its record; None before the first.
+        params: of all stages.
+        layout: where things are.
     """
     stranger = champion if champion and not judges(champion, layout) else None
     rival = TypeAdapter(Metrics).validate_python(champion.metrics) if champion and not stranger else None
@@ -123,7 +129,14 @@ def hash_of_test_set(layout: Layout) -> str:
 
 
 def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Layout) -> Metrics:
-    """The champion measured on the present tasks and test set, which are not those that it was promoted on."""
+    """The champion measured on the present tasks and test set, which are not those that it was promoted on.
+
+    Args:
+        champion: what was measured of it then.
+        challenger: what was measured on the present ones.
+        params: of all stages.
+        layout: where things are.
+    """
     logger.info("the test set or the tasks have changed since the champion was promoted: scoring the champion on them")
     model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)
     own = {judged().name: model.by(Settings(memory_gib=params.generate.memory_gib))}

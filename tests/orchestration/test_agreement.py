@@ -137,7 +137,7 @@ def test_after_any_edit_and_any_run_dagster_and_dvc_call_the_same_stages_changed
                 targets = hand.draw.sample(list(KEYS), hand.draw.randint(1, len(KEYS)))
                 monkeypatch.setattr(DvcInvocation, "_print", really if number % REAL_EVERY == 0 else run_here)
                 result = materialize(in_root, instance, *targets, raises=False)
-                made = {t for t, key in KEYS.items() if result.asset_materializations_for_node(t.replace("@", "__"))}
+                made = {t for t in KEYS if result.asset_materializations_for_node(t.replace("@", "__"))}
                 told += [f"materialized {sorted(made)} of {sorted(targets)}"]
                 assert made.isdisjoint(dvc_changed(in_root)), told
             else:
