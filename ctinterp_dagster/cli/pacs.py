@@ -1,24 +1,10 @@
-"""Thick series from a PACS, and results to it."""
+"""Thick series from a PACS, and results to it: the options."""
 
-import json
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 import click
 
-from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
-from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
-from ctinterp_dagster.pacs.state import State
-from ctinterp_dagster.pacs.watch import RefusedError, Watch
-from ctinterp_dagster.pacs.work import fetch as fetch_series
-from ctinterp_dagster.pacs.work import send as send_series
-from ctinterp_dagster.scan.identity import load_key
+from ctinterp_dagster.cli.work import begin
 
 SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
 STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
@@ -46,32 +32,11 @@ def command(context: click.Context, *, config: Path) -> None:
 @click.option("--min-thickness", "least_mm", type=click.FloatRange(min=0), default=0.0, help="mm of a slice")
 @click.option("--json", "as_json", is_flag=True, help="print JSON, one object a series")
 @click.pass_obj
-def list_(
-    config: Path,
-    *,
-    server: str | None,
-    patient: str,
-    study: str,
-    date: str,
-    description: str,
-    least_mm: float,
-    as_json: bool,
-) -> None:
+def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool, **query: str) -> None:
     """List the CT series that match, with the UID by which the other commands take one."""
-    if not (patient or study or date):
+    if not (query["patient"] or query["study"] or query["date"]):
         raise click.UsageError("give --patient, --study or --date: an archive may hold very many series")
-    archive = _archive(load_pacs(config), server)
-    query = Query(patient=patient, study=study, date=date, description=description)
-    found = [(series, archive.images(series)) for series in archive.find(query)]
-    shown = [(s, images) for s, images in found if images.thickness_mm is None or images.thickness_mm >= least_mm]
-    for series, images in shown:
-        if as_json:
-            told = {"thickness_mm": images.thickness_mm, "images": len(images.uids)}
-            click.echo(json.dumps(asdict(series) | told))
-            continue
-        thickness = f"{images.thickness_mm:g} mm" if images.thickness_mm else "thickness unknown"
-        click.echo(f"{series.uid}\n  {series.date}  patient {series.patient}  {series.description!r}  number "
-                   f"{series.number}  {len(images.uids)} images  {thickness}")  # fmt: skip
+    begin("pacs", "list", config, server=server, query=query, least_mm=least_mm, as_json=as_json)
 
 
 @command.command
@@ -85,19 +50,7 @@ def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, serv
     """Fetch a series, named by its SeriesInstanceUID."""
     if (output is None) != to_project:
         raise click.UsageError("give -o or --to-project")
-    if output and output.exists():
-        raise ParamsError(f"{output} exists: expected a new folder")
-    archive = _archive(load_pacs(config), server)
-    series, images = _series(archive, uid, study)
-    if output:
-        fetch_series(archive, series, images, output)
-        click.echo(f"{output}: {len(images.uids)} images")
-        return
-    with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
-        series_folder = Path(folder) / f"series-{uid.rpartition('.')[2]}"
-        fetch_series(archive, series, images, series_folder)
-        _add(series_folder)
-    click.echo(f"data/raw: {len(images.uids)} images more")
+    begin("pacs", "fetch", config, uid=uid, output=output, server=server, study=study)
 
 
 @command.command(context_settings={"ignore_unknown_options": True})
@@ -106,19 +59,12 @@ def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, serv
 @SERVER
 @STUDY
 @click.pass_obj
-def restore(config: Path, *, uid: str, options: Sequence[str], server: str | None, study: str) -> None:
+def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | None, study: str) -> None:
     """Fetch a series, restore it, and send the result back into its study.
 
     OPTIONS are those of `ctinterp interpolate`, such as --spacing 1.
     """
-    archive = _archive(load_pacs(config), server)
-    series, images = _series(archive, uid, study)
-    with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
-        thick, thin = Path(folder) / "thick", Path(folder) / "thin"
-        fetch_series(archive, series, images, thick)
-        _interpolate(thick, thin, options)
-        count = send_series(archive, thin)
-    click.echo(f"{count} images sent")
+    begin("pacs", "restore", config, uid=uid, options=options, server=server, study=study)
 
 
 @command.command
@@ -127,8 +73,7 @@ def restore(config: Path, *, uid: str, options: Sequence[str], server: str | Non
 @click.pass_obj
 def send(config: Path, *, folder: Path, server: str | None) -> None:
     """Send a DICOM result of `ctinterp interpolate`; what the archive has already is not sent again."""
-    count = send_series(_archive(load_pacs(config), server), folder)
-    click.echo(f"{count} images sent")
+    begin("pacs", "send", config, folder=folder, server=server)
 
 
 @command.command
@@ -142,62 +87,4 @@ def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
 
     It may be ended at any moment, and started again with the same state: nothing is sent twice, and nothing lost.
     """
-    settings = load_pacs(config)
-    rule = settings.watch
-    if rule is None:
-        raise MissingInputError(f"{config} has no section watch: docs/howto/pacs.md shows one")
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = State.open(state / "state.sqlite")
-    if again:
-        kept.forget_refused()
-    one = Watch(
-        archive=_archive(settings, rule.source),
-        rule=rule,
-        state=kept,
-        folder=state / "series",
-        restore=lambda thick, thin: _interpolate(thick, thin, rule.interpolate),
-        add=_add,
-        tell=lambda said: click.echo(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {said}"),
-        key=load_key(),
-    )
-    one.tell(f"looking at {rule.source} every {rule.interval_s:g} s")
-    one.look()
-    while not once:
-        time.sleep(rule.interval_s)
-        one.look()
-
-
-def _archive(settings: Settings, server: str | None) -> Archive:
-    return connect(*settings.server(server))
-
-
-def _series(archive: Archive, uid: str, study: str) -> tuple[Series, Images]:
-    found = archive.find(Query(series=uid, study=study))
-    if len(found) != 1:
-        raise MissingInputError(
-            f"the archive lists {len(found) or 'no'} CT series {uid}: see `ctinterp pacs list`, or give its --study too"
-        )
-    return found[0], archive.images(found[0])
-
-
-def _interpolate(thick: Path, thin: Path, options: Sequence[str]) -> None:
-    """Restore by the command itself, in a process that gives its memory back."""
-    _ctinterp("interpolate", str(thick), *options, "-o", str(thin), "--format", "dicom")
-
-
-def _add(folder: Path) -> None:
-    _ctinterp("scans", "add", str(folder))
-
-
-def _ctinterp(*arguments: str) -> None:
-    """Run a command; what it refuses is refused here, in its words, and what it says beside is shown on a terminal."""
-    code = "from ctinterp_dagster.cli import main; main()"
-    command = [sys.executable, "-c", code, *arguments]
-    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
-    said = ended.stderr.strip().splitlines()
-    if ended.returncode < 0:
-        raise PacsError(f"{arguments[0]} was ended by signal {-ended.returncode}: is there memory enough?")
-    if ended.returncode:
-        raise RefusedError((said or [f"{arguments[0]} failed"])[-1].removeprefix("error: "))
-    if sys.stderr.isatty():
-        click.echo(ended.stderr, err=True, nl=False)
+    begin("pacs", "watch", config, state=state, once=once, again=again)

@@ -1,0 +1,137 @@
+"""What the commands on a PACS do."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
+from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
+from ctinterp_dagster.pacs.state import State
+from ctinterp_dagster.pacs.watch import RefusedError, Watch
+from ctinterp_dagster.pacs.work import fetch as fetch_series
+from ctinterp_dagster.pacs.work import send as send_series
+from ctinterp_dagster.scan.identity import load_key, pseudonym
+
+
+def run(action: str, config: Path, **options: Any) -> None:
+    """Do what one of the commands says."""
+    actions: dict[str, Callable[..., None]] = {
+        "list": _list, "fetch": _fetch, "restore": _restore, "send": _send, "watch": _watch
+    }  # fmt: skip
+    actions[action](load_pacs(config), **options)
+
+
+def _list(settings: Settings, *, server: str | None, query: dict[str, str], least_mm: float, as_json: bool) -> None:
+    archive = _archive(settings, server)
+    found = [(series, archive.images(series)) for series in archive.find(Query(**query))]
+    for series, images in found:
+        if images.thickness_mm is not None and images.thickness_mm < least_mm:
+            continue
+        if as_json:
+            told = {"thickness_mm": images.thickness_mm, "images": len(images.uids)}
+            click.echo(json.dumps(asdict(series) | told))
+            continue
+        thickness = f"{images.thickness_mm:g} mm" if images.thickness_mm else "thickness unknown"
+        click.echo(f"{series.uid}\n  {series.date}  patient {series.patient}  {series.description!r}  number "
+                   f"{series.number}  {len(images.uids)} images  {thickness}")  # fmt: skip
+
+
+def _fetch(settings: Settings, *, uid: str, output: Path | None, server: str | None, study: str) -> None:
+    if output and output.exists():
+        raise ParamsError(f"{output} exists: expected a new folder")
+    archive = _archive(settings, server)
+    series, images = _series(archive, uid, study)
+    if output:
+        fetch_series(archive, series, images, output)
+        click.echo(f"{output}: {len(images.uids)} images")
+        return
+    with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
+        into = Path(folder) / pseudonym(uid, load_key(), "s")
+        fetch_series(archive, series, images, into)
+        _add(into)
+    click.echo(f"data/raw: {len(images.uids)} images more")
+
+
+def _restore(settings: Settings, *, uid: str, options: Sequence[str], server: str | None, study: str) -> None:
+    archive = _archive(settings, server)
+    series, images = _series(archive, uid, study)
+    with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
+        thick, thin = Path(folder) / "thick", Path(folder) / "thin"
+        fetch_series(archive, series, images, thick)
+        _interpolate(thick, thin, options)
+        count = send_series(archive, thin)
+    click.echo(f"{count} images sent")
+
+
+def _send(settings: Settings, *, folder: Path, server: str | None) -> None:
+    click.echo(f"{send_series(_archive(settings, server), folder)} images sent")
+
+
+def _watch(settings: Settings, *, state: Path, once: bool, again: bool) -> None:
+    rule = settings.watch
+    if rule is None:
+        raise MissingInputError("pacs.yaml has no section watch: docs/howto/pacs.md shows one")
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    kept = State.open(state / "state.sqlite")
+    if again:
+        kept.forget_refused()
+    one = Watch(
+        archive=_archive(settings, rule.source),
+        rule=rule,
+        state=kept,
+        folder=state / "series",
+        restore=lambda thick, thin: _interpolate(thick, thin, rule.interpolate),
+        add=_add,
+        tell=lambda said: click.echo(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {said}"),
+        key=load_key(),
+    )
+    one.tell(f"looking at {rule.source} every {rule.interval_s:g} s")
+    one.look()
+    while not once:
+        time.sleep(rule.interval_s)
+        one.look()
+
+
+def _archive(settings: Settings, server: str | None) -> Archive:
+    return connect(*settings.server(server))
+
+
+def _series(archive: Archive, uid: str, study: str) -> tuple[Series, Images]:
+    found = archive.find(Query(series=uid, study=study))
+    if len(found) != 1:
+        raise MissingInputError(
+            f"the archive lists {len(found) or 'no'} CT series {uid}: see `ctinterp pacs list`, or give its --study too"
+        )
+    return found[0], archive.images(found[0])
+
+
+def _interpolate(thick: Path, thin: Path, options: Sequence[str]) -> None:
+    """Restore by the command itself, in a process that gives its memory back."""
+    _ctinterp("interpolate", str(thick), *options, "-o", str(thin), "--format", "dicom")
+
+
+def _add(folder: Path) -> None:
+    _ctinterp("scans", "add", str(folder))
+
+
+def _ctinterp(*arguments: str) -> None:
+    """Run a command; what it refuses is refused here, in its words, and what it says beside is shown on a terminal."""
+    code = "from ctinterp_dagster.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    said = ended.stderr.strip().splitlines()
+    if ended.returncode < 0:
+        raise PacsError(f"{arguments[0]} was ended by signal {-ended.returncode}: is there memory enough?")
+    if ended.returncode:
+        raise RefusedError((said or [f"{arguments[0]} failed"])[-1].removeprefix("error: "))
+    if sys.stderr.isatty():
+        click.echo(ended.stderr, err=True, nl=False)
