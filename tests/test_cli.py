@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from ctinterp_dagster.cli.main import main
@@ -133,9 +134,9 @@ def test_thin_slices_may_overlap(
         draws.mkdir()
         (draws / "sample-02.nii.gz").touch()  # of a run that drew more
         assert run(monkeypatch, *words, "-o", folder, "--draws", draws, "--json", record, *more, "--force") == 0
-        assert sorted(file.name for file in draws.iterdir()) == ["sample-00.nii.gz", "sample-01.nii.gz"]
+        assert sorted(file.name for file in draws.iterdir()) == ["sample-00", "sample-01"]
         assert json.loads(record.read_text())["residual_hu"] < 0.01
-        steps.append(float(np.square(np.diff(read_scan(draws / "sample-00.nii.gz").volume.hu, axis=0)).mean()))
+        steps.append(float(np.square(np.diff(read_scan(draws / "sample-00").volume.hu, axis=0)).mean()))
     assert steps[1] < 0.9 * steps[0]
     assert json.loads(record.read_text())["output_thickness_mm"] == 1.5
     assert (read_scan(folder).thickness_mm, read_scan(folder).volume.spacing_mm[0]) == (1.5, 1.0)
@@ -143,6 +144,36 @@ def test_thin_slices_may_overlap(
         assert run(monkeypatch, *words, "-o", tmp_path / "no.nii", "--thin-thickness", thickness) == 1
     errors = capsys.readouterr().err
     assert errors.count("must be at least as thick as their distance, 1 mm, and thinner than the scan's 5 mm") == 2
+
+
+def test_mean_deviation_and_samples_are_series_of_one_study(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    words = ["interpolate", scans / "thick.nii.gz", "--profile", "box", "--steps", 2, "--samples", 2, "--force"]
+    words += ["--model", model, "--std", tmp_path / "std", "--draws", tmp_path / "draws"]
+    assert run(monkeypatch, *words, "-o", tmp_path / "mean", "--multiframe") == 0
+    folders = [tmp_path / name for name in ("mean", "std", "draws/sample-00", "draws/sample-01")]
+    files = [list(folder.iterdir()) for folder in folders]
+    assert [len(own) for own in files] == [1, 1, 1, 1], "frames of one file each"
+    headers = [pydicom.dcmread(own[0]) for own in files]
+    assert len({d.StudyInstanceUID for d in headers}) == 1
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber", "SeriesDescription"):
+        assert len({str(d[keyword].value) for d in headers}) == 4
+    assert [d.SeriesDescription.split()[-2] for d in headers] == ["mean", "std", "sample", "sample"]
+    assert [d.SyntheticData for d in headers] == ["YES"] * 4
+
+
+def test_a_classical_method_is_named_in_dicom_and_multiframe_is_dicom(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["interpolate", scans / "thick.nii.gz", "--profile", "box", "--method", "cubic_projected", "--force"]
+    assert run(monkeypatch, *words, "-o", tmp_path / "thin") == 0
+    made = pydicom.dcmread(min((tmp_path / "thin").iterdir()))
+    assert (made.SyntheticData, made.SeriesDescription.split()[-2]) == ("NO", "classical")
+    assert made.DerivationDescription.endswith(", cubic_projected")
+    assert run(monkeypatch, *words, "-o", tmp_path / "thin.nii", "--multiframe") == 2
+    assert "--multiframe is DICOM: give a new folder, or --format dicom, not thin.nii" in capsys.readouterr().err
 
 
 def test_bf16_reaches_the_networks(monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ class Options:
     every: bool  # --all
     name: str | None
     as_dicom: bool  # --format dicom
+    as_multiframe: bool  # --multiframe
     spacing_mm: float | None
     factor: float | None
     thickness_mm: float | None
@@ -111,6 +112,7 @@ def refuse_pattern(option: str, pattern: str) -> None:
               "{date} or {uid}; without an ending DICOM [{path}.nii.gz]")  # fmt: skip
 @click.option("--format", "as_dicom", type=click.Choice(["auto", "dicom"]), default="auto", show_default=True,
               callback=lambda _, __, value: value == "dicom", help="auto goes by the output's name")  # fmt: skip
+@click.option("--multiframe", "as_multiframe", is_flag=True, help="write DICOM as one enhanced CT file")
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
 @click.option("--factor", type=click.FloatRange(min=1, min_open=True),
               help="thin slices a thick one, whole or not; instead of --spacing")  # fmt: skip
@@ -129,7 +131,9 @@ def refuse_pattern(option: str, pattern: str) -> None:
 @click.option("--sampler", type=click.Choice(["adams", "ddim", "ddpm"]), default="adams", show_default=True,
               help="adams is DDIM's equation to second order: its samples keep their noise in few steps")  # fmt: skip
 @click.option("--std", type=click.Path(path_type=Path), help="file for the standard deviation in HU")
-@click.option("--draws", type=click.Path(path_type=Path), help="folder for the samples, one file each")
+@click.option(
+    "--draws", type=click.Path(path_type=Path), help="folder for the samples, each a file, or DICOM as the output"
+)
 @click.option("--model", type=click.Path(path_type=Path), help="model [released]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")

@@ -23,8 +23,8 @@ from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.io import check_overwriting, input_files, read_scan
 
 DECIDING = (
-    "as_dicom", "spacing_mm", "factor", "thickness_mm", "thin_mm", "profile", "method", "steps", "samples", "sampler",
-    "seed", "mixed_precision",
+    "as_dicom", "as_multiframe", "spacing_mm", "factor", "thickness_mm", "thin_mm", "profile", "method", "steps",
+    "samples", "sampler", "seed", "mixed_precision",
 )  # fmt: skip
 """The options that decide what a result is."""
 

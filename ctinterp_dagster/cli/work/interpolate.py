@@ -2,11 +2,10 @@
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,7 +18,7 @@ from ctinterp_dagster.cli.interpolate import METHODS, Options
 from ctinterp_dagster.cli.progress import progress
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
 from ctinterp_dagster.cli.work import begin
-from ctinterp_dagster.cli.work.outputs import Outputs
+from ctinterp_dagster.cli.work.outputs import Made, Outputs
 from ctinterp_dagster.interpolation import (
     RELEASED,
     Estimate,
@@ -34,7 +33,8 @@ from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.records import write_json
-from ctinterp_dagster.scan.io import Scan, read_stretches, write_volume
+from ctinterp_dagster.scan.io import Scan, read_stretches
+from ctinterp_dagster.scan.volume import Volume
 
 
 def run(options: Options) -> None:
@@ -97,17 +97,22 @@ class Restoration:
         scan, stretches = whole(scans), self._measured(scans, name)
         warnings = [*scan.warnings, *outputs.told(scan), *stretches.warnings]
         warn(warnings)
-        for said in dict.fromkeys(f"slice profile: {part.slice_profile}" for part in stretches.parts):
-            click.echo(said)
-        made = [self._restored(part, outputs.draws) for part in stretches.parts]
+        for line in dict.fromkeys(f"slice profile: {part.slice_profile}" for part in stretches.parts):
+            click.echo(line)
+        known = self.known_model
+        maker = f"model {known['model_sha256'][:16]}" if known else options.method
+        said = Made(f"ctinterp {version('ctinterp')}, {maker}", "mean" if known else "classical", options.thin_mm)
+
+        def keep(index: int, sample: Volume) -> None:
+            outputs.write_sample(index, sample, scan, said)
+
+        made = [self._restored(part, keep) for part in stretches.parts]
         result, doubts = (
             stretches.join([estimate for estimate, _ in made]),
             [said for _, own in made for said in own],
         )
         warn(doubts)
-        known = self.known_model
-        maker = f"model {known['model_sha256'][:16]}, posterior mean" if known else options.method
-        outputs.write(result, scan, f"ctinterp {version('ctinterp')}, {maker}", options.thin_mm)
+        outputs.write(result, scan, said)
         return {
             "version": version("ctinterp"),
             "input": name,
@@ -134,8 +139,10 @@ class Restoration:
             name=name,
         )
 
-    def _restored(self, measurement: Measurement, draws: Path | None) -> tuple[Estimate, tuple[str, ...]]:
-        """The thin volume and its doubts that were forced; samples are written as they come."""
+    def _restored(
+        self, measurement: Measurement, keep: Callable[[int, Volume], None]
+    ) -> tuple[Estimate, tuple[str, ...]]:
+        """The thin volume and its doubts that were forced; samples are kept as they come."""
         options = self.options
         needed = needed_gib(options.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
         doubts: list[str] = []
@@ -147,25 +154,16 @@ class Restoration:
             forced = options.force or options.method != METHODS[0]  # classical ones are what is offered in its place
             doubts.extend(refuse_doubtful(measurement, mean, force=forced))
 
-        def keep(index: int, sample: Tensor) -> None:
-            if draws:
-                keep_sample(measurement, index, sample, draws)
+        def drawn(index: int, sample: Tensor) -> None:
+            keep(index, measurement.thin(sample))
 
         with turn(needed, slots_gib(), wait), progress("interpolating") as told:
             if options.method == METHODS[0]:
-                result = self.interpolator(measurement, self.settings, keep, look, told)
+                result = self.interpolator(measurement, self.settings, drawn, look, told)
             else:
                 result = CLASSICAL[options.method](measurement)
                 look(torch.from_numpy(result.mean.hu))
         return result, tuple(doubts)
-
-
-def keep_sample(measurement: Measurement, index: int, sample: Tensor, folder: Path) -> None:
-    """Write a sample, (z, y, x) HU, beside the others; the first removes those of another run."""
-    folder.mkdir(exist_ok=True)
-    for earlier in folder.glob("sample-*.nii.gz") if index == 0 else ():
-        earlier.unlink()  # which may have been more
-    write_volume(measurement.thin(sample), folder / f"sample-{index:02d}.nii.gz")
 
 
 def whole(scans: Sequence[Scan]) -> Scan:

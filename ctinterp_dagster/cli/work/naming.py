@@ -100,7 +100,7 @@ def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, 
         taken.add(str(thin).casefold())
         others = (options.std, options.draws, options.preview)
         std, draws, preview = (item.place(folder, str(other), number) if other else None for other in others)
-        yield item, Outputs(thin, std, draws, preview, None, as_dicom)
+        yield item, Outputs(thin, std, draws, preview, None, as_dicom, options.as_multiframe)
 
 
 def stem_of(path: Path) -> str:

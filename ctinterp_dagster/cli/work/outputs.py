@@ -1,7 +1,8 @@
 """Where commands may write."""
 
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -12,6 +13,10 @@ from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.physics.measurement import Estimate
 from ctinterp_dagster.records import whole_file
 from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, write_result
+from ctinterp_dagster.scan.io.dicom_writer import Quantity
+from ctinterp_dagster.scan.io.multiframe import require_highdicom
+from ctinterp_dagster.scan.io.output import is_series
+from ctinterp_dagster.scan.volume import Volume
 
 
 def check_files(inputs: Iterable[Path], files: Sequence[Path], *, force: bool) -> None:
@@ -31,6 +36,21 @@ def check_files(inputs: Iterable[Path], files: Sequence[Path], *, force: bool) -
 
 
 @dataclass(frozen=True)
+class Made:
+    """How a result was made, for the headers of DICOM.
+
+    Attributes:
+        description: software, model and version.
+        quantity: what the values of the thin volume are.
+        thin_mm: thickness of the thin slices; their distance where None.
+    """
+
+    description: str
+    quantity: Quantity
+    thin_mm: float | None
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What one scan is turned into: the thin volume, and what else was asked for."""
 
@@ -40,12 +60,13 @@ class Outputs:
     preview: Path | None
     json: Path | None
     as_dicom: bool
+    as_multiframe: bool
 
     @classmethod
     def of(cls, options: Options) -> "Outputs":
         """Those of a single scan."""
         given = options
-        return cls(given.output, given.std, given.draws, given.preview, given.json, given.as_dicom)
+        return cls(given.output, given.std, given.draws, given.preview, given.json, given.as_dicom, given.as_multiframe)
 
     @property
     def paths(self) -> list[Path]:
@@ -61,6 +82,10 @@ class Outputs:
     def check(self, source: Path, model: Path, *, force: bool) -> None:
         """Refuse what could not be written, or would replace what is there; see `scan.io.output`."""
         check_output(self.thin, as_dicom=self.as_dicom)
+        if self.as_multiframe and not is_series(self.thin, as_dicom=self.as_dicom):
+            raise click.UsageError(f"--multiframe is DICOM: give a new folder, or --format dicom, not {self.thin.name}")
+        if self.as_multiframe:
+            require_highdicom()
         if self.std:
             check_output(self.std)
         if self.preview and self.preview.suffix.lower() != ".png":
@@ -75,12 +100,31 @@ class Outputs:
         std = check_output(self.std, scan=scan) if self.std else ()
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 
-    def write(self, result: Estimate, scan: Scan, description: str, thin_mm: float | None) -> None:
+    def write(self, result: Estimate, scan: Scan, made: Made) -> None:
         """Write the thin volume, its standard deviation and its picture."""
-        write_result(result.mean, self.thin, scan, description, thickness_mm=thin_mm, as_dicom=self.as_dicom)
+        mean = replace(made, description=f"{made.description}, posterior mean") if made.quantity == "mean" else made
+        self._write(result.mean, self.thin, scan, mean, as_dicom=self.as_dicom)
         if self.std and result.std:
-            words = f"{description}: standard deviation in HU"
-            write_result(result.std, self.std, scan, words, thickness_mm=thin_mm, quantity="std")
+            spread = replace(made, description=f"{made.description}, standard deviation in HU", quantity="std")
+            self._write(result.std, self.std, scan, spread)
         if self.preview:
             with whole_file(self.preview) as partial:
                 partial.write_bytes(before_after(scan.volume, result.mean))
+
+    def write_sample(self, index: int, sample: Volume, scan: Scan, made: Made) -> None:
+        """Write a sample beside the others, in the output's format; the first removes those of another run."""
+        if self.draws is None:
+            return
+        self.draws.mkdir(exist_ok=True)
+        for earlier in self.draws.glob("sample-[0-9][0-9]*") if index == 0 else ():
+            shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink()
+        as_dicom = is_series(self.thin, as_dicom=self.as_dicom)
+        place = self.draws / f"sample-{index:02d}{'' if as_dicom else '.nii.gz'}"
+        words = f"{made.description}, sample {index + 1}"
+        self._write(sample, place, scan, replace(made, description=words, quantity="sample"), as_dicom=as_dicom)
+
+    def _write(self, volume: Volume, place: Path, scan: Scan, made: Made, *, as_dicom: bool = False) -> None:
+        write_result(
+            volume, place, scan, made.description, thickness_mm=made.thin_mm, as_dicom=as_dicom,
+            as_multiframe=self.as_multiframe, quantity=made.quantity,
+        )  # fmt: skip
