@@ -1,6 +1,7 @@
 """Every command against a real archive, by both languages; run by test_orthanc.py in a network namespace."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -158,6 +159,19 @@ def test_a_watch_restores_what_is_new_and_not_what_it_made_itself(tmp_path: Path
     logged = first.stdout + first.stderr
     assert not [word for word in ("Doe", "MRN-77", "Thick", "1.2.840") if word in logged]
     assert list((tmp_path / "state" / "series").iterdir()) == []
+
+
+def test_a_series_goes_into_the_project_under_a_pseudonym(tmp_path: Path) -> None:
+    connect("web", SERVERS["web"]).send(thick_series(tmp_path / "thick", 1))
+    elsewhere = _ctinterp(tmp_path, "pacs", "fetch", "1.2.840.7.1.1", "--to-project")
+    assert "params.yaml is not here: run in the project's root" in elsewhere.stderr
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", tmp_path)
+    for _ in range(2):
+        added = _ctinterp(tmp_path, "pacs", "fetch", "1.2.840.7.1.1", "--to-project")
+        assert (added.returncode, added.stdout) == (0, "data/raw: it holds the series\n"), added.stderr
+    (folder,) = (path for path in (tmp_path / "data" / "raw").iterdir() if path.is_dir())
+    assert folder.name.startswith("s-")
+    assert len(list(folder.iterdir())) == 6
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves a socket open

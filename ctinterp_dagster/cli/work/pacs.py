@@ -58,7 +58,7 @@ def _fetch(settings: Settings, *, uid: str, output: Path | None, server: str | N
         into = Path(folder) / pseudonym(uid, load_key(), "s")
         fetch_series(archive, series, images, into)
         _add(into)
-    click.echo(f"data/raw: {len(images.uids)} images more")
+    click.echo("data/raw: it holds the series")
 
 
 def _restore(settings: Settings, *, uid: str, options: Sequence[str], server: str | None, study: str) -> None:
