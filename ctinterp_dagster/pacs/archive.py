@@ -130,7 +130,7 @@ def connect(name: str, server: DicomWeb | Dimse) -> Archive:
     """
     library = "dicomweb_client" if isinstance(server, DicomWeb) else "pynetdicom"
     if find_spec(library) is None:
-        raise MissingInputError(f"a PACS needs {library}: pip install 'ctinterp[pacs]'")
+        raise MissingInputError(f"a PACS needs {library}: install ctinterp with its extra, pip install '.[pacs]'")
     for logger in LOGGERS:
         getLogger(logger).setLevel(CRITICAL + 1)
     if isinstance(server, DicomWeb):

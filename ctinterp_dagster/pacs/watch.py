@@ -61,6 +61,7 @@ class Watch:
         except PacsError as error:
             self.tell(f"{error}; again at the next look")
             return
+        self._tidy({pseudonym(series.uid, self.key, "s") for series in listed})
         for series in listed:
             if series.maker == MAKER or self.state.was_listed(series.uid, series.count):
                 continue
@@ -70,6 +71,12 @@ class Watch:
             except (PacsError, OSError) as error:
                 said = error if isinstance(error, PacsError) else f"{error.strerror or type(error).__name__}"
                 self.tell(f"{name}: {said}; again at the next look")
+
+    def _tidy(self, keep: set[str], only: str = "s") -> None:
+        """Leave no images of series that are done, or that the archive does not list any more."""
+        for work in self.folder.glob(f"{only}-*"):
+            if work.name.rpartition("-")[0] not in keep:
+                shutil.rmtree(work, ignore_errors=True)
 
     def _consider(self, series: Series, name: str) -> None:
         """Take a series that is quiet and was not taken with these images."""
@@ -87,7 +94,7 @@ class Watch:
         except (CtinterpError, *BROKEN) as error:
             verdict, detail = "refused", QUOTED.sub("...", str(error))
         self.state.finish(series.uid, digest, series.count, verdict, detail, now_s)
-        shutil.rmtree(work, ignore_errors=True)
+        self._tidy(set(), name)
         self.tell(f"{name}: {len(images.uids)} images, {verdict}{f': {detail}' if detail else ''}")
 
     def _take(self, series: Series, images: Images, work: Path) -> tuple[Verdict, str]:

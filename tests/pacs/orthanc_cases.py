@@ -139,7 +139,10 @@ def test_the_commands_restore_a_series_into_its_study(tmp_path: Path) -> None:
     assert fetched.stdout == "fetched: 6 images\n"
     options = ("--method", "cubic_projected", "--spacing", "1", "--force")
     restored = _ctinterp(tmp_path, "pacs", "restore", "1.2.840.7.1.1", *options)
-    assert (restored.stdout, restored.stderr) == ("30 images sent\n", "")
+    assert (restored.stdout, restored.stderr.splitlines()[0]) == ("30 images sent\n", "restoring 6 images")
+    refused = _ctinterp(tmp_path, "pacs", "restore", "1.2.840.7.1.1", "--method", "none")
+    assert "Invalid value for '--method'" in refused.stderr
+    assert refused.stderr.endswith("error: interpolate failed: its reason stands above\n")
     assert len(rest("studies")) == 1
     assert len(rest("series")) == 2
     refused = _ctinterp(tmp_path, "pacs", "send", "fetched")

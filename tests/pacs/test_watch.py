@@ -157,6 +157,24 @@ def test_a_series_that_is_still_arriving_when_it_is_fetched_is_fetched_again(wat
     assert _told(watch) == "6 images, sent: 30 images"
 
 
+def test_images_of_a_series_that_is_gone_or_changed_are_not_kept(watch: Watch, tmp_path: Path) -> None:
+    thick_series(tmp_path / "archive", 1)
+    watch.archive.drops = True
+    _told(watch)
+    (left,) = watch.folder.iterdir()
+    thick_series(tmp_path / "archive", 1, count=8)
+    watch.archive.drops = False
+    assert _told(watch) == "8 images, sent: 40 images"
+    assert not left.exists()
+    thick_series(tmp_path / "archive", 2)
+    watch.archive.drops = True
+    _told(watch)
+    for file in (tmp_path / "archive").glob("002-*"):
+        file.unlink()
+    _told(watch)
+    assert list(watch.folder.iterdir()) == []
+
+
 def test_a_series_can_go_into_the_project_instead(watch: Watch, tmp_path: Path) -> None:
     thick_series(tmp_path / "archive", 1)
     added: list[int] = []

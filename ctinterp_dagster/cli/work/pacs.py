@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
 from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
 from ctinterp_dagster.pacs.state import State
@@ -67,7 +68,8 @@ def _restore(settings: Settings, *, uid: str, options: Sequence[str], server: st
     with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
         thick, thin = Path(folder) / "thick", Path(folder) / "thin"
         fetch_series(archive, series, images, thick)
-        _interpolate(thick, thin, options)
+        click.echo(f"restoring {len(images.uids)} images", err=True)
+        _interpolate(thick, thin, options, shown=True)
         count = send_series(archive, thin)
     click.echo(f"{count} images sent")
 
@@ -80,6 +82,7 @@ def _watch(settings: Settings, *, state: Path, once: bool, again: bool) -> None:
     rule = settings.watch
     if rule is None:
         raise MissingInputError("pacs.yaml has no section watch: docs/howto/pacs.md shows one")
+    interpolate.make_context("interpolate", ["in", *rule.interpolate, "-o", "out"])  # refuses wrong options now
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = State.open(state / "state.sqlite")
     if again:
@@ -114,24 +117,29 @@ def _series(archive: Archive, uid: str, study: str) -> tuple[Series, Images]:
     return found[0], archive.images(found[0])
 
 
-def _interpolate(thick: Path, thin: Path, options: Sequence[str]) -> None:
+def _interpolate(thick: Path, thin: Path, options: Sequence[str], *, shown: bool = False) -> None:
     """Restore by the command itself, in a process that gives its memory back."""
-    _ctinterp("interpolate", str(thick), *options, "-o", str(thin), "--format", "dicom")
+    _ctinterp("interpolate", str(thick), *options, "-o", str(thin), "--format", "dicom", shown=shown)
 
 
 def _add(folder: Path) -> None:
     _ctinterp("scans", "add", str(folder))
 
 
-def _ctinterp(*arguments: str) -> None:
-    """Run a command; what it refuses is refused here, in its words, and what it says beside is shown on a terminal."""
+def _ctinterp(*arguments: str, shown: bool = False) -> None:
+    """Run a command; what it refuses is refused here, in its words unless these are shown as they come.
+
+    Raises:
+        RefusedError: it refused.
+        PacsError: it was ended from outside, so that it may be tried again.
+    """
     code = "from ctinterp_dagster.cli import main; main()"
     command = [sys.executable, "-c", code, *arguments]
-    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
-    said = ended.stderr.strip().splitlines()
+    ended = subprocess.run(  # noqa: S603
+        command, stdout=subprocess.DEVNULL, stderr=None if shown else subprocess.PIPE, text=True, check=False
+    )
     if ended.returncode < 0:
         raise PacsError(f"{arguments[0]} was ended by signal {-ended.returncode}: is there memory enough?")
     if ended.returncode:
-        raise RefusedError((said or [f"{arguments[0]} failed"])[-1].removeprefix("error: "))
-    if sys.stderr.isatty():
-        click.echo(ended.stderr, err=True, nl=False)
+        said = (ended.stderr or "").strip().splitlines() or [f"{arguments[0]} failed: its reason stands above"]
+        raise RefusedError(said[-1].removeprefix("error: "))

@@ -20,7 +20,9 @@ def require_highdicom() -> None:
         MissingInputError: it is not.
     """
     if find_spec("highdicom") is None:
-        raise MissingInputError("a multi-frame file needs highdicom: pip install 'ctinterp[multiframe]'")
+        raise MissingInputError(
+            "a multi-frame file needs highdicom: install ctinterp with its extra, pip install '.[multiframe]'"
+        )
 
 
 def _evidence(slices: Sequence[Dataset], series: str) -> list[Dataset]:
