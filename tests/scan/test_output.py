@@ -25,7 +25,7 @@ from ctinterp_dagster.scan.io import Scan, check_output, read_scan, write_result
 from ctinterp_dagster.scan.io.output import Quantity
 from ctinterp_dagster.scan.volume import Volume
 
-from .conftest import dicom_errors, plain_volume, rotation
+from .conftest import dicom_errors, enhanced_ct, plain_volume, rotation
 
 Series = Callable[..., Path]
 SAID = "ctinterp 0.1.0, model released, 5 mm to 1 mm"
@@ -258,6 +258,17 @@ def test_a_source_in_an_archive_is_read_again_at_the_end(series: Series, tmp_pat
     scan = read_scan(tmp_path / "packed.zip")
     write_result(scan.volume, tmp_path / "out", scan, SAID)
     assert read_scan(tmp_path / "out").patient == "MRN-77"
+
+
+def test_frames_of_a_multiframe_source_are_named_by_number(tmp_path: Path) -> None:
+    source = enhanced_ct([100 + 5 * k for k in range(6)], [(1, -1024)] * 6)
+    source.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    scan = read_scan(tmp_path / "enhanced.dcm")
+    write_result(_thin(scan.volume, 1.0), tmp_path / "out", scan, SAID)
+    first, *_, last = (pydicom.dcmread(file) for file in sorted((tmp_path / "out").iterdir()))
+    for made, frames in ((first, [1, 2, 3]), (last, [4, 5, 6])):
+        (item,) = made.SourceImageSequence
+        assert (item.ReferencedSOPInstanceUID, item.ReferencedFrameNumber) == (source.SOPInstanceUID, frames)
 
 
 @pytest.mark.parametrize("quantity", ["mean", "std"])
