@@ -1,6 +1,7 @@
 """Certificates are verified: an archive that nobody vouches for is not spoken to."""
 
 import gc
+import shutil
 import ssl
 import subprocess
 import threading
@@ -19,6 +20,7 @@ pytest.importorskip("dicomweb_client")
 pynetdicom = pytest.importorskip("pynetdicom")
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 pytestmark = [
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # pynetdicom leaves sockets open
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
