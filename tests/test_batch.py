@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -129,6 +130,27 @@ def test_a_pattern_names_the_results_and_names_that_meet_get_a_number(
     assert made(tmp_path / "out") == [
         "A/ct.png", "B/ct-2.png", "ct_thin-2.json", "ct_thin-2.mha", "ct_thin.json", "ct_thin.mha",
     ]  # fmt: skip
+
+
+def test_a_map_of_each_scan_comes_along_in_its_own_type_and_is_no_scan(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("A", "B"):
+        scan = read_scan(tree / name / "ct.nii.gz").volume
+        air = np.where(scan.hu < -500, 300, 0).astype(np.float32)
+        write_volume(scan.with_hu(air), tree / name / "ct_seg.nii.gz", np.uint16)
+    out = tmp_path / "out"
+    words = ["interpolate", tree, "--all", "-o", out, *QUICK, "--label", "{path}_seg.nii.gz", "{path}_air.nii"]
+    assert run(monkeypatch, *words) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "2 done, 1 skipped, 1 failed"
+    image, thin = nib.load(out / "A" / "ct_air.nii"), nib.load(out / "A" / "ct.nii.gz")
+    assert (image.get_data_dtype(), image.shape) == (np.uint16, thin.shape)
+    np.testing.assert_array_equal(image.affine, thin.affine)
+    assert set(np.unique(image.dataobj)) == {0, 300}
+    (tree / "B" / "ct_seg.nii.gz").unlink()
+    (out / "B" / "ct_air.nii").unlink()
+    assert run(monkeypatch, *words) == 1
+    assert "expected a map of labels on the grid of the scan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

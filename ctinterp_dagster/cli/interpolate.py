@@ -1,5 +1,6 @@
 """Thick scans in, thin scans out: the options."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -49,6 +50,7 @@ class Options:
     series: str | None
     memory_gib: float
     mixed_precision: "MixedPrecision"
+    labels: tuple[tuple[Path, Path], ...]  # --label
     preview: Path | None
     json: Path | None
     force: bool
@@ -68,6 +70,8 @@ class Options:
         for option in ("name", "std", "draws", "preview") if self.of_many else ():
             if pattern := getattr(self, option):
                 refuse_pattern(option, str(pattern))
+        for pattern in itertools.chain(*self.labels) if self.of_many else ():
+            refuse_pattern("label", str(pattern))
 
     @property
     def drawing(self) -> bool:
@@ -134,6 +138,8 @@ def refuse_pattern(option: str, pattern: str) -> None:
 @click.option(
     "--draws", type=click.Path(path_type=Path), help="folder for the samples, each a file, or DICOM as the output"
 )
+@click.option("--label", "labels", nargs=2, multiple=True, type=click.Path(path_type=Path), metavar="MAP OUT",
+              help="bring a map of labels of the scan to the thin slices by their edges; may be repeated")  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="model [released]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
@@ -162,6 +168,7 @@ def command(**given: Any) -> None:
 
     With several INPUTs, --all or --name, each thick scan becomes a result of its own in the folder of --output, and a
     record beside it. What is done by these options and this model is skipped; one that fails does not end the others,
-    and makes the exit code 1. --std, --draws and --preview then are patterns as --name is.
+    and makes the exit code 1. --std, --draws, --preview and --label then take patterns as --name does; maps are looked
+    for below the folder of all INPUTs.
     """
     begin("interpolate", Options(**given))

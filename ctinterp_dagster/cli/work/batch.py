@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import click
 
+from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.interpolate import METHODS, Options
 from ctinterp_dagster.cli.progress import duration
 from ctinterp_dagster.cli.work.interpolate import Restoration, summary
@@ -156,6 +157,7 @@ class Batch:
         return {
             "input": item.parts[0].label,
             "input_sha256": contents_of(item),
+            "labels_sha256": [sha256sum(label) for label, _ in outputs.labels if label.exists()],
             "options": {name: repr(value) for name, value in options.items()},
             "model_sha256": self.restoration.known_model.get("model_sha256"),
             "version": version("ctinterp"),

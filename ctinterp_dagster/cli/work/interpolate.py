@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from ctinterp_dagster.cli.checksum import sha256sum
@@ -32,8 +34,9 @@ from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
-from ctinterp_dagster.records import write_json
-from ctinterp_dagster.scan.io import Scan, read_stretches
+from ctinterp_dagster.records import whole_file, write_json
+from ctinterp_dagster.scan.io import Scan, read_labels, read_stretches, write_volume
+from ctinterp_dagster.scan.labels import LabelArray, thin_labels
 from ctinterp_dagster.scan.volume import Volume
 
 
@@ -90,10 +93,12 @@ class Restoration:
             UsageError: options that need even slices, where there are stretches.
         """
         start, options = time.perf_counter(), self.options
-        if len(scans) > 1 and (options.drawing or outputs.preview):
+        if len(scans) > 1 and (options.drawing or outputs.preview or outputs.labels):
             raise click.UsageError(
-                f"--std, --draws and --preview need even slices, {name} has {len(scans)} stretches: give a --series"
+                f"--std, --draws, --preview and --label need even slices, {name} has {len(scans)} stretches: give a "
+                "--series"
             )
+        labels = [(out, *read_labels(path, scans[0].volume)) for path, out in outputs.labels]
         scan, stretches = whole(scans), self._measured(scans, name)
         warnings = [*scan.warnings, *outputs.told(scan), *stretches.warnings]
         warn(warnings)
@@ -113,6 +118,8 @@ class Restoration:
         )
         warn(doubts)
         outputs.write(result, scan, said)
+        for out, values, dtype in labels:
+            write_labels(out, values, dtype, stretches.parts[0], result)
         return {
             "version": version("ctinterp"),
             "input": name,
@@ -164,6 +171,13 @@ class Restoration:
                 result = CLASSICAL[options.method](measurement)
                 look(torch.from_numpy(result.mean.hu))
         return result, tuple(doubts)
+
+
+def write_labels(out: Path, labels: LabelArray, dtype: DTypeLike, measurement: Measurement, result: Estimate) -> None:
+    """Write labels (z, y, x) of the thick slices on the grid of the result."""
+    made = thin_labels(labels, measurement.thick, result.mean.hu, measurement.operator.thin_positions)
+    with whole_file(out) as partial:
+        write_volume(result.mean.with_hu(made.astype(np.float32)), partial, dtype)
 
 
 def whole(scans: Sequence[Scan]) -> Scan:

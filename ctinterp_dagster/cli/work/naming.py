@@ -23,12 +23,14 @@ class Item:
     Attributes:
         parts: the stretches of a scan in their order, or the one scan.
         source: the INPUT that holds it.
-        path: its place below the folder of all inputs, without ending; of a scan in an archive without the folders
+        base: the folder of all inputs.
+        path: its place there, without ending; of a scan in an archive without the folders
             there, which may name the patient.
     """
 
     parts: tuple[Found, ...]
     source: Path
+    base: Path
     path: str
 
     @property
@@ -71,7 +73,7 @@ def items_of(sources: Sequence[Path]) -> list[Item]:
         for found in find_scans(source):
             wholes.setdefault(found.whole or found.name, []).append(found)
         for name, parts in wholes.items():
-            item = Item(tuple(parts), source, _path(parts[0], name, source, base))
+            item = Item(tuple(parts), source, base, _path(parts[0], name, source, base))
             items.setdefault((tuple(file.absolute() for file in item.files), name), item)
     return sorted(items.values(), key=lambda item: item.path)
 
@@ -94,13 +96,20 @@ def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, 
     ending = Path(name).suffix
     if as_dicom and ending and "{" not in ending:
         raise ParamsError(f"--name {name} has no known ending: give {', '.join(WRITABLE_SUFFIXES)}, or none for DICOM")
+    maps = {item.place(item.base, str(label), 1) for item in items for label, _ in options.labels}
     for item in items:
+        if maps.intersection(file.absolute() for file in item.files):
+            continue
         number = next(n for n in count(1) if str(item.place(folder, name, n)).casefold() not in taken)
         thin = item.place(folder, name, number)
         taken.add(str(thin).casefold())
         others = (options.std, options.draws, options.preview)
         std, draws, preview = (item.place(folder, str(other), number) if other else None for other in others)
-        yield item, Outputs(thin, std, draws, preview, None, as_dicom, options.as_multiframe)
+        labels = tuple(
+            (item.place(item.base, str(label), 1), item.place(folder, str(out), number))
+            for label, out in options.labels
+        )
+        yield item, Outputs(thin, std, draws, preview, None, as_dicom, options.as_multiframe, labels)
 
 
 def stem_of(path: Path) -> str:

@@ -12,7 +12,7 @@ from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.physics.measurement import Estimate
 from ctinterp_dagster.records import whole_file
-from ctinterp_dagster.scan.io import Scan, check_output, check_overwriting, write_result
+from ctinterp_dagster.scan.io import WRITABLE_SUFFIXES, Scan, check_output, check_overwriting, write_result
 from ctinterp_dagster.scan.io.dicom_writer import Quantity
 from ctinterp_dagster.scan.io.multiframe import require_highdicom
 from ctinterp_dagster.scan.io.output import is_series
@@ -61,23 +61,35 @@ class Outputs:
     json: Path | None
     as_dicom: bool
     as_multiframe: bool
+    labels: tuple[tuple[Path, Path], ...] = ()
 
     @classmethod
     def of(cls, options: Options) -> "Outputs":
         """Those of a single scan."""
         given = options
-        return cls(given.output, given.std, given.draws, given.preview, given.json, given.as_dicom, given.as_multiframe)
+        return cls(
+            given.output,
+            given.std,
+            given.draws,
+            given.preview,
+            given.json,
+            given.as_dicom,
+            given.as_multiframe,
+            given.labels,
+        )
 
     @property
     def paths(self) -> list[Path]:
         """All that is written."""
-        return [path for path in (self.thin, self.std, self.draws, self.preview, self.json) if path]
+        labels = (out for _, out in self.labels)
+        return [path for path in (self.thin, self.std, self.draws, self.preview, self.json, *labels) if path]
 
     @property
-    def record(self) -> dict[str, str | None]:
+    def record(self) -> dict[str, str | list[str] | None]:
         """Where all but the record itself lies."""
         paths = {"output": self.thin, "std": self.std, "draws": self.draws, "preview": self.preview}
-        return {name: str(path) if path else None for name, path in paths.items()}
+        labels = [str(out) for _, out in self.labels]
+        return {name: str(path) if path else None for name, path in paths.items()} | {"labels": labels}
 
     def check(self, source: Path, model: Path, *, force: bool) -> None:
         """Refuse what could not be written, or would replace what is there; see `scan.io.output`."""
@@ -92,6 +104,12 @@ class Outputs:
             raise click.UsageError(f"--preview writes a PNG: give a name that ends in .png, not {self.preview.name}")
         if self.draws and not self.draws.absolute().parent.is_dir():
             raise MissingInputError(f"the folder {self.draws.parent} does not exist: make it first")
+        for _, out in self.labels:
+            check_output(out)
+            if not out.name.lower().endswith(WRITABLE_SUFFIXES):
+                raise ParamsError(f"{out} is no name for a map of labels: give {', '.join(WRITABLE_SUFFIXES)}")
+        for label in (label for label, _ in self.labels if label.exists()):  # `read_labels` says what is missing
+            check_overwriting(label, self.paths, force=True)
         check_files([source, model], [path for path in (self.preview, self.json) if path], force=True)
         check_overwriting(source, self.paths, force=force)
 

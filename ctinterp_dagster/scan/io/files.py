@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -114,10 +115,12 @@ def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
     return volume, (*told, *header.told(direction[:3, :3]))
 
 
-def _stored(hu: FloatArray) -> npt.NDArray[np.int16] | FloatArray:
-    """int16 where that loses nothing, else float32."""
+def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+    """The type that is told, else int16 where that loses nothing, else float32."""
     if not np.isfinite(hu).all():
         raise IntensityError("a volume to write holds NaN or infinity: expected finite HU")
+    if dtype is not None:
+        return hu.astype(dtype)
     whole = hu.min() >= -32768 and hu.max() <= 32767 and bool((hu == np.rint(hu)).all())
     return hu.astype(np.int16) if whole else hu.astype(np.float32)
 
@@ -142,16 +145,16 @@ def gzipped(data: bytes) -> bytes:
     return b"".join([GZIP_HEADER, *blocks, struct.pack("<II", zlib.crc32(data), len(data) % 2**32)])
 
 
-def nifti_bytes(volume: Volume) -> bytes:
+def nifti_bytes(volume: Volume, dtype: npt.DTypeLike | None = None) -> bytes:
     """What `write_volume` writes into a `.nii.gz`."""
-    return gzipped(nifti_image(volume, _stored(volume.hu)).to_bytes())
+    return gzipped(nifti_image(volume, _stored(volume.hu, dtype)).to_bytes())
 
 
-def write_volume(volume: Volume, path: Path | str) -> None:
+def write_volume(volume: Volume, path: Path | str, dtype: npt.DTypeLike | None = None) -> None:
     """Write a volume as `.nii`, `.nii.gz`, `.mha` or `.nrrd`; the same volume gives the same bytes.
 
-    Values are int16 if all are whole numbers in its range, else float32. A NIfTI file carries its place in space in
-    both the sform and the qform, with code 1 (scanner). The file is not written in one step: see `whole_file`.
+    Values are of `dtype`, or int16 if all are whole numbers in its range, else float32. A NIfTI file carries its place
+    in space in both the sform and the qform, with code 1 (scanner). It is not written in one step: see `whole_file`.
 
     Raises:
         UnreadableScanError: the suffix is not one of the four.
@@ -160,11 +163,11 @@ def write_volume(volume: Volume, path: Path | str) -> None:
     path = Path(path)
     name = path.name.lower()
     if name.endswith(".nii.gz"):
-        path.write_bytes(nifti_bytes(volume))
+        path.write_bytes(nifti_bytes(volume, dtype))
     elif name.endswith(".nii"):
-        path.write_bytes(nifti_image(volume, _stored(volume.hu)).to_bytes())
+        path.write_bytes(nifti_image(volume, _stored(volume.hu, dtype)).to_bytes())
     elif name.endswith((".mha", ".nrrd")):
-        simple_itk().WriteImage(itk_image(volume, _stored(volume.hu)), str(path), useCompression=False)
+        simple_itk().WriteImage(itk_image(volume, _stored(volume.hu, dtype)), str(path), useCompression=False)
     else:
         raise UnreadableScanError(
             f"cannot write {path.name}: expected a name that ends in {', '.join(WRITABLE_SUFFIXES)}"

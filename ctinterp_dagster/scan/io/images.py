@@ -214,7 +214,7 @@ def volume_of(image: Image) -> Volume:
     return volume
 
 
-def nifti_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> nib.Nifti1Image:
+def nifti_image(volume: Volume, values: npt.NDArray[Any]) -> nib.Nifti1Image:
     """Values (z, y, x) in the place of a volume, in sform and qform with code 1 (scanner)."""
     affine = np.vstack([RAS_TO_LPS @ affine_of(volume), [0, 0, 0, 1]])
     image = nib.Nifti1Image(values.transpose(2, 1, 0), affine)
@@ -224,7 +224,7 @@ def nifti_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> n
     return image
 
 
-def itk_image(volume: Volume, values: FloatArray | npt.NDArray[np.int16]) -> Image:
+def itk_image(volume: Volume, values: npt.NDArray[Any]) -> Image:
     """Values (z, y, x) in the place of a volume."""
     image = simple_itk().GetImageFromArray(values)
     image.SetSpacing(volume.spacing_mm[::-1])
