@@ -27,12 +27,14 @@ def in_dvc(layout: Layout) -> bool:
 def track(layout: Layout) -> None:
     """Tell DVC what data/raw holds (`dvc add`) and Git of `data/raw.dvc`; files that DVC knows are not read again.
 
+    Nothing is done where there is no scan yet.
+
     The file with which Git keeps an empty data/raw is taken out: DVC tracks no folder that Git has a file of.
 
     Raises:
         CtinterpError: DVC or Git failed, in its own words.
     """
-    if not in_dvc(layout):
+    if not in_dvc(layout) or not (recorded(layout) or listing(layout.raw).files):
         return
     _run(layout, "git", "rm", "--quiet", "--force", "--ignore-unmatch", "--", "data/raw/.gitignore")
     layout.raw.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Asset checks that stand before promotion, and the gate's findings as checks of `promote`."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import dagster as dg
@@ -21,6 +22,17 @@ def build_gate_checks(layout: Layout) -> list[dg.AssetChecksDefinition]:
         patients = len({row["patient"] for row in rows})
         return dg.AssetCheckResult(passed=shared == 0, metadata={"patients": patients, "in_two_splits": shared})
 
+    @dg.asset_check(asset="ingest", description="Every scan is fit: none is in quarantine.")
+    def no_scan_in_quarantine() -> dg.AssetCheckResult:
+        refused = Counter(row["reason"] for row in read_csv(layout.ingest / "quarantine.csv"))
+        fit = len(read_csv(layout.ingest / "cases.csv"))
+        return dg.AssetCheckResult(
+            passed=not refused,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{fit} fit, {refused.total()} in quarantine",
+            metadata={"fit": fit, "in quarantine": refused.total(), **dict(sorted(refused.items()))},
+        )
+
     @dg.multi_asset_check(
         name="gate",
         specs=[dg.AssetCheckSpec(rule.value, asset="promote", description=rule.asks) for rule in Rule],
@@ -37,4 +49,4 @@ def build_gate_checks(layout: Layout) -> list[dg.AssetChecksDefinition]:
                 description="; ".join(finding.text for finding in own) or "nothing to say",
             )
 
-    return [no_patient_in_two_splits, gate]
+    return [no_patient_in_two_splits, no_scan_in_quarantine, gate]

@@ -61,7 +61,7 @@ def commit_to(root: Path, branch: str, message: str) -> str:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         _run(root, "git", "read-tree", head, **index)
         _run(root, "git", "add", "--update", **index)
-        made = [name for name in ("dvc.lock", "reports") if (root / name).exists()]
+        made = [name for name in ("dvc.lock", "data/raw.dvc", "reports") if (root / name).exists()]
         _run(root, "git", "add", "--all", "--", *made, **index)
         tree = _run(root, "git", "write-tree", **index)
     if tree == _run(root, "git", "rev-parse", f"{tip}^{{tree}}"):

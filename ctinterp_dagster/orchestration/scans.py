@@ -20,8 +20,10 @@ from ctinterp_dagster.orchestration.dvc.metadata import inline_picture
 from ctinterp_dagster.orchestration.dvc.stage import digest
 from ctinterp_dagster.orchestration.settings import Scans
 from ctinterp_dagster.records import read_csv, read_json
+from ctinterp_dagster.tracking import listing, recorded, track
 
 SCAN = dg.AssetKey("scan")
+RAW = dg.AssetKey(["data", "raw"])
 PARTITIONS = dg.DynamicPartitionsDefinition(name="scan")
 BATCH = 200  # partitions a look: Dagster stops a look after a minute
 WINDOW_HU = (-160.0, 240.0)
@@ -46,8 +48,33 @@ class Verdict:
     version: str
 
 
+def build_raw(project: DvcProject) -> dg.AssetsDefinition:
+    """The asset of data/raw: to materialize it is to tell DVC which scans it holds, which ingest asks for."""
+    layout = Layout(project.root)
+
+    @dg.asset(
+        key=RAW,
+        group_name="sources",
+        kinds={"dvc"},
+        pool="dvc",
+        description="The scans as they were dropped, tracked by DVC (`data/raw.dvc`, as `ctinterp scans add` does).",
+    )
+    def raw() -> dg.MaterializeResult[None]:
+        track(layout)
+        here, known = listing(layout.raw), recorded(layout)
+        metadata = {
+            "files": here.files,
+            "MiB": round(here.size / 2**20, 1),
+            "tracked files": known.files if known else 0,
+        }
+        version = dg.DataVersion(project.read().sources["data/raw"].now)
+        return dg.MaterializeResult(data_version=version, metadata=metadata)
+
+    return raw
+
+
 def build_take_in_job(index: DvcIndex) -> Any:
-    """The job that a new scan starts."""
+    """The job that a new scan starts: DVC is told of it, then ingest runs."""
     return dg.define_asset_job(
         "take_in_scans",
         select_stages(index, "ingest"),
@@ -71,16 +98,22 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
     )
     def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor = json.loads(context.cursor or "{}")
-        listing, stamp, newest = survey(layout.raw)
+        files, stamp, newest = survey(layout.raw)
         verdicts, known = read_verdicts(layout), cursor.get("verdicts", {})
         changed = [name for name, verdict in verdicts.items() if known.get(name) != verdict.version][:BATCH]
         gone = sorted(set(known) - set(verdicts))
-        requests, reason = [], None
-        if time.time() - newest < settings.settle_s:
-            reason = "data/raw is still changing"
-        elif listing and listing != cursor.get("listing"):
-            requests = _requests(project, [listing, stamp])
-            cursor["listing"] = listing
+        requests = []
+        age_s = time.time() - newest
+        if not files:
+            reason = "data/raw holds no scan"
+        elif age_s < settings.settle_s:
+            reason = f"a file in data/raw changed {age_s:.0f} s ago: waiting until {settings.settle_s:g} s have passed"
+        elif files == cursor.get("listing"):
+            reason = "nothing in data/raw has changed since the last look"
+        else:
+            requests = _requests(project, [files, stamp])
+            reason = "dvc.lock says that ingest has read what data/raw holds"
+            cursor["listing"] = files
         cursor["verdicts"] = {name: known[name] for name in known if name in verdicts} | {
             name: verdicts[name].version for name in changed
         }
@@ -162,9 +195,10 @@ def _requests(project: DvcProject, raw: Sequence[object]) -> list[dg.RunRequest]
     return [dg.RunRequest(run_key=key, tags={"ctinterp/trigger": "new_scans"})] if ingest.changed else []
 
 
-def _event(name: str, verdict: Verdict) -> dg.AssetMaterialization:
-    """The materialization of one scan's partition."""
+def _event(name: str, verdict: Verdict) -> dg.AssetMaterialization | dg.AssetObservation:
+    """The materialization of one scan's partition; of a scan in quarantine an observation, so that it is not green."""
     metadata: dict[str, Any] = dict(verdict.metadata)
-    if verdict.volume:
-        metadata["thumbnail"] = inline_picture(thumbnail(verdict.volume), name)
+    if verdict.volume is None:
+        return dg.AssetObservation(SCAN, partition=name, description=verdict.metadata["message"], metadata=metadata)
+    metadata["thumbnail"] = inline_picture(thumbnail(verdict.volume), name)
     return dg.AssetMaterialization(SCAN, partition=name, description=verdict.metadata["verdict"], metadata=metadata)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field
+import dagster as dg
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ctinterp_dagster.params import load_section
 
@@ -19,11 +21,25 @@ class Scans(_Section):
     interval_s: Annotated[int, Field(gt=0)]
 
 
+def _is_cron(text: str) -> str:
+    try:
+        dg.ScheduleDefinition(name="asked", cron_schedule=text, job_name="asked")
+    except dg.DagsterInvalidDefinitionError as error:
+        raise ValueError("expected a cron schedule such as 0 2 * * 0 (Sunday, 02:00)") from error
+    return text
+
+
+def _is_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("expected a time zone such as Europe/Berlin")
+    return name
+
+
 class Retrain(_Section):
     """The schedule."""
 
-    cron: str
-    timezone: str
+    cron: Annotated[str, AfterValidator(_is_cron)]
+    timezone: Annotated[str, AfterValidator(_is_zone)]
     min_new_scans: Annotated[int, Field(gt=0)]
 
 

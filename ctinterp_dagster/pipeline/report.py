@@ -58,6 +58,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     page = render(data)
     with whole_file(layout.report("report") / "index.html") as partial:
         partial.write_text(page, encoding="utf-8")
+    live.result(page=live.link((layout.report("report") / "index.html").resolve().as_uri()))
     return {"kib": len(page.encode()) / 1024}
 
 

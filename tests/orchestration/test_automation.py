@@ -119,7 +119,8 @@ def test_a_batch_of_scans_asks_for_one_run(dropped: DvcProject, instance: dg.Dag
 
 def test_files_that_are_still_written_are_waited_for(dropped: DvcProject, instance: dg.DagsterInstance) -> None:
     early = look(dropped, instance, settle_s=60)
-    assert (early.run_requests, early.skip_reason.skip_message) == ([], "data/raw is still changing")
+    assert early.run_requests == []
+    assert "s ago: waiting until" in early.skip_reason.skip_message
     assert len(look(dropped, instance, early.cursor).run_requests) == 1
 
 
@@ -242,7 +243,7 @@ def test_the_schedule_waits_for_a_retraining_that_is_not_finished(
 
 def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    (leak, _) = build_gate_checks(layout)
+    (leak, *_) = build_gate_checks(layout)
     rows = [{"case": c, "patient": p, "split": s} for c, p, s in (("a", "1", "train"), ("b", "2", "test"))]
     write_csv(layout.ingest / "cases.csv", rows, ["case", "patient", "split"])
     assert leak().passed
@@ -254,7 +255,7 @@ def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> No
 def checked(root: Path, instance: dg.DagsterInstance, *findings: dict[str, str]) -> dict[str, dg.AssetCheckEvaluation]:
     """Dagster's checks of a decision with these findings."""
     write_json(Layout(root).report("promote") / "decision.json", {"promoted": False, "findings": findings})
-    (_, checks) = build_gate_checks(Layout(root))
+    (*_, checks) = build_gate_checks(Layout(root))
     result = dg.materialize(
         [dg.AssetSpec("promote"), checks], instance=instance, selection=dg.AssetSelection.checks(checks)
     )
@@ -262,6 +263,44 @@ def checked(root: Path, instance: dg.DagsterInstance, *findings: dict[str, str])
 
 
 FINE = {"rule": "residual", "verdict": "pass", "text": "box-x5: fine"}
+
+
+def test_scans_in_quarantine_are_counted_by_reason_and_warned_of(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    (_, quarantine, _) = build_gate_checks(layout)
+    ingested(layout, {"a": "1"})
+    assert quarantine().passed
+    ingested(layout, {"a": "1"}, {"b": "truncated", "c": "truncated"})
+    told = quarantine()
+    assert (told.passed, told.severity, told.description) == (
+        False,
+        dg.AssetCheckSeverity.WARN,
+        "1 fit, 2 in quarantine",
+    )
+    assert told.metadata["truncated"].value == 2
+
+
+def test_the_asset_of_data_raw_tells_dvc_which_scans_there_are(
+    tmp_path: Path, instance: dg.DagsterInstance, shell: Shell
+) -> None:
+    root = tmp_path / "project"
+    (root / "data" / "raw").mkdir(parents=True)
+    shell(root, "git", "init", "-q")
+    shell(root, "dvc", "init", "-q")
+    (root / "dvc.yaml").write_text(INGEST)
+    asset = scans.build_raw(DvcProject.at(root))
+
+    def metadata() -> dict[str, object]:
+        result = dg.materialize([asset], instance=instance)
+        (event,) = result.get_asset_materialization_events()
+        return {name: value.value for name, value in event.materialization.metadata.items()}
+
+    assert metadata()["files"] == 0
+    assert not (root / "data" / "raw.dvc").exists()
+    (root / "data" / "raw" / "a.nii").write_text("a")
+    told = metadata()
+    assert (told["files"], told["tracked files"]) == (1, 1)
+    assert "A  data/raw.dvc" in shell(root, "git", "status", "--porcelain")
 
 
 def test_the_findings_of_the_gate_are_checks_of_promote(tmp_path: Path, instance: dg.DagsterInstance) -> None:
@@ -281,7 +320,7 @@ def test_a_rule_that_is_added_is_a_check_and_an_unknown_one_an_error(
     for rule in more:
         rule.asks = f"asks for {rule}"
     monkeypatch.setattr(gate, "Rule", more)
-    (_, checks) = build_gate_checks(Layout(tmp_path))
+    (*_, checks) = build_gate_checks(Layout(tmp_path))
     assert {spec.name: spec.description for spec in checks.check_specs}["sharpness"] == "asks for sharpness"
 
 
@@ -369,6 +408,22 @@ def test_the_settings_of_the_checkout_are_read_and_a_wrong_one_is_refused(tmp_pa
 def test_settings_that_are_not_yaml_are_refused_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "operate.yaml").write_text("scans: {settle_s: 10\nretrain: [\n")
     with pytest.raises(ParamsError, match=r"^operate\.yaml is not YAML: .*line \d.*$"):
+        load_settings(tmp_path / "operate.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ('"0 2 * * 0"', '"every sunday"', 9, "retrain.cron: .*expected a cron schedule"),
+        ("timezone: UTC", "timezone: Berlin", 10, "retrain.timezone: .*expected a time zone"),
+        ("settle_s: 10", "settle_s: ten", 5, "scans.settle_s: .*valid number"),
+    ],
+)
+def test_a_typo_in_the_settings_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
+    text = (ROOT / "operate.yaml").read_text()
+    assert old in text
+    (tmp_path / "operate.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ParamsError, match=rf"operate\.yaml: {said}.*\(line {line}\)"):
         load_settings(tmp_path / "operate.yaml")
 
 
