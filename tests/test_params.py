@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from ctinterp_dagster.cli.preset import PRESETS, override
+from ctinterp_dagster.cli.preset import PRESETS, command, override
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.interpolation.interpolator import RELEASED
@@ -111,3 +112,16 @@ def test_the_parameters_that_the_released_model_was_trained_with_fit_it_and_are_
         params.train.channels,
         params.train.prediction,
     )
+
+
+def test_a_preset_says_what_it_changes_and_which_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(command, ["smoke"]).output.splitlines()
+    assert any(re.fullmatch(r"train\.steps: \d+ -> 4", line) for line in shown)
+    assert not any(line.startswith("base.") for line in shown)
+    assert CliRunner().invoke(command, []).output == "params.yaml has the values of the preset smoke\n"
+    assert CliRunner().invoke(command, ["smoke"]).output.startswith("params.yaml now has")
+    text = (tmp_path / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("batch_size: 8", "batch_size: 7"))
+    assert CliRunner().invoke(command, []).output == "params.yaml has the values of no preset\n"

@@ -1,5 +1,6 @@
 """Presets: files of overrides that are written into params.yaml, whose comments stay."""
 
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ctinterp_dagster.params import load_params
 from ctinterp_dagster.records import whole_file
 
 PRESETS = Path(__file__).parent.parent / "presets"
+NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def override(into: Any, values: Any) -> None:
@@ -24,15 +26,31 @@ def override(into: Any, values: Any) -> None:
             into[key] = value
 
 
+def changes(into: Any, values: Any, where: str = "") -> Iterator[str]:
+    """What `override` would change, a line a leaf."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from changes(into[key], value, f"{where}{key}.")
+        elif into[key] != value:
+            yield f"{where}{key}: {into[key]} -> {value}"
+
+
+def read_preset(name: str) -> Any:
+    """The overrides of a preset."""
+    return YAML(typ="safe").load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 @click.command
-@click.argument("name", type=click.Choice(sorted(path.stem for path in PRESETS.glob("*.yaml"))))
-def command(name: str) -> None:
+@click.argument("name", required=False, type=click.Choice(NAMES))
+def command(name: str | None) -> None:
     """Write the preset NAME into params.yaml of the current folder; `dvc repro` then uses it.
+
+    Without NAME it says which preset the file has.
 
     \b
     cpu    real scans on a laptop: a narrow autoencoder and denoiser, an hour on two cores
     gpu    real scans on GPUs: MAISI's own width and checkpoint, mixed precision
-    smoke  the built-in phantoms in about a minute, for tests
+    smoke  the built-in phantoms in a few minutes, for tests
     demo   the built-in phantoms in minutes: what the repository has committed
     """  # noqa: D301 (click's mark against rewrapping)
     path = Layout(Path()).params
@@ -42,7 +60,13 @@ def command(name: str) -> None:
     yaml.preserve_quotes = True
     yaml.width = 200
     params = yaml.load(path.read_text(encoding="utf-8"))
-    override(params, YAML(typ="safe").load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8")))
+    if name is None:
+        same = [name for name in NAMES if not any(changes(params, read_preset(name)))]
+        click.echo(f"params.yaml has the values of {f'the preset {same[0]}' if same else 'no preset'}")
+        return
+    for line in changes(params, read_preset(name)):
+        click.echo(line)
+    override(params, read_preset(name))
     text = StringIO()
     yaml.dump(params, text)
     with whole_file(path) as partial:

@@ -31,6 +31,7 @@ from ctinterp_dagster.training.resident import ThinVolume
 logger = logging.getLogger(__name__)
 
 LOG_EVERY = 20  # steps a line
+LOG_EVERY_S = 20.0  # or seconds, where steps take longer
 VALIDATION_SLABS = 16
 
 
@@ -91,21 +92,27 @@ def resumable(folder: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
-    """Yield the callback of a training: a bar on a terminal; elsewhere a line every 20 steps and at validations.
+    """Yield the callback of a training: a bar on a terminal; elsewhere a line every 20 steps or seconds and at
+    validations.
 
     Dagster is shown the same numbers, with the remaining time by the pace since the block began.
     """
     start, first = time.monotonic(), 0
+    told = start
 
     def log(record: StepRecord) -> None:
-        nonlocal first
+        nonlocal first, told
         first = first or record.step  # a resumed training begins in the middle
-        if record.step % LOG_EVERY == 0 or record.step == steps or record.val_loss is not None:
+        now = time.monotonic()
+        due = record.step % LOG_EVERY == 0 or now - told >= LOG_EVERY_S
+        if due or record.step == steps or record.val_loss is not None:
+            told = now
             val = {} if record.val_loss is None else {"val_loss": record.val_loss}
-            left_s = (time.monotonic() - start) / (record.step - first + 1) * (steps - record.step)
+            left_s = (now - start) / (record.step - first + 1) * (steps - record.step)
             live.show(step=record.step, steps=steps, loss=record.loss, eta_s=round(left_s), **val)
             tail = "".join(f" {name}={value:.5f}" for name, value in val.items())
-            logger.info("step=%d/%d loss=%.5f eta_s=%.0f%s", record.step, steps, record.loss, left_s, tail)
+            tail += f" eta_s={left_s:.0f}" if record.step < steps else ""
+            logger.info("step=%d/%d loss=%.5f%s", record.step, steps, record.loss, tail)
 
     console = Console()
     if not console.is_terminal:
@@ -138,6 +145,8 @@ def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
     """The metrics of a training: mean loss of its last tenth, and the last validation loss where there is one."""
     tail = [record.loss for record in history[-max(1, len(history) // 10) :]]
     validated = [record.val_loss for record in history if record.val_loss is not None]
+    if not validated:
+        logger.warning("no val_loss: no patient is in val (ingest says what to do)")
     return {"loss": sum(tail) / len(tail), **({"val_loss": validated[-1]} if validated else {})}
 
 
