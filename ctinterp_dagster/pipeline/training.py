@@ -92,10 +92,10 @@ def resumable(folder: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
-    """Yield the callback of a training: a bar on a terminal; elsewhere a line every 20 steps or seconds and at
-    validations.
+    """Yield the callback of a training: a bar on a terminal, elsewhere lines.
 
-    Dagster is shown the same numbers, with the remaining time by the pace since the block began.
+    A line comes every 20 steps, every 20 s and at validations. Dagster is shown the same numbers, with the remaining
+    time by the pace since the block began.
     """
     start, first = time.monotonic(), 0
     told = start
