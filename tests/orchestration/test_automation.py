@@ -440,3 +440,17 @@ def test_the_definitions_of_the_checkout_name_what_an_operator_uses(monkeypatch:
     assert {schedule.name for schedule in repository.schedule_defs} == {"retrain_on_new_scans"}
     selected = {key.to_user_string() for key in defs.resolve_job_def("retrain").asset_layer.selected_asset_keys}
     assert {"ingest", "train", "promote", "report", "published"} <= selected
+
+
+def test_a_typo_in_operate_yaml_leaves_the_rest_of_the_project_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    from ctinterp_dagster import definitions  # noqa: PLC0415 (read in the folder that it is started in)
+
+    def refuse(path: Path) -> None:
+        raise ParamsError(f"{path.name}: retrain.cron: expected a cron schedule (line 9)")
+
+    monkeypatch.setattr(definitions, "load_settings", refuse)
+    (told,) = definitions.operation().assets
+    assert told.description.startswith("**operate.yaml: retrain.cron: expected a cron schedule (line 9).**")
+    rest = {key.to_user_string() for key in definitions.defs.resolve_asset_graph().get_all_asset_keys()}
+    assert {"data/raw", "ingest", "train", "promote", "report", "scan"} <= rest
