@@ -30,6 +30,7 @@ from ctinterp_dagster.scan.phantom import phantom
 ROOT = Path(__file__).parent.parent
 HELD_OUT = 8  # scans each for validation and for testing
 SMALL = {"expect": {"slab_zyx": [4, 16, 16]}, "train": {"slab_zyx": [4, 16, 16]}}  # than a scan
+TRACK = (sys.executable, "-c", "from ctinterp_dagster.cli.main import main; main()", "scans", "add")
 BEFORE_TRAINING = ("ingest", "thicken", "encode")
 IMPORT = "import sys; import ctinterp_dagster.definitions; assert 'torch' not in sys.modules"
 MATERIALIZE = """
@@ -95,6 +96,7 @@ def project(root: Path, scans: int) -> Callable[[int], None]:
         add(number)
     rows = [listed(number) for number in range(scans + 1)]
     write_csv(root / "data" / "raw" / "scans.csv", rows, list(rows[0]))
+    run(root, *TRACK)
     return add
 
 
@@ -131,18 +133,21 @@ def benchmark(root: Path, scans: int) -> None:
     with measured("nothing to do, the same stage, dvc repro --single-item", scans=scans):
         run(root, *dvc, "repro", "--single-item", "thicken")
     add(scans)
-    with measured("one scan more, dvc repro --single-item", scans=scans, stages=BEFORE_TRAINING):
+    with measured("one scan more, scans add and dvc repro --single-item", scans=scans, stages=BEFORE_TRAINING):
+        run(root, *TRACK)
         run(root, *dvc, "repro", "--single-item", *BEFORE_TRAINING)
-    alone(root, scans)
-    with measured("that scan alone from nothing, dvc repro --single-item", stages=BEFORE_TRAINING):
+    few(root, scans)
+    with measured("three scans from nothing, dvc repro --single-item", stages=BEFORE_TRAINING):
         run(root, *dvc, "repro", "--single-item", *BEFORE_TRAINING)
 
 
-def alone(root: Path, number: int) -> None:
-    """Leave one scan, and nothing that was made of any."""
-    for other in range(number):
+def few(root: Path, number: int) -> None:
+    """Leave one scan each to train, validate and test, and nothing that was made of any."""
+    kept = [0, HELD_OUT, number]
+    for other in set(range(number)) - set(kept):
         (root / place(other)).unlink()
-    write_csv(root / "data" / "raw" / "scans.csv", [listed(number)], list(listed(number)))
+    write_csv(root / "data" / "raw" / "scans.csv", [listed(n) for n in kept], list(listed(number)))
+    run(root, *TRACK)
     for stage in BEFORE_TRAINING:
         shutil.rmtree(root / "data" / stage)
 
