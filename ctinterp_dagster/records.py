@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ctinterp_dagster.errors import EvaluationError, MissingInputError
+from ctinterp_dagster.errors import EvaluationError, MissingInputError, MovedInputError
 
 MANIFEST = "manifest.json"
 JOURNAL = ".partial-journal"  # .dvcignore leaves out what is .partial-
@@ -187,6 +187,9 @@ class CaseFolder:
             inputs: files whose content the outputs depend on.
             outputs: names of the output files, relative to the folder.
             action: writes every path that it is handed, in the order of `outputs`.
+
+        Raises:
+            MovedInputError: an input is not what it was before the action; nothing is kept of the case.
         """
         of_inputs = [self._hashes.of(path) for path in inputs]
         key = hashlib.sha256(json.dumps([self.recipe, of_inputs], sort_keys=True).encode()).hexdigest()
@@ -200,6 +203,8 @@ class CaseFolder:
             for path in partial:
                 path.parent.mkdir(parents=True, exist_ok=True)
             action(partial)
+            if [self._hashes.of(path) for path in inputs] != of_inputs:
+                raise MovedInputError(f"what {case} is made of changed while it was read: run `dvc repro` again")
             for source, target in zip(partial, paths, strict=True):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ctinterp_dagster.errors import CtinterpError, MovedInputError, disk_problem
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.provenance import provenance
-from ctinterp_dagster.records import write_json
+from ctinterp_dagster.records import JOURNAL, MANIFEST, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +91,24 @@ def unmoved(layout: Layout, word: str) -> Iterator[None]:
         return
     before = inputs_of(layout, word)
     edited = [path for path in before if path.endswith(".py") and (layout.root / path).stat().st_ctime_ns > LOADED_NS]
+    assert_still(edited, word)
     yield
     after = inputs_of(layout, word)
-    moved = edited + sorted(path for path in before | after if before.get(path) != after.get(path))
-    if moved:
-        # File names below data/raw may be those of persons.
-        named = sorted({"data/raw" if path.startswith("data/raw/") else path for path in moved})
+    moved = sorted(path for path in before | after if before.get(path) != after.get(path))
+    if any(path.endswith(".py") for path in moved):  # a case may be known by code that did not make it
+        for name in (MANIFEST, JOURNAL):
+            (layout.root / "data" / word / name).unlink(missing_ok=True)
+    assert_still(moved, word)
+
+
+def assert_still(moved: Sequence[str], word: str) -> None:
+    """Refuse inputs that have moved; names below data/raw, which may be those of persons, are not told.
+
+    Raises:
+        MovedInputError: there are any.
+    """
+    named = sorted({"data/raw" if path.startswith("data/raw/") else path for path in moved})
+    if named:
         more = f" and {len(named) - 3} more" if len(named) > 3 else ""
         raise MovedInputError(
             f"{', '.join(named[:3])}{more} changed while {word} ran, which read what was there before: run `dvc repro` "

@@ -9,10 +9,12 @@ import pytest
 import torch
 import yaml
 
+from ctinterp_dagster.errors import MovedInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import runner
 from ctinterp_dagster.pipeline.runner import alone, run_stage
+from ctinterp_dagster.records import CaseFolder
 from tests.conftest import smoke_params
 
 
@@ -159,9 +161,40 @@ def test_code_that_was_written_after_it_was_loaded_is_no_input(
     (project.root / "code.py").write_text("1")
 
     def run(params: Params, layout: Layout) -> Mapping[str, float]:
-        return {}
+        raise AssertionError
 
     run.__module__ = "ctinterp_dagster.pipeline.thicken"
     with pytest.raises(SystemExit, match="1"):
         run_stage(run)
     assert "code.py changed while" in caplog.text
+
+
+def test_cases_made_while_code_moved_are_made_again(project: Layout) -> None:
+    """Their key may hold the code that came, and not the one that made them."""
+    folder = CaseFolder(project.thicken, {})
+
+    def run(params: Params, layout: Layout) -> Mapping[str, float]:
+        folder.make("a", [], ["a.nii"], lambda paths: paths[0].write_text("made"))
+        folder.keep_only(["a"])
+        (project.root / "code.py").write_text("1")
+        return {}
+
+    run.__module__ = "ctinterp_dagster.pipeline.thicken"
+    with pytest.raises(SystemExit, match="1"):
+        run_stage(run)
+    assert folder.make("a", [], ["a.nii"], lambda paths: paths[0].write_text("made"))
+
+
+def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path) -> None:
+    folder, scan = CaseFolder(tmp_path / "made", {}), tmp_path / "scan"
+    scan.write_text("a")
+
+    def read_another(paths: list[Path]) -> None:
+        scan.write_text("b")
+        paths[0].write_text(scan.read_text())
+
+    with pytest.raises(MovedInputError, match="what case is made of changed"):
+        folder.make("case", [scan], ["out"], read_another)
+    scan.write_text("a")
+    assert folder.make("case", [scan], ["out"], lambda paths: paths[0].write_text("a"))
+    assert (tmp_path / "made" / "out").read_text() == "a"
