@@ -79,12 +79,13 @@ class Project:
 
     def move(self) -> None:
         """One random change."""
-        kind = self.draw.choice([kind for kind in MOVES if kind != "remove" or len(self.scans) > 5])
+        short = sorted(name for name, (slices, _) in self.scans.items() if slices == SLICES[0])
+        kind = self.draw.choice([kind for kind in MOVES if kind != "remove" or short])
         self.count[kind] += 1
         if kind == "add":
             self.write(f"s{self.number:04d}.nii", self.draw.choice(SLICES))
         elif kind == "remove":
-            name = self.draw.choice(sorted(self.scans))
+            name = self.draw.choice(short)
             (self.raw / name).unlink()
             del self.scans[name]
         elif kind == "replace":
