@@ -23,8 +23,8 @@ demo: setup ## the whole pipeline on the built-in phantom cohort
 	@dvc repro
 	@ctinterp summary
 
-test: setup lint ## all checks, default tests
-	pytest
+test: setup lint ## all checks, default tests, a process a core
+	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
 
 test-slow: setup ## the long tests too
 	pytest -m "slow or not slow"
