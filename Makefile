@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that wait give their core away: beside other work torch is otherwise many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test test-slow reproduce lint dagster clean
+.PHONY: help setup demo test test-slow reproduce lint dagster dagster-dvc clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +42,9 @@ lint: setup ## ruff, mypy, import-linter, codespell
 
 dagster: setup ## the web UI at http://127.0.0.1:3000
 	dagster dev -h 127.0.0.1
+
+dagster-dvc: setup ## the wheel of the Dagster-DVC library, in dist/
+	python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/dagster-dvc
 
 clean: ## remove what the pipeline made (not data/raw)
 	rm -rf data/ingest data/thicken data/autoencoder data/encode data/expect data/train data/generate

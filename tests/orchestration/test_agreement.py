@@ -12,7 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from ctinterp_dagster.orchestration.dvc import DvcInvocation, DvcProject
-from tests.orchestration.test_assets import KEYS, materialize, stale, tick
+from tests.orchestration.test_assets import KEYS, UNITS, materialize, stale, tick
 
 Shell = Callable[..., str]
 Status = Callable[[DvcProject], set[str]]
@@ -20,6 +20,7 @@ Status = Callable[[DvcProject], set[str]]
 ROUNDS = 200
 REAL_EVERY = 20  # rounds between two whose stages Dagster runs as processes, as in use
 SEED = 5
+DROP = random.Random()
 MADE = ("data/prepared.csv", "models/a.json", "models/b.json", "scores/metrics.json")
 
 
@@ -34,7 +35,7 @@ class Hand:
         """One random edit; what was done."""
         kind = self.draw.choice(
             ("parameter", "parameter", "code", "code", "data", "comment", "description", "command", "tampered out",
-             "removed out", "taken back")
+             "removed out", "taken back", "origin", "update")
         )  # fmt: skip
         number = self.draw.randint(1, 4)
         if kind == "parameter":
@@ -53,6 +54,10 @@ class Hand:
             where = [i for i, line in enumerate(lines) if line.startswith(field) and "fit" not in line][-1]
             lines[where] = field.split(":")[0] + ": " + text
             self.write("dvc.yaml", "\n".join(lines) + "\n")
+        elif kind == "origin":
+            self.write("origin.txt", f"{number}\n")
+        elif kind == "update":
+            self.shell(self.root, "dvc", "update", "-q", "data/far.txt.dvc")
         elif kind == "taken back":
             self.shell(self.root, "git", "checkout", "-q", "dvc.yaml", "params.yaml", "fit.py")
         else:
@@ -97,7 +102,7 @@ class Hand:
 
 
 def run_here(self: DvcInvocation, variables: Mapping[str, str]) -> Generator[str, None, int]:
-    """The command that the invocation runs, in this process."""
+    """The command that the invocation runs, in this process; now and then a file is dropped while it runs."""
     target = self.arguments[-1]
     with Repo(str(self.project.root)) as repo:
         try:
@@ -105,13 +110,40 @@ def run_here(self: DvcInvocation, variables: Mapping[str, str]) -> Generator[str
         except DvcException as error:
             yield f"ERROR: {error}"
             return 255
+    if DROP.random() < 0.2:
+        raw = self.project.root / "data" / "raw.csv"
+        raw.unlink(missing_ok=True)  # it may be a link into the cache
+        raw.write_text(f"1\n2\n{DROP.randint(5, 8)}\n")
     yield f"Running stage '{target}':"
     return 0
 
 
+def run_in_dagster(
+    project: DvcProject, instance: dg.DagsterInstance, targets: list[str], *, partitions: bool
+) -> set[str]:
+    """Materialize stages, and the items of `fit` one by one where they are partitions; those that were made."""
+    if not partitions:
+        result = materialize(project, instance, *targets, raises=False)
+        return {t for t in KEYS if result.asset_materializations_for_node(t.replace("@", "__"))}
+    made = set()
+    for target in sorted(targets, key=["prepare", "fit@a", "fit@b", "score"].index):
+        key, partition = UNITS[target]
+        selection = dg.AssetSelection.assets(key)
+        result = materialize(project, instance, raises=False, selection=selection, partition=partition)
+        made |= {target} if result.success else set()
+    return made
+
+
 @pytest.fixture
 def in_root(toy: DvcProject, monkeypatch: pytest.MonkeyPatch, shell: Shell, tmp_path: Path) -> Iterator[DvcProject]:
-    """The toy project as the working folder, with a remote that has everything."""
+    """The toy project as the working folder, with an imported file that `fit` reads, and a remote that has all."""
+    (toy.root / "origin.txt").write_text("1\n")
+    shell(toy.root, "dvc", "import-url", "-q", "origin.txt", "data/far.txt")
+    text = (toy.root / "dvc.yaml").read_text()
+    (toy.root / "dvc.yaml").write_text(text.replace("deps: [fit.py,", "deps: [fit.py, data/far.txt,"))
+    shell(toy.root, "dvc", "repro", "-q")
+    shell(toy.root, "git", "add", "-A")
+    shell(toy.root, "git", "commit", "-qm", "toy: an import")
     shell(toy.root, "dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
     shell(toy.root, "git", "commit", "-qam", "toy: a remote")
     shell(toy.root, "dvc", "push", "-q")
@@ -122,9 +154,15 @@ def in_root(toy: DvcProject, monkeypatch: pytest.MonkeyPatch, shell: Shell, tmp_
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:_NoneStep:DeprecationWarning")  # of DVC 3.67, in this process
+@pytest.mark.parametrize("partitions", [False, True])
 def test_after_any_edit_and_any_run_dagster_and_dvc_call_the_same_stages_changed(
-    in_root: DvcProject, shell: Shell, dvc_changed: Status, monkeypatch: pytest.MonkeyPatch
+    in_root: DvcProject, shell: Shell, dvc_changed: Status, monkeypatch: pytest.MonkeyPatch, *, partitions: bool
 ) -> None:
+    if partitions:
+        text = (in_root.root / "dvc.yaml").read_text()
+        (in_root.root / "dvc.yaml").write_text(text.replace("{group: models}", "{group: models, partitions: true}"))
+        shell(in_root.root, "git", "commit", "-qam", "toy: partitions")
+    DROP.seed(SEED)
     hand, really = Hand(in_root, shell), DvcInvocation._print
     with dg.DagsterInstance.ephemeral() as instance:
         tick(in_root, instance)
@@ -132,19 +170,20 @@ def test_after_any_edit_and_any_run_dagster_and_dvc_call_the_same_stages_changed
         for number in range(int(os.environ.get("AGREEMENT_ROUNDS", ROUNDS))):
             told = [f"round {number}", *(hand.edit() for _ in range(hand.draw.randint(1, 2)))]
             tick(in_root, instance)
-            assert stale(in_root, instance) == dvc_changed(in_root), told
+            assert stale(in_root, instance, partitions=partitions) == dvc_changed(in_root), told
             if hand.draw.random() < 0.5:
                 targets = hand.draw.sample(list(KEYS), hand.draw.randint(1, len(KEYS)))
                 monkeypatch.setattr(DvcInvocation, "_print", really if number % REAL_EVERY == 0 else run_here)
-                result = materialize(in_root, instance, *targets, raises=False)
-                made = {t for t in KEYS if result.asset_materializations_for_node(t.replace("@", "__"))}
+                raw = (in_root.root / "data" / "raw.csv").read_bytes()
+                made = run_in_dagster(in_root, instance, targets, partitions=partitions)
+                dropped = (in_root.root / "data" / "raw.csv").read_bytes() != raw
                 told += [f"materialized {sorted(made)} of {sorted(targets)}"]
-                assert made.isdisjoint(dvc_changed(in_root)), told
+                assert dropped or made.isdisjoint(dvc_changed(in_root)), told
             else:
                 told.append(hand.run_outside())
                 tick(in_root, instance)
             changed = dvc_changed(in_root)
-            assert stale(in_root, instance) == changed, told
+            assert stale(in_root, instance, partitions=partitions) == changed, told
             seen.add(frozenset(changed))
             assert tick(in_root, instance) == [], told
         assert len(seen) > 5

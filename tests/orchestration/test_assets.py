@@ -26,6 +26,10 @@ KEYS = {
 }
 
 
+# The same where the items of `fit` are partitions.
+UNITS = {target: (dg.AssetKey(target.split("@")[0]), target.partition("@")[2] or None) for target in KEYS}
+
+
 def specs(project: DvcProject, translator: DvcTranslator | None = None) -> dict[dg.AssetKey, dg.AssetSpec]:
     assets = build_dvc_assets(project, translator)
     return {spec.key: spec for asset in assets for spec in (asset.specs if hasattr(asset, "specs") else [asset])}
@@ -37,6 +41,7 @@ def materialize(
     *targets: str,
     raises: bool = True,
     selection: dg.AssetSelection | None = None,
+    partition: str | None = None,
     **tags: str,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
@@ -45,6 +50,7 @@ def materialize(
         resources={"dvc": DvcCliResource(project_dir=str(project.root))},
         selection=selection or [KEYS[target] for target in targets] or None,
         raise_on_error=raises,
+        partition_key=partition,
         tags=tags,
     )
 
@@ -54,11 +60,12 @@ def asset_graph(project: DvcProject) -> BaseAssetGraph[Any]:
     return dg.Definitions(assets=build_dvc_assets(project), resources=resources).resolve_asset_graph()
 
 
-def stale(project: DvcProject, instance: dg.DagsterInstance) -> set[str]:
+def stale(project: DvcProject, instance: dg.DagsterInstance, *, partitions: bool = False) -> set[str]:
     """The stages that Dagster calls stale or missing after a reload."""
     graph = asset_graph(project)
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    return {target for target, key in KEYS.items() if resolver.get_status(key) != StaleStatus.FRESH}
+    units = UNITS if partitions else {target: (key, None) for target, key in KEYS.items()}
+    return {target for target, unit in units.items() if resolver.get_status(*unit) != StaleStatus.FRESH}
 
 
 def tick(project: DvcProject, instance: dg.DagsterInstance) -> list[dg.AssetMaterialization]:

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster.components.resolved.core_models import OpSpec  # no public name; the `op` of Dagster's own components
 
 from .checks import check_results
+from .invocation import asked_partitions
 from .project import DvcProject
 from .resource import DvcCliResource
 from .stage import DvcIndex, DvcProjectError, DvcStage
@@ -70,7 +71,7 @@ def repro(translator: DvcTranslator, arguments: Sequence[str] = ("repro", "--sin
     def execute(context: dg.AssetExecutionContext, dvc: DvcCliResource, stages: Sequence[DvcStage]) -> Iterator[Any]:
         force = ["--force"] if context.run.tags.get(FORCE_TAG) == "true" else []
         command = ["--wait-for-lock", *arguments, *force, *(stage.target for stage in stages)]
-        yield from dvc.cli(command, context=context, translator=translator).stream()
+        yield from dvc.cli(command, context=context, translator=translator, stages=stages).stream()
 
     return execute
 
@@ -119,8 +120,7 @@ class _Builder:
     ) -> Iterator[Any]:
         """Run the stages that were asked for, then judge the checks whose assets were not."""
         keys = {stage.target: self.translator.get_asset_key(stage) for stage in order}
-        partitioned = context.has_partition_key or context.has_partition_key_range
-        partitions = {None, *(context.partition_keys if partitioned else ())}
+        partitions = asked_partitions(context)
         asked = [s for s in order if keys[s.target] in context.selected_asset_keys and s.partition in partitions]
         try:
             if asked:

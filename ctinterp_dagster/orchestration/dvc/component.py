@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import dagster as dg
 from dagster.components import ComponentLoadContext, Scaffolder, ScaffoldRequest, scaffold_component, scaffold_with
 from dagster.components.resolved.core_models import OpSpec
-from dagster.components.utils.defs_state import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
+from dagster.components.utils.defs_state import DefsStateConfig
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
+from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 from pydantic import BaseModel, Field
 
 from .assets import build_dvc_assets, repro
@@ -96,7 +97,7 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         translation: asset attributes, with `stage` (a `DvcStage`) and `spec` as template variables.
         sensor: whether the sensor comes with it.
         sensor_interval_s: seconds between two looks of the sensor.
-        defs_state: where the state lies, and whether `dg dev` writes it anew.
+        refresh_if_dev: whether `dg dev` writes the state anew at each load.
     """
 
     project: Annotated[
@@ -115,13 +116,17 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     ) = None
     sensor: bool = True
     sensor_interval_s: int = 15
-    defs_state: ResolvedDefsStateConfig = field(default_factory=DefsStateConfigArgs.local_filesystem)
+    refresh_if_dev: bool = True
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
         """Where the state lies."""
         where = Path(self.project).name if isinstance(self.project, str) else self.project.name
-        return DefsStateConfig.from_args(self.defs_state, default_key=f"DvcProjectComponent[{where}]")
+        return DefsStateConfig(
+            key=f"DvcProjectComponent[{where}]",
+            management_type=DefsStateManagementType.LOCAL_FILESYSTEM,
+            refresh_if_dev=self.refresh_if_dev,
+        )
 
     @cached_property
     def translator(self) -> DvcTranslator:

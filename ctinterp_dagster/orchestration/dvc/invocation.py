@@ -49,6 +49,8 @@ class DvcInvocation:
         busy_timeout_s: seconds to wait for another DVC process that holds the files of a stage.
         context: of the op or asset that runs it; None outside Dagster.
         translator: the one that the assets were built with.
+        stages: those that the step was asked for; read from the project where they are not given.
+        over: whether the command has ended.
     """
 
     arguments: Sequence[str]
@@ -57,6 +59,8 @@ class DvcInvocation:
     busy_timeout_s: float
     context: Any = None
     translator: DvcTranslator = field(default_factory=DvcTranslator)
+    stages: Sequence[DvcStage] | None = None
+    over: bool = False
 
     def wait(self) -> None:
         """Run it; each line that it prints becomes a log event.
@@ -80,37 +84,39 @@ class DvcInvocation:
         """
         if self.context is None:
             raise DvcProjectError("stream() gives events of a step: call dvc.cli(arguments, context=context)")
-        waiting, ended = self._asked(self.project.read()), []
+        waiting: dict[dg.AssetKey, list[DvcStage]] = {}
+        for stage in self._asked() if self.stages is None else self.stages:
+            waiting.setdefault(self.translator.get_asset_key(stage), []).append(stage)
+        ended: list[tuple[str, dict[str, Any]]] = []
+        after = None
         talks = [key for key, stages in waiting.items() if len(waiting) == len(stages) == 1 and stages[0].pipes]
         for target, about in self._stages(*talks):
             ended.append((target, about))
+            if not about["dvc/ran"] and not self.over:
+                continue  # those that DVC skips come at a blow: they wait for the next look at the project
+            read = self.project.read()
+            after = read if self.over else None
             for key, stages in list(waiting.items()):
-                if {stage.target for stage in stages} <= {target for target, _ in ended}:
+                own = {stage.target for stage in stages}
+                if own <= {target for target, _ in ended}:
                     del waiting[key]
-                    yield from self._results(key, [pair for pair in ended if pair[0] in {s.target for s in stages}])
-        yield from self._others()
+                    yield from self._results(read, key, [pair for pair in ended if pair[0] in own])
+        yield from self._others(after or self.project.read())
 
-    def _asked(self, index: DvcIndex) -> dict[dg.AssetKey, list[DvcStage]]:
+    def _asked(self) -> list[DvcStage]:
         """The stages of the assets that the step was asked for, and of the partitions."""
-        asked: dict[dg.AssetKey, list[DvcStage]] = {}
-        if self.context.has_assets_def:
-            partitions = (
-                self.context.partition_keys
-                if self.context.has_partition_key or self.context.has_partition_key_range
-                else ()
-            )
-            for stage in index.stages.values():
-                key = self.translator.get_asset_key(stage)
-                if key in self.context.selected_asset_keys and stage.partition in {None, *partitions}:
-                    asked.setdefault(key, []).append(stage)
-        return asked
+        if not self.context.has_assets_def:
+            return []
+        keys, partitions = self.context.selected_asset_keys, asked_partitions(self.context)
+        stages = self.project.read().stages.values()
+        return [s for s in stages if self.translator.get_asset_key(s) in keys and s.partition in partitions]
 
-    def _results(self, key: dg.AssetKey, ended: list[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
+    def _results(self, after: DvcIndex, key: dg.AssetKey, ended: list[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
         """The event of the stages of one asset.
 
         Of several partitions Dagster makes one alike for each: those of their own follow.
         """
-        after, root = self.project.read(), self.project.root
+        root = self.project.root
         checks = {check.name for check in self.context.selected_asset_check_keys if check.asset_key == key}
         made = [(after.stages[target], about) for target, about in ended]
         events = [
@@ -131,9 +137,9 @@ class DvcInvocation:
         for event in events[1:]:
             self.context.log_event(event)
 
-    def _others(self) -> Iterator[dg.AssetMaterialization]:
+    def _others(self, after: DvcIndex) -> Iterator[dg.AssetMaterialization]:
         """What the command changed beside the stages that the step was asked for."""
-        after, instance = self.project.read(), self.context.instance
+        instance = self.context.instance
         if self.context.has_assets_def:
             for seen in (
                 *source_events(after, self.project, self.translator, instance),
@@ -176,6 +182,7 @@ class DvcInvocation:
         """Run it once: each stage as it ends, at last the last lines that it printed and its exit code."""
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         begun: tuple[str, bool, float] | None = None
+        self.over = False
         with ExitStack() as stack:
             pipes = [stack.enter_context(stage_pipes(self.context, key, self.project.root)) for key in talks]
             printed = self._print({name: value for session in pipes for name, value in session.variables.items()})
@@ -195,6 +202,7 @@ class DvcInvocation:
                     if begun:
                         yield _ended(*begun)
                     begun = (match[1] or match[2], match[1] is not None, time.monotonic())
+        self.over = True
         if begun and not code:
             target, about = _ended(*begun)
             yield target, {name: value for session in pipes for name, value in session.metadata.items()} | about
@@ -203,7 +211,7 @@ class DvcInvocation:
     def _print(self, variables: Mapping[str, str]) -> Generator[str, None, int]:
         """Run it under the guard: its lines as they come, an empty one each second without; at last its exit code."""
         with subprocess.Popen(
-            [sys.executable, str(_GUARD), str(self.grace_s), sys.executable, "-m", "dvc", *self.arguments],
+            [sys.executable, str(_GUARD), str(self.grace_s), sys.executable, "-P", "-m", "dvc", *self.arguments],
             cwd=self.project.root,
             env={**os.environ, **_environment(), **variables},
             stdin=subprocess.PIPE,
@@ -221,6 +229,12 @@ class DvcInvocation:
                 process.stdin.close()  # the guard ends the group, if there still is one
                 code = process.wait()
         return code
+
+
+def asked_partitions(context: dg.AssetExecutionContext) -> set[str | None]:
+    """The partitions that a step was asked for; with None, which stands for what has none."""
+    partitioned = context.has_partition_key or context.has_partition_key_range
+    return {None, *(context.partition_keys if partitioned else ())}
 
 
 def _ended(target: str, ran: bool, begin: float) -> tuple[str, dict[str, Any]]:  # noqa: FBT001 - a line of DVC's output

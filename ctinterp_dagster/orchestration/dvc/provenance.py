@@ -27,7 +27,7 @@ def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator:
     tags = {
         DATA_VERSION_TAG: str(stage.data_version),
         "dagster/data_version_is_user_provided": "true",
-        "dagster/code_version": _code_version(stage, stages, translator),
+        "dagster/code_version": _code_version(stage, translator),
         LOCK_TAG: digest(stage.lock),
     }
     for source in stage.sources:
@@ -46,12 +46,11 @@ def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator:
     return tags
 
 
-def _code_version(stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator) -> str:
+def _code_version(stage: DvcStage, translator: DvcTranslator) -> str:
     """The code version of the last run; of a partition, that of its asset if it ran with the present one."""
-    if stage.partition is None:
-        return str(stage.locked_code_version)
-    now = translator.get_code_version(stage, stages)
-    return now if stage.code_version == stage.locked_code_version else f"other than {now}: {stage.locked_code_version}"
+    if stage.partition is not None and stage.code_version == stage.locked_code_version:
+        return translator.get_code_version(stage)
+    return str(stage.locked_code_version)
 
 
 def _version_read(stage: DvcStage, maker: DvcStage) -> str:
@@ -81,7 +80,8 @@ def superseded_events(
     """Materializations of the stages that DVC calls changed and whose record calls them fresh.
 
     A stage that read a file that its maker had not made was up to date with it. When the maker puts its own file back,
-    no version moves: only a new record shows that the stage read something else.
+    no version moves: only a new record shows that the stage read something else. Nor does one when the code of a single
+    partition changes.
     """
     events = []
     for stage in project.shown(index).values():
@@ -105,8 +105,11 @@ def _looks_fresh(
     """Whether the record of a stage says that it read the present outputs of the makers of a changed input."""
     recorded = recorded_tags(instance, translator.get_asset_key(stage), stage.partition)
     makers = [stages[i.maker] for i in stage.inputs if i.changed and i.maker is not None]
-    if not makers or recorded.get("dagster/code_version") != translator.get_code_version(stage, stages):
+    own = stage.partition is not None and stage.code_version != stage.locked_code_version
+    if recorded.get("dagster/code_version") != translator.get_code_version(stage) or not (makers or own):
         return False
+    if own:
+        return True
     for maker in makers:
         key = translator.get_asset_key(maker)
         if maker.partition is None and recorded.get(_read_tag(key)) != maker.data_version:

@@ -7,6 +7,7 @@ import dagster as dg
 
 from .invocation import DvcInvocation
 from .project import DvcProject
+from .stage import DvcStage
 from .translator import DvcTranslator
 
 
@@ -29,6 +30,7 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         *,
         context: dg.AssetExecutionContext | dg.OpExecutionContext | None = None,
         translator: DvcTranslator | None = None,
+        stages: Sequence[DvcStage] | None = None,
     ) -> DvcInvocation:
         """A command of DVC: `yield from dvc.cli(["repro", "train"], context=context).stream()`.
 
@@ -38,6 +40,7 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             arguments: as at the command line, without `dvc`: `["pull"]`, `["exp", "run", "-S", "rate=0.1"]`.
             context: of the op or asset, for its log and its events; none outside Dagster.
             translator: the one that the assets were built with.
+            stages: those that the step was asked for; the project is read for them where they are not given.
         """
         return DvcInvocation(
             arguments=arguments,
@@ -46,4 +49,5 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             busy_timeout_s=self.busy_timeout_s,
             context=context,
             translator=translator or DvcTranslator(),
+            stages=stages,
         )

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._check import CheckError  # no public name; what a bad cron string raises
 
 from .checks import thresholds
-from .stage import DvcProjectError, DvcSource, DvcStage, digest
+from .stage import DvcProjectError, DvcSource, DvcStage
 
 AUTOMATION = {"eager": dg.AutomationCondition.eager, "on_missing": dg.AutomationCondition.on_missing}
 
@@ -65,7 +66,7 @@ class DvcTranslator:
             return AUTOMATION[wish]() if wish else None
         try:
             return dg.AutomationCondition.on_cron(str(wish))
-        except dg.DagsterInvariantViolationError as error:
+        except (CheckError, ValueError) as error:
             raise DvcProjectError(
                 f"{stage.file}: {stage.name}: meta.dagster.automation: got {wish!r}, "
                 f"expected {', '.join(AUTOMATION)} or a cron string such as '0 6 * * *'"
@@ -128,11 +129,9 @@ class DvcTranslator:
         files = [stage.file, *(path for path in stage.recipe if (root / path).is_file() and path != "params.yaml")]
         return [dg.LocalFileCodeReference(file_path=str(root / file), label=file) for file in files]
 
-    def get_code_version(self, stage: DvcStage, stages: Mapping[str, DvcStage]) -> str:
-        """A hash of command, parameters and code; of all items where they are partitions of one asset."""
-        if stage.partition is None:
-            return stage.code_version
-        return digest([[s.target, s.code_version] for s in siblings(stage, stages)])
+    def get_code_version(self, stage: DvcStage) -> str:
+        """A hash of command, parameters and code; one word where each partition has its own, which its record tells."""
+        return stage.code_version if stage.partition is None else "of each partition"
 
     def get_deps(self, stage: DvcStage, stages: Mapping[str, DvcStage]) -> list[dg.AssetDep]:
         """The assets of the stages and sources that it reads, or that its partitions read.
@@ -161,7 +160,7 @@ class DvcTranslator:
             description=self.get_description(stage),
             metadata=self.get_metadata(stage),
             group_name=self.get_group_name(stage),
-            code_version=self.get_code_version(stage, stages),
+            code_version=self.get_code_version(stage),
             owners=self.get_owners(stage),
             tags=self.get_tags(stage),
             kinds=self.get_kinds(stage),
