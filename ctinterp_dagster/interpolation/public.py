@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CtinterpError, ParamsError
-from ctinterp_dagster.interpolation.interpolator import RELEASED, load_checkpoint
+from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.model.settings import Settings
-from ctinterp_dagster.physics.measurement import measure
+from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags
 from ctinterp_dagster.scan.io import read_scan
@@ -57,8 +57,7 @@ def interpolate(
             coarser than both others, else head-feet; or the path of a file, or of a folder or zip of DICOM.
         spacing_mm: of an array or tensor, (z, y, x); images and files know theirs.
         target_mm: distance of the thin slices.
-        thickness_mm: full width at half maximum of the thick slices' profile; their distance where None, of a file
-            what its tags say.
+        thickness_mm: full width at half maximum of the thick slices' profile; None for the tags', else their distance.
         profile: of the thick slices; `auto` has the noise of the scan tell it, and warns where it cannot.
         return_std: True draws samples, and returns the standard deviation in HU as well.
         samples: how many to draw for it, 2 or more.
@@ -74,31 +73,40 @@ def interpolate(
         SimpleITK. With `return_std` two of them: mean and standard deviation.
 
     Raises:
-        ParamsError: an array without a spacing, another input with one, a target that is not finer than the scan, or
-            fewer than two samples.
-        MissingInputError, MixedSeriesError: there is no scan at the path, or there are several.
-        ScanError: the input is not one volume of a CT in HU that lies in space.
+        ParamsError: an array without a spacing, another input with one, a target no finer than the scan, one sample.
+        MissingInputError, ScanError: there is no scan at the path, there are several, or it is no CT in HU in space.
         DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
     """
     if return_std and samples < 2:
         raise ParamsError(f"a standard deviation needs samples=2 or more, got {samples}")
+    settings = Settings(samples=samples if return_std else 0, seed=seed, memory_gib=memory_gib)
     with words_of_python() as say:
         volume, tags = read(thick, spacing_mm, series)
         measurement = measure(
             volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name="the thick scan"
         )
-        said = list(measurement.warnings)
-
-        def look(mean: Tensor) -> None:
-            said.extend(refuse_doubtful(measurement, mean, force=force))
-
-        settings = Settings(samples=samples if return_std else 0, seed=seed, memory_gib=memory_gib)
-        estimate = measurement.padded(load_checkpoint(model, device)(measurement, settings, on_mean=look))
-    for sentence in said:
+        estimate, doubts = restored(measurement, load_checkpoint(model, device), settings, force=force)
+    for sentence in (*measurement.warnings, *doubts):
         warnings.warn(say(sentence), stacklevel=2)
     mean = like(estimate.mean, thick)
     return (mean, like(estimate.std, thick)) if estimate.std else mean
+
+
+def restored(
+    measurement: Measurement, model: Interpolator, settings: Settings, *, force: bool
+) -> tuple[Estimate, list[str]]:
+    """The estimate, padded as the scan is, and what is doubtful about it.
+
+    Raises:
+        DoubtfulResultError: something is, and `force` is false; no sample was drawn then.
+    """
+    doubts: list[str] = []
+
+    def look(mean: Tensor) -> None:
+        doubts.extend(refuse_doubtful(measurement, mean, force=force))
+
+    return measurement.padded(model(measurement, settings, on_mean=look)), doubts
 
 
 def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 import nibabel as nib
@@ -131,10 +131,18 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
     return look
 
 
-def survey(raw: Path) -> tuple[str, int, float]:
-    """What identifies the files in data/raw; the last change of a folder (ns); the last change of a file (epoch, s).
+class Survey(NamedTuple):
+    """Of data/raw: what identifies its files, empty if there are none; the last change of a folder, of a file."""
 
-    The first is empty if there are no files. By the time of the inode's change: a file that is moved in counts as new,
+    files: str
+    folders_ns: int
+    newest_s: float
+
+
+def survey(raw: Path) -> Survey:
+    """What is in data/raw, by name, size and time.
+
+    By the time of the inode's change: a file that is moved in counts as new,
     whatever its own time says.
     """
     files, stamp, newest = [], 0, 0.0
@@ -148,7 +156,7 @@ def survey(raw: Path) -> tuple[str, int, float]:
             status = file.stat() if file.exists() else file.lstat()  # a link to nothing
             files.append([folder, entry, status.st_size, status.st_ctime_ns])
             newest = max(newest, status.st_ctime)
-    return (digest(files) if files else ""), stamp, newest
+    return Survey(digest(files) if files else "", stamp, newest)
 
 
 def read_verdicts(layout: Layout) -> dict[str, Verdict]:
