@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 ABSENT = ("pydantic", "nibabel", "SimpleITK", "pydicom", "ruamel", "dagster", "dagster_pipes", "dvc", "monai")
 BARE = f"import runpy, sys; sys.modules.update(dict.fromkeys({ABSENT!r})); sys.argv[0] = 'gpu'; "
 RUN = BARE + "runpy.run_module('benchmarks.gpu', run_name='__main__')"
@@ -30,7 +32,6 @@ def test_unknown_sections_are_refused(tmp_path: Path) -> None:
     assert "gossip" in run.stderr
 
 
-@pytest.mark.slow
 def test_every_section_runs(tmp_path: Path) -> None:
     run = bare(RUN, "--small", "--out", str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
@@ -45,7 +46,6 @@ def test_every_section_runs(tmp_path: Path) -> None:
     assert run.stdout.splitlines()[-1].startswith(f"{len(rows)} parts done, 0 left out, 0 failed;")
 
 
-@pytest.mark.slow
 def test_a_failure_is_counted_and_stops_nothing(tmp_path: Path) -> None:
     spoil = "import benchmarks.gpu_parity as p; p.networks = lambda small: {'broken': None, 'whole': lambda d: 1 / 0}; "
     run = bare(

@@ -13,6 +13,8 @@ from benchmarks.packed_volumes import MIB, middle, read_kit, write_kit
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.training.resident import ThinVolume
 
+pytestmark = pytest.mark.slow
+
 READ = """
 import sys
 for name in "pydantic ruamel yaml click nibabel SimpleITK pydicom pandas scipy accelerate dagster dvc monai".split():

@@ -14,6 +14,8 @@ from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import smoke_params
 
+pytestmark = pytest.mark.slow
+
 CASES = [Case("a", "p", "train"), Case("b", "q", "train"), Case("c", "r", "val"), Case("d", "s", "test")]
 
 

@@ -119,6 +119,7 @@ def test_a_second_run_changes_no_byte(done: tuple[Params, Layout]) -> None:
     assert outputs(layout) == before
 
 
+@pytest.mark.slow
 def test_a_run_elsewhere_gives_the_same_bytes(done: tuple[Params, Layout], layout: Layout) -> None:
     _, first = done
     run_all(layout, smoke_params(layout.root))

@@ -19,6 +19,7 @@ _POLL_S = 0.05
 
 def main(grace_s: float, command: list[str]) -> int:
     """Run `command`; its exit code, or 128 + the number of the signal that ended it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever started us may ignore it, and the command would too
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     ending = threading.Event()
     watcher = threading.Thread(target=_end_on_close, args=(child, grace_s, ending), daemon=True)
