@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ DECIDING = (
 """The options that decide what a result is."""
 
 Word = Literal["done", "skipped", "failed"]
+INDENT = 8 * " "  # of reasons in the closing table
 
 
 class Skip(Exception):  # noqa: N818 (no error)
@@ -183,11 +185,18 @@ class Batch:
         return False
 
     def show(self) -> None:
-        """Print what became of each scan, a line each."""
+        """Print what became of each scan: a line of what is done, and the whole reason of what is not."""
         width = shutil.get_terminal_size().columns
         for row in self.rows:
-            line = f"{row.word:8}{row.path}: {row.said}"
-            click.echo(line if len(line) <= width else f"{line[: width - 1]}…")
+            if row.word == "done":
+                line = f"{row.word:8}{row.path}: {row.said}"
+                click.echo(line if len(line) <= width else f"{line[: width - 1]}…")
+                continue
+            named, _, reason = row.said.partition(": ")
+            repeated = reason and named.split(".")[0].endswith(row.path.rpartition("/")[2])
+            click.echo(f"{row.word:8}{row.path}")
+            why = reason if repeated else row.said
+            click.echo(textwrap.fill(why, width, initial_indent=INDENT, subsequent_indent=INDENT))
         counts = Counter(row.word for row in self.rows)
         click.echo(", ".join(f"{counts[word]} {word}" for word in ("done", "skipped", "failed")))
 
