@@ -193,5 +193,5 @@ def test_dg_dev_serves_the_project(empty: Path, shell: Shell, monkeypatch: pytes
             keys = {"/".join(node["assetKey"]["path"]) for node in nodes}
         assert {"prepare", "featurize", "train", "evaluate", "data/data.csv"} <= keys
     finally:
-        os.killpg(server.pid, signal.SIGINT)
+        os.killpg(server.pid, signal.SIGTERM)  # a job in the background ignores SIGINT
         server.wait(60)
