@@ -47,4 +47,4 @@ dagster-dvc: setup ## the wheel of the Dagster-DVC library, in dist/
 	python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/dagster-dvc
 
 clean: ## remove what the pipeline made (not data/raw)
-	rm -rf data/ingest data/thicken data/autoencoder data/encode data/expect data/train data/generate
+	rm -rf data/ingest data/thicken data/autoencoder data/encode data/expect data/train data/latent data/generate

@@ -171,4 +171,5 @@ def command(**given: Any) -> None:
     and makes the exit code 1. --std, --draws, --preview and --label then take patterns as --name does; maps are looked
     for below the folder of all INPUTs.
     """
-    begin("interpolate", Options(**given))
+    options = Options(**given)
+    begin("batch" if options.of_many else "interpolate", options)

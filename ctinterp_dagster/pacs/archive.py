@@ -3,18 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.util import find_spec
-from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Protocol
 
 from pydicom.dataset import Dataset
 
-from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
-
 MAKER = "ctinterp"  # Manufacturer (0008,0070) of results
-LOGGERS = ("dicomweb_client", "pynetdicom", "retrying")  # they log addresses, which name patients and studies
 
 
 @dataclass(frozen=True)
@@ -120,23 +114,3 @@ class Archive(Protocol):
 
     def send(self, files: Sequence[Path]) -> None:
         """Have the archive keep files; it has taken every one of them when this returns."""
-
-
-def connect(name: str, server: DicomWeb | Dimse) -> Archive:
-    """An archive by its settings.
-
-    Raises:
-        MissingInputError: the library that speaks its language is not installed.
-    """
-    library = "dicomweb_client" if isinstance(server, DicomWeb) else "pynetdicom"
-    if find_spec(library) is None:
-        raise MissingInputError(f"a PACS needs {library}: install ctinterp with its extra, pip install '.[pacs]'")
-    for logger in LOGGERS:
-        getLogger(logger).setLevel(CRITICAL + 1)
-    if isinstance(server, DicomWeb):
-        from ctinterp_dagster.pacs.dicomweb import WebArchive  # noqa: PLC0415 (an extra)
-
-        return WebArchive(name, server)
-    from ctinterp_dagster.pacs.dimse import DimseArchive  # noqa: PLC0415 (an extra)
-
-    return DimseArchive(name, server)

@@ -7,10 +7,12 @@ state, so that a watch may end at any moment.
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from pydicom import Dataset
 
 from ctinterp_dagster.errors import CtinterpError, PacsError
 from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Query, Series
@@ -76,7 +78,10 @@ class Watch:
         """Leave no images of series that are done, or that the archive does not list any more."""
         for work in self.folder.glob(f"{only}-*"):
             if work.name.rpartition("-")[0] not in keep:
-                shutil.rmtree(work, ignore_errors=True)
+                try:
+                    shutil.rmtree(work)
+                except OSError as error:
+                    self.tell(f"{work.name}: its images cannot be removed: {error.strerror}")
 
     def _consider(self, series: Series, name: str) -> None:
         """Take a series that is quiet and was not taken with these images."""
@@ -91,7 +96,7 @@ class Watch:
             verdict, detail = self._take(series, images, work)
         except (PacsError, OSError):
             raise
-        except (CtinterpError, *BROKEN) as error:
+        except CtinterpError as error:
             verdict, detail = "refused", QUOTED.sub("...", str(error))
         self.state.finish(series.uid, digest, series.count, verdict, detail, now_s)
         self._tidy(set(), name)
@@ -106,12 +111,13 @@ class Watch:
         if not thick.exists():
             fetch(self.archive, series, images, thick)
         files = sorted(thick.iterdir())
+        headers = headers_of(files)
         if is_own(files[0]):
             return "own", ""
         scans = find_scans(thick)
         if scans and all(scan.place and scan.place.spacing_mm[0] < least_mm for scan in scans):
             return "thin", ""
-        if absent := incomplete([read_header(file) for file in files]):
+        if absent := incomplete(headers):
             return "incomplete", "; ".join(absent)
         if self.rule.action == "add":
             self.add(thick)
@@ -119,3 +125,15 @@ class Watch:
         if not thin.exists():
             self.restore(thick, thin)
         return "sent", f"{send(self.archive, thin)} images"
+
+
+def headers_of(files: Sequence[Path]) -> list[Dataset]:
+    """The headers of the images of a series.
+
+    Raises:
+        RefusedError: one is damaged.
+    """
+    try:
+        return [read_header(file) for file in files]
+    except BROKEN as error:
+        raise RefusedError(f"an image is damaged: {error}") from error

@@ -19,7 +19,6 @@ from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.interpolate import METHODS, Options
 from ctinterp_dagster.cli.progress import progress
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
-from ctinterp_dagster.cli.work import begin
 from ctinterp_dagster.cli.work.outputs import Made, Outputs
 from ctinterp_dagster.interpolation import (
     RELEASED,
@@ -41,10 +40,7 @@ from ctinterp_dagster.scan.volume import Volume
 
 
 def run(options: Options) -> None:
-    """Restore one scan, or every thick one."""
-    if options.of_many:
-        begin("batch", options)
-        return
+    """Restore one scan."""
     (source,), outputs, restoration = options.sources, Outputs.of(options), Restoration(options)
     outputs.check(source, restoration.model, force=options.force)
     scans = read_stretches(source, series=options.series)

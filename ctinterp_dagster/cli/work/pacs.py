@@ -135,7 +135,7 @@ def _ctinterp(*arguments: str, shown: bool = False) -> None:
     """
     code = "from ctinterp_dagster.cli import main; main()"
     command = [sys.executable, "-c", code, *arguments]
-    ended = subprocess.run(  # noqa: S603
+    ended = subprocess.run(  # noqa: S603 (our own command, without a shell)
         command, stdout=subprocess.DEVNULL, stderr=None if shown else subprocess.PIPE, text=True, check=False
     )
     if ended.returncode < 0:

@@ -113,7 +113,7 @@ def _hash_once(items: Iterable[Any]) -> None:
     for item in items:
         if not isinstance(item, ParamsDependency):
             look = item._get_hash_meta  # noqa: SLF001 - get_hash and get_meta are each a half of it
-            item._get_hash_meta = partial(shared, (item.protocol, item.fs_path, item.hash_name), look)  # noqa: SLF001
+            item._get_hash_meta = partial(shared, (item.protocol, item.fs_path, item.hash_name), look)  # noqa: SLF001 (DVC has no public one)
 
 
 def _hash(item: Any) -> Any:

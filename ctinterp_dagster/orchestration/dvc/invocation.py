@@ -71,7 +71,7 @@ class DvcInvocation:
         for _ in self._stages():
             pass
 
-    def stream(self) -> Iterator[dg.MaterializeResult | dg.AssetMaterialization]:  # type: ignore[type-arg]
+    def stream(self) -> Iterator[dg.MaterializeResult | dg.AssetMaterialization]:  # type: ignore[type-arg] # of no value
         """Run it, and give an event for each stage as it ends, with the versions, metrics and plots of dvc.lock.
 
         A stage that the step was asked for becomes a `MaterializeResult` with its checks; several partitions of one

@@ -51,6 +51,6 @@ class RemoteGitDvcProject(dg.Resolvable):
 
 
 def _git(*arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S607 (the Git that DVC uses)
     if done.returncode:
         raise DvcProjectError(f"git {arguments[0] if arguments[0] != '-C' else arguments[2]}: {done.stderr.strip()}")

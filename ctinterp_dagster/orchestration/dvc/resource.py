@@ -11,7 +11,7 @@ from .stage import DvcStage
 from .translator import DvcTranslator
 
 
-class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg] # Dagster's parameter is for IO managers
     """The `dvc` command line of one project.
 
     Attributes:
