@@ -43,6 +43,8 @@ def test_the_sensor_records_a_run_outside_once_and_keeps_what_it_saw(toy: DvcPro
             instance.report_runless_asset_event(event)
         second = sensor(dg.build_sensor_context(instance=instance, cursor=first.cursor))
         assert second.asset_events == []
+        assert first.skip_reason is None
+        assert second.skip_reason
         assert second.cursor == first.cursor
 
 

@@ -65,7 +65,9 @@ def build_dvc_sensor(
             if keep:
                 keep(current)
             _reload(context)
-        return dg.SensorResult(asset_events=lock_events(current, project, translator, context.instance), cursor=now)
+        events = lock_events(current, project, translator, context.instance)
+        reason = None if events else "all that DVC knows is recorded, or a run under way will record it"
+        return dg.SensorResult(asset_events=events, skip_reason=reason, cursor=now)
 
     return look
 
