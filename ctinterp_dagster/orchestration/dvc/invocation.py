@@ -124,7 +124,7 @@ class DvcInvocation:
                 key,
                 partition=stage.partition,
                 tags=provenance_tags(stage, after.stages, self.translator),
-                metadata={**stage_metadata(stage, root), **about},
+                metadata={**about, **stage_metadata(stage, root), **about},  # what the stage says stands first, and wins
             )
             for stage, about in made
         ]
