@@ -124,7 +124,8 @@ class DvcInvocation:
                 key,
                 partition=stage.partition,
                 tags=provenance_tags(stage, after.stages, self.translator),
-                metadata={**about, **stage_metadata(stage, root), **about},  # what the stage says stands first, and wins
+                # What the stage says of itself stands first, and wins.
+                metadata={**about, **stage_metadata(stage, root), **about},
             )
             for stage, about in made
         ]
