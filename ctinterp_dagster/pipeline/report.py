@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
@@ -41,6 +42,7 @@ LUNG_SHARE = 0.05  # of the volume: with less lung than that a case is shown in 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `reports/report/index.html`, and its pictures as `previews/<case>-<window>.png`."""
+    shutil.rmtree(layout.report("report") / "previews", ignore_errors=True)
     task = params.thicken.tasks[0].name
     shown = [scan for scan in thickened_scans(params, layout) if scan.task == task][: params.report.views]
     data = ReportData(

@@ -5,21 +5,20 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 
 from ctinterp_dagster import LOADED_NS, live
-from ctinterp_dagster.errors import CtinterpError, MovedInputError, disk_problem
+from ctinterp_dagster.errors import CtinterpError, disk_problem
+from ctinterp_dagster.inputs import unmoved
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.provenance import provenance
-from ctinterp_dagster.records import JOURNAL, MANIFEST, write_json
+from ctinterp_dagster.records import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def run_stage(run: Run) -> None:
     word = run.__module__.rpartition(".")[2]
     try:
         layout = Layout(Path())
-        with alone(layout, word), unmoved(layout, word), live.session():
+        with alone(layout, word), unmoved(layout, word, LOADED_NS), live.session():
             params = load_params(layout.params)
             make_deterministic(params.base.threads)
             numbers = run(params, layout)
@@ -74,69 +73,6 @@ def alone(layout: Layout, word: str) -> Iterator[None]:
             logger.info("waiting: another process runs %s", word)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-@contextmanager
-def unmoved(layout: Layout, word: str) -> Iterator[None]:
-    """Refuse what a stage made while its data, parameters or code moved: DVC hashes them when the stage has ended.
-
-    A file has moved if its size, inode or time is another one. Code has, too, if it was written after this process
-    began to load the package.
-
-    Raises:
-        MovedInputError: what moved; DVC then records nothing, and the next `dvc repro` runs the stage again.
-    """
-    if os.environ.get("RANK", "0") != "0" or not layout.pipeline.exists():
-        yield
-        return
-    before = inputs_of(layout, word)
-    edited = [path for path in before if path.endswith(".py") and (layout.root / path).stat().st_ctime_ns > LOADED_NS]
-    assert_still(edited, word)
-    yield
-    after = inputs_of(layout, word)
-    moved = sorted(path for path in before | after if before.get(path) != after.get(path))
-    if any(path.endswith(".py") for path in moved):  # a case may be known by code that did not make it
-        for name in (MANIFEST, JOURNAL):
-            (layout.root / "data" / word / name).unlink(missing_ok=True)
-    assert_still(moved, word)
-
-
-def assert_still(moved: Sequence[str], word: str) -> None:
-    """Refuse inputs that have moved; names below data/raw, which may be those of persons, are not told.
-
-    Raises:
-        MovedInputError: there are any.
-    """
-    named = sorted({"data/raw" if path.startswith("data/raw/") else path for path in moved})
-    if named:
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        raise MovedInputError(
-            f"{', '.join(named[:3])}{more} changed while {word} ran, which read what was there before: run `dvc repro` "
-            "again"
-        )
-
-
-def inputs_of(layout: Layout, word: str) -> dict[str, Any]:
-    """What dvc.yaml says that a stage reads: each file's size, inode and time, each section's parameters."""
-    stage = yaml.safe_load(layout.pipeline.read_text(encoding="utf-8"))["stages"][word]
-    values = yaml.safe_load(layout.params.read_text(encoding="utf-8"))
-    seen: dict[str, Any] = {f"params.yaml: {section}": values.get(section) for section in stage.get("params", [])}
-    for dep in stage["deps"]:
-        for path in read_files(layout.root / dep):
-            with suppress(FileNotFoundError):  # removed since it was listed
-                status = path.stat()
-                name = path.relative_to(layout.root).as_posix()
-                seen[name] = (status.st_size, status.st_ino, status.st_mtime_ns)
-    return seen
-
-
-def read_files(path: Path) -> Iterator[Path]:
-    """A file, or the files below a folder that .dvcignore does not leave out."""
-    if path.is_file():
-        yield path
-    for folder, names, entries in os.walk(path):
-        names[:] = [name for name in names if name != "__pycache__" and not name.startswith(".")]
-        yield from (Path(folder, entry) for entry in entries if not entry.startswith("."))
 
 
 def device_name(wanted: str) -> str:

@@ -1,0 +1,116 @@
+"""What moves while DVC records a stage is not taken for what the stage read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctinterp_dagster.inputs import WITHDRAWN, being_recorded, inputs_of, withdraw_if_moved
+from ctinterp_dagster.layout import Layout
+
+STAGE = """
+import time
+from pathlib import Path
+from ctinterp_dagster.inputs import unmoved
+from ctinterp_dagster.layout import Layout
+with unmoved(Layout(Path()), "thicken", time.time_ns()):
+    Path("data/thicken").mkdir(exist_ok=True)
+    Path("data/thicken/made").write_text(Path("data/ingest/scan").read_text())
+"""
+PIPELINE = """
+stages:
+  thicken:
+    cmd: {command}
+    deps: [data/ingest]
+    params: [thicken]
+    outs: [data/thicken: {{persist: true}}, made.json: {{cache: false, persist: true}}]
+"""
+RECORDED = "python stage.py && touch made.json"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Layout:
+    """One stage, which copies what it reads."""
+    layout = Layout(tmp_path)
+    (tmp_path / "data" / "ingest").mkdir(parents=True)
+    (tmp_path / "data" / "ingest" / "scan").write_text("old")
+    (tmp_path / "stage.py").write_text(STAGE)
+    layout.params.write_text("{thicken: {factor: 5}}")
+    layout.pipeline.write_text(PIPELINE.format(command=RECORDED))
+    return layout
+
+
+def dvc(layout: Layout, *words: str) -> str:
+    """Run DVC until it and whatever it started are gone; what they said."""
+    root = Path(__file__).parent.parent
+    variables = os.environ | {
+        "PYTHONPATH": str(root),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_SITE_CACHE_DIR": str(layout.root / "site"),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=layout.root,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_dvc_does_not_record_what_came_after_the_stage(project: Layout) -> None:
+    """The stage has ended and looked for the last time; then a scan is replaced; then DVC hashes."""
+    late = f"{RECORDED} && echo new > data/ingest/scan"
+    project.pipeline.write_text(PIPELINE.format(command=late))
+    dvc(project, "init", "--no-scm", "--quiet")
+    said = dvc(project, "repro")
+    assert "inputs of thicken moved while DVC recorded it: run `dvc repro` again" in said
+    assert (project.root / "data/thicken/made").read_text() == "old"
+    assert "changed outs" in dvc(project, "status")
+    project.pipeline.write_text(PIPELINE.format(command=RECORDED))
+    assert "moved" not in dvc(project, "repro")
+    assert (project.root / "data/thicken/made").read_text() == "new\n"
+    assert not (project.root / "data/thicken" / WITHDRAWN).exists()
+    assert "up to date" in dvc(project, "status")
+
+
+def hold(layout: Layout, process: int) -> Path:
+    """Write DVC's table of who holds which output."""
+    table = layout.root / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir(parents=True)
+    holder = {"pid": process, "cmd": "dvc repro"}
+    table.write_text(json.dumps({"write": {str(layout.root / "data/thicken"): holder}, "read": {}}))
+    return table
+
+
+def test_a_stage_is_recorded_while_a_living_process_holds_its_output(project: Layout) -> None:
+    assert not being_recorded(project, "thicken")
+    table = hold(project, os.getpid())
+    assert being_recorded(project, "thicken")
+    table.write_text('{"write": ')
+    assert being_recorded(project, "thicken")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    table.parent.joinpath("rwlock").unlink()
+    table.parent.rmdir()
+    hold(project, ended.pid)
+    assert not being_recorded(project, "thicken")
+
+
+def test_outputs_stay_where_nothing_moved(project: Layout) -> None:
+    (project.root / "data" / "thicken").mkdir()
+    (project.root / "made.json").touch()
+    seen = inputs_of(project, "thicken")
+    assert withdraw_if_moved(project, "thicken", seen) == []
+    assert not (project.root / "data" / "thicken" / WITHDRAWN).exists()
+    project.params.write_text("{thicken: {factor: 4}}")
+    assert withdraw_if_moved(project, "thicken", seen) == ["params.yaml: thicken"]
+    assert (project.root / "data" / "thicken" / WITHDRAWN).exists()
+    assert not (project.root / "made.json").exists()
