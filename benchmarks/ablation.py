@@ -190,10 +190,10 @@ def trained(change: Change, params: Params, layout: Layout) -> NullSpaceDiffusio
     slab = slab_settings(params.expect.slab_zyx, params.expect)
     drawn = slabs.ThickSlabs(volumes[: change.cases], slab, section.batch_size)
     if change.network == "expectation":
-        run_loop(expectation_objective(model, params), drawn, loop_settings(section, params.base))
+        run_loop(expectation_objective(model, params), drawn, loop_settings(section, params.loop, params.base))
     else:
         noisy = objectives.NoisySlabs(drawn, MODES)
-        run_loop(objectives.NullSpaceObjective(model), noisy, loop_settings(section, params.base))
+        run_loop(objectives.NullSpaceObjective(model), noisy, loop_settings(section, params.loop, params.base))
     return model.eval()
 
 
@@ -212,7 +212,7 @@ def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float,
     augmentation = params.expect.augmentation.model_copy(update=PLAIN)
     slab = slab_settings((depth, 16, width), params.expect.model_copy(update={"augmentation": augmentation}))
     drawn = slabs.ThickSlabs([rows], slab, 2)
-    gentle = replace(loop_settings(params.expect, params.base), learning_rate=1e-4)
+    gentle = replace(loop_settings(params.expect, params.loop, params.base), learning_rate=1e-4)
     run_loop(expectation_objective(model, params), drawn, gentle)
     return model.eval()
 

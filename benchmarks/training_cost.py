@@ -118,8 +118,9 @@ def main(preset: str, tflops: float) -> None:
     print("| training | parameters M | kept a sample GiB | again GiB | memory GiB | GFLOP forward a sample | days |")
     print("|---|---|---|---|---|---|---|")
     with torch.device("meta"):
-        for name, section, passes in trainings(Params.model_validate(values)):
-            again = section.gradient_checkpointing
+        params = Params.model_validate(values)
+        for name, section, passes in trainings(params):
+            again = params.loop.gradient_checkpointing
             parameters = kept = inside = 0
             work = forward = 0.0
             for part in passes:
@@ -132,7 +133,7 @@ def main(preset: str, tflops: float) -> None:
                     kept += numbers
                     inside = max(inside, largest_block(part.network, given) if again else 0)
             memory = parameters * STATE_BYTES + section.batch_size * (kept + inside) * KEPT_BYTES
-            days = section.steps * section.accumulation * section.batch_size * work / (tflops * 1e12) / 86400
+            days = section.steps * params.loop.accumulation * section.batch_size * work / (tflops * 1e12) / 86400
             print(
                 f"| {name} | {parameters / 1e6:.1f} | {kept * KEPT_BYTES / GIB:.2f} | {inside * KEPT_BYTES / GIB:.2f} "
                 f"| {memory / GIB:.1f} | {forward / 1e9:.0f} | {days:.2f} |"

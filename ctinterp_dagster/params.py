@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 
@@ -105,26 +105,31 @@ class Thicken(Section):
     tasks: Annotated[tuple[ThickTask, ...], Field(min_length=1), AfterValidator(named_once)]
 
 
-class Optimisation(Section):
+class Loop(Section):
     """What the trainings have in common."""
 
-    steps: Count
-    batch_size: Count
+    launcher: str
     accumulation: Count
-    learning_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
     clip_norm: Positive
-    ema_decay: Fraction
     mixed_precision: Precision
     gradient_checkpointing: bool
     checkpoint_every: Count
     validate_every: Count
 
 
+class Optimisation(Section):
+    """What every training has of its own."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    warmup_steps: Annotated[int, Field(ge=0)]
+    ema_decay: Fraction
+
+
 class Autoencoder(Optimisation):
     """The latent space: a checkpoint, or a training from scratch."""
 
-    launcher: str
     checkpoint: str
     finetune: bool
     channels: Triple
@@ -167,7 +172,6 @@ class Loss(Section):
 class Expect(Optimisation):
     """Regression in the null space."""
 
-    launcher: str
     start: str
     start_share: Fraction
     channels: Triple
@@ -178,20 +182,9 @@ class Expect(Optimisation):
     weights: dict[str, Positive]
 
 
-def of_this_version(values: Any) -> Any:
-    """Refuse a section `train` from before each diffusion had its own."""
-    if isinstance(values, dict) and {"nullspace", "maisi"} & values.keys():
-        raise ValueError(
-            "each diffusion has a section and a stage of its own: move what is below train.nullspace to train, what is "
-            "below train.maisi to latent, and give both a launcher, or begin with the params.yaml of this version"
-        )
-    return values
-
-
 class Train(Optimisation):
     """Diffusion in the null space."""
 
-    launcher: str
     start: str
     channels: Triple
     blocks: Count
@@ -202,7 +195,6 @@ class Train(Optimisation):
 class Latent(Optimisation):
     """Diffusion in the latent space of the autoencoder."""
 
-    launcher: str
     channels: Triple
     blocks: Count
     prediction: Literal["v", "x0", "epsilon"]
@@ -250,15 +242,27 @@ class Params(Section):
     base: Base
     ingest: Ingest
     thicken: Thicken
+    loop: Loop
     autoencoder: Autoencoder
     encode: Encode
     expect: Expect
-    train: Annotated[Train, BeforeValidator(of_this_version)]
+    train: Train
     latent: Latent
     generate: Generate
     evaluate: Evaluate
     report: Report
     promote: Promote
+
+    @model_validator(mode="before")
+    @classmethod
+    def of_this_version(cls, values: Any) -> Any:
+        """Refuse a file from before the trainings had a section in common."""
+        if isinstance(values, dict) and "loop" not in values:
+            raise ValueError(
+                f"what the trainings share stands once, below loop: move {', '.join(Loop.model_fields)} there from "
+                "autoencoder, expect, train and latent, or begin with the params.yaml of this version"
+            )
+        return values
 
 
 def load_params(path: Path) -> Params:
@@ -286,7 +290,8 @@ def load_section(kind: type[Kind], path: Path) -> Kind:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise ParamsError(f"{path.name}: {where}: {first['msg']}{got} (line {_line(text, first['loc'])})") from error
+        place = f"{path.name}: {where}" if where else path.name
+        raise ParamsError(f"{place}: {first['msg']}{got} (line {_line(text, first['loc'])})") from error
 
 
 def _line(text: str, where: tuple[int | str, ...]) -> int:

@@ -43,23 +43,21 @@ def test_an_impossible_value_is_refused_with_the_value(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-def test_parameters_from_before_each_diffusion_had_a_section_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_parameters_from_before_trainings_had_a_section_in_common_are_refused_with_what_to_do(tmp_path: Path) -> None:
     values = yaml.safe_load(TEXT)
-    values["train"] = {"launcher": "python", "nullspace": values["train"], "maisi": values.pop("latent")}
+    values["train"] |= values.pop("loop")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ParamsError) as caught:
         load_params(tmp_path / "params.yaml")
     message = str(caught.value)
-    assert "train: " in message
-    assert "move what is below train.nullspace to train, what is below train.maisi to latent" in message
+    assert "stands once, below loop: move launcher, accumulation" in message
+    assert "or begin with the params.yaml of this version" in message
     assert len(message) < 400
 
 
 def test_a_bare_no_is_the_word_no_and_not_false(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: no"))
-    params = load_params(tmp_path / "params.yaml")
-    sections = [params.autoencoder, params.expect, params.train, params.latent]
-    assert [section.mixed_precision for section in sections] == ["no"] * 4
+    assert load_params(tmp_path / "params.yaml").loop.mixed_precision == "no"
     (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: yes"))
     with pytest.raises(ParamsError, match="got True"):
         load_params(tmp_path / "params.yaml")

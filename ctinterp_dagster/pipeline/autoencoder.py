@@ -67,7 +67,7 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
     section = params.autoencoder
     start = [layout.root / section.checkpoint] if section.checkpoint else []
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *start]
-    name = identity(Path(__file__), [params.base, section], files)
+    name = identity(Path(__file__), [params.base, params.loop, section], files)
     validation = thin_volumes(layout, "val")
     with resumable(layout.autoencoder, name) as checkpoint, watched("autoencoder", section.steps) as on_step:
         history = train_autoencoder(
@@ -76,7 +76,7 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
             validation,
             crop_zyx=section.patch_zyx,
             kl_weight=section.kl_weight,
-            settings=loop_settings(section, params.base),
+            settings=loop_settings(section, params.loop, params.base),
             checkpoint=checkpoint,
             on_step=on_step,
         )

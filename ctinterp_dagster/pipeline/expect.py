@@ -34,7 +34,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), GEOMETRY))
     start = start_file(section.start, layout)
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *([start] if start else [])]
-    name = identity(Path(__file__), [params.base, section], files)
+    name = identity(Path(__file__), [params.base, params.loop, section], files)
     if start:
         load_part(network, "expectation", start, network.config)
     slab = slab_settings(section.slab_zyx, section)
@@ -47,7 +47,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         history = run_loop(
             objective,
             train,
-            loop_settings(section, params.base),
+            loop_settings(section, params.loop, params.base),
             validation=validation,
             checkpoint=checkpoint,
             on_step=on_step,

@@ -35,7 +35,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     model = LatentDiffusion(configuration(autoencoder, params, layout))
     model.autoencoder = autoencoder
     latents = [layout.encode / "manifest.json", layout.encode / "statistics.json"]
-    sections = [params.base, params.thicken, params.encode, section]
+    sections = [params.base, params.loop, params.thicken, params.encode, section]
     name = identity(Path(__file__), sections, [layout.ingest / "cases.csv", weights, *latents])
     with resumable(layout.latent, name) as checkpoint, watched("latent", section.steps) as on_step:
         history = train_denoiser(
@@ -44,7 +44,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             latent_pairs("val", model.config, params, layout),
             prediction=section.prediction,
             patch=PatchSettings(section.patch_zyx, section.flip_axes, section.one_step_share),
-            settings=loop_settings(section, params.base),
+            settings=loop_settings(section, params.loop, params.base),
             checkpoint=checkpoint,
             on_step=on_step,
         )

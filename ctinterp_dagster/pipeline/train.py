@@ -36,7 +36,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     model = NullSpaceDiffusion(config)
     start = start_file(section.start, layout)
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", layout.expectation]
-    name = identity(Path(__file__), [params.base, params.expect, section], [*files, *([start] if start else [])])
+    sections = [params.base, params.loop, params.expect, section]
+    name = identity(Path(__file__), sections, [*files, *([start] if start else [])])
     if start:
         load_part(model.denoiser, "denoiser", start, expectation.config)
         must_predict(section.prediction, start)
@@ -54,7 +55,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         history = run_loop(
             objective,
             noisy(thin_volumes(layout, "train", params.expect.weights)),
-            loop_settings(section, params.base),
+            loop_settings(section, params.loop, params.base),
             validation=validation,
             checkpoint=checkpoint,
             on_step=on_step,

@@ -19,7 +19,7 @@ from ctinterp_dagster import live
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.params import Base, Optimisation, Section
+from ctinterp_dagster.params import Base, Loop, Optimisation, Section
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.records import file_hash, write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -35,21 +35,21 @@ LOG_EVERY_S = 20.0  # or seconds, where steps take longer
 VALIDATION_SLABS = 16
 
 
-def loop_settings(section: Optimisation, base: Base) -> LoopSettings:
-    """The loop's settings from a stage's parameters."""
+def loop_settings(section: Optimisation, loop: Loop, base: Base) -> LoopSettings:
+    """The loop's settings from a training's own parameters, and what it shares."""
     return LoopSettings(
         steps=section.steps,
         batch_size=section.batch_size,
-        accumulation=section.accumulation,
+        accumulation=loop.accumulation,
         learning_rate=section.learning_rate,
         warmup_steps=section.warmup_steps,
-        clip_norm=section.clip_norm,
+        clip_norm=loop.clip_norm,
         ema_decay=section.ema_decay,
-        mixed_precision=section.mixed_precision,
-        gradient_checkpointing=section.gradient_checkpointing,
+        mixed_precision=loop.mixed_precision,
+        gradient_checkpointing=loop.gradient_checkpointing,
         compile=True,
-        checkpoint_every=section.checkpoint_every,
-        validate_every=section.validate_every,
+        checkpoint_every=loop.checkpoint_every,
+        validate_every=loop.validate_every,
         seed=base.seed,
         device=base.device,
     )
