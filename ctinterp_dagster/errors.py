@@ -123,6 +123,12 @@ class UnevenSpacingError(SliceSpacingError):
     reason = "uneven_spacing"
 
 
+class MixedThicknessError(SliceSpacingError):
+    """Slices of one distance differ in thickness, stretch by stretch."""
+
+    reason = "mixed_thickness"
+
+
 class GantryTiltError(ScanError):
     """Slice positions run off the slice normal: further than any gantry tilts, or the scan is to be thin truth."""
 

@@ -162,6 +162,7 @@ def related(
     tags: Tags,
     thickness_mm: float | None,
     thin_thickness_mm: float | None,
+    of_scan: SliceProfile | None = None,
 ) -> Measurement:
     """Relate thick slices that were checked to the grid that is asked for.
 
@@ -172,10 +173,11 @@ def related(
         tags: of the scan.
         thickness_mm: told, or None.
         thin_thickness_mm: of the thin slices, where they overlap.
+        of_scan: see `recognise`.
     """
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
-    found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm)
+    found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm, of_scan)
     operator = operator_for(thick.depth, distance_mm, found.thickness_mm, target_mm, found.profile, thin_thickness_mm)
     outside = (
         f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None

@@ -138,6 +138,7 @@ def recognise(
     tags: Tags = UNTOLD,
     thickness_mm: float | None = None,
     thin_mm: float = 0.0,
+    of_scan: SliceProfile | None = None,
 ) -> SliceProfile:
     """Slice profile and thickness of a stack, as far as they are not told.
 
@@ -151,6 +152,7 @@ def recognise(
         thickness_mm: the thickness that the user tells, which is believed; None where he does not.
         thin_mm: thickness of the thin slices that are asked for; of slices no thicker than these there is no Gaussian,
             and a box is taken.
+        of_scan: what was measured in other slices of the scan, which then counts in the place of the stack's own noise.
 
     Raises:
         ParamsError: a thickness is told beside a `SampledProfile`, which has its own.
@@ -169,6 +171,9 @@ def recognise(
     width = judged.thickness_mm / distance_mm
     noise = judged.noise or shared_noise(hu, lags_for(width, len(hu)))
     (shape, part), confidence, reason = _shape_of(noise, width, tags)
+    if of_scan:
+        (shape, part), confidence = BOX if of_scan.profile == "box" else BELL, of_scan.confidence
+        reason = f"of other slices of this scan: {of_scan.reason}"
     if part * judged.thickness_mm <= thin_mm:
         (shape, part), reason = BOX, f"the thin slices are to be as thick, {reason}"
     used_mm = part * judged.thickness_mm

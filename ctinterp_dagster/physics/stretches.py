@@ -1,24 +1,27 @@
 """A scan whose slices are evenly spaced only in stretches, restored on one thin grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.interpolators import linear
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure, related
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import Auto, Tags
+from ctinterp_dagster.physics.recognition import Auto, SliceProfile, Tags
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import OUTSIDE_HU, Padding
 from ctinterp_dagster.scan.tilt import on_one_grid
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 Positions = npt.NDArray[np.float64]
+AnyFloats = npt.NDArray[Any]
 MOST_GAP_MM = 10.0  # between the faces of neighbouring slices: of more nobody knows what lies there
 
 
@@ -47,38 +50,80 @@ class Stretches:
     def join(self, estimates: Sequence[Estimate]) -> Estimate:
         """One estimate of those of the parts, padded as the scan is; it gives every measured slice back.
 
-        Where parts overlap the finer one is taken, between them thin slices are interpolated linearly, and gaps that
-        are too wide are padded. What is kept is projected on all that was measured. Of several parts there is no
-        standard deviation.
+        Where parts overlap the finer one is taken. Between them the estimate is a mixture of both neighbouring thin
+        slices: its mean is their linear interpolation, its variance that of a mixture. In gaps that are too wide the
+        mean is padded, and the standard deviation is that of all measured values. What is kept is projected on all that
+        was measured.
+
+        Source: mean and variance of a mixture, Fruehwirth-Schnatter 2006, Finite Mixture and Markov Switching Models,
+            section 1.2.4.
         """
-        first = self.parts[0].thick
         if len(self.parts) == 1:
             return self.parts[0].padded(estimates[0])
-        hu = np.full((len(self.kept), *first.hu.shape[1:]), OUTSIDE_HU, np.float32)
+        hu = self._projected(self._placed([estimate.mean.hu for estimate in estimates]))
+        residual_hu = float((self.operator.forward(hu) - self._thick).abs().mean())
+        mean = self._volume(self._filled(hu.numpy()))
+        spreads = [estimate.std.hu for estimate in estimates if estimate.std]
+        if not spreads:
+            return Estimate(mean, None, residual_hu)
+        means = [estimate.mean.hu.astype(np.float64) for estimate in estimates]
+        squares = self._placed([spread**2 + own**2 for spread, own in zip(spreads, means, strict=True)])
+        std = np.sqrt(np.maximum(squares - self._placed(means) ** 2, 0))
+        unknown_hu = float(self._thick.std())
+        return Estimate(mean, mean.with_hu(self._filled(std, unknown_hu, np.zeros_like)), residual_hu)
+
+    def thin(self, samples: Sequence[FloatArray]) -> Volume:
+        """A thin volume of one sample (z, y, x) of each part, as `join` makes the mean."""
+        if len(self.parts) == 1:
+            return self.parts[0].thin(torch.from_numpy(samples[0]))
+        return self._volume(self._filled(self._projected(self._placed(samples)).numpy()))
+
+    @property
+    def before(self) -> Volume:
+        """The thick slices on the thin grid, each thin one the nearest thick one's copy."""
+        nearest = np.abs(self.thin_mm[self.kept, None] - self.thick_mm).argmin(axis=1)
+        return self._volume(self._filled(self._thick.numpy()[nearest]))
+
+    @property
+    def _thick(self) -> Tensor:
+        return torch.from_numpy(np.concatenate([part.thick.hu for part in self.parts]))
+
+    def _placed(self, values: Sequence[AnyFloats]) -> AnyFloats:
+        """Values (z, y, x) of each part on the thin slices that are kept, interpolated linearly between the parts."""
+        hu = np.empty((len(self.kept), *values[0].shape[1:]), values[0].dtype)
         known = np.zeros(len(self.kept), np.bool_)
         for k in sorted(range(len(self.parts)), key=lambda k: -self.parts[k].thick.spacing_mm[0]):
             mine = slice(self.starts[k], self.starts[k] + self.parts[k].operator.n_thin)
-            hu[mine], known[mine] = estimates[k].mean.hu, True
+            hu[mine], known[mine] = values[k], True
         places = np.interp(np.flatnonzero(~known), np.flatnonzero(known), np.arange(known.sum()))
         hu[~known] = linear(torch.from_numpy(hu[known]), places).numpy()
-        thick = torch.from_numpy(np.concatenate([part.thick.hu for part in self.parts]))
-        thin = self.operator.project(torch.from_numpy(hu[self.kept]), thick)
-        residual_hu = float((self.operator.forward(thin) - thick).abs().mean())
-        hu[self.kept] = thin.numpy()
-        hu = self._padded(hu)
-        hu[~self.kept] = OUTSIDE_HU
-        step_mm = float(self.thin_mm[1] - self.thin_mm[0])
-        mean = first.with_slices(hu, float(self.thin_mm[0]) / first.spacing_mm[0], step_mm)
-        return Estimate(mean, None, residual_hu)
+        return hu[self.kept]
 
-    def _padded(self, hu: FloatArray) -> FloatArray:
-        values = [part.padding.value_hu for part in self.parts if part.padding]
-        if not values:
-            return hu
-        masks = [p.padding.mask if p.padding else np.zeros(p.thick.hu.shape, np.bool_) for p in self.parts]
-        slices = [p.padding.hu if p.padding else p.thick.hu for p in self.parts]
-        nearest = np.interp(self.thin_mm, self.thick_mm, np.arange(len(self.thick_mm)))
-        return Padding(np.concatenate(masks), np.concatenate(slices), values[0]).put_back(hu, nearest)
+    def _projected(self, hu: AnyFloats) -> Tensor:
+        return self.operator.project(torch.from_numpy(hu), self._thick)
+
+    def _volume(self, hu: FloatArray) -> Volume:
+        first = self.parts[0].thick
+        step_mm = float(self.thin_mm[1] - self.thin_mm[0])
+        return first.with_slices(hu, float(self.thin_mm[0]) / first.spacing_mm[0], step_mm)
+
+    def _filled(
+        self,
+        kept: AnyFloats,
+        outside: float = OUTSIDE_HU,
+        of_padding: Callable[[FloatArray], FloatArray] = np.array,
+    ) -> FloatArray:
+        """All thin slices of those that are kept: `outside` in gaps, and what becomes of the padding in its places."""
+        values = np.full((len(self.kept), *kept.shape[1:]), outside, np.float32)
+        values[self.kept] = kept
+        padded = [part.padding.value_hu for part in self.parts if part.padding]
+        if padded:
+            masks = [p.padding.mask if p.padding else np.zeros(p.thick.hu.shape, np.bool_) for p in self.parts]
+            slices = [of_padding(p.padding.hu if p.padding else p.thick.hu) for p in self.parts]
+            nearest = np.interp(self.thin_mm, self.thick_mm, np.arange(len(self.thick_mm)))
+            values = Padding(np.concatenate(masks), np.concatenate(slices), padded[0]).put_back(values, nearest)
+            values[~self.kept] = outside
+        return values
 
 
 def measure_stretches(
@@ -107,7 +152,7 @@ def measure_stretches(
     Raises:
         ScanError, ParamsError: see `measure` and `on_one_grid`.
     """
-    told = {"thickness_mm": thickness_mm, "thin_thickness_mm": thin_thickness_mm}
+    told: dict[str, Any] = {"thickness_mm": thickness_mm, "thin_thickness_mm": thin_thickness_mm}
     if len(volumes) == 1:
         part = measure(volumes[0], target_mm, profile, tags=tags[0], force=force, name=name, **told)
         centres_mm = _centres_mm(part, 0.0)
@@ -123,11 +168,25 @@ def measure_stretches(
     volumes = on_one_grid(volumes)
     whole = replace(volumes[0], hu=np.concatenate([v.hu for v in volumes]))
     forced = check_volume(whole, min_slices=MIN_SLICES, force=force, name=name)
-    parts = [related(volume, target_mm, profile, tags=own, **told) for volume, own in zip(volumes, tags, strict=True)]
+    pairs = list(zip(volumes, tags, strict=True))
+
+    def relate(of_scan: SliceProfile | None) -> list[Measurement]:
+        return [related(volume, target_mm, profile, tags=own, of_scan=of_scan, **told) for volume, own in pairs]
+
+    parts = relate(None)
+    if (known := _measured(parts)) and len({str(part.operator.profile) for part in parts}) > 1:
+        parts = relate(known)
     widths_mm = [thickness_mm or t.thickness_mm or v.spacing_mm[0] for v, t in zip(volumes, tags, strict=True)]
     joined = _on_one_thin_grid(parts, widths_mm, target_mm)
     warnings = dict.fromkeys([*forced, *(said for part in parts for said in part.warnings), *joined.warnings])
     return replace(joined, warnings=tuple(warnings))
+
+
+def _measured(parts: Sequence[Measurement]) -> SliceProfile | None:
+    """The slice profile that was measured best; None where none was."""
+    found = [part.slice_profile for part in parts if part.slice_profile]
+    measured = [(one.noise.standard_error, one) for one in found if one.noise and one.confidence == "measured"]
+    return min(measured, key=lambda pair: pair[0])[1] if measured else None
 
 
 def _centres_mm(part: Measurement, start_mm: float) -> Positions:

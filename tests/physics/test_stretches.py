@@ -1,5 +1,7 @@
 """Slices that are evenly spaced only in stretches, on one thin grid that gives every one of them back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,37 @@ def test_thin_slices_far_apart_in_two_stretches_are_given_back(thin_mm: float) -
     estimate = stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
     assert estimate.residual_hu < 0.01
     assert estimate.mean.hu[stretches.kept].min() > OUTSIDE_HU
+
+
+def test_the_deviation_between_stretches_is_that_of_a_mixture() -> None:
+    """Of the slices on both sides of the gap; in a gap that is too wide it is that of all that was measured."""
+    narrow = joined(stretch(0, 4, 8), stretch(36, 4, 10))[0]
+    wide = joined(stretch(0, 4, 6), stretch(36, 4, 10))[0]
+    for stretches, gap in ((narrow, slice(32, 36)), (wide, slice(24, 36))):
+        estimates = [METHODS["cubic_projected"](part) for part in stretches.parts]
+        known = [replace(own, std=own.mean.with_hu(np.full_like(own.mean.hu, 7.0))) for own in estimates]
+        std = stretches.join(known).std
+        assert std is not None
+        outside = np.r_[0 : gap.start, gap.stop : len(std.hu)]
+        np.testing.assert_allclose(std.hu[outside], 7.0, rtol=1e-4)
+        if stretches is wide:
+            np.testing.assert_allclose(std.hu[gap], np.concatenate([p.thick.hu for p in wide.parts]).std(), rtol=1e-4)
+            continue
+        low, high = (own.mean.hu[k].astype(np.float64) for own, k in zip(estimates, (-1, 0), strict=True))
+        weight = np.arange(1, 5)[:, None, None] / 5
+        expected = np.sqrt(49 + weight * (1 - weight) * (high - low) ** 2)
+        np.testing.assert_allclose(std.hu[gap], expected, rtol=1e-3)
+
+
+def test_stretches_of_one_scan_have_one_profile() -> None:
+    """The short one cannot tell by its own noise, the long one can."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 20, (480, 64, 64)).astype(np.float32)
+    noisy = Volume(noise, (THIN_MM, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
+    ends = (0, 20), (40, 480)
+    box = [noisy.with_slices(noise[a:b].reshape(-1, 4, 64, 64).mean(axis=1), a + 1.5, 5.0) for a, b in ends]
+    short, long = measure_stretches(box, 1.25, tags=[Tags(5.0, None)] * 2, force=True).parts
+    assert short.slice_profile
+    assert short.slice_profile.confidence == "measured"
+    assert short.operator.profile == long.operator.profile == "box"
+    assert short.slice_profile.reason.startswith("of other slices of this scan")

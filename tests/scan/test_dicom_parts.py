@@ -11,7 +11,13 @@ from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset, FileDataset
 
 from ctinterp_dagster.cli.interpolate import command
-from ctinterp_dagster.errors import DuplicateSlicesError, MissingSlicesError, MixedSeriesError, UnevenSpacingError
+from ctinterp_dagster.errors import (
+    DuplicateSlicesError,
+    MissingSlicesError,
+    MixedSeriesError,
+    MixedThicknessError,
+    UnevenSpacingError,
+)
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan, read_stretches
 from ctinterp_dagster.scan.io.grid import Plane, regular_grid
@@ -228,10 +234,43 @@ def test_interpolate_joins_the_stretches_of_a_series(series: Series, tmp_path: P
     np.testing.assert_allclose(thin.point_mm((-0.5, 0, 0)), [-10, 20, -1.25], atol=1e-4)
 
 
-def test_samples_of_a_series_of_stretches_are_refused(series: Series, tmp_path: Path) -> None:
-    result = _interpolated(series, tmp_path, "--method", "model", "--std", tmp_path / "std.nii")
+def test_a_series_of_stretches_has_samples_a_deviation_and_a_picture(series: Series, tmp_path: Path) -> None:
+    words = [
+        *("--method", "model", "--samples", "2", "--steps", "2", "--std", tmp_path / "std.nii"),
+        *("--draws", tmp_path / "draws", "--preview", tmp_path / "look.png"),
+    ]
+    result = _interpolated(series, tmp_path, *words)
+    assert result.exit_code == 0, result.output
+    mean, std = (read_scan(tmp_path / name).volume.hu for name in ("thin.nii", "std.nii"))
+    draws = [read_scan(path).volume.hu for path in sorted((tmp_path / "draws").iterdir())]
+    assert [draw.shape for draw in draws] == [mean.shape, mean.shape]
+    assert 0 < std.mean() < 200
+    np.testing.assert_allclose(
+        draws[0][:16].reshape(8, 2, 24, 24).mean(axis=1), draws[1][:16].reshape(8, 2, 24, 24).mean(axis=1), atol=0.01
+    )
+    assert np.abs(draws[0] - draws[1]).mean() > 0.1
+    assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_of_a_series_of_stretches_are_refused(series: Series, tmp_path: Path) -> None:
+    result = _interpolated(series, tmp_path, "--label", tmp_path / "map.nii", tmp_path / "out.nii")
     assert result.exit_code == 2
-    assert "has 2 stretches: give a --series" in result.output
+    assert "has 2 stretches, give a --series" in result.output
+
+
+def test_stretches_of_two_thicknesses_at_one_distance_are_told_apart(series: Series, tmp_path: Path) -> None:
+    """Slices of 5 mm that touch, then slices of 7 mm that overlap."""
+    folder = series(n=12, edit=_at([5.0 * k for k in range(12)], SliceThickness=[5.0] * 6 + [7.0] * 6))
+    with pytest.raises(MixedThicknessError, match=r"SliceThickness changes from 5.0 to 7.0 mm at '.*6.*'"):
+        read_scan(folder)
+    one, two = read_stretches(folder)
+    assert (one.thickness_mm, two.thickness_mm) == (5.0, 7.0)
+    assert "SliceThickness changes along the series" in one.warnings[0]
+
+
+def test_thicknesses_that_differ_by_rounding_are_one(series: Series) -> None:
+    thicknesses = [5.0, 4.99, 5.0, 5.0, 5.02, 5.0, 5.0, 4.98]
+    assert len(_read(series(n=8, edit=_at([5.0 * k for k in range(8)], SliceThickness=thicknesses)))) == 1
 
 
 def test_thicknesses_that_differ_on_a_regular_grid_are_one_scan(series: Series) -> None:

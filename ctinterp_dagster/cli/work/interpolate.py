@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import torch
-from numpy.typing import DTypeLike
 from torch import Tensor
 
 from ctinterp_dagster.cli.checksum import sha256sum
@@ -36,7 +36,6 @@ from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.records import whole_file, write_json
 from ctinterp_dagster.scan.io import Scan, read_labels, read_stretches, write_volume
 from ctinterp_dagster.scan.labels import LabelArray, thin_labels
-from ctinterp_dagster.scan.volume import Volume
 
 
 def run(options: Options) -> None:
@@ -89,10 +88,10 @@ class Restoration:
             UsageError: options that need even slices, where there are stretches.
         """
         start, options = time.perf_counter(), self.options
-        if len(scans) > 1 and (options.drawing or outputs.preview or outputs.labels):
+        if len(scans) > 1 and outputs.labels:
             raise click.UsageError(
-                f"--std, --draws, --preview and --label need even slices, {name} has {len(scans)} stretches: give a "
-                "--series"
+                f"--label needs even slices, which a map of labels can place: {name} has {len(scans)} stretches, give "
+                "a --series"
             )
         labels = [(out, *read_labels(path, scans[0].volume)) for path, out in outputs.labels]
         scan, stretches = whole(scans), self._measured(scans, name)
@@ -104,16 +103,28 @@ class Restoration:
         maker = f"model {known['model_sha256'][:16]}" if known else options.method
         said = Made(f"ctinterp {version('ctinterp')}, {maker}", "mean" if known else "classical", options.thin_mm)
 
-        def keep(index: int, sample: Volume) -> None:
-            outputs.write_sample(index, sample, scan, said)
+        samples: list[
+            list[npt.NDArray[np.float32]]
+        ] = []  # of each stretch; those of the last are joined with them as they come
 
-        made = [self._restored(part, keep) for part in stretches.parts]
+        def keep(index: int, sample: Tensor) -> None:
+            if outputs.draws is None:
+                return
+            samples[-1].append(sample.cpu().numpy())
+            if len(samples) == len(scans):
+                outputs.write_sample(index, stretches.thin([own[index] for own in samples]), scan, said)
+                samples[-1][index] = samples[-1][index][:0]  # written: its values are not needed again
+
+        made = []
+        for part in stretches.parts:
+            samples.append([])
+            made.append(self._restored(part, keep))
         result, doubts = (
             stretches.join([estimate for estimate, _ in made]),
             [said for _, own in made for said in own],
         )
         warn(doubts)
-        outputs.write(result, scan, said)
+        outputs.write(result, scan.volume if len(scans) == 1 else stretches.before, scan, said)
         for out, values, dtype in labels:
             write_labels(out, values, dtype, stretches.parts[0], result)
         return {
@@ -143,7 +154,7 @@ class Restoration:
         )
 
     def _restored(
-        self, measurement: Measurement, keep: Callable[[int, Volume], None]
+        self, measurement: Measurement, keep: Callable[[int, Tensor], None]
     ) -> tuple[Estimate, tuple[str, ...]]:
         """The thin volume and its doubts that were forced; samples are kept as they come."""
         options = self.options
@@ -157,19 +168,18 @@ class Restoration:
             forced = options.force or options.method != METHODS[0]  # classical ones are what is offered in its place
             doubts.extend(refuse_doubtful(measurement, mean, force=forced))
 
-        def drawn(index: int, sample: Tensor) -> None:
-            keep(index, measurement.thin(sample))
-
         with turn(needed, slots_gib(), wait), progress("interpolating") as told:
             if options.method == METHODS[0]:
-                result = self.interpolator(measurement, self.settings, drawn, look, told)
+                result = self.interpolator(measurement, self.settings, keep, look, told)
             else:
                 result = CLASSICAL[options.method](measurement)
                 look(torch.from_numpy(result.mean.hu))
         return result, tuple(doubts)
 
 
-def write_labels(out: Path, labels: LabelArray, dtype: DTypeLike, measurement: Measurement, result: Estimate) -> None:
+def write_labels(
+    out: Path, labels: LabelArray, dtype: npt.DTypeLike, measurement: Measurement, result: Estimate
+) -> None:
     """Write labels (z, y, x) of the thick slices on the grid of the result."""
     made = thin_labels(labels, measurement.thick, result.mean.hu, measurement.operator.thin_positions)
     with whole_file(out) as partial:

@@ -118,8 +118,8 @@ class Outputs:
         std = check_output(self.std, scan=scan) if self.std else ()
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 
-    def write(self, result: Estimate, scan: Scan, made: Made) -> None:
-        """Write the thin volume, its standard deviation and its picture."""
+    def write(self, result: Estimate, before: Volume, scan: Scan, made: Made) -> None:
+        """Write the thin volume, its standard deviation, and a picture of it beside the scan `before`."""
         mean = replace(made, description=f"{made.description}, posterior mean") if made.quantity == "mean" else made
         self._write(result.mean, self.thin, scan, mean, as_dicom=self.as_dicom)
         if self.std and result.std:
@@ -127,7 +127,7 @@ class Outputs:
             self._write(result.std, self.std, scan, spread)
         if self.preview:
             with whole_file(self.preview) as partial:
-                partial.write_bytes(before_after(scan.volume, result.mean))
+                partial.write_bytes(before_after(before, result.mean))
 
     def write_sample(self, index: int, sample: Volume, scan: Scan, made: Made) -> None:
         """Write a sample beside the others, in the output's format; the first removes those of another run."""

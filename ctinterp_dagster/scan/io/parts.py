@@ -1,6 +1,7 @@
 """One DICOM series that holds several scans: passes, phases, stretches of another slice distance; and its copies."""
 
 import filecmp
+import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctinterp_dagster.errors import DuplicateSlicesError, SliceSpacingError
+from ctinterp_dagster.errors import DuplicateSlicesError, MixedThicknessError, SliceSpacingError
 from ctinterp_dagster.scan.io.dicom import DicomFile
 from ctinterp_dagster.scan.io.grid import (
     LATE,
@@ -27,6 +28,7 @@ from ctinterp_dagster.scan.io.grid import (
     without_scout,
 )
 
+THICKNESS_TOLERANCE = 0.02  # relative: what scanners round to
 LEAST_SLICES = 3  # of a pass, and of stretches on average: two always lie on a regular grid
 
 
@@ -130,26 +132,40 @@ def _separated(planes: Sequence[Plane], along_mm: Array, rounding: float) -> tup
 def _stretches(planes: Sequence[Plane], along_mm: Array, rounding: float) -> list[slice]:
     """Stretches of sorted planes, each of one SliceThickness and on a regular grid; one where these explain nothing."""
     whole, starts = [slice(0, len(planes))], [0]
-    if is_regular(along_mm, rounding) or np.diff(along_mm).min() <= ROUNDING_MM:
+    even = is_regular(along_mm, rounding) and all(_as_thick(one, planes[0]) for one in planes)
+    if even or np.diff(along_mm).min() <= ROUNDING_MM:
         return whole
     for k in range(1, len(planes)):
-        same = planes[k].thickness_mm == planes[starts[-1]].thickness_mm
+        same = _as_thick(planes[k], planes[starts[-1]])
         pair = k - starts[-1] < 2
         if not (same and (pair or is_regular(along_mm[starts[-1] : k + 1], rounding))):
             starts.append(k)
-    if starts[-1] == len(planes) - 1 and planes[-1].thickness_mm == planes[-2].thickness_mm:
+    if starts[-1] == len(planes) - 1 and _as_thick(planes[-1], planes[-2]):
         starts[-1] -= 1  # the last slice and the one before it
     lengths = np.diff([*starts, len(planes)])
     explained = lengths.min() >= 2 and lengths.mean() >= LEAST_SLICES
     return [slice(a, b) for a, b in pairwise([*starts, len(planes)])] if explained else whole
 
 
-def _uneven(planes: Sequence[Plane]) -> SliceSpacingError | None:
+def _as_thick(one: Plane, other: Plane) -> bool:
+    """Whether SliceThickness is the same, or absent from both."""
+    own_mm, other_mm = one.thickness_mm, other.thickness_mm
+    if own_mm is None or other_mm is None:
+        return own_mm == other_mm
+    return math.isclose(own_mm, other_mm, rel_tol=THICKNESS_TOLERANCE)
+
+
+def _uneven(planes: Sequence[Plane], stretches: Sequence[slice]) -> SliceSpacingError:
+    """What is uneven about sorted planes that are several stretches."""
     try:
         regular_grid(planes)
     except SliceSpacingError as error:
         return error
-    return None
+    before, after = (planes[k] for k in (stretches[1].start - 1, stretches[1].start))
+    return MixedThicknessError(
+        f"SliceThickness changes from {before.thickness_mm} to {after.thickness_mm} mm at {after.file.name!r}: "
+        "expected one thickness; give the slices of one (`ctinterp interpolate` takes several)"
+    )
 
 
 def scans_of(files: Sequence[DicomFile]) -> list[Part]:
@@ -175,12 +191,13 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
         if len(stretches) == 1:
             parts.append(Part(_files_of(files, own) if mark else list(files), told))
             continue
-        uneven = _uneven(own)
+        uneven = _uneven(own, stretches)
+        changed = "SliceThickness" if isinstance(uneven, MixedThicknessError) else "the slice distance"
         for k, stretch in enumerate(stretches, start=1):
             part = own[stretch]
             changes = (
                 f"stretch {k} of {len(stretches)}, from {part[0].file.name!r} to {part[-1].file.name!r}, every "
-                f"{usual_step(along[members][stretch]):.3g} mm: the slice distance changes along the series"
+                f"{usual_step(along[members][stretch]):.3g} mm: {changed} changes along the series"
             )
             parts.append(Part(_files_of(files, part), (*told, changes), uneven, joined=not mark))
     return parts
