@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.work import begin
-
 PRECISIONS = ("no", "bf16", "fp16")
 
 
@@ -44,7 +42,9 @@ def verify(
     PATH is safetensors, or a torch file, with or without an outer key such as `state_dict`. Exits 1 with one line if
     it is refused. With SCANS (NIfTI, folders of DICOM), says how well each comes back from its latent, by window of HU.
     """
-    begin("verify", path, scans, diffusion, tuple(dict.fromkeys(precisions)), memory_gib, device, json_path)
+    from ctinterp_dagster.cli.work.verify import run
+
+    run(path, scans, diffusion, tuple(dict.fromkeys(precisions)), memory_gib, device, json_path)
 
 
 @command.command("import")
@@ -57,4 +57,6 @@ def import_(path: Path, source: str, licence: str) -> None:
     `ctinterp preset gpu` uses it. With DVC installed, `dvc add` puts the weights under it: commit the .dvc file and
     the card.
     """
-    begin("import_weights", path, source, licence)
+    from ctinterp_dagster.cli.work.import_weights import run
+
+    run(path, source, licence)

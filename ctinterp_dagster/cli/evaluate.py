@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctinterp_dagster.cli.profile import METAVAR, ProfileType
-from ctinterp_dagster.cli.work import begin
 from ctinterp_dagster.methods import REGRESSION, Role, judged, names
 from ctinterp_dagster.physics.profile import SampledProfile
 
@@ -97,4 +96,6 @@ def command(**given: Any) -> None:
     partner, by position in mm. `psnr_db` is in the window [-1000, 1000] HU without the slices of one thick slice at
     each end. Research use only, not a medical device.
     """
-    begin("evaluate", Options(**given))
+    from ctinterp_dagster.cli.work.evaluate import run
+
+    run(Options(**given))

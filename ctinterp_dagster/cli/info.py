@@ -2,10 +2,10 @@
 
 import click
 
-from ctinterp_dagster.cli.work import begin
-
 
 @click.command
 def command() -> None:
     """Show versions, devices and the released model."""
-    begin("info")
+    from ctinterp_dagster.cli.work.info import run
+
+    run()

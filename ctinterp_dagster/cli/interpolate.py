@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctinterp_dagster.cli.profile import METAVAR, ProfileType
-from ctinterp_dagster.cli.work import begin
 from ctinterp_dagster.methods import Role, judged, rows
 
 if TYPE_CHECKING:
@@ -172,4 +171,7 @@ def command(**given: Any) -> None:
     for below the folder of all INPUTs.
     """
     options = Options(**given)
-    begin("batch" if options.of_many else "interpolate", options)
+    from ctinterp_dagster.cli.work import batch, interpolate
+
+    run = batch.run if options.of_many else interpolate.run
+    run(options)

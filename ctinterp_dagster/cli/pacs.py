@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.work import begin
-
 SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
 STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
 
@@ -36,7 +34,10 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
     """List the CT series that match, with the UID by which the other commands take one."""
     if not (query["patient"] or query["study"] or query["date"]):
         raise click.UsageError("give --patient, --study or --date: an archive may hold very many series")
-    begin("pacs", "list", config, server=server, query=query, least_mm=least_mm, as_json=as_json)
+    from ctinterp_dagster.cli.work import pacs
+    from ctinterp_dagster.pacs import Query
+
+    pacs.list_series(config, server=server, query=Query(**query), least_mm=least_mm, as_json=as_json)
 
 
 @command.command
@@ -50,7 +51,9 @@ def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, serv
     """Fetch a series, named by its SeriesInstanceUID."""
     if (output is None) != to_project:
         raise click.UsageError("give -o or --to-project")
-    begin("pacs", "fetch", config, uid=uid, output=output, server=server, study=study)
+    from ctinterp_dagster.cli.work import pacs
+
+    pacs.fetch(config, uid=uid, output=output, server=server, study=study)
 
 
 @command.command(context_settings={"ignore_unknown_options": True})
@@ -64,7 +67,9 @@ def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | N
 
     OPTIONS are those of `ctinterp interpolate`, such as --spacing 1.
     """
-    begin("pacs", "restore", config, uid=uid, options=options, server=server, study=study)
+    from ctinterp_dagster.cli.work import pacs
+
+    pacs.restore(config, uid=uid, options=options, server=server, study=study)
 
 
 @command.command
@@ -73,7 +78,9 @@ def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | N
 @click.pass_obj
 def send(config: Path, *, folder: Path, server: str | None) -> None:
     """Send a DICOM result of `ctinterp interpolate`; what the archive has already is not sent again."""
-    begin("pacs", "send", config, folder=folder, server=server)
+    from ctinterp_dagster.cli.work import pacs
+
+    pacs.send(config, folder=folder, server=server)
 
 
 @command.command
@@ -87,4 +94,6 @@ def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
 
     It may be ended at any moment, and started again with the same state: nothing is sent twice, and nothing lost.
     """
-    begin("pacs", "watch", config, state=state, once=once, again=again)
+    from ctinterp_dagster.cli.work import pacs
+
+    pacs.watch(config, state=state, once=once, again=again)

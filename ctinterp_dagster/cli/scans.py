@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from ctinterp_dagster.cli.adding import TABLES, Added, add_one, table_of
-from ctinterp_dagster.cli.work import begin
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
@@ -66,7 +65,9 @@ def list_() -> None:
 
     The places of scans that scans.csv does not list are known to whoever has the key and data/raw, and in no file.
     """
-    begin("listing")
+    from ctinterp_dagster.cli.work.listing import run
+
+    run()
 
 
 @command.command
@@ -75,4 +76,6 @@ def list_() -> None:
 @click.option("--strict", is_flag=True, help="exit 1 if a scan is refused")
 def check(path: Path, *, as_json: bool, strict: bool) -> None:
     """Describe every scan below PATH: is it a regular CT volume, and if not, what is wrong?"""
-    begin("check", path, as_json=as_json, strict=strict)
+    from ctinterp_dagster.cli.work.check import run
+
+    run(path, as_json=as_json, strict=strict)

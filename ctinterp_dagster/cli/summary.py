@@ -2,10 +2,10 @@
 
 import click
 
-from ctinterp_dagster.cli.work import begin
-
 
 @click.command
 def command() -> None:
     """Print the metrics of the last pipeline run, the gate's decision and the path of the report."""
-    begin("summary")
+    from ctinterp_dagster.cli.work.summary import run
+
+    run()

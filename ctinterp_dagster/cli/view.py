@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from ctinterp_dagster.cli.work import begin
-
 
 @click.command(epilog="Example: ctinterp view thick.nii.gz thin.nii.gz std.nii.gz --html look.html")
 @click.argument("thick", type=click.Path(path_type=Path))
@@ -23,4 +21,6 @@ def command(**given: Any) -> None:
     The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
     scans: keep it as you keep them. Research use only, not a medical device.
     """
-    begin("view", **given)
+    from ctinterp_dagster.cli.work.view import run
+
+    run(**given)

@@ -88,10 +88,18 @@ SERIES_FIELDS = (
 
 def series_of(answer: Dataset) -> Series:
     """A series of the data set that an archive answers with."""
-    patient, date, study, uid, description, number, modality, maker, count = (
-        str(answer.get(keyword) or "") for keyword in SERIES_FIELDS
+    text = {keyword: str(answer.get(keyword) or "") for keyword in SERIES_FIELDS}
+    return Series(
+        study=text["StudyInstanceUID"],
+        uid=text["SeriesInstanceUID"],
+        patient=text["PatientID"],
+        date=text["StudyDate"],
+        description=text["SeriesDescription"],
+        number=text["SeriesNumber"],
+        modality=text["Modality"],
+        maker=text["Manufacturer"],
+        count=text["NumberOfSeriesRelatedInstances"],
     )
-    return Series(study, uid, patient, date, description, number, modality, maker, count)
 
 
 def images_of(answers: Sequence[Dataset]) -> Images:

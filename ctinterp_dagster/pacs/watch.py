@@ -18,7 +18,7 @@ from ctinterp_dagster.errors import CtinterpError, PacsError
 from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Query, Series
 from ctinterp_dagster.pacs.settings import Rule
 from ctinterp_dagster.pacs.state import State, Verdict
-from ctinterp_dagster.pacs.work import Restore, fetch, is_own, send
+from ctinterp_dagster.pacs.transfer import Restore, fetch, is_own, send
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
 from ctinterp_dagster.scan.io.dicom import BROKEN, read_header

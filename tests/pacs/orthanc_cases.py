@@ -17,7 +17,7 @@ from pydicom.uid import RLELossless
 from ctinterp_dagster.errors import PacsError
 from ctinterp_dagster.pacs import Archive, Query, connect
 from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
-from ctinterp_dagster.pacs.work import send
+from ctinterp_dagster.pacs.transfer import send
 from ctinterp_dagster.scan.io import read_scan, write_result
 from tests.pacs.builders import thick_series
 from tests.pacs.kills import kill_watches, stand_in

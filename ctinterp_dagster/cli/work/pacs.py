@@ -5,11 +5,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,23 +16,27 @@ from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
 from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
 from ctinterp_dagster.pacs.state import State
+from ctinterp_dagster.pacs.transfer import fetch as fetch_series
+from ctinterp_dagster.pacs.transfer import send as send_series
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
-from ctinterp_dagster.pacs.work import fetch as fetch_series
-from ctinterp_dagster.pacs.work import send as send_series
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 
 
-def run(action: str, config: Path, **options: Any) -> None:
-    """Do what one of the commands says."""
-    actions: dict[str, Callable[..., None]] = {
-        "list": _list, "fetch": _fetch, "restore": _restore, "send": _send, "watch": _watch
-    }  # fmt: skip
-    actions[action](load_pacs(config), **options)
+def list_series(config: Path, *, server: str | None, query: Query, least_mm: float, as_json: bool) -> None:
+    """Print the series that match and whose slices are thick enough.
 
+    Args:
+        config: pacs.yaml.
+        server: of its archives; None where it has one.
+        query: what is looked for.
+        least_mm: the least SliceThickness in mm; series that do not say theirs are printed.
+        as_json: print an object a series.
 
-def _list(settings: Settings, *, server: str | None, query: dict[str, str], least_mm: float, as_json: bool) -> None:
-    archive = _archive(settings, server)
-    found = [(series, archive.images(series)) for series in archive.find(Query(**query))]
+    Raises:
+        PacsError: the archive does not answer as it should.
+    """
+    archive = _archive(load_pacs(config), server)
+    found = [(series, archive.images(series)) for series in archive.find(query)]
     for series, images in found:
         if images.thickness_mm is not None and images.thickness_mm < least_mm:
             continue
@@ -46,10 +49,24 @@ def _list(settings: Settings, *, server: str | None, query: dict[str, str], leas
                    f"{series.number}  {len(images.uids)} images  {thickness}")  # fmt: skip
 
 
-def _fetch(settings: Settings, *, uid: str, output: Path | None, server: str | None, study: str) -> None:
+def fetch(config: Path, *, uid: str, output: Path | None, server: str | None, study: str) -> None:
+    """Fetch a series.
+
+    Args:
+        config: pacs.yaml.
+        uid: SeriesInstanceUID.
+        output: a new folder; None adds the series to data/raw.
+        server: as for `list_series`.
+        study: StudyInstanceUID, or empty.
+
+    Raises:
+        ParamsError: the folder exists.
+        MissingInputError: the archive does not list the series.
+        PacsError: the archive does not answer as it should.
+    """
     if output and output.exists():
         raise ParamsError(f"{output} exists: expected a new folder")
-    archive = _archive(settings, server)
+    archive = _archive(load_pacs(config), server)
     series, images = _series(archive, uid, study)
     if output:
         fetch_series(archive, series, images, output)
@@ -62,8 +79,22 @@ def _fetch(settings: Settings, *, uid: str, output: Path | None, server: str | N
     click.echo("data/raw: it holds the series")
 
 
-def _restore(settings: Settings, *, uid: str, options: Sequence[str], server: str | None, study: str) -> None:
-    archive = _archive(settings, server)
+def restore(config: Path, *, uid: str, options: Sequence[str], server: str | None, study: str) -> None:
+    """Fetch a series, restore it, and send the result into its study.
+
+    Args:
+        config: pacs.yaml.
+        uid: SeriesInstanceUID.
+        options: of `ctinterp interpolate`.
+        server: as for `list_series`.
+        study: StudyInstanceUID, or empty.
+
+    Raises:
+        MissingInputError: the archive does not list the series.
+        RefusedError: the series cannot be restored.
+        PacsError: the archive does not answer as it should.
+    """
+    archive = _archive(load_pacs(config), server)
     series, images = _series(archive, uid, study)
     with tempfile.TemporaryDirectory(prefix="ctinterp-") as folder:
         thick, thin = Path(folder) / "thick", Path(folder) / "thin"
@@ -74,11 +105,35 @@ def _restore(settings: Settings, *, uid: str, options: Sequence[str], server: st
     click.echo(f"{count} images sent")
 
 
-def _send(settings: Settings, *, folder: Path, server: str | None) -> None:
-    click.echo(f"{send_series(_archive(settings, server), folder)} images sent")
+def send(config: Path, *, folder: Path, server: str | None) -> None:
+    """Send a result.
+
+    Args:
+        config: pacs.yaml.
+        folder: with the DICOM files of one result.
+        server: as for `list_series`.
+
+    Raises:
+        ParamsError: the folder holds something else.
+        PacsError: the archive does not answer as it should.
+    """
+    click.echo(f"{send_series(_archive(load_pacs(config), server), folder)} images sent")
 
 
-def _watch(settings: Settings, *, state: Path, once: bool, again: bool) -> None:
+def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
+    """Look at an archive, once or until the process is ended.
+
+    Args:
+        config: pacs.yaml, with a section `watch`.
+        state: folder of what was done.
+        once: end after one look.
+        again: take again what was refused.
+
+    Raises:
+        MissingInputError: there is no such section.
+        UsageError: its options of `interpolate` are wrong.
+    """
+    settings = load_pacs(config)
     rule = settings.watch
     if rule is None:
         raise MissingInputError("pacs.yaml has no section watch: docs/howto/pacs.md shows one")

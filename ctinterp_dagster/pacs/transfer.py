@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 
 from ctinterp_dagster.errors import PacsError, ParamsError
-from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Series
+from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Series, series_of
 
 Restore = Callable[[Path, Path], None]
 
@@ -51,8 +51,7 @@ def send(archive: Archive, folder: Path) -> int:
     files = {str(header(file).SOPInstanceUID): file for file in sorted(folder.glob("*.dcm"))}
     if not files or not all(map(is_own, files.values())):
         raise ParamsError(f"{folder} is no DICOM result of ctinterp: nothing else is sent; make one with interpolate")
-    first = header(next(iter(files.values())))
-    result = Series(str(first.StudyInstanceUID), str(first.SeriesInstanceUID), "", "", "", "", "CT", MAKER, "")
+    result = series_of(header(next(iter(files.values()))))
     missing = files.keys() - archive.images(result).uids
     archive.send([file for uid, file in files.items() if uid in missing])
     if lost := files.keys() - archive.images(result).uids:
