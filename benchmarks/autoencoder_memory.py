@@ -20,7 +20,28 @@ import click
 import torch
 
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.autoencoder.slabs import GIB
+from ctinterp_dagster.model.autoencoder.network import LATENT_STRIDE
+from ctinterp_dagster.model.autoencoder.slabs import GIB, Budget, predicted_peak_gib
+
+
+def predicted_peaks_gib(model: MaisiAutoencoder, size_zyx: tuple[int, int, int], memory_gib: float) -> dict[str, float]:
+    """The memory of activations that `encode` and `decode` take for one volume; computes nothing.
+
+    Args:
+        model: the autoencoder.
+        size_zyx: of the volume, in voxels.
+        memory_gib: what may be taken.
+
+    Raises:
+        ParamsError: the memory does not suffice.
+    """
+    latent = [-(-size // LATENT_STRIDE) for size in size_zyx]
+    volume = torch.empty(1, 1, *(LATENT_STRIDE * size for size in latent), device="meta")
+    z = torch.empty(1, model.latent_channels, *latent, device="meta")
+    return {
+        "encode": predicted_peak_gib(model.encoder, volume, Budget(memory_gib)),
+        "decode": predicted_peak_gib(model.decoder, z, Budget(memory_gib)),
+    }
 
 
 def resident(field: str) -> float:
@@ -62,7 +83,7 @@ def main(cases: list[tuple[str, int, int, int, float]], narrower: int) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for stage, *size, memory_gib in cases:
         size_zyx = (size[0], size[1], size[2])
-        predicted = dict(zip(("encode", "decode"), model.predicted_peaks_gib(size_zyx, memory_gib), strict=True))[stage]
+        predicted = predicted_peaks_gib(model, size_zyx, memory_gib)[stage]
         results = context.Queue()
         process = context.Process(target=measure, args=(stage, size_zyx, memory_gib, narrower, results))
         process.start()

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from benchmarks.autoencoder_memory import predicted_peaks_gib
 from benchmarks.gpu_context import Context, Numbers, float32
 from benchmarks.gpu_subjects import autoencoder, denoiser, interpolator, released, scan, smooth, trainings
 from ctinterp_dagster.interpolation import Interpolator, Settings
@@ -88,7 +89,7 @@ def autoencoders(*, small: bool) -> dict[str, Forward]:
     z = noise(1, 4, *(n // 4 for n in size))
 
     def memory_gib(network: MaisiAutoencoder) -> float:
-        return 0.5 * max(network.predicted_peaks_gib(size, math.inf))
+        return 0.5 * max(predicted_peaks_gib(network, size, math.inf).values())
 
     def encoded(device: torch.device, *, slabs: bool) -> Tensor:
         network = autoencoder(small=small).to(device)

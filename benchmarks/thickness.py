@@ -25,7 +25,7 @@ from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.noise import shared_noise
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, slice_weights
-from ctinterp_dagster.physics.thickness import lags_for, verdict
+from ctinterp_dagster.physics.thickness import MARGIN, SURE, box_correlation, lags_for, verdict
 
 Stack = npt.NDArray[np.float32]
 Counts = Counter[tuple[float | None, float, bool | None]]
@@ -92,7 +92,8 @@ def count(hu: Stack, true: float, counts: Counts, label: str) -> None:
     for claim in CLAIMS:
         noise = measured[lags_for(claim or 1.0, len(hu))]
         found = verdict(noise, 1.0, claim)
-        told = found.contradicted if claim else found.warning is not None if noise else None
+        silent = noise is None or (claim and box_correlation(claim, noise.lags) < MARGIN + SURE * noise.standard_error)
+        told = None if silent else found.warning is not None
         counts[claim, true, told] += 1
         if told and claim and claim <= true:
             print(f"false alarm: {label}, {true:g} wide, {claim:g} claimed, {noise}")

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import pandas as pd
@@ -106,6 +107,14 @@ class Cell:
     best: bool
 
 
+class MethodRow(NamedTuple):
+    """A method's line of a task's table: the cells of `COLUMNS`, and how far it is from the noise floor, as text."""
+
+    method: str
+    cells: Sequence[Cell]
+    below: str
+
+
 @dataclass(frozen=True)
 class TaskSection:
     """What the template shows of one task."""
@@ -115,7 +124,7 @@ class TaskSection:
     ends: int
     gain: Difference
     floor_db: float | None
-    table: Sequence[tuple[str, Sequence[Cell], str]]
+    table: Sequence[MethodRow]
     per_case: Sequence[Mapping[str, str]]
     gains: Markup
     positions: Markup | None
@@ -179,15 +188,14 @@ def _inline(svg: str, task: str) -> Markup:
     return Markup(svg)  # noqa: S704 - drawn by figures.py, which escapes the names
 
 
-def _table(rows: pd.DataFrame, floor_db: float | None, seed: int) -> list[tuple[str, list[Cell], str]]:
-    """Method, cells of `COLUMNS`, and the distance to the noise floor."""
+def _table(rows: pd.DataFrame, floor_db: float | None, seed: int) -> list[MethodRow]:
     means = [summarise(rows, column.metric, seed=seed) for column in COLUMNS]
     table = []
     for method in dict.fromkeys(rows["method"]):
         cells = [_cell(column, intervals, method) for column, intervals in zip(COLUMNS, means, strict=True)]
         psnr = means[0][method].mean
         below = "\N{EN DASH}" if floor_db is None else f"{psnr - floor_db:+.1f}".replace("-", "\N{MINUS SIGN}")
-        table.append((method, cells, below))
+        table.append(MethodRow(method, cells, below))
     return table
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,22 @@ from ctinterp_dagster.training.resident import Box, Boxes, ResidentVolumes, Thin
 ZOOM_STEP = 1.1  # pixels are made smaller by powers of it
 CUBIC = -0.5  # of Keys' cubic convolution
 THICKER = 1.25  # thick slices over thin ones, at least
-Grid = tuple[int, Profile, float, float]
+
+
+class SlabGrid(NamedTuple):
+    """What a slab is thickened by.
+
+    Attributes:
+        factor: thin slices a thick one.
+        profile: of the thick slices.
+        width: slice thickness over slice distance.
+        thin_thickness: of the thin slices, over their distance.
+    """
+
+    factor: int
+    profile: Profile
+    width: float
+    thin_thickness: float
 
 
 @dataclass(frozen=True)
@@ -75,26 +90,19 @@ class SlabSettings:
 
 
 @cache
-def space(n_thick: int, factor: int, profile: Profile, width: float, thin_thickness: float) -> NullSpace:
-    """The null space of a short slab.
-
-    Args:
-        n_thick: thick slices.
-        factor: thin slices a thick one.
-        profile: of the thick slices.
-        width: slice thickness over slice distance.
-        thin_thickness: of the thin slices, over their distance.
-    """
+def space(n_thick: int, grid: SlabGrid) -> NullSpace:
+    """The null space of a slab of `n_thick` thick slices."""
+    factor = grid.factor
     return NullSpace(
         ThickeningOperator.from_geometry(
             n_thick=n_thick,
             thick_spacing_mm=factor,
-            thick_thickness_mm=factor * width,
+            thick_thickness_mm=factor * grid.width,
             n_thin=n_thick * factor,
             thin_spacing_mm=1.0,
-            thin_thickness_mm=thin_thickness,
+            thin_thickness_mm=grid.thin_thickness,
             first_thin_offset_mm=-(factor - 1) / 2,
-            profile=profile,
+            profile=grid.profile,
         )
     )
 
@@ -130,16 +138,16 @@ class Matrices(NamedTuple):
 
 
 @cache
-def matrices_of(n_thick: int, *grid: Any) -> Matrices:
-    """The matrices of a slab."""
-    here = space(n_thick, *grid)
+def matrices_of(n_thick: int, grid: SlabGrid) -> Matrices:
+    """The matrices of a slab of `n_thick` thick slices."""
+    here = space(n_thick, grid)
     parts = here.operator.matrix, here.waves_of_base, here.upsampling, here.basis, here.analysis
     return Matrices(*(torch.from_numpy(part).float() for part in parts))
 
 
 @cache
-def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[Grid]:
-    """What a slab can be thickened by: factor, profile, width and thickness of the thin slices, as `space` takes them.
+def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[SlabGrid]:
+    """What a slab can be thickened by.
 
     Args:
         augmentation: what there is to choose from.
@@ -147,7 +155,7 @@ def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[
         most: largest factor for which there are enough slices.
     """
     return [
-        (factor, profile, width, thin_thickness)
+        SlabGrid(factor, profile, width, thin_thickness)
         for factor, profile, width in product(augmentation.factors, augmentation.profiles, augmentation.widths)
         if factor <= most and factor * width >= THICKER * thin_thickness
     ]
@@ -177,7 +185,7 @@ class _Slab:
 
     case: str
     box: Box
-    grid: Grid
+    grid: SlabGrid
     thick_mm: tuple[float, float, float]
     sharpness: float
     zoom: float
@@ -256,7 +264,7 @@ class ThickSlabs:
         slabs = [self._choose(generator) for _ in range(self.batch_size)]
         n_thin = max(slab.box.depth for slab in slabs)
         depth, height, width = self.slab.zyx
-        matrices = [matrices_of(depth, *slab.grid).padded(n_thin) for slab in slabs]
+        matrices = [matrices_of(depth, slab.grid).padded(n_thin) for slab in slabs]
         noise = [slab.noise is not None for slab in slabs]
         parts = SlabParts(
             boxes=stacked([slab.box for slab in slabs]),
@@ -265,7 +273,7 @@ class ThickSlabs:
             sharpness=torch.tensor([slab.sharpness for slab in slabs]),
             noisy=torch.tensor(noise).nonzero()[:, 0],
             noise=_padded([slab.noise for slab in slabs if slab.noise is not None], (n_thin, height, width)),
-            geometry=torch.stack([space(depth, *slab.grid).geometry(slab.thick_mm) for slab in slabs]),
+            geometry=torch.stack([space(depth, slab.grid).geometry(slab.thick_mm) for slab in slabs]),
             matrices=Matrices(*map(torch.stack, zip(*matrices, strict=True))),
         )
         return Plan(tuple(slab.case for slab in slabs), parts)
@@ -302,14 +310,14 @@ class ThickSlabs:
         size = about.magnification ** uniform(-1.0, 1.0, generator) if self._seldom(generator) else 1.0
         zoom = about.zooms[integer(len(about.zooms), generator)] if self._seldom(generator) else 1.0
         sharpness = uniform(*about.sharpness, generator) if self._seldom(generator) else 0.0
-        box = self._resident.random_box(index, order, (depth * grid[0], height, width), generator)
+        box = self._resident.random_box(index, order, (depth * grid.factor, height, width), generator)
         noisy = about.noise_hu and self._seldom(generator)
         z, y, x = (volume.spacing_mm[n] for n in order)
         return _Slab(
             volume.case,
             box,
             grid,
-            (size * z * grid[0], size * y / zoom, size * x / zoom),
+            (size * z * grid.factor, size * y / zoom, size * x / zoom),
             sharpness,
             zoom,
             self._noise((box.depth, height, width), generator) if noisy else None,

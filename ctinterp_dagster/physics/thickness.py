@@ -19,14 +19,12 @@ class Thickness:
     Attributes:
         thickness_mm: to be used: the claim; where it is contradicted what the stack says, at least the slice distance;
             where it is absent the slice distance.
-        contradicted: True where the slices share less noise than any as thick as claimed would; None where the stack
-            cannot tell: too little flat tissue or noise, no claim, or none of an overlap that noise could contradict.
-        warning: one sentence for the user; None where there is nothing to say.
+        warning: one sentence for the user, where the slices share less noise than any as thick as claimed would, or
+            overlap without a claim; None else.
         noise: the evidence; None where it cannot be measured or is not needed.
     """
 
     thickness_mm: float
-    contradicted: bool | None = None
     warning: str | None = None
     noise: SharedNoise | None = None
 
@@ -71,15 +69,13 @@ def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | N
         )
         return Thickness(distance_mm, warning=warning if overlap else None, noise=noise)
     expected = box_correlation(claimed_mm / distance_mm, noise.lags)
-    if expected < MARGIN + doubt:
+    if expected - max(noise.correlation, 0.0) < MARGIN + doubt:
         return Thickness(claimed_mm, noise=noise)
-    if expected - noise.correlation < MARGIN + doubt:
-        return Thickness(claimed_mm, contradicted=False, noise=noise)
     warning = (
         f"SliceThickness says {claimed_mm:g} mm but the slices, every {distance_mm:g} mm, overlap less ({evidence}, at "
         f"least {expected:.2f} expected): {measured_mm:.3g} mm is used, give --thickness {claimed_mm:g} to insist"
     )
-    return Thickness(measured_mm, contradicted=True, warning=warning, noise=noise)
+    return Thickness(measured_mm, warning=warning, noise=noise)
 
 
 def judge_thickness(hu: Array, distance_mm: float, claimed_mm: float | None) -> Thickness:

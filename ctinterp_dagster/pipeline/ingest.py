@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -118,6 +118,14 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     return cases
 
 
+class FitScan(NamedTuple):
+    """A scan that is fit to be a case: its case, its patient, and the split of scans.csv, empty where it names none."""
+
+    case: str
+    patient: str
+    split: str
+
+
 @dataclass(frozen=True)
 class Ingested:
     """What became of the scans: cases, thick partners each with its case, and refusals by the id of the scan."""
@@ -146,7 +154,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     done = Ingested([], {}, [])
     names: dict[str, str] = {}
     taken: dict[str, Found] = {}
-    fit: list[tuple[str, str, str]] = []
+    fit: list[FitScan] = []
 
     def turn(scan: Found) -> tuple[bool, ...]:
         return (scan.name in truths, scan.name not in given, scan.kind != "dicom")  # the thick ones after the truths
@@ -156,7 +164,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         name = unique_name(scan.name, set(names.values())) if listed else pseudonym(scan.name, key, "s")
         names[scan.name] = name
         truth = names.get(truths.get(scan.name, ""))
-        paired = any(case == truth for case, _, _ in fit)
+        paired = any(one.case == truth for one in fit)
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
             first = taken.setdefault(record["voxels"], scan)
@@ -181,7 +189,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
             continue
         patient, split = given.get(scan.name, (record["patient"], ""))
-        fit.append((name, patient, split))
+        fit.append(FitScan(name, patient, split))
     return replace(done, cases=split_cases(fit, section))
 
 
@@ -275,20 +283,20 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
     return read
 
 
-def split_cases(fit: Sequence[tuple[str, str, str]], section: Ingest) -> list[Case]:
-    """Cases of names, patients and the splits that scans.csv names for them; of a patient one is enough.
+def split_cases(fit: Sequence[FitScan], section: Ingest) -> list[Case]:
+    """Cases of scans; a split that scans.csv names for one of a patient's scans is that of all of them.
 
     Raises:
         ParamsError: scans.csv names another word.
     """
-    unknown = [split for _, _, split in fit if split and split not in get_args(Split)]
+    unknown = [one.split for one in fit if one.split and one.split not in get_args(Split)]
     if unknown:
         raise ParamsError(f"{SCANS_TABLE}: split {unknown[0]!r} is unknown: expected train, val, test or nothing")
-    given = {patient: None for _, patient, _ in fit} | {
-        patient: cast("Split", split) for _, patient, split in fit if split
+    given = dict.fromkeys(one.patient for one in fit) | {
+        one.patient: cast("Split", one.split) for one in fit if one.split
     }
     splits = split_patients(given, **section.split.model_dump())
-    cases = [Case(name, patient, cast("Split", split) or splits[patient]) for name, patient, split in fit]
+    cases = [Case(one.case, one.patient, cast("Split", one.split) or splits[one.patient]) for one in fit]
     for case in cases:
         logger.info("case=%s split=%s", case.case, case.split)
     return cases

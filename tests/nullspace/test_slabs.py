@@ -37,7 +37,7 @@ def drawn(batches: Batches[Any], *keys: int) -> Any:
 
 def one_slab_by_hand(slabs: ThickSlabs, chosen: Any, thin: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The parts of a slab by the operator, step by step, as the networks were trained up to release 0.6."""
-    here = space(slabs.slab.zyx[0], *chosen.grid)
+    here = space(slabs.slab.zyx[0], chosen.grid)
     if chosen.zoom != 1:
         thin = torch.from_numpy(np.stack([keys_cubic(plane, chosen.zoom) for plane in thin.numpy()])).float()
     binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -82,8 +82,12 @@ def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one() -> None
             assert not batch.truth[n, extent:].any()
             assert not batch.basis[n, extent:].any()
             assert not batch.analysis[n, :, extent:].any()
-            seen |= {f"factor {slab.grid[0]}", f"profile {slab.grid[1]}", f"zoom {slab.zoom > 1}"}
-            seen |= {f"noise {slab.noise is not None}", f"thin {slab.grid[3]}", f"sharp {slab.sharpness != 0}"}
+            seen |= {f"factor {slab.grid.factor}", f"profile {slab.grid.profile}", f"zoom {slab.zoom > 1}"}
+            seen |= {
+                f"noise {slab.noise is not None}",
+                f"thin {slab.grid.thin_thickness}",
+                f"sharp {slab.sharpness != 0}",
+            }
     assert {f"factor {n}" for n in (2, 3, 4, 5, 6, 7, 8, 9, 10)} < seen
     assert {
         f"profile {profile}" for profile in ("box", "gaussian", "triangle", "trapezoid:0.2", "trapezoid:0.5")

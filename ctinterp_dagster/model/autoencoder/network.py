@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
 from ctinterp_dagster.model.autoencoder.layers import Doubling, LocalConv, ResidualBlock, VolumeNorm, named
-from ctinterp_dagster.model.autoencoder.slabs import Budget, in_slabs, predicted_peak_gib
+from ctinterp_dagster.model.autoencoder.slabs import Budget, in_slabs
 from ctinterp_dagster.model.autoencoder.weights import LoadStatistics, load_weights, read_metadata, save_weights
 from ctinterp_dagster.model.device import out_of_memory
 
@@ -176,18 +176,6 @@ class MaisiAutoencoder(nn.Module):
         budget = Budget(math.inf if memory_gib is None else memory_gib)
         with out_of_memory(ParamsError, f"give less than memory_gib={budget.memory_gib:g}"):
             return in_slabs(network, x, budget)
-
-    def predicted_peaks_gib(self, size_zyx: tuple[int, int, int], memory_gib: float) -> tuple[float, float]:
-        """The memory of activations that `encode` and `decode` take for one volume; computes nothing.
-
-        Raises:
-            ParamsError: the memory does not suffice.
-        """
-        latent = [-(-size // LATENT_STRIDE) for size in size_zyx]
-        volume = torch.empty(1, 1, *(LATENT_STRIDE * size for size in latent), device="meta")
-        z = torch.empty(1, self.latent_channels, *latent, device="meta")
-        budget = Budget(memory_gib)
-        return predicted_peak_gib(self.encoder, volume, budget), predicted_peak_gib(self.decoder, z, budget)
 
     def load_pretrained_weights(self, path: Path | str, *, strict: bool = True) -> LoadStatistics:
         """Read weights, MAISI's `autoencoder.pt` or any file with the same names; see `weights.load_weights`."""

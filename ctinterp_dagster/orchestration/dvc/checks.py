@@ -80,7 +80,7 @@ def check_results(stages: Sequence[DvcStage], root: Path) -> Iterator[dg.AssetCh
     """What the checks of one asset say of the metrics files that are there now; of several stages, the worst."""
     found: dict[str, list[dg.AssetCheckResult]] = {}
     for stage in stages:
-        metrics = {name: value for _, name, value in stage_metrics(stage, root)}
+        metrics = {metric.name: metric.value for metric in stage_metrics(stage, root)}
         for threshold in thresholds(stage):
             found.setdefault(threshold.name, []).append(threshold.judge(metrics))
     yield from (min(results, key=lambda result: result.passed) for results in found.values())

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -73,11 +73,19 @@ def source_metadata(source: DvcSource) -> dict[str, dg.MetadataValue]:
     return {name: dg.MetadataValue.int(value) for name, value in known.items() if value is not None}
 
 
-def stage_metrics(stage: DvcStage, root: Path) -> Iterator[tuple[str, str, float]]:
-    """Every number of the stage's metrics files: name of the file without suffix, dotted name, value."""
+class Metric(NamedTuple):
+    """A number of a metrics file: the file's name without suffix, its dotted name in the file, its value."""
+
+    file: str
+    name: str
+    value: float
+
+
+def stage_metrics(stage: DvcStage, root: Path) -> Iterator[Metric]:
+    """Every number of the stage's metrics files."""
     for path in (root / out.path for out in stage.outputs if out.metric):
         if path.is_file():
-            yield from ((path.stem, name, value) for name, value in _numbers(read_metrics(path)))
+            yield from (Metric(path.stem, name, value) for name, value in _numbers(read_metrics(path)))
 
 
 def live_metadata(values: Mapping[str, Any], root: Path) -> dict[str, dg.MetadataValue]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -150,11 +151,24 @@ def named(plane: Plane, other: Plane) -> tuple[str, str]:
     return one, two
 
 
-def along_normal(planes: Sequence[Plane]) -> tuple[list[Plane], Array, Array, Array]:
-    """Planes sorted along their normal, how far each lies along it and off it, and the directions (3, 3) of x, y, z.
+class Stack(NamedTuple):
+    """Planes sorted along their normal.
 
-    Returns:
-        planes; (n,) mm along the normal from the first; (n, 3) mm across it; directions as columns.
+    Attributes:
+        planes: n of them.
+        along_mm: (n,), how far each lies along the normal from the first.
+        across_mm: (n, 3), how far each lies off the normal through the first.
+        direction: (3, 3), columns are the directions of x, y and z.
+    """
+
+    planes: list[Plane]
+    along_mm: Array
+    across_mm: Array
+    direction: Array
+
+
+def along_normal(planes: Sequence[Plane]) -> Stack:
+    """Sort planes along their normal.
 
     Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
     """
@@ -165,7 +179,8 @@ def along_normal(planes: Sequence[Plane]) -> tuple[list[Plane], Array, Array, Ar
     ordered = sorted(planes, key=lambda p: (float(normal @ p.position_mm), p.file, p.frame))
     offsets = np.array([p.position_mm for p in ordered]) - np.array(ordered[0].position_mm)
     along = offsets @ normal
-    return ordered, along, offsets - along[:, None] * normal, np.stack([row, np.cross(normal, row), normal], axis=1)
+    direction = np.stack([row, np.cross(normal, row), normal], axis=1)
+    return Stack(ordered, along, offsets - along[:, None] * normal, direction)
 
 
 def rounding_mm(normal: Array) -> float:
