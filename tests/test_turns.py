@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -6,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
+from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.phantom import phantom
 
 HOLDER = """
 import sys
@@ -64,3 +67,29 @@ def test_a_run_that_needs_more_than_there_is_takes_all(tmp_path: Path) -> None:
 def test_a_run_is_counted_by_its_volume_and_its_working_memory() -> None:
     assert needed_gib(3.0, 250 * 512 * 512) == pytest.approx(0.5 + 3 + 8 * 0.244140625)
     assert slots_gib() >= 1
+
+
+WITHOUT_UNIX = """
+import os, sys
+import psutil  # its part for Linux needs what Windows has not
+for name in ("fcntl", "grp", "pwd", "termios"):
+    sys.modules[name] = None
+for name in ("getuid", "geteuid", "killpg", "setsid"):
+    delattr(os, name)
+os.environ["USERNAME"] = "anna"
+from ctinterp_dagster.cli import main
+sys.argv = ["ctinterp", *sys.argv[1:]]
+main()
+"""
+
+
+def test_interpolate_needs_nothing_that_only_unix_has(tmp_path: Path) -> None:
+    """A stand-in for Windows, which nobody ran this on."""
+    thick = phantom("turns", (12, 24, 24), (5.0, 10.0, 10.0), 10.0)
+    write_volume(thick, tmp_path / "thick.nii")
+    words = ["interpolate", "thick.nii", "-o", "thin.nii", "--method", "cubic_projected"]
+    command = [sys.executable, "-c", WITHOUT_UNIX, *words]
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_scan(tmp_path / "thin.nii").volume.depth == 60

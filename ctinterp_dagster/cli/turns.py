@@ -1,9 +1,6 @@
-"""Runs on one machine that take turns, so that twenty at once queue instead of filling the memory.
+"""Runs on one machine that take turns, so that twenty at once queue instead of filling the memory."""
 
-By flock itself: a run takes several slots or none, and the semaphores of portalocker give one.
-"""
-
-import fcntl
+import getpass
 import math
 import os
 import tempfile
@@ -11,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 import psutil
+from filelock import FileLock, Timeout
 
 SHARE = 0.8  # of the machine's memory that all runs together may use
 OVERHEAD_GIB = 0.5  # interpreter and libraries
@@ -49,7 +46,7 @@ def turn(needed: float, slots: int, on_wait: Callable[[], None], folder: Path | 
         on_wait: called once if the run has to wait.
         folder: where the files are; the system's temporary folder by default.
     """
-    folder = folder or Path(tempfile.gettempdir()) / f"ctinterp-{os.getuid()}"
+    folder = folder or Path(tempfile.gettempdir()) / f"ctinterp-{_user()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     wanted = min(math.ceil(needed), slots)
     told = False
@@ -64,11 +61,11 @@ def turn(needed: float, slots: int, on_wait: Callable[[], None], folder: Path | 
 
 def _take(folder: Path, wanted: int, slots: int, held: ExitStack) -> bool:
     """Lock `wanted` slots or none; one process tries at a time, so that two never hold half of what they need."""
-    with ExitStack() as mine, (folder / "door").open("w") as door:
-        fcntl.flock(door, fcntl.LOCK_EX)
+    with ExitStack() as mine, FileLock(folder / "door"):
         locked = 0
         for number in range(slots):
-            if locked < wanted and _lock(mine.enter_context((folder / f"slot-{number}").open("w"))):
+            if locked < wanted and _lock(slot := FileLock(folder / f"slot-{number}")):
+                mine.callback(slot.release)
                 locked += 1
         if locked < wanted:
             return False
@@ -76,9 +73,14 @@ def _take(folder: Path, wanted: int, slots: int, held: ExitStack) -> bool:
         return True
 
 
-def _lock(handle: IO[str]) -> bool:
+def _lock(slot: FileLock) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        slot.acquire(blocking=False)
+    except Timeout:
         return False
     return True
+
+
+def _user() -> str | int:
+    """Who runs this: a number where the system has one, which a container may know by no name."""
+    return os.getuid() if hasattr(os, "getuid") else getpass.getuser()

@@ -1,6 +1,5 @@
 """What every stage script does: read the parameters, fix the threads, run, and fail in one line."""
 
-import fcntl
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ctinterp_dagster import LOADED_NS, live
@@ -66,13 +66,16 @@ def alone(layout: Layout, word: str) -> Iterator[None]:
         return
     path = layout.root / "data" / f".{word}.lock"
     path.parent.mkdir(exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting: another process runs %s", word)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.info("waiting: another process runs %s", word)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def device_name(wanted: str) -> str:
