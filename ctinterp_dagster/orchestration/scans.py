@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dagster as dg
-import nibabel as nib
 import numpy as np
 from PIL import Image
 
@@ -20,13 +19,14 @@ from ctinterp_dagster.orchestration.dvc.metadata import inline_picture
 from ctinterp_dagster.orchestration.dvc.stage import digest
 from ctinterp_dagster.orchestration.settings import Scans
 from ctinterp_dagster.records import read_csv, read_json
+from ctinterp_dagster.scan.io.files import middle_planes
+from ctinterp_dagster.scan.window import SOFT_TISSUE
 from ctinterp_dagster.tracking import listing, recorded, track
 
 SCAN = dg.AssetKey("scan")
 RAW = dg.AssetKey(["data", "raw"])
 PARTITIONS = dg.DynamicPartitionsDefinition(name="scan")
 BATCH = 200  # partitions a look: Dagster stops a look after a minute
-WINDOW_HU = (-160.0, 240.0)
 THUMBNAIL_PX = 112  # height
 
 scan_asset = dg.AssetSpec(
@@ -177,19 +177,12 @@ def read_verdicts(layout: Layout) -> dict[str, Verdict]:
 
 
 def thumbnail(volume: Path) -> bytes:
-    """The middle axial and coronal planes of a NIfTI volume as PNG, soft-tissue window, as a radiologist looks at them.
-
-    Only the two planes are read.
-    """
-    image = nib.load(volume)
-    _, y, z = (size // 2 for size in image.shape)
+    """The middle axial and coronal planes of a volume of ingest as PNG, in the window of soft tissue."""
     tiles = []
-    for slab in (image.slicer[:, :, z : z + 1], image.slicer[:, y : y + 1]):
-        upright = nib.as_closest_canonical(slab)  # to the right, the front and the head
-        plane = np.asarray(upright.dataobj).squeeze()
-        sides_mm = [n * step for n, step in zip(upright.shape, upright.header.get_zooms(), strict=True) if n > 1]
-        grey = np.clip((plane[::-1, ::-1].T - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]), 0, 1) * 255
-        size = (max(1, round(THUMBNAIL_PX * sides_mm[0] / sides_mm[1])), THUMBNAIL_PX)
+    for picture in middle_planes(volume):
+        grey = SOFT_TISSUE.to_unit(picture.hu).clip(0, 1) * 255
+        height_mm, width_mm = np.multiply(picture.hu.shape, picture.pixel_mm)
+        size = (max(1, round(THUMBNAIL_PX * width_mm / height_mm)), THUMBNAIL_PX)
         tiles.append(np.asarray(Image.fromarray(grey.astype(np.uint8)).resize(size)))
     png = io.BytesIO()
     Image.fromarray(np.concatenate(tiles, axis=1)).save(png, "png", optimize=True)

@@ -24,7 +24,6 @@ from ctinterp_dagster.orchestration.retrain import build_retrain_schedule
 from ctinterp_dagster.orchestration.scans import PARTITIONS, SCAN, build_scan_sensor, thumbnail
 from ctinterp_dagster.orchestration.settings import Publish, Retrain, Scans, load_settings
 from ctinterp_dagster.records import write_csv, write_json
-from ctinterp_dagster.scan.window import SOFT_TISSUE
 
 Shell = Callable[..., str]
 
@@ -196,10 +195,6 @@ def test_more_scans_than_a_batch_come_in_several_looks(
         cursor = result.cursor
         told.append([event.partition for event in result.asset_events])
     assert told == [["a", "b"], ["c", "d"], ["e"], []]
-
-
-def test_a_thumbnail_has_the_window_of_soft_tissue() -> None:
-    assert SOFT_TISSUE.ends(1.0) == scans.WINDOW_HU  # written again: orchestration does not know scans
 
 
 def test_a_thumbnail_shows_the_patient_as_a_radiologist_does(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -82,6 +82,37 @@ def read_nifti(file: Path) -> tuple[Volume, tuple[str, ...]]:
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableScanError(f"no readable NIfTI file: {reason}; make it again") from error
+
+
+class Picture(NamedTuple):
+    """A plane as it is looked at.
+
+    Attributes:
+        hu: (rows, columns), from top to bottom and from left to right.
+        pixel_mm: distance of rows, distance of columns.
+    """
+
+    hu: FloatArray
+    pixel_mm: tuple[float, float]
+
+
+def middle_planes(file: Path) -> list[Picture]:
+    """The middle axial and coronal planes of a NIfTI volume of ours, as a radiologist looks at them.
+
+    The patient's right is on the left, the front or the head on top. Only the two planes are read.
+
+    Args:
+        file: what `write_volume` wrote.
+    """
+    image = nib.load(file)
+    _, y, z = (size // 2 for size in image.shape)
+    pictures = []
+    for slab in (image.slicer[:, :, z : z + 1], image.slicer[:, y : y + 1]):
+        upright = nib.as_closest_canonical(slab)  # to the right, the front and the head
+        columns_mm, rows_mm = (mm for n, mm in zip(upright.shape, upright.header.get_zooms(), strict=True) if n > 1)
+        hu = np.asarray(upright.dataobj, np.float32).squeeze()[::-1, ::-1].T
+        pictures.append(Picture(hu, (float(rows_mm), float(columns_mm))))
+    return pictures
 
 
 def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
