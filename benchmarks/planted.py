@@ -1,0 +1,304 @@
+"""What restoring loses and invents: structures that are planted into thin scans, and those that are there anyway.
+
+    python -m benchmarks.planted records.json THIN ...    adds the scans that records.json lacks, prints the tables;
+                                                          without THIN the tables alone; THIN,MM where slices overlap
+    --picture FILE.png                                    draws the worst cases of the last scan
+
+Balls (nodules, calcifications) and cracks (fractures) are added to the thin slices before 5 mm slices are made of them.
+The same scan without them is the twin. docs/evidence.md has the tables, and says how to read them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+from scipy.stats import mannwhitneyu
+
+from benchmarks.evidence import BONE, LUNG, SOFT, thickened, thin_scan, tissue_around
+from benchmarks.invented import LEAST_HU, SIZES_MM, blob_response, counted, ranking, regions, unmatched, warned
+from benchmarks.planted_tables import counted_tables, planted_tables, warning_table
+from benchmarks.worst import Case, picture
+from ctinterp_dagster.interpolation import Interpolator, Measurement, MixedPrecision, Settings, load_checkpoint
+from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+Numbers = npt.NDArray[np.float64]
+DIAMETERS_MM = (2, 3, 5, 8)
+EDGE_MM = 0.5  # sigma of a structure's edge
+PARTS = 5  # of a slice, whose mean a voxel sees
+CRACK_MM = 1.0
+AROUND_MM = 6.0  # what must be one tissue around a structure
+BETWEEN_MM = (15.0, 12.0, 12.0)  # from structure to structure
+FROM_END_MM = (17.0, 11.0, 11.0)
+ROOM_MM = 4.0  # that an observer sees around a structure
+SAMPLES = 2
+PRECISION: MixedPrecision = "bf16"
+FEWEST = 4  # places of a structure in a scan
+STRONG_HU, WORST_PLACES = 200, 0.2
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What is planted.
+
+    Attributes:
+        tissue: that it lies in.
+        kind: ball; crack across the slices' axis, or along it.
+        size_mm: diameter; a crack is a disc of it, 1 mm wide.
+        contrast_hu: that it adds.
+    """
+
+    tissue: str
+    kind: str
+    size_mm: float
+    contrast_hu: float
+
+    @property
+    def reach_mm(self) -> float:
+        """From its centre to where nothing is added."""
+        return self.size_mm / 2 + 3 * EDGE_MM
+
+    def share(self, z: Numbers, y: Numbers, x: Numbers) -> Numbers:
+        """How much of its contrast is added at places in mm from its centre, 0 to 1."""
+        radius = self.size_mm / 2
+        if self.kind == "ball":
+            return ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)
+        normal, others = (z, (y, x)) if self.kind == "crack in a slice" else (x, (z, y))
+        band = ndtr((CRACK_MM / 2 - normal) / EDGE_MM) + ndtr((CRACK_MM / 2 + normal) / EDGE_MM) - 1
+        return band * ndtr((radius - np.hypot(*others)) / EDGE_MM)
+
+
+STRUCTURES = (
+    *(Structure(LUNG, "ball", size, hu) for size in DIAMETERS_MM for hu in (100, 200, 400, 800)),
+    *(Structure(SOFT, "ball", size, hu) for size in DIAMETERS_MM for hu in (20, 50, 100, 200)),
+    *(Structure(SOFT, "ball", size, 800) for size in (2, 3)),
+    *(
+        Structure(BONE, kind, 8, hu)
+        for kind in ("crack in a slice", "crack across slices")
+        for hu in (-200, -400, -800)
+    ),
+)
+
+
+def paint(scan: Volume, centre_mm: Numbers, structure: Structure) -> None:
+    """Add a structure to a scan's values, voxels its mean over their slice.
+
+    Args:
+        scan: the thin scan.
+        centre_mm: (z, y, x) from the outer corner of its first voxel.
+        structure: what to add.
+    """
+    cut = around(scan.hu.shape, scan.spacing_mm, centre_mm, structure.reach_mm)
+    steps = [
+        (np.arange(part.start, part.stop) + 0.5) * step - centre
+        for part, step, centre in zip(cut, scan.spacing_mm, centre_mm, strict=True)
+    ]
+    z, y, x = np.meshgrid(*steps, indexing="ij")
+    parts = ((np.arange(PARTS) + 0.5) / PARTS - 0.5) * scan.spacing_mm[0]
+    share = np.mean([structure.share(z + part, y, x) for part in parts], axis=0)
+    scan.hu[cut] += (structure.contrast_hu * share).astype(np.float32)
+
+
+def around(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_mm: Numbers, reach_mm: float
+) -> tuple[slice, ...]:
+    """The voxels that a cube around a place reaches into, always as many away from the ends."""
+    halves = [int(np.ceil(reach_mm / step)) for step in spacing_mm]
+    middle = [int(centre / step) for centre, step in zip(centre_mm, spacing_mm, strict=True)]
+    return tuple(slice(max(0, m - h), min(n, m + h + 1)) for m, h, n in zip(middle, halves, shape, strict=True))
+
+
+def sites(thin: Volume, rng: np.random.Generator) -> list[tuple[Structure, Numbers]]:
+    """Structures and their places (mm, see `paint`), far from each other; every structure of a tissue as often.
+
+    Bone is the rarest, and comes first.
+    """
+    size_mm = np.array(thin.hu.shape) * thin.spacing_mm
+    where = tissue_around(thin.hu, thin.spacing_mm, AROUND_MM)
+    chosen: list[tuple[Structure, Numbers]] = []
+    for tissue in (BONE, SOFT, LUNG):
+        places = (np.argwhere(where[tissue]) + rng.random(3)) * thin.spacing_mm
+        inside = ((places > FROM_END_MM) & (places < size_mm - FROM_END_MM)).all(axis=1)
+        candidates = rng.permutation(places[inside])[:5000]
+        kinds = [structure for structure in STRUCTURES if structure.tissue == tissue]
+        order, count = rng.permutation(len(kinds)), 0
+        for place in candidates:
+            if all((np.abs(place - other) > BETWEEN_MM).any() for _, other in chosen):
+                chosen.append((kinds[order[count % len(kinds)]], place))
+                count += 1
+    return chosen
+
+
+def observed(present: FloatArray, absent: FloatArray) -> float:
+    """Area under the ROC curve of a non-prewhitening matched filter that knows size, contrast and place.
+
+    Its template is the mean of what the structure adds at the other places, so that it is of the method's own images
+    and never of the place that is judged.
+
+    Args:
+        present: (n, z, y, x) HU around n structures.
+        absent: the same places of the twin.
+
+    Source: Barrett and Myers 2004, Foundations of Image Science, section 13.2; the area is Mann and Whitney's U / n^2.
+    """
+    n = len(present)
+    flat = [(values - values.mean((1, 2, 3), keepdims=True)).reshape(n, -1) for values in (present, absent)]
+    added = flat[0] - flat[1]
+    templates = (added.sum(axis=0) - added) / (n - 1)
+    scores = [(templates * values).sum(axis=1) for values in flat]
+    return float(mannwhitneyu(*scores).statistic) / n**2
+
+
+def restored(measurement: Measurement, model: Interpolator, samples: int) -> dict[str, FloatArray]:
+    """HU by name: the truth, the estimates of all methods, a sample and the deviation where some are drawn."""
+    drawn: list[Any] = []
+    settings = Settings(samples=samples, mixed_precision=PRECISION)
+    estimate = model(measurement, settings, on_sample=lambda _, hu: drawn.append(hu))
+    volumes = {"truth": measurement.known.hu, **{name: it(measurement).mean.hu for name, it in METHODS.items()}}
+    volumes["model"] = estimate.mean.hu
+    if estimate.std is not None:
+        volumes |= {"sample": drawn[0].numpy(), "std": estimate.std.hu}
+    return volumes
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was planted at a place, and the voxels around it by method, HU: with the structure and without."""
+
+    structure: Structure
+    centre_mm: Numbers
+    present: dict[str, FloatArray]
+    absent: dict[str, FloatArray]
+
+    def share_kept(self, method: str) -> float:
+        """The contrast of the structure in an estimate over that in the truth, by least squares."""
+        added, planted = (self.present[name] - self.absent[name] for name in (method, "truth"))
+        return float((added * planted).sum() / np.square(planted).sum())
+
+
+Planted = list[tuple[Structure, Numbers]]
+
+
+def plant(thin: Volume, seed: int) -> tuple[Volume, Planted]:
+    """A scan with structures, and where they are."""
+    scan, chosen = thin.with_hu(thin.hu.copy()), sites(thin, np.random.default_rng(seed))
+    for structure, centre in chosen:
+        paint(scan, centre, structure)
+    return scan, chosen
+
+
+def cut_out(
+    chosen: Planted, made: dict[str, FloatArray], twin: dict[str, FloatArray], spacing_mm: tuple[float, ...]
+) -> Iterator[Found]:
+    """The voxels around every structure."""
+    for structure, centre in chosen:
+        cut = around(made["truth"].shape, spacing_mm, centre, structure.reach_mm + ROOM_MM)
+        present, absent = ({name: hu[cut].copy() for name, hu in of.items() if name in made} for of in (made, twin))
+        yield Found(structure, centre, present, absent)
+
+
+def worst_cases(
+    found: list[Found], made: dict[str, FloatArray], twin: dict[str, FloatArray], spacing_mm: tuple[float, ...]
+) -> Iterator[Case]:
+    """Of balls and cracks the one that the model keeps least of, and its strongest structure that the truth lacks."""
+    for ball in (True, False):
+        shown = [
+            it for it in found if (it.structure.kind == "ball") == ball and abs(it.structure.contrast_hu) >= STRONG_HU
+        ]
+        if shown:
+            shares = [it.share_kept("model") for it in shown]
+            it = shown[int(np.argmin(shares))]
+            at = it.structure
+            title = f"planted: {at.kind} of {at.size_mm:g} mm, {at.contrast_hu:g} HU: the model keeps {min(shares):.2f}"
+            centre = [int(mm / step) for mm, step in zip(it.centre_mm, spacing_mm, strict=True)]
+            yield Case(title, at.tissue, (centre[0], centre[1], centre[2]), made)
+    own, truth = (blob_response(twin[name], spacing_mm, SIZES_MM[0]) for name in ("model", "truth"))
+    for region, inside in regions(twin["truth"], spacing_mm).items():
+        _, invented = unmatched(own, truth, LEAST_HU[0], spacing_mm)
+        if (invented & inside).any():
+            z, y, x = np.unravel_index(np.argmax(np.where(invented & inside, own, -np.inf)), own.shape)
+            yield Case(f"invented in {region}: {own[z, y, x]:.0f} HU", region, (int(z), int(y), int(x)), twin)
+
+
+def judged(found: list[Found]) -> Iterator[dict[str, Any]]:
+    """A record a structure and method of one scan."""
+    by_structure = defaultdict(list)
+    for it in found:
+        by_structure[it.structure].append(it)
+    for structure, everywhere in by_structure.items():
+        for method in ("truth", *METHODS, "model", "sample"):
+            places = [it for it in everywhere if method in it.present]
+            if len(places) < FEWEST:
+                continue
+            present, absent = (np.stack([getattr(it, part)[method] for it in places]) for part in ("present", "absent"))
+            kept = np.mean([it.share_kept(method) for it in places])
+            scores = {"area": observed(present, absent), "kept": float(kept)}
+            yield {"method": method, **asdict(structure), "places": len(places), **scores}
+
+
+def alarmed(found: list[Found]) -> dict[str, Any]:
+    """Whether the standard deviation is greater where the model errs most: among places, and for what is planted."""
+    rms = np.array([np.sqrt(np.square(it.present["model"] - it.present["truth"]).mean()) for it in found])
+    std, before = (
+        np.array([np.sqrt(np.square(getattr(it, part)["std"]).mean()) for it in found])
+        for part in ("present", "absent")
+    )
+    strong = np.array([it.structure.contrast_hu >= STRONG_HU for it in found])
+    rise = np.median(std[strong] / before[strong])
+    return {
+        "places": len(found), "area_places": ranking(std, rms >= np.quantile(rms, 1 - WORST_PLACES)),
+        "strong": int(strong.sum()), "rise_strong": float(rise),
+    }  # fmt: skip
+
+
+def measured(argument: str, side: int, replicates: int, model: Interpolator) -> tuple[dict[str, Any], bytes]:
+    """The record of a scan, and the picture of its worst cases; samples are drawn for the first planting alone."""
+    case, thin, thickness_mm = thin_scan(argument, side)
+    measurement = thickened(thin, thickness_mm)
+    twin, spacing = restored(measurement, model, SAMPLES), measurement.known.spacing_mm
+    found: list[Found] = []
+    for seed in reversed(range(replicates)):
+        scan, chosen = plant(thin, seed)
+        made = restored(thickened(scan, thickness_mm), model, 0 if seed else SAMPLES)
+        last = list(cut_out(chosen, made, twin, spacing))
+        found += last
+        print(f"{case}: {len(last)} structures", flush=True)
+    record = {
+        "case": case, "side": side, "replicates": replicates, "shape": measurement.known.hu.shape,
+        "planted": list(judged(found)), "alarmed": alarmed(last),
+        "counted": list(counted(twin, spacing)), "warned": warned(measurement, twin),
+    }  # fmt: skip
+    return record, picture(list(worst_cases(last, made, twin, spacing)), spacing)
+
+
+@click.command
+@click.argument("records", type=click.Path(path_type=Path))
+@click.argument("scans", nargs=-1, metavar="THIN")
+@click.option("--side", default=128, help="pixels of the middle of each slice, 0 for all")
+@click.option("--replicates", default=4, help="plantings a scan")
+@click.option("--pictures", type=click.Path(path_type=Path), help="folder for a PNG a scan")
+def main(records: Path, scans: tuple[str, ...], side: int, replicates: int, pictures: Path | None) -> None:
+    """Measure what RECORDS lacks, and print the tables of all."""
+    known = read_json(records) if records.exists() else []
+    model = load_checkpoint(device="cpu")
+    for argument in scans:
+        record, drawn = measured(argument, side, replicates, model)
+        known = [other for other in known if other["case"] != record["case"]] + [record]
+        write_json(records, known)
+        if pictures:
+            (pictures / f"worst-{record['case']}.png").write_bytes(drawn)
+    if known:
+        print(*planted_tables(known), *counted_tables(known), warning_table(known), sep="\n\n")
+        for record in known:
+            print(record["case"], record["alarmed"])
+
+
+if __name__ == "__main__":
+    main()
