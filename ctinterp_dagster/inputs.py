@@ -19,7 +19,7 @@ from ctinterp_dagster.records import JOURNAL, MANIFEST
 
 WITHDRAWN = "withdrawn.txt"
 """A file that makes a stage's output another one for DVC, so that the next `dvc repro` runs the stage."""
-POLL_S = 0.01
+POLL_S = 0.02
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def unmoved(layout: Layout, word: str, loaded_ns: int) -> Iterator[None]:
         for name in (MANIFEST, JOURNAL):
             (layout.root / "data" / word / name).unlink(missing_ok=True)
     assert_still(moved, word)
-    if being_recorded(layout, word):
+    if being_recorded(layout, outputs_of(layout, word)):
         watcher = [sys.executable, "-m", __spec__.name, word]
         process = subprocess.Popen(  # noqa: S603 (no shell; fixed words)
             watcher, cwd=layout.root, stdin=subprocess.PIPE, text=True, start_new_session=True
@@ -75,10 +75,11 @@ def withdraw_if_moved(layout: Layout, word: str, seen: Mapping[str, Any]) -> lis
     Returns:
         What moved.
     """
-    while being_recorded(layout, word):
+    outputs = outputs_of(layout, word)
+    while being_recorded(layout, outputs):
         time.sleep(POLL_S)
     moved = differences(seen, json.loads(json.dumps(inputs_of(layout, word))))
-    for output in outputs_of(layout, word) if moved else ():
+    for output in outputs if moved else ():
         if output.is_dir():
             (output / WITHDRAWN).touch()
         else:
@@ -86,8 +87,8 @@ def withdraw_if_moved(layout: Layout, word: str, seen: Mapping[str, Any]) -> lis
     return moved
 
 
-def being_recorded(layout: Layout, word: str) -> bool:
-    """Whether a living DVC holds the outputs of a stage for writing: it runs the stage, or hashes what that used.
+def being_recorded(layout: Layout, outputs: Sequence[Path]) -> bool:
+    """Whether a living DVC holds an output of a stage for writing: it runs the stage, or hashes what that used.
 
     Source: DVC 3.67, `dvc/rwlock.py`: a table of processes by path, rewritten in place.
     """
@@ -98,7 +99,7 @@ def being_recorded(layout: Layout, word: str) -> bool:
         return False
     except ValueError:  # half written
         return True
-    ours = {str(output.absolute()) for output in outputs_of(layout, word)}
+    ours = {str(output.absolute()) for output in outputs}
     return any(path in ours and psutil.pid_exists(holder["pid"]) for path, holder in held.items())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.inputs import WITHDRAWN, being_recorded, inputs_of, withdraw_if_moved
+from ctinterp_dagster.inputs import WITHDRAWN, being_recorded, inputs_of, outputs_of, withdraw_if_moved
 from ctinterp_dagster.layout import Layout
 
 STAGE = """
@@ -91,17 +91,17 @@ def hold(layout: Layout, process: int) -> Path:
 
 
 def test_a_stage_is_recorded_while_a_living_process_holds_its_output(project: Layout) -> None:
-    assert not being_recorded(project, "thicken")
+    assert not being_recorded(project, outputs_of(project, "thicken"))
     table = hold(project, os.getpid())
-    assert being_recorded(project, "thicken")
+    assert being_recorded(project, outputs_of(project, "thicken"))
     table.write_text('{"write": ')
-    assert being_recorded(project, "thicken")
+    assert being_recorded(project, outputs_of(project, "thicken"))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     table.parent.joinpath("rwlock").unlink()
     table.parent.rmdir()
     hold(project, ended.pid)
-    assert not being_recorded(project, "thicken")
+    assert not being_recorded(project, outputs_of(project, "thicken"))
 
 
 def test_outputs_stay_where_nothing_moved(project: Layout) -> None:
