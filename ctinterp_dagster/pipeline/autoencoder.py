@@ -12,17 +12,19 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
 from ctinterp_dagster.pipeline.training import (
     final_losses,
+    fixed_batches,
     identity,
     is_main_process,
     loop_settings,
-    resumable,
     thin_volumes,
-    watched,
+    trained,
     write_reports,
 )
-from ctinterp_dagster.training.autoencoder import measure_reconstruction, train_autoencoder
+from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, measure_reconstruction
 from ctinterp_dagster.training.loop import StepRecord
+from ctinterp_dagster.training.resident import ThinVolume
 
+VALIDATION_CROPS = 8
 MEASURING_GIB = 8.0  # memory for the reconstruction of validation volumes, which does not depend on it
 
 
@@ -68,22 +70,20 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
     start = [layout.root / section.checkpoint] if section.checkpoint else []
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *start]
     name = identity(Path(__file__), [params.base, params.loop, section], files)
-    validation = thin_volumes(layout, "val")
-    with resumable(layout.autoencoder, name) as checkpoint, watched("autoencoder", section.steps) as on_step:
-        history = train_autoencoder(
-            autoencoder,
-            thin_volumes(layout, "train"),
-            validation,
-            crop_zyx=section.patch_zyx,
-            kl_weight=section.kl_weight,
-            settings=loop_settings(section, params.loop, params.base),
-            checkpoint=checkpoint,
-            on_step=on_step,
-        )
+    settings = loop_settings(section, params.loop, params.base)
+
+    def crops(volumes: Sequence[ThinVolume]) -> VolumeCrops:
+        return VolumeCrops(volumes, section.patch_zyx, section.batch_size, autoencoder.latent_channels)
+
+    unseen = thin_volumes(layout, "val")
+    validation = fixed_batches(crops, unseen, VALIDATION_CROPS, settings)
+    objective = ReconstructionObjective(autoencoder, section.kl_weight)
+    batches = crops(thin_volumes(layout, "train"))
+    with trained(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
         metrics = final_losses(history)
         if is_main_process():
-            if validation:
-                metrics |= asdict(measure_reconstruction(autoencoder, [v.hu for v in validation], MEASURING_GIB))
+            if unseen:
+                metrics |= asdict(measure_reconstruction(autoencoder, [v.hu for v in unseen], MEASURING_GIB))
             write_results(autoencoder, history, metrics, layout)
     return metrics
 

@@ -1,6 +1,6 @@
 """Which thin volume is to be expected? A regression in the null space, the mean that the diffusion starts from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,19 +11,19 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig,
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import average_with, load_part, slab_settings, start_file
+from ctinterp_dagster.pipeline.start import VALIDATION_SLABS, average_with, load_part, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
-    VALIDATION_SLABS,
     final_losses,
+    fixed_batches,
     identity,
     is_main_process,
     loop_settings,
-    resumable,
     thin_volumes,
-    watched,
+    trained,
     write_reports,
 )
-from ctinterp_dagster.training.loop import mean_loss, run_loop
+from ctinterp_dagster.training.loop import mean_loss
+from ctinterp_dagster.training.resident import ThinVolume
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -37,21 +37,15 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     name = identity(Path(__file__), [params.base, params.loop, section], files)
     if start:
         load_part(network, "expectation", start, network.config)
-    slab = slab_settings(section.slab_zyx, section)
-    train = ThickSlabs(thin_volumes(layout, "train", section.weights), slab, section.batch_size)
-    unseen = thin_volumes(layout, "val")
-    count = max(1, VALIDATION_SLABS // section.batch_size)
-    validation = ThickSlabs(unseen, slab, section.batch_size).fixed(count, params.base.seed) if unseen else []
+    slab, settings = slab_settings(section.slab_zyx, section), loop_settings(section, params.loop, params.base)
+
+    def slabs(volumes: Sequence[ThinVolume]) -> ThickSlabs:
+        return ThickSlabs(volumes, slab, section.batch_size)
+
+    train = slabs(thin_volumes(layout, "train", section.weights))
+    validation = fixed_batches(slabs, thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
     objective = ExpectationObjective(network, LossWeights(**section.loss.model_dump()))
-    with resumable(layout.expect, name) as checkpoint, watched("expectation", section.steps) as on_step:
-        history = run_loop(
-            objective,
-            train,
-            loop_settings(section, params.loop, params.base),
-            validation=validation,
-            checkpoint=checkpoint,
-            on_step=on_step,
-        )
+    with trained(objective, train, validation, settings, folder=layout.expect, name=name) as history:
         metrics = final_losses(history)
         if start and section.start_share:
             average_with(network, "expectation", start, network.config, section.start_share)

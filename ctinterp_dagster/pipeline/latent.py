@@ -1,29 +1,31 @@
 """Which latent denoiser? Diffusion of the latents that `encode` wrote, which the table of methods shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
-from ctinterp_dagster.latent.objective import train_denoiser
-from ctinterp_dagster.latent.patches import LatentPair, PatchSettings
+from ctinterp_dagster.latent.objective import DenoisingObjective
+from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.pipeline.training import (
     final_losses,
+    fixed_batches,
     identity,
     is_main_process,
     loop_settings,
-    resumable,
-    watched,
+    trained,
     write_reports,
 )
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.split import Split
+
+VALIDATION_PATCHES = 32  # with times on a grid
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -37,17 +39,16 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     latents = [layout.encode / "manifest.json", layout.encode / "statistics.json"]
     sections = [params.base, params.loop, params.thicken, params.encode, section]
     name = identity(Path(__file__), sections, [layout.ingest / "cases.csv", weights, *latents])
-    with resumable(layout.latent, name) as checkpoint, watched("latent", section.steps) as on_step:
-        history = train_denoiser(
-            model.denoiser,
-            latent_pairs("train", model.config, params, layout),
-            latent_pairs("val", model.config, params, layout),
-            prediction=section.prediction,
-            patch=PatchSettings(section.patch_zyx, section.flip_axes, section.one_step_share),
-            settings=loop_settings(section, params.loop, params.base),
-            checkpoint=checkpoint,
-            on_step=on_step,
-        )
+    patch = PatchSettings(section.patch_zyx, section.flip_axes, section.one_step_share)
+    settings = loop_settings(section, params.loop, params.base)
+
+    def patches(pairs: Sequence[LatentPair]) -> LatentPatches:
+        return LatentPatches(pairs, patch, section.batch_size)
+
+    train = patches(latent_pairs("train", model.config, params, layout))
+    validation = fixed_batches(patches, latent_pairs("val", model.config, params, layout), VALIDATION_PATCHES, settings)
+    objective = DenoisingObjective(model.denoiser, section.prediction)
+    with trained(objective, train, validation, settings, folder=layout.latent, name=name) as history:
         metrics = final_losses(history)
         if is_main_process():
             model.save(layout.trained("latent"))

@@ -60,7 +60,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         if decided["promoted"]:
             registry.point_at(challenger.model_hash)
     for finding in decided["findings"]:
-        logger.info("%s: %s", finding["verdict"], finding["text"])
+        logger.info("rule=%s verdict=%s: %s", finding["rule"], finding["verdict"], finding["text"])
     write_json(layout.report("promote") / "decision.json", decided)
     live.result(
         decision=("promoted" if decided["promoted"] else "not promoted"),

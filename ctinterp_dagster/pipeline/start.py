@@ -18,6 +18,7 @@ from ctinterp_dagster.params import Expect
 from ctinterp_dagster.physics.profile import profile_named
 
 CHAMPION = "champion"
+VALIDATION_SLABS = 16
 
 
 def slab_settings(zyx: tuple[int, int, int], expect: Expect) -> SlabSettings:

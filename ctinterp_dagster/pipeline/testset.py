@@ -92,7 +92,7 @@ def real_scans(layout: Layout) -> Iterator[ThickScan]:
                 continue
             for said in first.warnings:
                 logger.warning("pair=%s %s", name, said)
-            logger.info("pair=%s slice profile: %s", name, first.slice_profile)
+            logger.info("pair=%s profile=%s", name, first.slice_profile)
             yield ThickScan(name, REAL, first.factor, *files, measurement)
 
 

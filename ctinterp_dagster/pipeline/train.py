@@ -10,20 +10,18 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, NullSpaceConfig, N
 from ctinterp_dagster.nullspace.objective import NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import load_part, must_predict, slab_settings, start_file
+from ctinterp_dagster.pipeline.start import VALIDATION_SLABS, load_part, must_predict, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
-    VALIDATION_SLABS,
     final_losses,
+    fixed_batches,
     identity,
     is_main_process,
     loop_settings,
-    resumable,
     thin_volumes,
-    watched,
+    trained,
     write_reports,
 )
 from ctinterp_dagster.records import write_csv
-from ctinterp_dagster.training.loop import run_loop
 from ctinterp_dagster.training.resident import ThinVolume
 
 
@@ -43,23 +41,15 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         must_predict(section.prediction, start)
     model.expectation = expectation
     slab = slab_settings(section.slab_zyx, params.expect)
+    settings = loop_settings(section, params.loop, params.base)
 
     def noisy(volumes: Sequence[ThinVolume]) -> NoisySlabs:
         return NoisySlabs(ThickSlabs(volumes, slab, section.batch_size), expectation.config.modes)
 
-    unseen = thin_volumes(layout, "val")
-    count = max(1, VALIDATION_SLABS // section.batch_size)
-    validation = noisy(unseen).fixed(count, params.base.seed) if unseen else []
+    batches = noisy(thin_volumes(layout, "train", params.expect.weights))
+    validation = fixed_batches(noisy, thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
     objective = NullSpaceObjective(model)
-    with resumable(layout.train, name) as checkpoint, watched("denoiser", section.steps) as on_step:
-        history = run_loop(
-            objective,
-            noisy(thin_volumes(layout, "train", params.expect.weights)),
-            loop_settings(section, params.loop, params.base),
-            validation=validation,
-            checkpoint=checkpoint,
-            on_step=on_step,
-        )
+    with trained(objective, batches, validation, settings, folder=layout.train, name=name) as history:
         metrics = final_losses(history)
         if is_main_process():
             rows = loss_by_time(objective, validation) if validation else []

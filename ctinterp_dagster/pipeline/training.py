@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -24,7 +25,8 @@ from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.records import file_hash, write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.split import Split
-from ctinterp_dagster.training.loop import LoopSettings, StepRecord
+from ctinterp_dagster.training.batches import Batch, Batches
+from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 from ctinterp_dagster.training.progress import progress_bar
 from ctinterp_dagster.training.resident import ThinVolume
 
@@ -32,7 +34,16 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY = 20  # steps a line
 LOG_EVERY_S = 20.0  # or seconds, where steps take longer
-VALIDATION_SLABS = 16
+
+Data = TypeVar("Data")
+Fixed_co = TypeVar("Fixed_co", bound=Batch, covariant=True)
+
+
+class Repeatable(Protocol[Fixed_co]):
+    """A source of batches that are the same each time."""
+
+    def fixed(self, count: int, seed: int) -> Sequence[Fixed_co]:
+        """So many batches; the same seed gives the same ones."""
 
 
 def loop_settings(section: Optimisation, loop: Loop, base: Base) -> LoopSettings:
@@ -92,7 +103,7 @@ def resumable(folder: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
-    """Yield the callback of a training: a bar on a terminal, elsewhere lines.
+    """Yield the callback of a training: a bar on a terminal, elsewhere lines, both with its label.
 
     A line comes every 20 steps, every 20 s and at validations. Dagster is shown the same numbers, with the remaining
     time by the pace since the block began.
@@ -112,7 +123,7 @@ def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
             live.show(step=record.step, steps=steps, loss=record.loss, eta_s=round(left_s), **val)
             tail = "".join(f" {name}={value:.5f}" for name, value in val.items())
             tail += f" eta_s={left_s:.0f}" if record.step < steps else ""
-            logger.info("step=%d/%d loss=%.5f%s", record.step, steps, record.loss, tail)
+            logger.info("training=%s step=%d/%d loss=%.5f%s", label, record.step, steps, record.loss, tail)
 
     console = Console()
     if not console.is_terminal:
@@ -120,6 +131,50 @@ def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
         return
     with progress_bar(label, steps, console) as move:
         yield move
+
+
+@contextmanager
+def trained(
+    objective: nn.Module,
+    batches: Batches[Any],
+    validation: Sequence[Batch],
+    settings: LoopSettings,
+    *,
+    folder: Path,
+    name: str,
+) -> Iterator[list[StepRecord]]:
+    """Train an objective's weights in place, and yield the history: a record a step.
+
+    The block is to write the results in the first process: once it has ended well, the checkpoint is removed.
+
+    Args:
+        objective: module whose output is the loss.
+        batches: where batches come from.
+        validation: fixed batches, see `fixed_batches`.
+        settings: how to optimise.
+        folder: the stage's, where the checkpoint lies meanwhile.
+        name: the training's `identity`.
+
+    Raises:
+        TrainingError: as `run_loop`.
+        CheckpointError: as `run_loop`.
+    """
+    with resumable(folder, name) as checkpoint, watched(folder.name, settings.steps) as on_step:
+        yield run_loop(objective, batches, settings, validation=validation, checkpoint=checkpoint, on_step=on_step)
+
+
+def fixed_batches(
+    make: Callable[[Sequence[Data]], Repeatable[Fixed_co]], unseen: Sequence[Data], samples: int, settings: LoopSettings
+) -> Sequence[Fixed_co]:
+    """Batches that are always the same, for validation.
+
+    Args:
+        make: makes the source of batches of volumes, or of what else there is of each case.
+        unseen: those of patients on whom nothing is trained; there are no batches where this is empty.
+        samples: how many samples to take, one batch at least.
+        settings: how large batches are, and the seed.
+    """
+    return make(unseen).fixed(max(1, samples // settings.batch_size), settings.seed) if unseen else []
 
 
 def is_main_process() -> bool:

@@ -1,9 +1,8 @@
-"""Training of an autoencoder of the MAISI family, from scratch or from loaded weights, on crops of volumes."""
+"""The loss of an autoencoder of the MAISI family, the crops of volumes that it learns from, and what it keeps."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,11 +12,9 @@ from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.batches import Plan, seeded
-from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 from ctinterp_dagster.training.patches import at_least, integer, tensors_hash
 from ctinterp_dagster.training.resident import Boxes, ResidentVolumes, ThinVolume, stacked
 
-_VALIDATION_CROPS = 8
 _ACTIVE_NATS = 0.01
 
 
@@ -97,6 +94,10 @@ class VolumeCrops:
         crops = self._resident.cut(plan.parts.boxes, self.crop_zyx)
         return CropBatch(MAISI.to_unit(MAISI.clip(crops))[:, None], plan.parts.noise)
 
+    def fixed(self, count: int, seed: int) -> list[CropBatch]:
+        """Batches that are always the same, for validation."""
+        return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
+
     def fingerprint(self) -> str:
         """A hash of the crop's size and of every volume."""
         return tensors_hash(repr(self.crop_zyx), [volume.hu for volume in self.volumes])
@@ -162,52 +163,3 @@ def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 def _psnr_db(mean_square_hu: float, window_hu: Window) -> float:
     return 10 * math.log10(window_hu.width_hu**2 / mean_square_hu)
-
-
-def train_autoencoder(
-    autoencoder: MaisiAutoencoder,
-    train: Sequence[ThinVolume],
-    validation: Sequence[ThinVolume],
-    *,
-    crop_zyx: tuple[int, int, int],
-    kl_weight: float,
-    settings: LoopSettings,
-    checkpoint: Path | None = None,
-    on_step: Callable[[StepRecord], None] = lambda _: None,
-) -> list[StepRecord]:
-    """Train an autoencoder in place; it ends with the averaged weights.
-
-    Args:
-        autoencoder: the network.
-        train: volumes to learn from.
-        validation: other patients' volumes, may be empty; 8 fixed crops of them give `val_loss`.
-        crop_zyx: size of a training crop, multiples of 4.
-        kl_weight: weight of the KL divergence, summed over a sample's latent (MAISI: 1e-7).
-        settings: how to optimise.
-        checkpoint: file to resume from and to write, as in `run_loop`.
-        on_step: told of every step.
-
-    Returns:
-        A record a step.
-
-    Raises:
-        TrainingError: as `run_loop`, or no training volumes.
-        ParamsError: the crop is not a multiple of 4.
-    """
-
-    def crops(volumes: Sequence[ThinVolume]) -> VolumeCrops:
-        return VolumeCrops(volumes, crop_zyx, settings.batch_size, autoencoder.latent_channels)
-
-    fixed: list[CropBatch] = []
-    if validation:
-        count = max(1, _VALIDATION_CROPS // settings.batch_size)
-        unseen = crops(validation)
-        fixed = [unseen.batch(unseen.plan(seeded(settings.seed, index))) for index in range(count)]
-    return run_loop(
-        ReconstructionObjective(autoencoder, kl_weight),
-        crops(train),
-        settings,
-        validation=fixed,
-        checkpoint=checkpoint,
-        on_step=on_step,
-    )

@@ -240,7 +240,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(expect, "watched", lambda *_: nullcontext(stop_at_four))
+        patch.setattr(training, "watched", lambda *_: nullcontext(stop_at_four))
         with pytest.raises(KeyboardInterrupt):
             expect.run(params, layout)
     assert len(list(layout.expect.glob("resume-*.pt"))) == 1
@@ -280,7 +280,7 @@ def test_a_training_begins_with_the_weights_of_another(
 ) -> None:
     params, layout = done
     begun: list[float] = []
-    monkeypatch.setattr(expect, "run_loop", lambda objective, *_, **__: begun.append(first_number(objective)) or [])
+    monkeypatch.setattr(training, "run_loop", lambda objective, *_, **__: begun.append(first_number(objective)) or [])
     monkeypatch.setattr(expect, "final_losses", lambda _: {})
     for start in ("", "data/train/model.safetensors", "data/expect/expectation.safetensors", "champion"):
         section = params.expect.model_copy(update={"start": start})
@@ -305,7 +305,7 @@ def test_a_share_of_the_weights_that_a_training_began_with_is_kept(
                 weights.add_(8.0)
         return []
 
-    monkeypatch.setattr(expect, "run_loop", add_eight)
+    monkeypatch.setattr(training, "run_loop", add_eight)
     monkeypatch.setattr(expect, "final_losses", lambda _: {})
     section = params.expect.model_copy(update={"start": "champion", "start_share": 0.25})
     metrics = expect.run(params.model_copy(update={"expect": section}), elsewhere)

@@ -14,10 +14,9 @@ from ctinterp_dagster.training.autoencoder import (
     ReconstructionObjective,
     VolumeCrops,
     measure_reconstruction,
-    train_autoencoder,
 )
 from ctinterp_dagster.training.batches import seeded
-from ctinterp_dagster.training.loop import StepRecord
+from ctinterp_dagster.training.loop import StepRecord, run_loop
 from ctinterp_dagster.training.resident import ThinVolume
 
 SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
@@ -43,9 +42,9 @@ def volume(hu: torch.Tensor) -> ThinVolume:
 def train(**changes: object) -> tuple[MaisiAutoencoder, list[StepRecord]]:
     autoencoder = network()
     settings = replace(SETTINGS, **changes)
-    rows = train_autoencoder(
-        autoencoder, balls(2, seed=1), balls(1, seed=2), crop_zyx=(12, 16, 16), kl_weight=1e-7, settings=settings
-    )
+    crops, unseen = (VolumeCrops(volumes, (12, 16, 16), 1, 2) for volumes in (balls(2, seed=1), balls(1, seed=2)))
+    objective = ReconstructionObjective(autoencoder, 1e-7)
+    rows = run_loop(objective, crops, settings, validation=unseen.fixed(8, settings.seed))
     return autoencoder, rows
 
 
@@ -145,4 +144,4 @@ def test_a_crop_that_four_does_not_divide_is_refused() -> None:
 def test_bf16_on_a_crop_whose_latent_has_two_slices_is_refused() -> None:
     settings = replace(SETTINGS, mixed_precision="bf16")
     with pytest.raises(TrainingError, match="on 2 slices would get wrong gradients in bf16"):
-        train_autoencoder(network(), balls(1, seed=0), [], crop_zyx=(8, 16, 16), kl_weight=0.0, settings=settings)
+        run_loop(ReconstructionObjective(network(), 0.0), VolumeCrops(balls(1, seed=0), (8, 16, 16), 1, 2), settings)

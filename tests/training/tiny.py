@@ -11,9 +11,9 @@ from accelerate import PartialState
 from torch import nn
 
 from ctinterp_dagster.latent.denoiser import Denoiser
-from ctinterp_dagster.latent.objective import train_denoiser
-from ctinterp_dagster.latent.patches import LatentPair, PatchSettings
-from ctinterp_dagster.training.loop import LoopSettings, StepRecord
+from ctinterp_dagster.latent.objective import DenoisingObjective
+from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
+from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 
 SETTINGS = LoopSettings(
     steps=6,
@@ -46,13 +46,13 @@ def train(
 ) -> tuple[Denoiser, list[StepRecord]]:
     torch.manual_seed(0)
     denoiser = Denoiser(2, 2, channels=(4, 8), blocks=1)
-    history = train_denoiser(
-        denoiser,
-        cases(3, seed=1),
-        cases(1, seed=2),
-        prediction="v",
-        patch=PATCH,
-        settings=replace(SETTINGS, **changes),
+    settings = replace(SETTINGS, **changes)
+    train, val = (LatentPatches(pairs, PATCH, settings.batch_size) for pairs in (cases(3, seed=1), cases(1, seed=2)))
+    history = run_loop(
+        DenoisingObjective(denoiser, "v"),
+        train,
+        settings,
+        validation=val.fixed(32 // settings.batch_size, settings.seed),
         checkpoint=checkpoint,
         on_step=on_step,
     )
