@@ -271,7 +271,7 @@ def main(results: Path, steps: int, only: tuple[str, ...]) -> None:
     """Run the changes that are not in RESULTS yet."""
     layout = Layout(Path.cwd())
     params = load_params(layout.params)
-    make_deterministic(params.base.threads)
+    make_deterministic(params.base)
     short = {"steps": steps, "warmup_steps": steps // 10, "ema_decay": 0.99}
     sections = {"expect": params.expect, "train": params.train}
     params = params.model_copy(update={name: section.model_copy(update=short) for name, section in sections.items()})

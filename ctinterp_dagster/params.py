@@ -4,7 +4,7 @@ The meaning, unit and source of each value stand beside it in params.yaml.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -45,6 +45,7 @@ class Base(Section):
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     device: Literal["auto", "cpu", "cuda"]
+    repeatable: bool
 
 
 class Phantom(Section):
@@ -263,6 +264,13 @@ class Params(Section):
                 "autoencoder, expect, train and latent, or begin with the params.yaml of this version"
             )
         return values
+
+    @model_validator(mode="after")
+    def is_repeatable(self) -> Self:
+        """Refuse to promise the same bytes where they depend on the processor."""
+        if self.base.repeatable and (self.base.device, self.loop.mixed_precision) != ("cpu", "no"):
+            raise ValueError("base.repeatable needs base.device cpu and loop.mixed_precision no, or make it false")
+        return self
 
 
 def load_params(path: Path) -> Params:

@@ -19,6 +19,7 @@ WORDS = [
     "ingest", "thicken", "autoencoder", "encode", "expect", "train", "latent", "generate", "evaluate", "promote",
     "report",
 ]  # fmt: skip
+RELEASED = "ctinterp_dagster/released/"  # a model, which is data
 SECTIONS = {name: kind for name, kind in vars(params).items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
@@ -65,7 +66,7 @@ def test_deps_are_the_code_that_a_stage_imports_and_no_other(word: str) -> None:
     """A training, which takes hours, names each file; elsewhere a folder stands where two thirds of it are imported."""
     code = code_of(word)
     share = 1.0 if PACKAGE / "pipeline" / "training.py" in code else 2 / 3
-    named = {dep for dep in STAGES[word]["deps"] if not dep.startswith(("data/", "reports/"))}
+    named = {dep for dep in STAGES[word]["deps"] if not dep.startswith(("data/", "reports/", RELEASED))}
     assert named == covering(code, share)
 
 

@@ -26,6 +26,17 @@ def test_the_committed_parameters_are_valid() -> None:
     assert load_params(ROOT / "params.yaml").base.seed == yaml.safe_load(TEXT)["base"]["seed"]
 
 
+@pytest.mark.parametrize(
+    "change", [("device: cpu", "device: auto"), ('mixed_precision: "no"', "mixed_precision: bf16")]
+)
+def test_the_same_bytes_are_not_promised_where_they_depend_on_the_processor(
+    change: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace(*change))
+    with pytest.raises(ParamsError, match=r"base\.repeatable needs base\.device cpu and loop\.mixed_precision no"):
+        load_params(tmp_path / "params.yaml")
+
+
 def test_every_leaf_has_a_comment() -> None:
     lines = [line for line in TEXT.splitlines() if re.match(r"\s+\w+:", line)]
     assert [line for line in lines if "#" not in line] == []
@@ -56,9 +67,9 @@ def test_parameters_from_before_trainings_had_a_section_in_common_are_refused_wi
 
 
 def test_a_bare_no_is_the_word_no_and_not_false(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: no"))
+    (tmp_path / "params.yaml").write_text(TEXT.replace('mixed_precision: "no"', "mixed_precision: no"))
     assert load_params(tmp_path / "params.yaml").loop.mixed_precision == "no"
-    (tmp_path / "params.yaml").write_text(TEXT.replace("mixed_precision: bf16", "mixed_precision: yes"))
+    (tmp_path / "params.yaml").write_text(TEXT.replace('mixed_precision: "no"', "mixed_precision: yes"))
     with pytest.raises(ParamsError, match="got True"):
         load_params(tmp_path / "params.yaml")
 

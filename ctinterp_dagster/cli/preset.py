@@ -18,11 +18,13 @@ NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def override(into: Any, values: Any) -> None:
-    """Set every leaf of `values` in the nested mapping `into`."""
+    """Set every leaf of `values` in the nested mapping `into`; what is there already keeps its style."""
     for key, value in values.items():
         if isinstance(value, dict):
             override(into[key], value)
-        else:
+        elif into[key] != value and isinstance(value, list):
+            into[key][:] = value
+        elif into[key] != value:
             into[key] = value
 
 

@@ -59,6 +59,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     folder = CaseFolder(layout.ingest, recipe)
     assert_tracked(layout)
     found = [scan for scan in find_scans(layout.raw, keep_headers=True) if not scan.name.startswith(SCANS_TABLE)]
+    if found and section.phantom.patients:
+        logger.warning(
+            "params.yaml is made for phantoms: `ctinterp preset cpu` or `ctinterp preset gpu` makes it for scans"
+        )
     if found:
         done = ingest_scans(found, section, layout, folder)
     else:

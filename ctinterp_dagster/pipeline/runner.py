@@ -16,11 +16,18 @@ from ctinterp_dagster import LOADED_NS, live
 from ctinterp_dagster.errors import CtinterpError, disk_problem
 from ctinterp_dagster.inputs import unmoved
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.params import Params, load_params
+from ctinterp_dagster.params import Base, Params, load_params
 from ctinterp_dagster.provenance import provenance
 from ctinterp_dagster.records import write_json
 
 logger = logging.getLogger(__name__)
+
+ONE_INSTRUCTION_SET = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "COMPATIBLE",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+}
+"""What makes the libraries below torch compute the same on every x86-64 processor with AVX2."""
 
 Run = Callable[[Params, Layout], Mapping[str, float]]
 
@@ -37,7 +44,7 @@ def run_stage(run: Run) -> None:
         layout = Layout(Path())
         with alone(layout, word), unmoved(layout, word, LOADED_NS), live.session():
             params = load_params(layout.params)
-            make_deterministic(params.base.threads)
+            make_deterministic(params.base)
             numbers = run(params, layout)
             record = provenance(layout.root, device_name(params.base.device))
             write_json(layout.report(word) / "provenance.json", record)
@@ -83,12 +90,19 @@ def device_name(wanted: str) -> str:
     return torch.cuda.get_device_name() if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def make_deterministic(threads: int) -> None:
-    """Make torch repeat its results to the bit: fixed threads, deterministic algorithms.
+def make_deterministic(base: Base) -> None:
+    """Make torch repeat its results to the bit: fixed threads, deterministic algorithms; before torch computes.
 
-    Source: the variable is cuBLAS's, without which torch refuses matrix products on a GPU (CUDA's documentation,
-        cuBLAS, results reproducibility).
+    With `base.repeatable` also on other processors: ATen, oneDNN and MKL read their variables when they first compute.
+
+    Source: CUBLAS_WORKSPACE_CONFIG is cuBLAS's, without which torch refuses matrix products on a GPU (CUDA's
+        documentation, cuBLAS, results reproducibility). MKL's branch COMPATIBLE is the only one that it takes on
+        processors of another maker than Intel (oneMKL's developer guide, conditional numerical reproducibility).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
+    if base.repeatable:
+        os.environ.update(ONE_INSTRUCTION_SET)
+        if (found := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+            logger.warning("base.repeatable: torch computes with %s here, not AVX2, and gives other last digits", found)
+    torch.set_num_threads(base.threads)
     torch.use_deterministic_algorithms(mode=True)

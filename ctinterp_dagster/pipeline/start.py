@@ -34,7 +34,7 @@ def slab_settings(zyx: tuple[int, int, int], expect: Expect) -> SlabSettings:
 def start_file(start: str, layout: Layout) -> Path | None:
     """The model file that a training begins with; None to begin afresh.
 
-    DVC does not follow the file: a new champion does not make the training stale that it began.
+    DVC follows the released model alone: a new champion does not make the training stale that it began.
 
     Args:
         start: a path from the root; `champion` for the champion's null-space model, afresh while there is none; empty.

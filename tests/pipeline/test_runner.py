@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +17,7 @@ from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import runner
 from ctinterp_dagster.pipeline.runner import alone, run_stage
 from ctinterp_dagster.records import CaseFolder
-from tests.conftest import smoke_params
+from tests.conftest import ROOT, smoke_params
 
 
 def in_project(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,3 +200,20 @@ def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path)
     scan.write_text("a")
     assert folder.make("case", [scan], ["out"], lambda paths: paths[0].write_text("a"))
     assert (tmp_path / "made" / "out").read_text() == "a"
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="needs AVX2")
+def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> None:
+    program = """if True:
+        from pathlib import Path
+        import torch
+        from ctinterp_dagster.params import load_params
+        from ctinterp_dagster.pipeline.runner import make_deterministic
+        make_deterministic(load_params(Path("params.yaml")).base)
+        with torch.backends.mkldnn.verbose(1):
+            torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))
+        print(torch.backends.cpu.get_cpu_capability())
+    """
+    shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("AVX2\n")
+    assert "avx512" not in shown.replace("onednn_verbose,info", "")

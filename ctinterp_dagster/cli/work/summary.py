@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ctinterp_dagster.evaluation.statistics import by_task
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import load_params
 from ctinterp_dagster.records import read_json
 
 COLUMNS = {
@@ -22,6 +23,7 @@ COLUMNS = {
 def run() -> None:
     """Print it."""
     layout = Layout(Path())
+    params = load_params(layout.params)
     decision = read_json(layout.report("promote") / "decision.json")
     rows = pd.read_csv(layout.report("evaluate") / "per_case.csv")
     phantoms = read_json(layout.report("evaluate") / "metrics.json")["test"]["phantoms"]
@@ -35,6 +37,11 @@ def run() -> None:
         for method, scores in group.groupby("method", sort=False):
             table.add_row(str(method), *(format(scores[name].mean(), spec) for name, (_, spec) in COLUMNS.items()))
         console.print(table)
+    if params.expect.start:
+        console.print(
+            f"model: began with the weights of {params.expect.start} and trained on for {params.expect.steps} steps",
+            soft_wrap=True,
+        )
     console.print(f"decision: {'promoted' if decision['promoted'] else 'not promoted'}")
     for finding in decision["findings"]:
         console.print(f"  {finding['verdict']}: {finding['text']}", highlight=False)
