@@ -1,7 +1,7 @@
 """Random slabs of thin volumes, thickened on the fly: what the null-space networks learn from.
 
 All chance is drawn on the CPU into a `Plan`, some numbers a slab. The slabs themselves are cut, turned, resampled,
-thickened and noised on the device, where the volumes lie as one tensor of int16, all slabs of a batch at once.
+thickened and noised on the device, all slabs of a batch at once.
 """
 
 import math

@@ -23,7 +23,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Loop, Optimisation, Section
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.records import file_hash, write_csv, write_json
-from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.io import mapped, read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.batches import Batch, Batches
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
@@ -208,6 +208,8 @@ def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
 def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | None = None) -> list[ThinVolume]:
     """The thin volumes of a split; empty if no case is in it.
 
+    Those with whole HU stay in their files, and pages of them are in memory while they are used.
+
     Args:
         layout: where things are.
         split: the split.
@@ -224,8 +226,15 @@ def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | No
         )
     volumes = []
     for case in cases:
-        thin = read_scan(case.thin(layout)).volume
         weight = next((w for pattern, w in weights.items() if fnmatchcase(case.case, pattern)), 1.0)
-        hu = torch.from_numpy(thin.hu).round().to(torch.int16)
-        volumes.append(ThinVolume(hu, thin.spacing_mm, weight, case.case))
+        volumes.append(thin_volume(case.thin(layout), weight, case.case))
     return volumes
+
+
+def thin_volume(path: Path, weight: float, case: str) -> ThinVolume:
+    """A volume that ingest wrote, in whole HU."""
+    if whole := mapped(path):
+        hu, spacing_mm = whole
+        return ThinVolume(torch.from_numpy(hu), spacing_mm, weight, case)
+    thin = read_scan(path).volume
+    return ThinVolume(torch.from_numpy(thin.hu).round().to(torch.int16), thin.spacing_mm, weight, case)

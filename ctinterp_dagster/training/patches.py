@@ -27,12 +27,13 @@ def window(size: Sequence[int], patch: Sequence[int], generator: torch.Generator
 def at_least(tensor: Tensor, size_zyx: Sequence[int]) -> Tensor:
     """A (channel, z, y, x) tensor of at least this size: the far end of a shorter axis is replicated."""
     z, y, x = (max(0, wanted - n) for wanted, n in zip(size_zyx, tensor.shape[1:], strict=True))
-    return functional.pad(tensor, (0, x, 0, y, 0, z), mode="replicate")
+    return functional.pad(tensor, (0, x, 0, y, 0, z), mode="replicate") if z or y or x else tensor
 
 
 def tensors_hash(settings: str, tensors: Sequence[Tensor]) -> str:
     """SHA-256 of settings and of tensors with their shapes."""
     digest = hashlib.sha256(settings.encode())
     for tensor in tensors:
-        digest.update(repr(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()

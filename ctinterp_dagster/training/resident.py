@@ -1,7 +1,9 @@
-"""Training volumes as one tensor of int16 on the device, from which all boxes of a batch are cut at once."""
+"""Training volumes, from which boxes are cut: on a GPU that holds them all, else where they lie."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -68,13 +70,12 @@ def stacked(boxes: Sequence[Box]) -> Boxes:
 
 
 class ResidentVolumes:
-    """Volumes end to end, on every device that boxes are cut on."""
+    """Volumes of int16, end to end by their numbering; a GPU with room for them gets a copy."""
 
     def __init__(self, volumes: Sequence[ThinVolume]) -> None:
-        self._volumes = [volume.hu for volume in volumes]
-        sizes = torch.tensor([0, *(hu.numel() for hu in self._volumes)])
-        self._starts = sizes.cumsum(0).tolist()
-        self._flat: dict[torch.device, Tensor] = {}
+        self._volumes = [volume.hu.contiguous() for volume in volumes]
+        self._starts = [0, *accumulate(hu.numel() for hu in self._volumes)]
+        self._copies: dict[torch.device, Tensor | None] = {}
 
     def random_box(
         self, index: int, order: Sequence[int], size: tuple[int, int, int], generator: torch.Generator
@@ -108,11 +109,31 @@ class ResidentVolumes:
         """
         first, steps, depth = boxes
         device = first.device
-        if device not in self._flat:
-            self._flat[device] = torch.cat([hu.reshape(-1) for hu in self._volumes]).to(device)
+        copy = self._copy_on(device)
         z, y, x = (torch.arange(n, device=device) for n in size)
         inside = z < depth[:, None]
         along_z = first[:, None] + steps[:, :1] * torch.where(inside, z, 0)
         plane = (steps[:, 1:2] * y)[:, :, None] + (steps[:, 2:3] * x)[:, None]
         index = along_z[:, :, None, None] + plane[:, None]
-        return self._flat[device][index].float() * inside[:, :, None, None]
+        values = self._gathered(index.cpu()).to(device) if copy is None else copy[index]
+        return values.float() * inside[:, :, None, None]
+
+    def _gathered(self, index: Tensor) -> Tensor:
+        """Voxels by their numbers, (b, z, y, x), those of each box in one volume."""
+        owners = [bisect(self._starts, int(box[0, 0, 0])) - 1 for box in index]
+        return torch.stack(
+            [self._volumes[n].reshape(-1)[box - self._starts[n]] for n, box in zip(owners, index, strict=True)]
+        )
+
+    def _copy_on(self, device: torch.device) -> Tensor | None:
+        """All voxels on a GPU; None on the CPU, and where they would take more than half of its free memory."""
+        if device not in self._copies:
+            fits = device.type == "cuda" and 4 * self._starts[-1] <= torch.cuda.mem_get_info(device)[0]
+            self._copies[device] = self._copied(device) if fits else None
+        return self._copies[device]
+
+    def _copied(self, device: torch.device) -> Tensor:
+        copy = torch.empty(self._starts[-1], dtype=torch.int16, device=device)
+        for start, hu in zip(self._starts, self._volumes, strict=False):
+            copy[start : start + hu.numel()] = hu.reshape(-1)
+        return copy

@@ -1,6 +1,7 @@
 """Volumes from and to the images of SimpleITK and nibabel, in memory as in files: all that is known of their axes."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -53,6 +54,17 @@ def placed(values_xyz: FloatArray, affine: Array) -> Volume:
     Raises:
         GeometryError: the affine is not that of a grid.
     """
+    order, spacing_mm, direction = _axes_of(affine)
+    return Volume(
+        hu=np.ascontiguousarray(values_xyz.transpose(order[::-1]), dtype=np.float32),
+        spacing_mm=spacing_mm,
+        origin_mm=(float(affine[0, 3]), float(affine[1, 3]), float(affine[2, 3])),
+        direction=direction,
+    )
+
+
+def _axes_of(affine: Array) -> tuple[list[int], tuple[float, float, float], Array]:
+    """Which of an image's axes is the volume's x, y and z; spacing (z, y, x) in mm; direction of x, y and z, (3, 3)."""
     spacing = np.linalg.norm(affine[:, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() <= 0:
         raise GeometryError(
@@ -63,12 +75,21 @@ def placed(values_xyz: FloatArray, affine: Array) -> Volume:
     axis = _slice_axis(spacing, direction)
     order = [k for k in range(3) if k != axis] + [axis]
     z, y, x = (float(spacing[k]) for k in reversed(order))
-    return Volume(
-        hu=np.ascontiguousarray(values_xyz.transpose(order[::-1]), dtype=np.float32),
-        spacing_mm=(z, y, x),
-        origin_mm=(float(affine[0, 3]), float(affine[1, 3]), float(affine[2, 3])),
-        direction=np.ascontiguousarray(direction[:, order]),
-    )
+    return order, (z, y, x), np.ascontiguousarray(direction[:, order])
+
+
+def mapped(path: Path) -> tuple[npt.NDArray[np.int16], tuple[float, float, float]] | None:
+    """The voxels of a `.nii` file that `write_volume` wrote, mapped into memory: pages are read as they are used.
+
+    Returns:
+        (z, y, x) int16 HU and the spacing (z, y, x) in mm, as reading the volume gives them; None where the file has
+        fractions of HU.
+    """
+    image = nib.load(path)
+    if image.get_data_dtype() != np.int16:
+        return None
+    order, spacing_mm, _ = _axes_of(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
+    return np.ascontiguousarray(image.dataobj.get_unscaled().transpose(order[::-1])), spacing_mm
 
 
 def affine_of(volume: Volume) -> Array:

@@ -1,0 +1,75 @@
+"""What training holds in memory of few scans and of many, and how long its batches take; run by hand, in the root.
+
+    python -m benchmarks.many_volumes 10 300
+
+Scans are noise of 60x256x256, files of their own in a temporary folder; each number has a process of its own. Memory is
+that of the process without pages of files, which the system takes back where it needs room, and with them.
+"""
+
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import psutil
+
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.nullspace.slabs import ThickSlabs
+from ctinterp_dagster.params import load_params
+from ctinterp_dagster.pipeline.cases import Case, write_cases
+from ctinterp_dagster.pipeline.start import slab_settings
+from ctinterp_dagster.pipeline.training import thin_volumes
+from ctinterp_dagster.scan.io import write_volume
+from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.training.batches import seeded
+
+SHAPE = (60, 256, 256)
+BATCHES = 200
+
+
+def make(layout: Layout, count: int) -> None:
+    """Write so many scans as ingest does."""
+    (layout.ingest / "volumes").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    cases = [Case(f"scan-{n:04d}", f"scan-{n:04d}", "train") for n in range(count)]
+    for case in cases:
+        hu = rng.integers(-1000, 1000, SHAPE).astype(np.float32)
+        write_volume(Volume(hu, (1.0, 0.7, 0.7), (0.0, 0.0, 0.0), np.eye(3)), case.thin(layout))
+    write_cases(layout.ingest / "cases.csv", cases)
+
+
+def measure(layout: Layout, count: int) -> None:
+    """Print memory and times of one process."""
+    section = load_params(Path("params.yaml")).expect
+    process, start = psutil.Process(), time.monotonic()
+    slabs = ThickSlabs(thin_volumes(layout, "train"), slab_settings(section.slab_zyx, section), section.batch_size)
+    slabs.fingerprint()
+    read_s = time.monotonic() - start
+    for step in range(BATCHES):
+        slabs.batch(slabs.plan(seeded(0, step)))
+    start = time.process_time()
+    for step in range(BATCHES):
+        slabs.batch(slabs.plan(seeded(0, step)))
+    batch_ms = (time.process_time() - start) / BATCHES * 1000
+    memory = process.memory_info()
+    own, whole = (memory.rss - memory.shared) / 2**20, memory.rss / 2**20
+    click.echo(f"| {count} | {own:.0f} | {whole:.0f} | {read_s:.1f} | {batch_ms:.1f} |")
+
+
+@click.command
+@click.argument("counts", nargs=-1, type=int, required=True)
+def main(counts: tuple[int, ...]) -> None:
+    """Print a table, a row for each number of scans."""
+    click.echo("| scans | MiB | MiB with pages of files | s to start | CPU ms a batch |\n|---|---|---|---|---|")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            make(layout := Layout(Path(folder)), count)
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=(layout, count))
+            process.start()
+            process.join()
+
+
+if __name__ == "__main__":
+    main()
