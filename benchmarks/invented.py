@@ -9,7 +9,6 @@ from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
 from scipy.stats import mannwhitneyu
 
 from benchmarks.evidence import LUNG, SOFT, WITHIN_HU
-from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.scan.volume import FloatArray
 
@@ -18,7 +17,7 @@ SIZES_MM = (3.0, 6.0)
 LEAST_HU = (100.0, 200.0, 400.0)
 WIDER = 1.6  # the second sigma of a difference of Gaussians over the first, close to a Laplacian
 TOLERANCE_MM = 2.5  # half a thick slice
-AROUND_MM = 15.0
+AROUND_MM, LUNG_HU = 15.0, -600.0
 END_MM = 5.0
 WORST = 0.1  # of the voxels
 
@@ -58,13 +57,15 @@ def _greatest(response: FloatArray, spacing_mm: tuple[float, ...]) -> FloatArray
 
 
 def regions(truth_hu: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, BoolArray]:
-    """Lung and soft tissue by the mean of the cube around a voxel, without the end slices."""
+    """Lung and soft tissue by the mean of the cube around a voxel, without the end slices.
+
+    Crops lie within the body: a mask of the body would leave out lung that a crop cuts.
+    """
     mean = uniform_filter(truth_hu, [round(AROUND_MM / step) for step in spacing_mm], mode="nearest")
     ends = round(END_MM / spacing_mm[0])
     kept = np.zeros(mean.shape, bool)
     kept[ends:-ends] = True
-    kept &= body_mask(truth_hu)
-    return {LUNG: kept & (mean < WITHIN_HU[LUNG][1] + 100), SOFT: kept & (mean > -100) & (mean < WITHIN_HU[SOFT][1])}
+    return {LUNG: kept & (mean < LUNG_HU), SOFT: kept & (mean > -100) & (mean < WITHIN_HU[SOFT][1])}
 
 
 def counted(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> Iterator[dict[str, Any]]:
@@ -105,12 +106,13 @@ def thick_contrast(measurement: Measurement) -> FloatArray:
 def warned(measurement: Measurement, volumes: Mapping[str, FloatArray]) -> dict[str, Any]:
     """How well the standard deviation, and the thick slices alone, rank the errors of the model.
 
-    Of voxels of the body the worst tenth by |error|; of structures of 3 mm and 100 HU those that the truth lacks.
+    Of all voxels the worst tenth by |error|; of structures of 3 mm and 100 HU those that the truth lacks.
     """
     spacing, truth = measurement.known.spacing_mm, volumes["truth"]
     inside = np.logical_or(*regions(truth, spacing).values())
-    whole = body_mask(truth)
-    whole[: round(END_MM / spacing[0])] = whole[-round(END_MM / spacing[0]) :] = False
+    ends = round(END_MM / spacing[0])
+    whole = np.zeros(truth.shape, bool)
+    whole[ends:-ends] = True
     error = np.abs(volumes["model"] - truth)
     worst = error[whole] >= np.quantile(error[whole], 1 - WORST)
     pair = [blob_response(volumes[name], spacing, SIZES_MM[0]) for name in ("model", "truth")]

@@ -18,8 +18,7 @@ from scipy.ndimage import gaussian_filter, label, maximum_filter1d, uniform_filt
 from scipy.optimize import curve_fit
 from scipy.special import ndtr
 
-from benchmarks.evidence import LUNG, SOFT, contestants, table, thickened, thin_scan, tissue_around
-from ctinterp_dagster.evaluation.metrics import body_mask
+from benchmarks.evidence import BONE, LUNG, SOFT, contestants, table, thickened, thin_scan, tissue_around
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -209,14 +208,10 @@ def calibration(estimate: FloatArray, std: FloatArray, truth: FloatArray) -> dic
 
     A tissue is told by the estimate, which is all that a user has.
     """
-    body = body_mask(truth)
-    ranges = {
-        "air": ~body & (estimate < -900), LUNG: body & (estimate > -1020) & (estimate < -700),
-        SOFT: body & (estimate > -200) & (estimate < 150), "bone": body & (estimate > 250),
-        "edges of lung": body & (estimate > -700) & (estimate < -200),
-    }  # fmt: skip
+    ranges = {"air": (-1100, -900), LUNG: (-900, -700), "edges": (-700, -200), SOFT: (-200, 150), BONE: (250, 4000)}
     values = {}
-    for name, inside in ranges.items():
+    for name, (low, high) in ranges.items():
+        inside = (estimate > low) & (estimate < high)
         if inside.sum() >= 1000:
             error, spread = np.abs(estimate[inside] - truth[inside]), std[inside]
             rms = [float(np.sqrt(np.square(part, dtype=float).mean())) for part in (error, spread)]

@@ -1,0 +1,226 @@
+"""What a reader does with a scan: volumes of nodules, surfaces of bone and lung, thin vessels; 5 mm slices restored.
+
+    python -m benchmarks.tasks records.json THIN ...                         adds the scans that records.json lacks
+    python -m benchmarks.tasks records.json THIN --at Z,Y,X,MM --at ...      nodules that a scan has: index, diameter
+
+THIN,MM for slices that overlap; without THIN the tables alone. docs/evidence.md has them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.ndimage import binary_dilation, distance_transform_edt, label, zoom
+from scipy.spatial import cKDTree
+from skimage.filters import sato
+from skimage.measure import marching_cubes
+from skimage.morphology import skeletonize
+
+from benchmarks.evidence import LUNG, contestants, table, thickened, thin_scan, tissue_around
+from benchmarks.invented import BoolArray, regions
+from benchmarks.planted import Planted, Structure, paint
+from ctinterp_dagster.interpolation import Measurement, Method, load_checkpoint
+from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+Numbers = npt.NDArray[np.float64]
+NODULES_MM = (4, 6, 8, 10, 12)
+SOLID_HU, NODULE_HU = 20.0, -400.0  # of a nodule; the threshold of its volume
+AROUND_NODULE_MM = 3.0
+APART_MM = (25.0, 20.0, 20.0)
+SURFACES = {"bone": 300.0, "lung": -500.0}
+VERTICES = 20_000
+VESSEL_MM = (0.7, 1.0, 1.4)  # sigmas of ridges: vessels of about 1.5 to 3 mm
+VESSEL_SHARE, FALSE_SHARE, NEAR_MM = 0.03, 0.01, 2.0
+END_MM = 5.0
+AROUND_PIXELS = 32
+RULER = "nodules that were planted"
+
+
+def volume_mm3(hu: FloatArray, spacing_mm: tuple[float, ...], centre_mm: Numbers, diameter_mm: float) -> float:
+    """Volume of what is above -400 HU and connected, within the nodule's radius and 3 mm of its place; 0 for nothing.
+
+    Args:
+        hu: (z, y, x).
+        spacing_mm: of voxels.
+        centre_mm: from the outer corner of the first voxel.
+        diameter_mm: of the nodule.
+    """
+    reach = diameter_mm / 2 + AROUND_NODULE_MM
+    axes = [(np.arange(n) + 0.5) * step - mm for n, step, mm in zip(hu.shape, spacing_mm, centre_mm, strict=True)]
+    cut = tuple(slice(*np.flatnonzero(np.abs(axis) <= reach)[[0, -1]] + (0, 1)) for axis in axes)
+    z, y, x = (axis[part] for axis, part in zip(axes, cut, strict=True))
+    from_centre = np.sqrt((z**2)[:, None, None] + (y**2)[:, None] + x**2)
+    parts, _ = label((hu[cut] > NODULE_HU) & (from_centre <= reach))
+    inside = parts[(from_centre <= diameter_mm / 4 + 0.5) & (parts > 0)]
+    if not inside.size:
+        return 0.0
+    return float((parts == np.bincount(inside).argmax()).sum() * np.prod(spacing_mm))
+
+
+def nodules(thin: Volume) -> Planted:
+    """Solid balls in lung, every size as often, and their places in mm from the outer corner."""
+    rng = np.random.default_rng(0)
+    size_mm = np.array(thin.hu.shape) * thin.spacing_mm
+    places = (np.argwhere(tissue_around(thin.hu, thin.spacing_mm, 14.0)[LUNG]) + rng.random(3)) * thin.spacing_mm
+    places = rng.permutation(places[((places > 17) & (places < size_mm - 17)).all(axis=1)])[:5000]
+    chosen: Planted = []
+    for place in places:
+        if all((np.abs(place - other) > APART_MM).any() for _, other in chosen):
+            size = NODULES_MM[len(chosen) % len(NODULES_MM)]
+            index = tuple((place / thin.spacing_mm).astype(int))
+            chosen.append((Structure(LUNG, "ball", size, SOLID_HU - float(np.median(_around(thin.hu, index)))), place))
+    return chosen
+
+
+def _around(hu: FloatArray, index: tuple[int, ...]) -> FloatArray:
+    return hu[tuple(slice(max(0, i - 3), i + 4) for i in index)]
+
+
+def surface_distance(
+    hu: FloatArray, truth: FloatArray, spacing_mm: tuple[float, ...], least_hu: float
+) -> dict[str, float]:
+    """Mean and 95 % distance in mm between the surfaces at a threshold, both ways, without the end slices."""
+    ends = round(END_MM / spacing_mm[0])
+    whole = [marching_cubes(of[ends:-ends], least_hu, spacing=spacing_mm)[0] for of in (hu, truth)]
+    distances = np.concatenate(
+        [
+            cKDTree(other).query(np.random.default_rng(0).permutation(own)[:VERTICES])[0]
+            for own, other in (whole, whole[::-1])
+        ]
+    )
+    return {"mean_mm": float(distances.mean()), "far_mm": float(np.quantile(distances, 0.95))}
+
+
+def isotropic(hu: FloatArray, spacing_mm: tuple[float, ...], order: int = 1) -> FloatArray:
+    """The same on voxels of 1 mm."""
+    return zoom(hu, spacing_mm, order=order, grid_mode=True, mode="nearest")
+
+
+def vesselness(hu: FloatArray, spacing_mm: tuple[float, ...]) -> FloatArray:
+    """Response of bright ridges on voxels of 1 mm. Source: Sato et al. 1998, Med. Image Anal. 2(2)."""
+    return sato(isotropic(hu, spacing_mm), sigmas=VESSEL_MM, black_ridges=False)
+
+
+def vessel_recall(estimate: FloatArray, truth: FloatArray, lung: BoolArray) -> float:
+    """Share of the true centre lines within 1 mm of a ridge, at the threshold at which 1 % of lung is falsely ridge.
+
+    True vessels are the 3 % of lung with the greatest response in the truth; false is what is over 2 mm from them.
+
+    Args:
+        estimate: response (z, y, x).
+        truth: the same of the truth.
+        lung: where.
+    """
+    vessels = lung & (truth >= np.quantile(truth[lung], 1 - VESSEL_SHARE))
+    lines = skeletonize(vessels) & lung
+    elsewhere = lung & (distance_transform_edt(~vessels) > NEAR_MM)
+    allowed = FALSE_SHARE * lung.sum() / elsewhere.sum()
+    found = lung & (estimate > np.quantile(estimate[elsewhere], 1 - allowed))
+    return float(binary_dilation(found)[lines].mean())
+
+
+def restored(measurement: Measurement, methods: Mapping[str, Method]) -> dict[str, FloatArray]:
+    """The truth and all estimates, HU by name."""
+    return {"truth": measurement.known.hu, **{name: it(measurement).mean.hu for name, it in methods.items()}}
+
+
+def measured(thin: Volume, thickness_mm: float | None, methods: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
+    """A record a task and method of one scan."""
+    measurement = thickened(thin, thickness_mm)
+    spacing, volumes = measurement.known.spacing_mm, restored(measurement, methods)
+    truth = volumes["truth"]
+    lung = isotropic(regions(truth, spacing)[LUNG].astype(np.float32), spacing, 0) > 0
+    ridges = vesselness(truth, spacing)
+    for name, hu in volumes.items():
+        yield {"task": "vessels", "method": name, "recall": vessel_recall(vesselness(hu, spacing), ridges, lung)}
+        for surface, least_hu in SURFACES.items():
+            yield {"task": surface, "method": name, **surface_distance(hu, truth, spacing, least_hu)}
+    planted, chosen = thin.with_hu(thin.hu.copy()), nodules(thin)
+    for structure, place in chosen:
+        paint(planted, place, structure)
+    yield from sized(restored(thickened(planted, thickness_mm), methods), spacing, chosen, RULER)
+
+
+def sized(
+    volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...], chosen: Planted, task: str
+) -> Iterator[dict[str, Any]]:
+    """A record a nodule and method: its volume."""
+    for number, (structure, place) in enumerate(chosen):
+        for name, hu in volumes.items():
+            value = volume_mm3(hu, spacing_mm, place, structure.size_mm)
+            yield {"task": task, "method": name, "nodule": number, "size_mm": structure.size_mm, "mm3": value}
+
+
+def own_nodules(thin: Volume, at: list[list[float]], methods: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
+    """The volumes of nodules that a scan has, each restored in a crop of 64x64 pixels around it."""
+    for number, (z, y, x, diameter) in enumerate(at):
+        rows, columns = (slice(max(0, int(i) - AROUND_PIXELS), int(i) + AROUND_PIXELS) for i in (y, x))
+        crop = replace(thin, hu=np.ascontiguousarray(thin.hu[:, rows, columns]))
+        place = np.array([z + 0.5, y - rows.start + 0.5, x - columns.start + 0.5]) * thin.spacing_mm
+        measurement = thickened(crop)
+        chosen = [(Structure(LUNG, "ball", diameter, 0.0), place)]
+        for record in sized(
+            restored(measurement, methods), measurement.known.spacing_mm, chosen, "nodules of the scan"
+        ):
+            yield record | {"nodule": number}
+
+
+def tables(records: list[dict[str, Any]]) -> Iterator[str]:
+    """All tasks: methods down."""
+    rows = pd.DataFrame(records)
+    methods = list(dict.fromkeys(rows["method"]))
+    cases = list(dict.fromkeys(rows.loc[rows["task"] == "vessels", "case"]))
+    for task in SURFACES:
+        here = rows[rows["task"] == task].set_index(["method", "case"])
+        lines = [
+            [
+                name,
+                *(f"{here.loc[(name, case), 'mean_mm']:.2f}, {here.loc[(name, case), 'far_mm']:.2f}" for case in cases),
+            ]
+            for name in methods
+        ]
+        yield table([f"{task}, mm: mean, 95 %", *cases], lines)
+    here = rows[rows["task"] == "vessels"].set_index(["method", "case"])["recall"]
+    yield table(["vessels", *cases], [[name, *(f"{here[name, case]:.3f}" for case in cases)] for name in methods])
+    planted = rows[rows["task"] == RULER]
+    off = 100 * (planted["mm3"] / (np.pi / 6 * planted["size_mm"] ** 3) - 1)
+    spread = planted.assign(off=off).groupby(["method", "size_mm"])["off"].agg(["mean", "std", "count"])
+    lines = [
+        [name, *("{:+.0f} +- {:.0f} %".format(*spread.loc[(name, size), ["mean", "std"]]) for size in NODULES_MM)]
+        for name in methods
+    ]
+    yield table(
+        [f"planted nodules ({spread['count'].min():.0f} or more a size)", *(f"{s} mm" for s in NODULES_MM)], lines
+    )
+    own = rows[rows["task"] == "nodules of the scan"].pivot_table("mm3", "method", "nodule")
+    if len(own):
+        lines = [[name, *(f"{value:.0f}" for value in own.loc[name])] for name in methods]
+        yield table(["nodules of the scan, mm3", *own.columns], lines)
+
+
+@click.command
+@click.argument("records", type=click.Path(path_type=Path))
+@click.argument("scans", nargs=-1, metavar="THIN")
+@click.option("--at", multiple=True, help="Z,Y,X,MM: a nodule of the scan, in place of the other tasks")
+@click.option("--side", default=128, help="pixels of the middle of each slice, 0 for all")
+def main(records: Path, scans: tuple[str, ...], at: tuple[str, ...], side: int) -> None:
+    """Measure what RECORDS lacks, and print the tables of all."""
+    known = read_json(records) if records.exists() else []
+    methods = contestants(load_checkpoint(device="cpu"))
+    for argument in scans:
+        case, thin, thickness_mm = thin_scan(argument, 0 if at else side)
+        places = [[float(number) for number in place.split(",")] for place in at]
+        made = own_nodules(thin, places, methods) if at else measured(thin, thickness_mm, methods)
+        known += [{"case": case, "side": side, **record} for record in made]
+        write_json(records, known)
+    print(*tables(known), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from benchmarks.planted import Structure, paint
+from benchmarks.tasks import surface_distance, vessel_recall, vesselness, volume_mm3
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+SPACING = (1.0, 0.8, 0.8)
+
+
+def lung() -> Volume:
+    return Volume(np.full((40, 50, 50), -850, np.float32), SPACING, (0.0, 0.0, 0.0), np.eye(3))
+
+
+@pytest.mark.parametrize("size", [6, 10])
+def test_the_volume_of_a_ball_is_measured_whatever_lies_beside_it(size: float) -> None:
+    scan, centre = lung(), np.array([20.3, 19.8, 20.4])
+    paint(scan, centre, Structure("lung", "ball", size, 870))
+    scan.hu[:, :3] = 40
+    assert volume_mm3(scan.hu, SPACING, centre, size) == pytest.approx(np.pi / 6 * size**3, rel=0.06)
+    assert volume_mm3(lung().hu, SPACING, centre, size) == 0
+
+
+def ball(radius_mm: float) -> FloatArray:
+    axes = [(np.arange(n) - 24.5) * step for n, step in zip((50, 60, 60), SPACING, strict=True)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    return np.float32(1000 * (radius_mm - np.sqrt(z**2 + y**2 + x**2)))
+
+
+def test_surfaces_of_balls_are_as_far_apart_as_their_radii() -> None:
+    assert surface_distance(ball(12), ball(12), SPACING, 300)["far_mm"] == 0
+    distances = surface_distance(ball(13.5), ball(12), SPACING, 300)
+    assert [distances["mean_mm"], distances["far_mm"]] == pytest.approx([1.5, 1.5], abs=0.12)
+
+
+def test_vessels_that_an_estimate_lacks_are_missed() -> None:
+    z = np.arange(40)
+    truth = np.full((40, 50, 50), -850, np.float32) + np.random.default_rng(0).normal(0, 5, (40, 50, 50))
+    half = truth.copy()
+    for column in (8, 15, 22, 29, 36, 43):
+        truth[z, 15:17, column] = truth[z, 34:36, column] = 0
+        half[z, 15:17, column] = 0
+    inside = np.ones(truth.shape, bool)
+    ridges = [vesselness(hu.astype(np.float32), (1.0, 1.0, 1.0)) for hu in (truth, half)]
+    assert vessel_recall(ridges[0], ridges[0], inside) > 0.98
+    assert vessel_recall(ridges[1], ridges[0], inside) == pytest.approx(0.5, abs=0.08)
