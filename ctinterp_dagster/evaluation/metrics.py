@@ -276,7 +276,7 @@ def _unit(hu: FloatArray, window: Window) -> FloatArray:
 
 
 def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """Mean over axial slices of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels; at most 1.
+    """Mean over slices (z, y, x) of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels; at most 1.
 
     Source: Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03; scikit-image leaves out a border of 5 pixels.
     """
@@ -295,7 +295,7 @@ def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) ->
 
 
 def ssim_volume(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """scikit-image's SSIM of the volume, 7x7x7 uniform window; at most 1.
+    """scikit-image's SSIM of volumes (z, y, x), 7x7x7 uniform window; at most 1.
 
     Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume.
     Source: Wang et al. 2004, eq. 13, with sample covariances and without a border of 3 voxels, as scikit-image has it.
@@ -334,7 +334,7 @@ def quiet_tissue(hu: FloatArray) -> BoolArray:
 
 
 def noise_ratio(hu: FloatArray, truth: Truth) -> float | None:
-    """Noise along z of a volume over that of the truth; None where the truth has no noise to be measured.
+    """Noise along z of a volume (z, y, x) HU over that of the truth; None where the truth has no noise to be measured.
 
     A smooth volume may have no noise at all, which is a ratio of 0.
     """
@@ -342,7 +342,7 @@ def noise_ratio(hu: FloatArray, truth: Truth) -> float | None:
 
 
 def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
-    """Standard deviation of white noise along z, HU, from third differences, which no smooth anatomy survives.
+    """Deviation of white noise along z of (z, y, x), HU, from third differences, which no smooth anatomy survives.
 
     Robust: the median absolute deviation in quiet tissue. Noise of neighbouring slices that correlates makes it too
     small, which makes the noise floor too high a PSNR: a bound still.

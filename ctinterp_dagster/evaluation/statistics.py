@@ -79,7 +79,7 @@ def by_task(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def bootstrap_mean(values: Sequence[float] | npt.NDArray[np.float64], *, seed: int) -> Interval:
-    """Mean with a 95 % percentile bootstrap interval over 10,000 resamplings of the cases.
+    """Mean of values (n,) with a 95 % percentile bootstrap interval over 10,000 resamplings of the cases.
 
     With the same seed and number of cases the resamplings are the same, so that methods are compared on equal draws.
 

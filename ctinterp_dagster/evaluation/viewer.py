@@ -94,7 +94,7 @@ def corners_mm(volume: Volume) -> npt.NDArray[np.float64]:
 
 
 def stretched(thick: Volume, thin: Volume) -> FloatArray | None:
-    """The thick slice that is nearest to each thin one; None where their pixels do not lie over each other."""
+    """The thick slice nearest to each thin one, (n, y, x) HU; None where their pixels do not lie over each other."""
     normal = thick.direction[:, 2]
     shift, step = np.subtract(thin.origin_mm, thick.origin_mm), thin.direction[:, 2] * thin.spacing_mm[0]
     along, across = shift @ normal, shift - (shift @ normal) * normal

@@ -98,6 +98,12 @@ def restored(
 ) -> tuple[Estimate, list[str]]:
     """The estimate, padded as the scan is, and what is doubtful about it.
 
+    Args:
+        measurement: of the scan.
+        model: loaded.
+        settings: of the sampler.
+        force: give a doubtful estimate, too.
+
     Raises:
         DoubtfulResultError: something is, and `force` is false; no sample was drawn then.
     """

@@ -53,6 +53,11 @@ def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> 
 
     Means over blocks of 8x8 pixels are compared; right results have below 0.1, the truth itself below 0.2. 0 where
     there are fewer than 8 thick slices.
+
+    Args:
+        thick_hu: (k, y, x) HU.
+        thin_hu: (n, y, x) HU, the estimate.
+        operator: (n, y, x) to (k, y, x).
     """
     if len(thick_hu) < LEAST_SLICES:
         return 0.0

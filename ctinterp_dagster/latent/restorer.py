@@ -38,7 +38,7 @@ class LatentRestorer:
         return self._draw(steps=1, seed=self.settings.seed)
 
     def prior(self) -> tuple[Tensor, int]:
-        """No variance but that of the samples is known."""
+        """Zeros (z, y, x), worth no sample: no variance but that of the samples is known."""
         return self.evidence.base_hu.new_zeros(self.operator.n_thin, *self.thick_hu.shape[1:]), 0
 
     def draws(self) -> Iterator[Tensor]:

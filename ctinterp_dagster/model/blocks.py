@@ -13,7 +13,7 @@ class ResidualUnit(nn.Module):
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """Scale each voxel's channel vector to unit mean square; looks at no other voxel.
+    """Scale each voxel's channel vector (b, channel, ...) to unit mean square; looks at no other voxel.
 
     Group norm would see the whole patch, and a network trained on patches would behave differently on a volume.
 

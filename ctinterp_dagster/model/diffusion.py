@@ -29,7 +29,7 @@ def sigma(t: Tensor) -> Tensor:
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:
-    """Times in [0, 1], in the same order, crowded towards the noisy end where `shift` is above 1.
+    """Times in [0, 1] of any shape, in the same order, crowded towards the noisy end where `shift` is above 1.
 
     What is coarser than a pixel is decided there: noise hides it less.
 

@@ -52,11 +52,11 @@ class Ema:
                     parameter.copy_(own[name])
 
     def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
-        """Everything that a resumed run needs."""
+        """Everything that a resumed run needs: `weights`, of the shapes of the network's, and the count of updates."""
         return {"updates": self.updates, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, int | dict[str, Tensor]]) -> None:
-        """Continue from a state.
+        """Continue from a state that `state_dict` gave, with weights of the same shapes.
 
         Raises:
             CheckpointError: the state is of another network.

@@ -72,7 +72,7 @@ def sample(
 
 
 def angle(t: Tensor) -> float:
-    """The angle phi of a time: alpha = cos phi is the share of the signal, sigma = sin phi that of the noise.
+    """The angle phi of a time, one number: alpha = cos phi is the signal's share, sigma = sin phi the noise's.
 
     Source: Salimans and Ho 2022, appendix D.
     """
@@ -123,7 +123,14 @@ class AdamsBashforth:
         self._last: tuple[Tensor, float] | None = None
 
     def __call__(self, x: Tensor, x0: Tensor, phi: float, after: float) -> Tensor:
-        """The state at the angle `after`."""
+        """The state at the angle `after`, of the shape of `x`.
+
+        Args:
+            x: the state at `phi`, of any shape.
+            x0: the estimate there, like `x`.
+            phi: angle in radians, from pi / 2 (noise) down.
+            after: the next one, below `phi`.
+        """
         v = (math.cos(phi) * x - x0) / math.sin(phi)
         turn = phi - after
         slope, last = self._last or (v, turn)

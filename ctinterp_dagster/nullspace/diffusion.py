@@ -203,12 +203,15 @@ class NullSpaceDiffusion(StoredModel):
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
-    """What the denoiser sees beside the noisy coefficients."""
+    """What the denoiser sees beside the noisy coefficients, (b, FEATURES + 2 MODES, z, y, x).
+
+    `features` is (b, FEATURES, z, y, x), `mean` and `log_spread` are (b, MODES, z, y, x).
+    """
     return torch.cat([features, mean, log_spread], dim=1)
 
 
 def standardised(coefficients: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
-    """Coefficients c as (c - m) / s, limited to 6 spreads; all in units of 100 HU."""
+    """Coefficients c as (c - m) / s, limited to 6 spreads; all (b, MODES, z, y, x) in units of 100 HU."""
     return ((coefficients - mean) / log_spread.exp()).clamp(-FARTHEST, FARTHEST)
 
 

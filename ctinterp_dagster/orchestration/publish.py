@@ -77,7 +77,14 @@ def commit_to(root: Path, branch: str, message: str) -> str:
 
 
 def tag(root: Path, name: str, commit: str, message: str) -> str:
-    """Tag a commit, unless the tag is there; its name."""
+    """Tag a commit, unless the tag is there; its name.
+
+    Args:
+        root: of the repository.
+        name: of the tag.
+        commit: its hash.
+        message: of the tag.
+    """
     if not _run(root, "git", "tag", "--list", name):
         _run(root, "git", "tag", "--annotate", "--cleanup=verbatim", "-m", message, name, commit)
     return name

@@ -68,7 +68,16 @@ class State:
         return bool(listed and row)
 
     def finish(self, series: str, images: str, listed: str, verdict: Verdict, detail: str, now_s: float) -> None:
-        """Write down what became of a series."""
+        """Write down what became of a series.
+
+        Args:
+            series: SeriesInstanceUID.
+            images: a hash of the SOPInstanceUIDs that it had.
+            listed: how many images the archive listed; empty where it does not say.
+            verdict: what became of it.
+            detail: why, without names of patients.
+            now_s: the time, seconds since 1970.
+        """
         self.database.execute(
             "insert or replace into done values (?, ?, ?, ?, ?, ?)", (series, images, listed, verdict, detail, now_s)
         )

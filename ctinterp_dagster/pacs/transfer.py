@@ -15,6 +15,12 @@ Restore = Callable[[Path, Path], None]
 def fetch(archive: Archive, series: Series, images: Images, folder: Path) -> None:
     """Fetch a series whole; the folder appears only then.
 
+    Args:
+        archive: where it is.
+        series: which.
+        images: what the archive lists of it.
+        folder: a new one.
+
     Raises:
         PacsError: the archive gives fewer images than it lists, or more.
     """

@@ -91,6 +91,13 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
 def write_results(
     autoencoder: MaisiAutoencoder, history: Sequence[StepRecord], metrics: Mapping[str, float], layout: Layout
 ) -> None:
-    """Write the weights under MAISI's names, the curve and the metrics."""
+    """Write the weights under MAISI's names, the curve and the metrics.
+
+    Args:
+        autoencoder: as it was trained or loaded.
+        history: of its training; empty where there was none.
+        metrics: by name.
+        layout: where things are.
+    """
     autoencoder.save(layout.autoencoder / "autoencoder.safetensors")
     write_reports(layout.report("autoencoder"), history, metrics, autoencoder)

@@ -103,7 +103,7 @@ class Moments:
         self.count, self.sum, self.squares = 0, 0.0, 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take every value of a tensor."""
+        """Take every value of a tensor of any shape."""
         self.count += values.numel()
         self.sum += float(values.double().sum())
         self.squares += float(values.double().square().sum())

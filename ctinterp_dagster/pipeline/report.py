@@ -95,13 +95,13 @@ def views_of(scan: ThickScan, layout: Layout) -> list[View]:
 
 
 def second_window(truth_hu: FloatArray) -> Window:
-    """Lung where there is some, else bone."""
+    """The window of lung where (z, y, x) HU have some, else of bone."""
     share = np.mean((truth_hu > LUNG_HU[0]) & (truth_hu < LUNG_HU[1]))
     return LUNG if share > LUNG_SHARE else BONE
 
 
 def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
-    """The middle of the body, a quarter of its width to the side, where lungs and organs are."""
+    """The voxel (z, y, x) in the middle of the body, a quarter of its width to the side, where lungs and organs are."""
     z, y, x = (np.flatnonzero(body_mask(truth_hu).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     return int(z[len(z) // 2]), int(y[len(y) // 2]), int(x[len(x) // 4])
 

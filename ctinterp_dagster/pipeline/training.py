@@ -191,7 +191,14 @@ def write_curve(path: Path, history: Sequence[StepRecord]) -> None:
 def write_reports(
     reports: Path, history: Sequence[StepRecord], metrics: Mapping[str, float], trained: nn.Module
 ) -> None:
-    """Write the curve of a training, and its metrics with the number of parameters that were trained."""
+    """Write the curve of a training, and its metrics with the number of parameters that were trained.
+
+    Args:
+        reports: the stage's folder.
+        history: a record a step.
+        metrics: by name.
+        trained: what was trained.
+    """
     write_curve(reports / "curve.csv", history)
     write_json(reports / "metrics.json", {**metrics, "parameters": sum(p.numel() for p in trained.parameters())})
 

@@ -108,7 +108,7 @@ def thin_labels(labels: LabelArray, thick: Volume, thin_hu: FloatArray, position
 
 
 def noise_hu(hu: FloatArray) -> float:
-    """Standard deviation of the noise from second differences along rows, HU; 10 at least.
+    """Standard deviation of the noise of (z, y, x) HU from second differences along rows; 10 at least.
 
     Source: Donoho and Johnstone 1994, Biometrika 81(3): the median absolute deviation.
     """

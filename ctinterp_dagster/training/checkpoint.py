@@ -90,7 +90,7 @@ def whole_weights(module: nn.Module) -> dict[str, Any]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process may hold a part; all of them call this."""
+    """A tensor of any shape, of which each process may hold a part; all of them call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -11,7 +11,7 @@ GPU_PARTS = 32  # of them together on a GPU: enough to fill it, and little besid
 
 
 def in_parts(x: Tensor) -> Iterator[Tensor]:
-    """Views of a tensor, parts of z and y: on a CPU such that they stay in its cache."""
+    """Views of a tensor (batch, channel, z, y, x), parts of z and y: on a CPU such that they stay in its cache."""
     batch, channels, depth, height, width = x.shape
     lines = PART * (1 if x.device.type == "cpu" else GPU_PARTS) // (batch * channels * width)
     deep, high = max(1, lines // height), min(height, max(1, lines))

@@ -42,7 +42,7 @@ class Posterior(NamedTuple):
     log_variance: Tensor
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw a latent: mean + exp(log_variance / 2) noise; the noise is drawn on the generator's device."""
+        """Draw a latent (b, c, z, y, x): mean + exp(log_variance / 2) noise, drawn on the generator's device."""
         noise = torch.randn(self.mean.shape, generator=generator, device=generator.device, dtype=self.mean.dtype)
         return self.mean + torch.exp(self.log_variance / 2) * noise.to(self.mean.device)
 

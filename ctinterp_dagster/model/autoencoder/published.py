@@ -36,6 +36,10 @@ RELEASES = {
 def refuse_other_networks(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse MAISI's other autoencoder, of label maps, whose tensors have the same kind of names.
 
+    Args:
+        path: of the file, for the message.
+        tensors: of the file, by name, of any shape.
+
     Raises:
         CheckpointError: so it is; the message says which file is meant.
     """

@@ -47,7 +47,7 @@ class LocalLayer(Protocol):
         """The source rows that output rows [start, stop) depend on; may reach over the ends of the volume."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop) from the source rows that exist among `source_rows`; `depth` is the source's."""
+        """Rows [start, stop) of the output, (b, channel, rows, y, x), of the source rows that exist out of `depth`."""
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
         """Numbers that computing output `rows` holds beside its input and output; `shape` is the source's."""
@@ -60,7 +60,7 @@ class Recipe(Protocol):
     rolling: bool  # whether rows are dear enough to be kept for the next read
 
     def compute(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) as a fresh tensor."""
+        """Rows [start, stop) as a fresh tensor (batch, channel, rows, y, x)."""
 
     def scratch_bytes(self, rows: int, plan: "SlabPlan") -> int:
         """The largest passing memory while `rows` are computed, they included; records in `plan` what is kept."""
@@ -194,7 +194,7 @@ class Field:
             yield self._origin.compute(first, min(first + piece, stop))
 
     def fresh(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) for a reader that reads each row once: nothing is kept, the tensor is the reader's."""
+        """Rows [start, stop), (batch, channel, rows, y, x), for a reader that reads each once: nothing is kept."""
         assert not isinstance(self._origin, Tensor)
         return self._origin.compute(start, stop)
 
@@ -236,12 +236,12 @@ class Field:
         self._recent = None
 
     def sweep(self) -> Iterator[Tensor]:
-        """One pass over all rows, in slabs as thick as the budget allows; stores the field if that fits."""
+        """One pass over all rows, in slabs (batch, channel, rows, y, x) that the budget allows; stored if that fits."""
         store = not isinstance(self._origin, Tensor) and self._budget.may_store(self)
         yield from self._pass(store=store)
 
     def whole(self) -> Tensor:
-        """All rows, stored whether or not the budget had planned for them; empty on the meta device in a dry run."""
+        """All rows (batch, channel, z, y, x), stored whatever the budget had planned; empty on meta in a dry run."""
         for slab in self._pass(store=not isinstance(self._origin, Tensor)):
             del slab
         assert isinstance(self._origin, Tensor)

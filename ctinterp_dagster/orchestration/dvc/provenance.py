@@ -64,7 +64,14 @@ def _version_read(stage: DvcStage, maker: DvcStage) -> str:
 def source_events(
     index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
 ) -> list[AssetMaterialization]:
-    """Materializations of the sources whose content is not what Dagster recorded last."""
+    """Materializations of the sources whose content is not what Dagster recorded last.
+
+    Args:
+        index: the project's stages and sources as they are.
+        project: where they are.
+        translator: names the assets.
+        instance: what was recorded.
+    """
     events = []
     for path, source in project.shown_sources(index).items():
         key = translator.get_source_key(path)
@@ -82,6 +89,12 @@ def superseded_events(
     A stage that read a file that its maker had not made was up to date with it. When the maker puts its own file back,
     no version moves: only a new record shows that the stage read something else. Nor does one when the code of a single
     partition changes.
+
+    Args:
+        index: the project's stages and sources as they are.
+        project: where they are.
+        translator: names the assets.
+        instance: what was recorded.
     """
     events = []
     for stage in project.shown(index).values():

@@ -75,7 +75,14 @@ def build_dvc_sensor(
 def lock_events(
     index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
 ) -> list[AssetMaterialization | AssetCheckEvaluation]:
-    """What dvc.lock and the workspace hold and Dagster has not recorded: sources, then stages with their checks."""
+    """What dvc.lock and the workspace hold and Dagster has not recorded: sources, then stages with their checks.
+
+    Args:
+        index: the project's stages and sources as they are.
+        project: where they are.
+        translator: names the assets.
+        instance: what was recorded.
+    """
     events: list[AssetMaterialization | AssetCheckEvaluation] = [
         *source_events(index, project, translator, instance),
         *superseded_events(index, project, translator, instance),

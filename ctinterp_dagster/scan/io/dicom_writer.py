@@ -143,7 +143,7 @@ def _template(
 
 
 def refuse_range(hu: FloatArray) -> None:
-    """Refuse values that a CT image does not hold.
+    """Refuse values, of any shape, that a CT image does not hold.
 
     Raises:
         IntensityError: a value is not finite, or out of 16 bits.

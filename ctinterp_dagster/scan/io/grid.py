@@ -168,7 +168,7 @@ class Stack(NamedTuple):
 
 
 def along_normal(planes: Sequence[Plane]) -> Stack:
-    """Sort planes along their normal.
+    """Sort planes along their normal; arrays of (n,) and (n, 3) come with them.
 
     Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
     """
@@ -184,18 +184,18 @@ def along_normal(planes: Sequence[Plane]) -> Stack:
 
 
 def rounding_mm(normal: Array) -> float:
-    """How far along the normal a position may lie from where it was, once its coordinates are rounded to 0.1 mm."""
+    """How far along the normal (3,) a position may lie from where it was, once it is rounded to 0.1 mm."""
     return ROUNDING_MM * float(np.abs(normal).sum()) + 1e-6
 
 
 def usual_step(along_mm: Array) -> float:
-    """The distance of neighbours, gaps left out."""
+    """The distance of neighbours in mm, gaps left out, of sorted positions (n,)."""
     steps = np.diff(along_mm)
     return float(steps[steps < 1.5 * np.median(steps)].mean())
 
 
 def deviation_mm(along_mm: Array) -> float:
-    """The largest distance of sorted positions from the regular grid that makes it smallest (Chebyshev's line)."""
+    """The largest distance of sorted positions (n,) from the regular grid that makes it smallest (Chebyshev's line)."""
     index = np.arange(len(along_mm))
     low, high = float(np.diff(along_mm).min()), float(np.diff(along_mm).max())
     for _ in range(60):  # the width is convex in the step: thirds are cut off until nothing is left
@@ -206,7 +206,7 @@ def deviation_mm(along_mm: Array) -> float:
 
 
 def is_regular(along_mm: Array, rounding: float) -> bool:
-    """Whether sorted positions lie on a regular grid, each at a place of its own."""
+    """Whether sorted positions (n,) in mm lie on a regular grid, each at a place of its own."""
     steps = np.diff(along_mm)
     return bool(steps.min() > ROUNDING_MM) and deviation_mm(along_mm) <= max(
         GRID_TOLERANCE * usual_step(along_mm), rounding

@@ -137,7 +137,7 @@ class TextHeader:
         return unit_mm(words.pop())
 
     def told(self, direction: npt.NDArray[np.float64]) -> tuple[str, ...]:
-        """What it says against the direction (columns are LPS axes) that ITK reads from its TransformMatrix."""
+        """What it says against the direction (3, 3; columns are LPS axes) that ITK reads from its TransformMatrix."""
         if not self.meta:
             return ()
         told = []

@@ -19,7 +19,7 @@ def paint_ribs(canvas: Canvas, x: Field, y: Field, z: Field, cage_mm: Field) -> 
 
     Args:
         canvas: where.
-        x: mm to the left of the midline.
+        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
         y: mm behind the middle of the chest.
         z: mm above the carina.
         cage_mm: signed distance from the inner face of the ribs.
@@ -41,7 +41,7 @@ def paint_spine(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
 
     Args:
         canvas: where.
-        x: mm to the left of the midline.
+        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
         y: mm behind the middle of the vertebral bodies.
         z: mm above the carina.
     """
@@ -69,7 +69,7 @@ def paint_sternum(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
 
     Args:
         canvas: where.
-        x: mm to the left of the midline.
+        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
         y: mm behind the front of the cage.
         z: mm above the carina.
     """
@@ -84,7 +84,7 @@ def paint_scapulae(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
 
     Args:
         canvas: where.
-        x: mm to the left of the midline.
+        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
         y: mm behind the middle of the chest.
         z: mm above the carina.
     """

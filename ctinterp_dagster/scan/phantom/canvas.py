@@ -53,16 +53,16 @@ class Canvas:
         return Box(x[None, None, :], y[None, :, None], z[:, None, None])
 
     def coverage(self, distance_mm: Field) -> FloatArray:
-        """The share of each voxel that lies inside, 0 to 1."""
+        """The share of each voxel (z, y, x) that lies inside, 0 to 1, by the signed distance in mm, below 0 inside."""
         share: FloatArray = np.clip(0.5 - distance_mm / np.float32(self.edge_mm), 0, 1).astype(np.float32)
         return share
 
     def paint(self, share: Field, hu: Field | float) -> None:
-        """Mix `hu` into the canvas by the share of each voxel."""
+        """Mix `hu` into the canvas by the share (z, y, x) of each voxel, 0 to 1."""
         self.hu += share * (np.asarray(hu, dtype=np.float32) - self.hu)
 
     def texture(self, rng: np.random.Generator, grain_mm: float) -> FloatArray:
-        """A smooth random field of mean 0 and standard deviation about 1, whose features are `grain_mm` large."""
+        """A smooth random field (z, y, x) of mean 0 and deviation about 1, whose features are `grain_mm` large."""
         shape = self.hu.shape
         coarse = [max(4, round(n * s / grain_mm) + 3) for n, s in zip(shape, self.spacing_mm, strict=True)]
         field = rng.standard_normal(coarse).astype(np.float32)
@@ -101,13 +101,20 @@ class Canvas:
         region += share * (np.float32(hu) - region)
 
     def tube(self, points: Sequence[Point], radius_mm: float, hu: float, within: FloatArray | None = None) -> None:
-        """Paint a bent tube through the points."""
+        """Paint a bent tube through the points.
+
+        Args:
+            points: (x, y, z) mm.
+            radius_mm: of the tube.
+            hu: of what is painted.
+            within: (z, y, x), share of each voxel that may be painted, 0 to 1; None for all.
+        """
         for a, b in pairwise(points):
             self.capsule((a, b), radius_mm, hu, within)
 
 
 def add_noise(hu: FloatArray, rng: np.random.Generator, noise_hu: float) -> FloatArray:
-    """Add noise as a reconstruction leaves it: correlated in the plane, and by 0.2 between neighbouring slices.
+    """Add noise to slices (z, y, x): correlated in the plane as a reconstruction leaves it, and by 0.2 along z.
 
     A moving average of white slices e_k + t e_(k-1) has lag-1 correlation t / (1 + t^2), which is 0.2 at t = 0.2087.
     """
@@ -119,7 +126,14 @@ def add_noise(hu: FloatArray, rng: np.random.Generator, noise_hu: float) -> Floa
 
 
 def ellipse(u: Field, v: Field, radii_mm: tuple[float, float], power: float = 2.0) -> Field:
-    """Signed distance, roughly, from a (super)ellipse with the given half axes."""
+    """Signed distance in mm, roughly, from a (super)ellipse; below 0 inside.
+
+    Args:
+        u: mm along the first axis; any shape.
+        v: mm along the second; a shape that fits `u`.
+        radii_mm: half axes.
+        power: 2 for an ellipse, more for a rounder rectangle.
+    """
     a, b = (np.float32(r) for r in radii_mm)
     ratio = (np.abs(u / a) ** power + np.abs(v / b) ** power) ** np.float32(1 / power)
     distance: Field = (ratio - 1) * np.sqrt(u * u + v * v) / np.maximum(ratio, np.float32(1e-3))

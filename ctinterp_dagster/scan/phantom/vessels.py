@@ -39,6 +39,12 @@ def grow(rng: np.random.Generator, root: Point, direction: Point, radius_mm: flo
 
     Daughters leave in opposite directions, 15 to 50 degrees off, in a plane that turns from fork to fork, and bend
     away from the root. The thicker daughter turns less, as in Murray's law.
+
+    Args:
+        rng: of all chance.
+        root: (x, y, z) mm, where the first branch begins.
+        direction: of the first branch, a unit vector.
+        radius_mm: of the first branch.
     """
     front = [(root, direction / math.hypot(*direction), radius_mm, float(rng.uniform(0, math.pi)))]
     while front:
@@ -58,13 +64,23 @@ def grow(rng: np.random.Generator, root: Point, direction: Point, radius_mm: flo
 
 
 def paint_vessels(canvas: Canvas, branches: Iterator[Branch], hu: float, within: FloatArray) -> None:
-    """Paint a tree of vessels; thin ones are the same blood, and fill less of their voxels."""
+    """Paint a tree of vessels; thin ones are the same blood, and fill less of their voxels.
+
+    Args:
+        canvas: where.
+        branches: of the tree.
+        hu: of blood.
+        within: (z, y, x), share of each voxel that may be painted, 0 to 1.
+    """
     for branch in branches:
         canvas.capsule((branch.start, branch.end), branch.radius_mm, hu, within)
 
 
 def paint_airways(canvas: Canvas, branches: Iterator[Branch], within: FloatArray) -> None:
-    """Paint a tree of air tubes with walls of a quarter of the radius, as far as a scan shows them (1.2 mm)."""
+    """Paint a tree of air tubes with walls of a quarter of the radius, as far as a scan shows them (1.2 mm).
+
+    `within` (z, y, x) is the share of each voxel that may be painted, 0 to 1.
+    """
     shown = [b for b in branches if b.radius_mm > 1.2]
     for branch in shown:
         canvas.capsule((branch.start, branch.end), branch.radius_mm + max(0.6, branch.radius_mm / 4), 10.0, within)
