@@ -19,9 +19,15 @@ setup: .venv/installed ## make .venv with everything
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[pipeline,deploy,multiframe,pacs,dev]'
 	touch $@
 
-demo: setup ## the whole pipeline on the built-in phantom cohort
+demo: setup data/demo/thin.png ## the released model on a built-in phantom, then the whole pipeline on six of them
 	@dvc repro
 	@ctinterp summary
+
+data/demo/thin.png: | setup
+	@dvc repro --quiet thicken
+	@mkdir -p $(@D)
+	@ctinterp interpolate "$$(ls data/thicken/box-x5/*.nii | head -1)" -o $(@D)/thin.nii.gz --profile box --preview $@ --force
+	@echo "look at $@: the released model has made the fine slices out of the coarse ones to their left"
 
 test: setup lint ## all checks, default tests, a process a core
 	OMP_NUM_THREADS=1 pytest -n auto --dist loadfile
@@ -47,4 +53,4 @@ dagster-dvc: setup ## the wheel of the Dagster-DVC library, in dist/
 	python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/dagster-dvc
 
 clean: ## remove what the pipeline made (not data/raw)
-	rm -rf data/ingest data/thicken data/autoencoder data/encode data/expect data/train data/latent data/generate
+	rm -rf data/ingest data/thicken data/autoencoder data/encode data/expect data/train data/latent data/generate data/demo
