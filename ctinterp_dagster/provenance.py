@@ -16,6 +16,9 @@ from typing import Any
 
 import psutil
 
+INSTRUCTION_SETS = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA")
+"""The variables that limit the instructions with which the libraries below torch compute."""
+
 
 def provenance(root: Path, device: str) -> dict[str, Any]:
     """The record of a run that ends now.
@@ -47,6 +50,8 @@ def _hardware(device: str) -> Mapping[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "device": device,
+        "caches": _caches(Path("/sys/devices/system/cpu/cpu0/cache")),
+        "instruction_sets": {name: os.environ[name] for name in INSTRUCTION_SETS if name in os.environ},
     }
 
 
@@ -55,6 +60,15 @@ def _processor(cpuinfo: Path) -> str:
     lines: Sequence[str] = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _caches(folder: Path) -> Mapping[str, str]:
+    """Sizes of the first core's caches by level and kind, such as `1 Data`: oneDNN plans its sums by them."""
+    found = {}
+    for size in sorted(folder.glob("index*/size")):
+        level, kind = ((size.parent / name).read_text().strip() for name in ("level", "type"))
+        found[f"{level} {kind}"] = size.read_text().strip()
+    return found
 
 
 def _git(root: Path, *words: str) -> str | None:

@@ -1,7 +1,9 @@
 import subprocess
 from pathlib import Path
 
-from ctinterp_dagster.provenance import _processor, provenance
+import pytest
+
+from ctinterp_dagster.provenance import _caches, _processor, provenance
 
 
 def git(root: Path, *words: str) -> str:
@@ -36,3 +38,14 @@ def test_a_machine_that_hides_its_processor_is_known_by_its_architecture(tmp_pat
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU\n")
     assert _processor(tmp_path / "cpuinfo") == "Some CPU"
     assert _processor(tmp_path / "nowhere") != ""
+
+
+def test_a_record_says_what_decides_the_order_of_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, words in {"index0": ("1", "Data", "48K"), "index1": ("1", "Instruction", "32K")}.items():
+        (tmp_path / name).mkdir()
+        for file, word in zip(("level", "type", "size"), words, strict=True):
+            (tmp_path / name / file).write_text(f"{word}\n")
+    (tmp_path / "index2").mkdir()  # of a machine that does not tell
+    assert _caches(tmp_path) == {"1 Data": "48K", "1 Instruction": "32K"}
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert provenance(tmp_path, "cpu")["hardware"]["instruction_sets"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"

@@ -2,13 +2,14 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.checkout import STAGES, Checkout
+from tests.checkout import ROOT, STAGES, Checkout
 
 SMOKE_SEED = "2026"
 
@@ -41,6 +42,38 @@ def test_two_runs_in_different_surroundings_agree_in_every_hash(first: Checkout,
     assert second.hashes() == first.hashes()
     assert second.files() == first.files()
     print(f"\n{len(first.hashes())} hashes of {len(STAGES)} stages are the same in both")
+
+
+OTHER_PROCESSORS = {
+    "AVX2 at most": {
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+    "its own variables": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_CBWR": "AVX512",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Sandybridge",
+    },
+    "a smaller cache": {"PYTHONPATH": f"{ROOT / 'tests' / 'other_cache'}", "LEVEL_1_BYTES": "16384"},
+    "a larger cache": {"PYTHONPATH": f"{ROOT / 'tests' / 'other_cache'}", "LEVEL_1_BYTES": "65536"},
+}
+"""What stands for another x86-64 processor: what its libraries find of instructions, and of the cache for data."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64" or not shutil.which("nm"), reason="needs an x86-64 and nm")
+@pytest.mark.parametrize("processor", OTHER_PROCESSORS)
+def test_another_processor_gives_every_hash(processor: str, first: Checkout, tmp_path: Path) -> None:
+    variables = OTHER_PROCESSORS[processor]
+    root = tmp_path / "ctinterp"
+    paths = {"PYTHONPATH": f"{variables['PYTHONPATH']}{os.pathsep}{root}"} if "PYTHONPATH" in variables else {}
+    other = Checkout.clone(root, {**variables, **paths})
+    other.run("dvc", "repro", "--force")
+    assert other.hashes() == first.hashes()
+    assert other.files() == first.files()
+    print(f"\n{len(first.hashes())} hashes of {len(STAGES)} stages are the same with {processor}")
 
 
 @pytest.mark.slow
