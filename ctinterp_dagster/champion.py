@@ -8,8 +8,8 @@ before the pointer, and the pointer moves in one step: an interruption leaves th
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Challenger:
         seen: content hash by case of every scan there was when it was trained.
         data: hashes of what it was made from and measured on.
         rolled_back: why it was taken back after its promotion; empty if it was not.
+        sources: licence and citation of the scans that it was trained on, with their number, see `read_sources`;
+            scans of which neither was told are not among them.
     """
 
     model_hash: str
@@ -51,6 +53,7 @@ class Challenger:
     seen: Mapping[str, str]
     data: Mapping[str, str]
     rolled_back: str
+    sources: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -115,6 +118,9 @@ def card(challenger: Challenger, commit: str) -> str:
     lines += ["", *(f"- {finding['verdict']}: {finding['text']}" for finding in challenger.decision["findings"])]
     if challenger.rolled_back:
         lines += [f"- rolled back: {challenger.rolled_back}"]
+    if challenger.sources:
+        lines += ["", "| scans trained on | licence and citation |", "|---|---|"]
+        lines += [f"| {count} | {source} |" for source, count in challenger.sources.items()]
     hashes = {"model": challenger.model_hash, "test set": challenger.metrics["test_set_hash"], **challenger.data}
     lines += ["", "| SHA-256 of | |", "|---|---|", *(f"| {name} | `{value}` |" for name, value in hashes.items())]
     return "\n".join(lines) + "\n"
@@ -233,15 +239,16 @@ class Registry:
         return self.folder / "challengers" / f"{hash_[:DIGITS]}.json"
 
     def _challenger(self, path: Path) -> Challenger:
-        return Challenger(**self._read(path, {field.name for field in fields(Challenger)}))
+        names = {field.name for field in fields(Challenger)}
+        return Challenger(**self._read(path, names - {"sources"}, ["sources"]))
 
-    def _read(self, path: Path, names: set[str]) -> dict[str, Any]:
-        """A JSON object of exactly these names."""
+    def _read(self, path: Path, names: set[str], since: Collection[str] = ()) -> dict[str, Any]:
+        """A JSON object of exactly these names; those in `since` are missing in records of before."""
         try:
             record = read_json(path)
         except MissingInputError as error:
             raise MissingInputError(f"{path} is damaged: {self._restore}") from error
-        if not isinstance(record, dict) or set(record) != names:
+        if not isinstance(record, dict) or set(record).difference(since) != names:
             expected = ", ".join(sorted(names))
             raise MissingInputError(f"{path} is of another version: expected {expected}; {self._restore}")
         return record

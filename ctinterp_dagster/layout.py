@@ -35,7 +35,7 @@ class Layout:
 
     @property
     def ingest(self) -> Path:
-        """`volumes/<case>.nii`, `thick/<scan>.nii`, `cases.csv`, `pairs.csv`, `quarantine.csv`."""
+        """`volumes/<case>.nii`, `thick/<scan>.nii`, `cases.csv`, `pairs.csv`, `sources.csv`, `quarantine.csv`."""
         return self.root / "data" / "ingest"
 
     @property

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ctinterp_dagster import champion
-from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_files, model_hash, trained_models
+from ctinterp_dagster.champion import JUDGED, Challenger, Registry, card, model_files, model_hash, trained_models
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 
@@ -144,3 +145,18 @@ def test_a_champion_without_its_files_is_not_taken_for_none(registry: Registry, 
     shutil.rmtree(registry.files(only.model_hash))
     with pytest.raises(MissingInputError, match=rf"names a model, but .*{only.name} is missing: `dvc"):
         _ = registry.champion
+
+
+def test_the_card_tells_under_which_licences_the_scans_were(registry: Registry, tmp_path: Path) -> None:
+    plain = replace(promoted(registry, tmp_path / "train", "one"), metrics={"tasks": {}, "test_set_hash": "2"})
+    assert "licence" not in card(plain, "abc")
+    assert "| 3 | CC BY 4.0: A et al. |" in card(replace(plain, sources={"CC BY 4.0: A et al.": 3}), "abc")
+
+
+def test_a_record_of_before_has_no_sources(registry: Registry, tmp_path: Path) -> None:
+    known = promoted(registry, tmp_path / "train", "one")
+    path = registry.folder / "challengers" / f"{known.name}.json"
+    record = json.loads(path.read_text())
+    del record["sources"]
+    path.write_text(json.dumps(record))
+    assert registry.get(known.model_hash) == known

@@ -1,5 +1,6 @@
 """The table of cases that ingest writes and every later stage reads."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -66,3 +67,20 @@ def read_pairs(layout: Layout) -> dict[str, str]:
     """The real thick scans, each with the case that is its truth."""
     path = layout.ingest / "pairs.csv"
     return {row["case"]: row["thin"] for row in read_csv(path)} if path.exists() else {}
+
+
+def write_sources(path: Path, sources: Mapping[str, tuple[str, str]]) -> None:
+    """Write the table of cases whose licence or citation was told, if there are any."""
+    if sources:
+        rows = [
+            {"case": case, "licence": licence, "citation": citation} for case, (licence, citation) in sources.items()
+        ]
+        write_csv(path, rows, ["case", "licence", "citation"])
+
+
+def read_sources(layout: Layout, split: Split) -> dict[str, int]:
+    """How many cases of a split have each licence and citation, such as `CC BY 4.0: Name et al.`."""
+    path = layout.ingest / "sources.csv"
+    own = {case.case for case in read_cases(layout) if case.split == split}
+    rows = read_csv(path) if path.exists() else []
+    return dict(Counter(f"{row['licence']}: {row['citation']}" for row in rows if row["case"] in own))

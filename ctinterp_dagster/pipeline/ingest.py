@@ -23,7 +23,7 @@ from ctinterp_dagster.errors import (
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params
-from ctinterp_dagster.pipeline.cases import Case, write_cases, write_pairs
+from ctinterp_dagster.pipeline.cases import Case, write_cases, write_pairs, write_sources
 from ctinterp_dagster.records import CaseFolder, read_csv, read_json, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -38,11 +38,13 @@ from ctinterp_dagster.tracking import assert_tracked
 
 logger = logging.getLogger(__name__)
 
-SCANS_TABLE = "scans.csv"  # in data/raw: file, patient, split
+SCANS_TABLE = "scans.csv"  # in data/raw: file, patient, split, and where they are told licence and citation
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `data/ingest/volumes/<case>.nii`, `cases.csv` and `quarantine.csv`; thick partners and `pairs.csv`.
+
+    Where scans.csv tells licences or citations, `sources.csv` has them.
 
     Raises:
         MissingInputError: there is neither a scan nor a phantom to make.
@@ -66,7 +68,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     if found:
         done = ingest_scans(found, section, layout, folder)
     else:
-        done = Ingested(ingest_phantoms(section, params.base.seed, layout), {}, [])
+        done = Ingested(ingest_phantoms(section, params.base.seed, layout), {}, [], {})
     cases, refused = done.cases, done.refused
     if not cases:
         raise (
@@ -80,6 +82,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     folder.keep_only([*(case.case for case in cases), *done.pairs])
     write_cases(layout.ingest / "cases.csv", cases)
     write_pairs(layout.ingest / "pairs.csv", done.pairs)
+    write_sources(layout.ingest / "sources.csv", done.sources)
     rows = [{"scan": name, "reason": error.reason, "message": str(error)} for name, error in refused]
     write_csv(layout.ingest / "quarantine.csv", rows, ["scan", "reason", "message"])
     if section.strict and refused:
@@ -132,11 +135,19 @@ class FitScan(NamedTuple):
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of the scans: cases, thick partners each with its case, and refusals by the id of the scan."""
+    """What became of the scans.
+
+    Attributes:
+        cases: the thin volumes.
+        pairs: thick partners, each with its case.
+        refused: by the id of the scan.
+        sources: licence and citation of cases, where scans.csv tells one.
+    """
 
     cases: list[Case]
     pairs: dict[str, str]
     refused: list[tuple[str, ScanError]]
+    sources: dict[str, tuple[str, str]]
 
 
 def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder) -> Ingested:
@@ -152,10 +163,10 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         folder: keeps what was made.
     """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
-    given = {row["file"]: (row["patient"], row["split"]) for row in table}
+    given = {row["file"]: row for row in table}
     key = load_key()
     truths = partners(found, max_thin_mm=section.max_spacing_mm)
-    done = Ingested([], {}, [])
+    done = Ingested([], {}, [], {})
     names: dict[str, str] = {}
     taken: dict[str, Found] = {}
     fit: list[FitScan] = []
@@ -192,8 +203,10 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             done.pairs[name] = truth
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
             continue
-        patient, split = given.get(scan.name, (record["patient"], ""))
-        fit.append(FitScan(name, patient, split))
+        row = given.get(scan.name, {"patient": record["patient"], "split": ""})
+        fit.append(FitScan(name, row["patient"], row["split"]))
+        if row.get("licence") or row.get("citation"):
+            done.sources[name] = (row["licence"], row["citation"])
     return replace(done, cases=split_cases(fit, section))
 
 

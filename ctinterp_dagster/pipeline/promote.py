@@ -18,7 +18,7 @@ from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.cases import read_cases, read_sources
 from ctinterp_dagster.pipeline.scoring import Scored, score_methods
 from ctinterp_dagster.pipeline.testset import thickened_scans
 from ctinterp_dagster.records import file_hash, read_json, write_json
@@ -53,6 +53,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             seen=seen_scans(layout),
             data=data_hashes(layout),
             rolled_back="",
+            sources=read_sources(layout, "train"),
         )
         if decided["promoted"]:
             registry.keep_files(challenger.model_hash, trained_models(layout))

@@ -31,7 +31,7 @@ from ctinterp_dagster.pipeline import (
     train,
     training,
 )
-from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.cases import read_cases, read_sources
 from ctinterp_dagster.pipeline.training import identity, thin_volumes
 from ctinterp_dagster.records import file_hash, read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -162,9 +162,15 @@ def test_a_bad_scan_is_quarantined_and_the_others_go_on(layout: Layout) -> None:
     (layout.raw / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
     thick = phantom(9, shape_zyx=(24, 48, 48), spacing_mm=(5.0, 2.5, 2.5), noise_hu=10.0)
     write_volume(thick, layout.raw / "thick.nii.gz")
-    (layout.raw / "scans.csv").write_text("file,patient,split\nscan0.nii.gz,anna,test\nscan1.nii.gz,bert,train\n")
+    (layout.raw / "scans.csv").write_text(
+        "file,patient,split,licence,citation\nscan0.nii.gz,anna,test,,\nscan1.nii.gz,bert,train,CC BY 4.0,A et al.\n"
+    )
     result = ingest.run(smoke_params(layout.root), layout)
     assert (result["cases"], result["quarantined"]) == (3, 2)
+    assert read_csv(layout.ingest / "sources.csv") == [
+        {"case": "scan1", "licence": "CC BY 4.0", "citation": "A et al."}
+    ]
+    assert (read_sources(layout, "train"), read_sources(layout, "test")) == ({"CC BY 4.0: A et al.": 1}, {})
     cases = read_csv(layout.ingest / "cases.csv")
     unlisted = scan_id("scan2.nii.gz")
     assert {(c["case"], c["patient"]) for c in cases} == {("scan0", "anna"), ("scan1", "bert"), (unlisted, unlisted)}
