@@ -16,7 +16,9 @@ from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 THICK_MM, FINEST_MM = 5.0, 1.0
 LUNG, SOFT, BONE = "lung", "soft tissue", "bone"
-WITHIN_HU = {LUNG: (-1020.0, -700.0, 200.0), SOFT: (-20.0, 120.0, 60.0), BONE: (250.0, 3000.0, 500.0)}
+CONTRASTS_HU = {LUNG: (100, 200, 800), SOFT: (20, 100, 800), BONE: (-200, -400, -800)}
+"""Of what is planted."""
+WITHIN_HU = {LUNG: (-1020.0, -700.0, 120.0), SOFT: (-20.0, 120.0, 60.0), BONE: (250.0, 3000.0, 500.0)}
 """Of a tissue: least and greatest mean, greatest standard deviation around a place. The phantom's lungs are of air."""
 
 BoolArray = npt.NDArray[np.bool_]

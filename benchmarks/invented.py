@@ -14,7 +14,7 @@ from ctinterp_dagster.scan.volume import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 SIZES_MM = (3.0, 6.0)
-LEAST_HU = (100.0, 200.0, 400.0)
+LEAST_HU = (50.0, 100.0, 200.0)
 WIDER = 1.6  # the second sigma of a difference of Gaussians over the first, close to a Laplacian
 TOLERANCE_MM = 2.5  # half a thick slice
 AROUND_MM, LUNG_HU = 15.0, -600.0
@@ -106,7 +106,7 @@ def thick_contrast(measurement: Measurement) -> FloatArray:
 def warned(measurement: Measurement, volumes: Mapping[str, FloatArray]) -> dict[str, Any]:
     """How well the standard deviation, and the thick slices alone, rank the errors of the model.
 
-    Of all voxels the worst tenth by |error|; of structures of 3 mm and 100 HU those that the truth lacks.
+    Of all voxels the worst tenth by |error|; of structures of 3 mm and 50 HU those that the truth lacks.
     """
     spacing, truth = measurement.known.spacing_mm, volumes["truth"]
     inside = np.logical_or(*regions(truth, spacing).values())

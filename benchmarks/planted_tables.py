@@ -5,11 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.evidence import BONE, LUNG, SOFT, table
+from benchmarks.evidence import CONTRASTS_HU, table
 from benchmarks.invented import LEAST_HU, SIZES_MM
 from ctinterp_dagster.methods import Role, names
 
-SHOWN = {LUNG: (100, 200, 400), SOFT: (20, 50, 100), BONE: (-200, -400, -800)}
 RIVALS = [name for name in names(Role.RIVAL) if name != "nearest"]
 
 
@@ -22,7 +21,7 @@ def planted_tables(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     for score, title in {"area": "Area under the ROC curve", "kept": "Share of the contrast that is kept"}.items():
         means = (sums[score] / sums["places"]).reset_index(name="mean").pivot_table("mean", keys[:-1], "method")
         means["classical"] = means[RIVALS].max(axis=1)
-        for tissue, contrasts in SHOWN.items():
+        for tissue, contrasts in CONTRASTS_HU.items():
             if tissue not in means.index.get_level_values("tissue"):
                 continue
             here = means.loc[tissue]

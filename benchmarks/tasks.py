@@ -6,7 +6,7 @@
 THIN,MM for slices that overlap; without THIN the tables alone. docs/evidence.md has them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ VESSEL_MM = (0.7, 1.0, 1.4)  # sigmas of ridges: vessels of about 1.5 to 3 mm
 VESSEL_SHARE, FALSE_SHARE, NEAR_MM = 0.03, 0.01, 2.0
 END_MM = 5.0
 AROUND_PIXELS = 32
-RULER = "nodules that were planted"
+VESSELS, PLANTED, OWN = "vessels", "nodules that were planted", "nodules of the scan"
 
 
 def volume_mm3(hu: FloatArray, spacing_mm: tuple[float, ...], centre_mm: Numbers, diameter_mm: float) -> float:
@@ -138,13 +138,13 @@ def measured(thin: Volume, thickness_mm: float | None, methods: Mapping[str, Met
     lung = isotropic(regions(truth, spacing)[LUNG].astype(np.float32), spacing, 0) > 0
     ridges = vesselness(truth, spacing)
     for name, hu in volumes.items():
-        yield {"task": "vessels", "method": name, "recall": vessel_recall(vesselness(hu, spacing), ridges, lung)}
+        yield {"task": VESSELS, "method": name, "recall": vessel_recall(vesselness(hu, spacing), ridges, lung)}
         for surface, least_hu in SURFACES.items():
             yield {"task": surface, "method": name, **surface_distance(hu, truth, spacing, least_hu)}
     planted, chosen = thin.with_hu(thin.hu.copy()), nodules(thin)
     for structure, place in chosen:
         paint(planted, place, structure)
-    yield from sized(restored(thickened(planted, thickness_mm), methods), spacing, chosen, RULER)
+    yield from sized(restored(thickened(planted, thickness_mm), methods), spacing, chosen, PLANTED)
 
 
 def sized(
@@ -171,37 +171,43 @@ def own_nodules(thin: Volume, at: list[list[float]], methods: Mapping[str, Metho
             yield record | {"nodule": number}
 
 
+def by_scan(rows: pd.DataFrame, task: str, cell: Callable[[pd.Series], str]) -> str:
+    """Methods down, scans across."""
+    here = rows[rows["task"] == task].set_index(["method", "case"])
+    methods, cases = (list(dict.fromkeys(here.index.get_level_values(level))) for level in ("method", "case"))
+    return table([task, *cases], [[name, *(cell(here.loc[(name, case)]) for case in cases)] for name in methods])
+
+
+def planted_volumes(rows: pd.DataFrame) -> str:
+    """Bias and spread of the volume in %, methods down, sizes across."""
+    off = 100 * (rows["mm3"] / (np.pi / 6 * rows["size_mm"] ** 3) - 1)
+    spread = rows.assign(off=off).groupby(["method", "size_mm"])["off"].agg(["mean", "std", "count"])
+    cells = {key: f"{row['mean']:+.0f}, {row['std']:.0f} %" for key, row in spread.iterrows()}
+    lines = [[name, *(cells[name, size] for size in NODULES_MM)] for name in dict.fromkeys(rows["method"])]
+    least = int(spread["count"].min())
+    return table([f"volume: bias, spread ({least} or more a size)", *(f"{s} mm" for s in NODULES_MM)], lines)
+
+
+def own_volumes(rows: pd.DataFrame) -> str:
+    """mm3, methods down, nodules across."""
+    values = rows.set_index(["method", "nodule"])["mm3"]
+    numbers = sorted(set(rows["nodule"]))
+    lines = [[name, *(f"{values[name, k]:.0f}" for k in numbers)] for name in dict.fromkeys(rows["method"])]
+    return table(["nodules of the scan, mm3", *numbers], lines)
+
+
 def tables(records: list[dict[str, Any]]) -> Iterator[str]:
-    """All tasks: methods down."""
+    """All that was measured."""
     rows = pd.DataFrame(records)
-    methods = list(dict.fromkeys(rows["method"]))
-    cases = list(dict.fromkeys(rows.loc[rows["task"] == "vessels", "case"]))
-    for task in SURFACES:
-        here = rows[rows["task"] == task].set_index(["method", "case"])
-        lines = [
-            [
-                name,
-                *(f"{here.loc[(name, case), 'mean_mm']:.2f}, {here.loc[(name, case), 'far_mm']:.2f}" for case in cases),
-            ]
-            for name in methods
-        ]
-        yield table([f"{task}, mm: mean, 95 %", *cases], lines)
-    here = rows[rows["task"] == "vessels"].set_index(["method", "case"])["recall"]
-    yield table(["vessels", *cases], [[name, *(f"{here[name, case]:.3f}" for case in cases)] for name in methods])
-    planted = rows[rows["task"] == RULER]
-    off = 100 * (planted["mm3"] / (np.pi / 6 * planted["size_mm"] ** 3) - 1)
-    spread = planted.assign(off=off).groupby(["method", "size_mm"])["off"].agg(["mean", "std", "count"])
-    lines = [
-        [name, *("{:+.0f} +- {:.0f} %".format(*spread.loc[(name, size), ["mean", "std"]]) for size in NODULES_MM)]
-        for name in methods
-    ]
-    yield table(
-        [f"planted nodules ({spread['count'].min():.0f} or more a size)", *(f"{s} mm" for s in NODULES_MM)], lines
-    )
-    own = rows[rows["task"] == "nodules of the scan"].pivot_table("mm3", "method", "nodule")
-    if len(own):
-        lines = [[name, *(f"{value:.0f}" for value in own.loc[name])] for name in methods]
-        yield table(["nodules of the scan, mm3", *own.columns], lines)
+    for task, group in rows.groupby("task", sort=False):
+        if task == PLANTED:
+            yield planted_volumes(group)
+        elif task == OWN:
+            yield own_volumes(group)
+        elif task == VESSELS:
+            yield by_scan(rows, VESSELS, lambda row: f"{row['recall']:.3f}")
+        else:
+            yield by_scan(rows, str(task), lambda row: f"{row['mean_mm']:.2f}, {row['far_mm']:.2f} mm")
 
 
 @click.command
