@@ -70,12 +70,12 @@ def read_pairs(layout: Layout) -> dict[str, str]:
 
 
 def write_sources(path: Path, sources: Mapping[str, tuple[str, str]]) -> None:
-    """Write the table of cases whose licence or citation was told, if there are any."""
-    if sources:
-        rows = [
-            {"case": case, "licence": licence, "citation": citation} for case, (licence, citation) in sources.items()
-        ]
-        write_csv(path, rows, ["case", "licence", "citation"])
+    """Write the table of cases whose licence or citation was told; without any there is no table."""
+    if not sources:
+        path.unlink(missing_ok=True)
+        return
+    rows = [{"case": case, "licence": licence, "citation": citation} for case, (licence, citation) in sources.items()]
+    write_csv(path, rows, ["case", "licence", "citation"])
 
 
 def read_sources(layout: Layout, split: Split) -> dict[str, int]:

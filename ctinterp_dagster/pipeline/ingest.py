@@ -205,8 +205,9 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             continue
         row = given.get(scan.name, {"patient": record["patient"], "split": ""})
         fit.append(FitScan(name, row["patient"], row["split"]))
-        if row.get("licence") or row.get("citation"):
-            done.sources[name] = (row["licence"], row["citation"])
+        source = row.get("licence", ""), row.get("citation", "")
+        if any(source):
+            done.sources[name] = source
     return replace(done, cases=split_cases(fit, section))
 
 
