@@ -38,11 +38,11 @@ from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.runner import make_deterministic
-from ctinterp_dagster.pipeline.start import slab_settings
 from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
+from ctinterp_dagster.pipeline.warm_start import slab_settings
 from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import run_loop
-from ctinterp_dagster.training.resident import ThinVolume
 
 HEAD = "vhf-head"
 FACTOR = 5

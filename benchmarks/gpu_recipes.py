@@ -30,8 +30,8 @@ from ctinterp_dagster.nullspace.objective import ExpectationObjective, NoisySlab
 from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import Batch, Batches, LoopSettings, seeded
-from ctinterp_dagster.training.resident import ThinVolume
 
 PILOT = 125  # steps from which the pace is taken
 FACTOR, ENCODING_GIB = 5, 24.0  # of a latent diffusion

@@ -24,8 +24,8 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Trapezoid
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import Batch, Batches, seeded
-from ctinterp_dagster.training.resident import ThinVolume
 
 FACTOR = 5
 SPACING_MM = (5.0, 0.7, 0.7)

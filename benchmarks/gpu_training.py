@@ -14,7 +14,7 @@ from benchmarks.gpu_recipes import PILOT, SETTINGS, TRAININGS, Training, Weights
 from benchmarks.gpu_subjects import volumes
 from benchmarks.gpu_train import paced, step_tflop, timed
 from benchmarks.packed_volumes import read_kit
-from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.device_volumes import ThinVolume
 
 SMALL = {"expectation": (8, 8), "denoiser": (8, 8), "autoencoder": (16, 16, 16, 4), "latent": (8, 8)}
 VARIANTS: dict[str, dict[str, Any]] = {

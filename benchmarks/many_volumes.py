@@ -19,8 +19,8 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.pipeline.cases import Case, write_cases
-from ctinterp_dagster.pipeline.start import slab_settings
 from ctinterp_dagster.pipeline.training import thin_volumes
+from ctinterp_dagster.pipeline.warm_start import slab_settings
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded

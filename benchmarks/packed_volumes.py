@@ -16,7 +16,7 @@ import torch
 from benchmarks.packing import pack, unpack
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.records import whole_file, write_json
-from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.device_volumes import ThinVolume
 
 TABLE = "kit.json"
 VALIDATION_ZYX = (96, 128, 128)  # validation volumes are cut down to this, about their middle

@@ -4,7 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctinterp_dagster.interpolation.public import interpolate
+    from ctinterp_dagster.interpolation.api import interpolate
 
 __all__ = ["interpolate"]
 
@@ -16,6 +16,6 @@ def __getattr__(name: str) -> Any:
     """Import the API when it is used, so that Dagster's definitions and `--help` do not wait for torch."""
     if name != "interpolate":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ctinterp_dagster.interpolation.public import interpolate  # noqa: PLC0415 (see above)
+    from ctinterp_dagster.interpolation.api import interpolate  # noqa: PLC0415 (see above)
 
     return interpolate

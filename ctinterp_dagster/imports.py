@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-NEUTRAL = ("__init__.py", "errors.py", "imports.py", "inputs.py", "layout.py", "live.py", "params.py", "provenance.py")
+NEUTRAL = (
+    "__init__.py",
+    "errors.py",
+    "imports.py",
+    "inputs.py",
+    "layout.py",
+    "telemetry.py",
+    "params.py",
+    "provenance.py",
+)
 """Files of the package's root that change no result: messages, paths, types of parameters, what is shown."""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.heap import kept
+from ctinterp_dagster.model.allocator import kept
 
 
 @dataclass(frozen=True)

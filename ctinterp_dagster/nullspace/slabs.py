@@ -20,8 +20,8 @@ from ctinterp_dagster.nullspace.basis import NullSpace, network_features
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.training.batches import Plan, seeded
+from ctinterp_dagster.training.device_volumes import Box, Boxes, ResidentVolumes, ThinVolume, stacked
 from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
-from ctinterp_dagster.training.resident import Box, Boxes, ResidentVolumes, ThinVolume, stacked
 
 ZOOM_STEP = 1.1  # pixels are made smaller by powers of it
 CUBIC = -0.5  # of Keys' cubic convolution

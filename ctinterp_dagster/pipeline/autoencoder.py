@@ -21,8 +21,8 @@ from ctinterp_dagster.pipeline.training import (
     write_reports,
 )
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, measure_reconstruction
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import StepRecord
-from ctinterp_dagster.training.resident import ThinVolume
 
 VALIDATION_CROPS = 8
 MEASURING_GIB = 8.0  # memory for the reconstruction of validation volumes, which does not depend on it

@@ -11,7 +11,6 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig,
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import VALIDATION_SLABS, average_with, load_part, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     fixed_batches,
@@ -22,8 +21,9 @@ from ctinterp_dagster.pipeline.training import (
     trained,
     write_reports,
 )
+from ctinterp_dagster.pipeline.warm_start import VALIDATION_SLABS, average_with, load_part, slab_settings, start_file
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import mean_loss
-from ctinterp_dagster.training.resident import ThinVolume
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ctinterp_dagster import live
+from ctinterp_dagster import telemetry
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
 from ctinterp_dagster.decision import Finding, Metrics, Rule, TaskMetrics, count_shared_patients, read_record
 from ctinterp_dagster.evaluation.gates import Rules, decide
@@ -63,9 +63,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     for finding in decided["findings"]:
         logger.info("rule=%s verdict=%s: %s", finding["rule"], finding["verdict"], finding["text"])
     write_json(layout.report("promote") / "decision.json", decided)
-    live.result(
+    telemetry.result(
         decision=("promoted" if decided["promoted"] else "not promoted"),
-        reasons=live.markdown("\n".join(f"- **{it['verdict']}**: {it['text']}" for it in decided["findings"])),
+        reasons=telemetry.markdown("\n".join(f"- **{it['verdict']}**: {it['text']}" for it in decided["findings"])),
         **{f"{name} dB": task.psnr_db for name, task in sorted(challenger.tasks.items())},
     )
     return {"promoted": float(decided["promoted"])}

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-from ctinterp_dagster import live
+from ctinterp_dagster import telemetry
 from ctinterp_dagster.decision import Decision, read_record
 from ctinterp_dagster.evaluation.figures import Look, views
 from ctinterp_dagster.evaluation.metrics import body_mask
@@ -60,7 +60,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     page = render(data)
     with whole_file(layout.report("report") / "index.html") as partial:
         partial.write_text(page, encoding="utf-8")
-    live.result(page=live.link((layout.report("report") / "index.html").resolve().as_uri()))
+    telemetry.result(page=telemetry.link((layout.report("report") / "index.html").resolve().as_uri()))
     return {"kib": len(page.encode()) / 1024}
 
 
@@ -70,7 +70,7 @@ def previewed(views: list[View], scan: ThickScan, layout: Layout) -> list[View]:
         path = layout.report("report") / "previews" / f"{scan.case}-{number}.png"
         with whole_file(path) as partial:
             partial.write_bytes(view.png)
-        live.show(preview=path.as_posix(), case=scan.case)
+        telemetry.show(preview=path.as_posix(), case=scan.case)
         logger.info("case=%s preview=%s", scan.case, path.name)
     return views
 

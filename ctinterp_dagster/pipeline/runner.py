@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from ctinterp_dagster import LOADED_NS, live
+from ctinterp_dagster import LOADED_NS, telemetry
 from ctinterp_dagster.errors import CtinterpError, disk_problem
 from ctinterp_dagster.inputs import unmoved
 from ctinterp_dagster.layout import Layout
@@ -42,7 +42,7 @@ def run_stage(run: Run) -> None:
     word = run.__module__.rpartition(".")[2]
     try:
         layout = Layout(Path())
-        with alone(layout, word), unmoved(layout, word, LOADED_NS), live.session():
+        with alone(layout, word), unmoved(layout, word, LOADED_NS), telemetry.session():
             params = load_params(layout.params)
             make_deterministic(params.base)
             numbers = run(params, layout)

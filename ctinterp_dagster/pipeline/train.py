@@ -10,7 +10,6 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, NullSpaceConfig, N
 from ctinterp_dagster.nullspace.objective import NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.start import VALIDATION_SLABS, load_part, must_predict, slab_settings, start_file
 from ctinterp_dagster.pipeline.training import (
     final_losses,
     fixed_batches,
@@ -21,8 +20,9 @@ from ctinterp_dagster.pipeline.training import (
     trained,
     write_reports,
 )
+from ctinterp_dagster.pipeline.warm_start import VALIDATION_SLABS, load_part, must_predict, slab_settings, start_file
 from ctinterp_dagster.records import write_csv
-from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.device_volumes import ThinVolume
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:

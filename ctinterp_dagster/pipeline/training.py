@@ -16,7 +16,7 @@ from accelerate import PartialState
 from rich.console import Console
 from torch import nn
 
-from ctinterp_dagster import live
+from ctinterp_dagster import telemetry
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
@@ -26,9 +26,9 @@ from ctinterp_dagster.records import file_hash, write_csv, write_json
 from ctinterp_dagster.scan.io import mapped, read_scan
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.batches import Batch, Batches
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
 from ctinterp_dagster.training.progress import progress_bar
-from ctinterp_dagster.training.resident import ThinVolume
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
             told = now
             val = {} if record.val_loss is None else {"val_loss": record.val_loss}
             left_s = (now - start) / (record.step - first + 1) * (steps - record.step)
-            live.show(step=record.step, steps=steps, loss=record.loss, eta_s=round(left_s), **val)
+            telemetry.show(step=record.step, steps=steps, loss=record.loss, eta_s=round(left_s), **val)
             tail = "".join(f" {name}={value:.5f}" for name, value in val.items())
             tail += f" eta_s={left_s:.0f}" if record.step < steps else ""
             logger.info("training=%s step=%d/%d loss=%.5f%s", label, record.step, steps, record.loss, tail)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.packed_volumes import MIB, middle, read_kit, write_kit
 from ctinterp_dagster.errors import MissingInputError, ParamsError
-from ctinterp_dagster.training.resident import ThinVolume
+from ctinterp_dagster.training.device_volumes import ThinVolume
 
 pytestmark = pytest.mark.slow
 

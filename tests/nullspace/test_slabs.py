@@ -19,7 +19,7 @@ from ctinterp_dagster.nullspace.objective import (
 )
 from ctinterp_dagster.nullspace.slabs import ThickSlabs, sharpened, space
 from ctinterp_dagster.training.batches import Batches, seeded
-from ctinterp_dagster.training.resident import ResidentVolumes, ThinVolume, stacked
+from ctinterp_dagster.training.device_volumes import ResidentVolumes, ThinVolume, stacked
 from tests.nullspace.slabs_of import plain, varied
 
 SLAB = varied((3, 16, 16), 10.0)

@@ -16,8 +16,8 @@ from ctinterp_dagster.training.autoencoder import (
     measure_reconstruction,
 )
 from ctinterp_dagster.training.batches import seeded
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import StepRecord, run_loop
-from ctinterp_dagster.training.resident import ThinVolume
 
 SETTINGS = replace(tiny.SETTINGS, batch_size=1, steps=2)
 

@@ -21,9 +21,9 @@ from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.nullspace.unet import SliceUNet
 from ctinterp_dagster.training.autoencoder import VolumeCrops
 from ctinterp_dagster.training.batches import Batches, Plan, seeded
+from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, learning_rate_at, run_loop
 from ctinterp_dagster.training.recompute import recomputed
-from ctinterp_dagster.training.resident import ThinVolume
 from tests.nullspace.slabs_of import varied
 
 

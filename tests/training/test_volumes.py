@@ -11,7 +11,7 @@ from ctinterp_dagster.pipeline.training import thin_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded
-from ctinterp_dagster.training.resident import ResidentVolumes, stacked
+from ctinterp_dagster.training.device_volumes import ResidentVolumes, stacked
 
 SPACINGS_MM = [(1.0, 0.7, 0.7), (0.6, 1.5, 0.7)]  # of the second the reader takes rows for slices
 

@@ -6,7 +6,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from ctinterp_dagster.model.heap import kept
+from ctinterp_dagster.model.allocator import kept
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

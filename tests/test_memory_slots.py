@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.cli.turns import needed_gib, slots_gib, turn
+from ctinterp_dagster.cli.memory_slots import needed_gib, slots_gib, turn
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 
 HOLDER = """
 import sys
 from pathlib import Path
-from ctinterp_dagster.cli.turns import turn
+from ctinterp_dagster.cli.memory_slots import turn
 with turn(float(sys.argv[2]), 4, lambda: print("waits", flush=True), Path(sys.argv[1])):
     print("holds", flush=True)
     sys.stdin.read()
