@@ -19,6 +19,7 @@ from scipy.optimize import curve_fit
 from scipy.special import ndtr
 
 from benchmarks.evidence import BONE, LUNG, SOFT, contestants, table, thickened, thin_scan, tissue_around
+from benchmarks.grids import cropped
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
@@ -325,8 +326,8 @@ def main(records: Path, scans: tuple[str, ...], pair: tuple[Path, Path] | None, 
         new.append({"case": case, "side": side, **measured(thickened(thin, thickness_mm), model)})
         new[-1]["rods"] = rod_records(thin, thickness_mm, model)
     if pair:
-        thick, thin = (read_scan(path).volume for path in pair)
-        new.append({"case": "pair", "side": 0, **measured(paired(thick, thin), model)})
+        thick, thin = (cropped(read_scan(path).volume, side) for path in pair)
+        new.append({"case": "pair", "side": side, **measured(paired(thick, thin), model)})
     known = [other for other in known if other["case"] not in {record["case"] for record in new}] + new
     write_json(records, known)
     print(resolution_table(known))
