@@ -14,7 +14,7 @@ from PIL import Image
 
 from ctinterp_dagster.champion import Challenger, Registry, seen_scans
 from ctinterp_dagster.decision import Rule
-from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration import gate, scans
 from ctinterp_dagster.orchestration.dvc import DvcProject
@@ -22,12 +22,11 @@ from ctinterp_dagster.orchestration.gate import build_gate_checks
 from ctinterp_dagster.orchestration.publish import build_published, commit_to
 from ctinterp_dagster.orchestration.retrain import build_retrain_schedule
 from ctinterp_dagster.orchestration.scans import PARTITIONS, SCAN, build_scan_sensor, thumbnail
-from ctinterp_dagster.orchestration.settings import Publish, Retrain, Scans, load_settings
+from ctinterp_dagster.orchestration.settings import Publish, Retrain, Scans
 from ctinterp_dagster.records import write_csv, write_json
 
 Shell = Callable[..., str]
 
-ROOT = Path(__file__).parents[2]
 INGEST = """
 stages:
   ingest:
@@ -390,62 +389,3 @@ def test_the_data_of_a_published_model_are_pushed_where_a_remote_is_set(
     shell(toy.root, "dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
     dg.materialize([build_published(toy.root, Publish(branch="retrain", tag=True, push=True))], instance=instance)
     assert len([path for path in (tmp_path / "store").rglob("*") if path.is_file()]) >= 3
-
-
-def test_the_settings_of_the_checkout_are_read_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
-    assert load_settings(ROOT / "operate.yaml").publish.branch == "retrain"
-    text = (ROOT / "operate.yaml").read_text().replace("min_new_scans: 5", "min_new_scans: 0")
-    (tmp_path / "operate.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=r"operate\.yaml: retrain\.min_new_scans: .* greater than 0, got 0"):
-        load_settings(tmp_path / "operate.yaml")
-
-
-def test_settings_that_are_not_yaml_are_refused_on_one_line(tmp_path: Path) -> None:
-    (tmp_path / "operate.yaml").write_text("scans: {settle_s: 10\nretrain: [\n")
-    with pytest.raises(ParamsError, match=r"^operate\.yaml is not YAML: .*line \d.*$"):
-        load_settings(tmp_path / "operate.yaml")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "said"),
-    [
-        ('"0 2 * * 0"', '"every sunday"', 9, "retrain.cron: .*expected a cron schedule"),
-        ("timezone: UTC", "timezone: Berlin", 10, "retrain.timezone: .*expected a time zone"),
-        ("settle_s: 10", "settle_s: ten", 5, "scans.settle_s: .*valid number"),
-    ],
-)
-def test_a_typo_in_the_settings_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
-    text = (ROOT / "operate.yaml").read_text()
-    assert old in text
-    (tmp_path / "operate.yaml").write_text(text.replace(old, new))
-    with pytest.raises(ParamsError, match=rf"operate\.yaml: {said}.*\(line {line}\)"):
-        load_settings(tmp_path / "operate.yaml")
-
-
-def test_the_definitions_of_the_checkout_name_what_an_operator_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    from ctinterp_dagster.definitions import defs  # noqa: PLC0415 (read in the folder that it is started in)
-
-    repository = defs.get_repository_def()
-    assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == {
-        "retrain",
-        "take_in_scans",
-    }
-    assert {sensor.name for sensor in repository.sensor_defs} == {"dvc_project", "new_scans", "failed_runs"}
-    assert {schedule.name for schedule in repository.schedule_defs} == {"retrain_on_new_scans"}
-    selected = {key.to_user_string() for key in defs.resolve_job_def("retrain").asset_layer.selected_asset_keys}
-    assert {"ingest", "train", "promote", "report", "published"} <= selected
-
-
-def test_a_typo_in_operate_yaml_leaves_the_rest_of_the_project_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    from ctinterp_dagster import definitions  # noqa: PLC0415 (read in the folder that it is started in)
-
-    def refuse(path: Path) -> None:
-        raise ParamsError(f"{path.name}: retrain.cron: expected a cron schedule (line 9)")
-
-    monkeypatch.setattr(definitions, "load_settings", refuse)
-    (told,) = definitions.operation().assets
-    assert told.description.startswith("**operate.yaml: retrain.cron: expected a cron schedule (line 9).**")
-    rest = {key.to_user_string() for key in definitions.defs.resolve_asset_graph().get_all_asset_keys()}
-    assert {"data/raw", "ingest", "train", "promote", "report", "scan"} <= rest

@@ -127,3 +127,14 @@ def enhanced_ct(depths_mm: Sequence[float], rescales: Sequence[tuple[float, floa
     first.NumberOfFrames = len(frames)
     first.PixelData = np.concatenate(pixels).tobytes()
     return first
+
+
+def slices_at(depths: list[float], **marks: list[object]) -> Callable[[int, FileDataset], None]:
+    """The k-th slice at the k-th depth, with the k-th value of each attribute."""
+
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.ImagePositionPatient = [-10, 20, depths[k]]
+        for keyword, values in marks.items():
+            setattr(dataset, keyword, values[k])
+
+    return edit

@@ -3,14 +3,11 @@
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset, FileDataset
 
-from ctinterp_dagster.cli.interpolate import command
 from ctinterp_dagster.errors import (
     DuplicateSlicesError,
     MissingSlicesError,
@@ -18,27 +15,15 @@ from ctinterp_dagster.errors import (
     MixedThicknessError,
     UnevenSpacingError,
 )
-from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan, read_stretches
 from ctinterp_dagster.scan.io.grid import Plane, regular_grid
 from ctinterp_dagster.scan.io.source import QUOTED
-from ctinterp_dagster.scan.phantom import phantom
 
-from .conftest import ct_slice, enhanced_ct, rotation
+from .conftest import ct_slice, enhanced_ct, rotation, slices_at
 
 Series = Callable[..., Path]
+
 Edit = Callable[[int, FileDataset], None]
-
-
-def _at(depths: list[float], **marks: list[object]) -> Edit:
-    """The k-th slice at the k-th depth, with the k-th value of each attribute."""
-
-    def edit(k: int, dataset: FileDataset) -> None:
-        dataset.ImagePositionPatient = [-10, 20, depths[k]]
-        for keyword, values in marks.items():
-            setattr(dataset, keyword, values[k])
-
-    return edit
 
 
 def _read(folder: Path) -> dict[str, list[float]]:
@@ -66,7 +51,7 @@ TIMES: list[object] = ["101500.1", "101500.5", "101501", "101501.5", "102000", "
 def test_two_passes_of_one_series_are_two_scans(
     series: Series, depths: list[float], marks: dict[str, list[object]]
 ) -> None:
-    folder = series(n=8, edit=_at(depths, **marks))
+    folder = series(n=8, edit=slices_at(depths, **marks))
     assert _read(folder) == PARTS
     with pytest.raises(MixedSeriesError, match=r"'series-0004-part-1' \(.*4 slices every 5 mm\); 'series-0004-part-2'"):
         read_scan(folder)
@@ -81,13 +66,13 @@ def test_two_passes_of_one_series_are_two_scans(
 def test_settings_and_times_of_reconstruction_tell_only_slices_at_one_place(
     series: Series, marks: dict[str, list[object]]
 ) -> None:
-    assert _read(series(n=8, name="twice", edit=_at(TWICE, **marks))) == PARTS
-    assert len(_read(series(n=8, name="moved", edit=_at(MOVED, **marks)))) == 1
+    assert _read(series(n=8, name="twice", edit=slices_at(TWICE, **marks))) == PARTS
+    assert len(_read(series(n=8, name="moved", edit=slices_at(MOVED, **marks)))) == 1
 
 
 def test_a_table_that_goes_back_and_forth_makes_a_scan_each_way(series: Series) -> None:
     times: list[object] = [f"1015{k:02d}" for k in range(8)]
-    assert _read(series(n=8, edit=_at([0, 5, 10, 15, 15, 10, 5, 0], AcquisitionTime=times))) == {
+    assert _read(series(n=8, edit=slices_at([0, 5, 10, 15, 15, 10, 5, 0], AcquisitionTime=times))) == {
         "series-0004-part-1": [0, 100, 200, 300],
         "series-0004-part-2": [700, 600, 500, 400],
     }
@@ -98,21 +83,21 @@ def test_a_table_that_goes_back_and_forth_makes_a_scan_each_way(series: Series) 
 @pytest.mark.parametrize("labels", [[1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 2, 2, 3, 3, 4, 4], [1, 2, 3, 4, 5, 6, 7, 8]])
 def test_a_scan_of_slabs_is_one_scan(series: Series, labels: list[int], keyword: str, order: int) -> None:
     marks: list[object] = [str(100000 + label) for label in labels[::order]]
-    assert len(_read(series(n=8, edit=_at([5.0 * k for k in range(8)], **{keyword: marks})))) == 1
+    assert len(_read(series(n=8, edit=slices_at([5.0 * k for k in range(8)], **{keyword: marks})))) == 1
 
 
 def test_two_passes_of_slabs_are_two_scans(series: Series) -> None:
-    assert _read(series(n=8, edit=_at(MOVED, AcquisitionNumber=[1, 1, 2, 2, 3, 3, 4, 4]))) == PARTS
+    assert _read(series(n=8, edit=slices_at(MOVED, AcquisitionNumber=[1, 1, 2, 2, 3, 3, 4, 4]))) == PARTS
 
 
 def test_slabs_that_reach_into_each_other_are_one_scan(series: Series) -> None:
     """A heart, slab by slab: the border slices come from either."""
-    edit = _at([5.0 * k for k in range(8)], AcquisitionNumber=[1, 1, 1, 2, 1, 2, 2, 2])
+    edit = slices_at([5.0 * k for k in range(8)], AcquisitionNumber=[1, 1, 1, 2, 1, 2, 2, 2])
     assert len(_read(series(n=8, edit=edit))) == 1
 
 
 def test_a_pass_that_lacks_a_slice_does_not_take_the_other_with_it(series: Series) -> None:
-    edit = _at([0, 5, 10, 15, 0, 5, 15, 20], AcquisitionNumber=HALVES)
+    edit = slices_at([0, 5, 10, 15, 0, 5, 15, 20], AcquisitionNumber=HALVES)
     refused = {f.name: f.refusal and f.refusal.reason for f in find_scans(series(n=8, edit=edit))}
     assert refused == {"series-0004-part-1": None, "series-0004-part-2": "missing_slices"}
 
@@ -121,7 +106,7 @@ def test_phases_that_nothing_tells_apart_are_refused_with_both_files(series: Ser
     with pytest.raises(
         DuplicateSlicesError, match=r"'004\.dcm' and '008\.dcm' .* no acquisition number, time or phase"
     ):
-        read_scan(series(n=8, edit=_at(TWICE)))
+        read_scan(series(n=8, edit=slices_at(TWICE)))
 
 
 @pytest.mark.parametrize("keyword", ["TemporalPositionIndex", "FrameAcquisitionNumber", "StackID"])
@@ -150,7 +135,7 @@ HEAD = [0, 2.5, 5, 7.5, 10, 13.75, 18.75, 23.75]  # slices of 2.5 mm, then of 5 
 
 
 def test_two_slice_distances_as_tagged_are_two_scans(series: Series) -> None:
-    folder = series(n=8, edit=_at(HEAD, SliceThickness=[2.5] * 5 + [5.0] * 3))
+    folder = series(n=8, edit=slices_at(HEAD, SliceThickness=[2.5] * 5 + [5.0] * 3))
     assert _read(folder) == {
         "series-0004-part-1": [0, 100, 200, 300, 400],
         "series-0004-part-2": [500, 600, 700],
@@ -166,14 +151,14 @@ def test_two_slice_distances_as_tagged_are_two_scans(series: Series) -> None:
 def test_two_slice_distances_without_a_tag_are_named(series: Series, depths: list[float]) -> None:
     said = f"changes from {depths[1]:.3f} to {depths[7] - depths[6]:.3f} mm at '00[45]\\.dcm'"
     with pytest.raises(UnevenSpacingError, match=said):
-        read_scan(series(n=8, edit=_at(depths)))
+        read_scan(series(n=8, edit=slices_at(depths)))
 
 
 LACKS_TWO = [0, 2, 4, 6, 12, 14, 16, 18]
 
 
 def test_a_series_that_lacks_slices_is_two_stretches_that_are_read_in_order(series: Series) -> None:
-    folder = series(n=8, edit=_at(LACKS_TWO))
+    folder = series(n=8, edit=slices_at(LACKS_TWO))
     assert [f.refusal for f in find_scans(folder)] == [None, None]
     assert [scan.volume.hu[0, 0, 0] + 1024 for scan in read_stretches(folder)] == [0, 400]
     assert [scan.volume.hu[0, 0, 0] + 1024 for scan in read_stretches(folder, "series-0004-part-2")] == [400]
@@ -185,7 +170,7 @@ def test_a_series_that_lacks_slices_is_two_stretches_that_are_read_in_order(seri
 
 def test_stretches_beside_another_scan_are_chosen_by_the_name_of_the_whole(series: Series) -> None:
     series(name="raw/other", SeriesInstanceUID="1.2.9")
-    raw = series(name="raw/gap", n=8, edit=_at(LACKS_TWO)).parent
+    raw = series(name="raw/gap", n=8, edit=slices_at(LACKS_TWO)).parent
     assert len(read_stretches(raw, "gap/series-0004")) == 2
     with pytest.raises(MixedSeriesError, match=r"none was chosen.*a stretch of 'gap/series-0004'"):
         read_stretches(raw)
@@ -193,74 +178,14 @@ def test_stretches_beside_another_scan_are_chosen_by_the_name_of_the_whole(serie
 
 @pytest.mark.parametrize("depths", [[0, 2, 5, 7, 10, 12, 15, 17], [0, 2, 4, 6, 6, 8, 10, 12]])
 def test_positions_that_no_stretches_explain_are_refused(series: Series, depths: list[float]) -> None:
-    (found,) = find_scans(series(n=8, edit=_at(depths)))
+    (found,) = find_scans(series(n=8, edit=slices_at(depths)))
     assert found.refusal is not None
     assert found.refusal.reason in {"uneven_spacing", "duplicate_slices"}
 
 
-def _interpolated(series: Series, tmp_path: Path, *options: Any) -> Result:
-    """`ctinterp interpolate` of eight slices of 2.5 mm and five of 5 mm."""
-    planes = np.rint(phantom("parts", (13, 24, 24), (2.5, 10.0, 10.0), 10.0).hu).astype(np.int16) + 1024
-    places = _at(
-        [*(2.5 * k for k in range(8)), *(21.25 + 5.0 * k for k in range(5))], SliceThickness=[2.5] * 8 + [5] * 5
-    )
-
-    def edit(k: int, dataset: FileDataset) -> None:
-        places(k, dataset)
-        dataset.PixelData = planes[k].tobytes()
-
-    folder = series(n=13, size=planes.shape[1:], PixelSpacing=[10.0, 10.0], edit=edit)
-    words = [
-        folder,
-        "-o",
-        tmp_path / "thin.nii",
-        "--spacing",
-        "1.25",
-        "--method",
-        "cubic_projected",
-        "--profile",
-        "box",
-    ]
-    return CliRunner().invoke(command, [str(word) for word in (*words, *options)])
-
-
-def test_interpolate_joins_the_stretches_of_a_series(series: Series, tmp_path: Path) -> None:
-    result = _interpolated(series, tmp_path, "--json", tmp_path / "record.json")
-    assert result.exit_code == 0, result.output
-    assert "13 slices of 2.5 and 5 mm -> 36 of 1.25 mm, |Ax - y| 0.000 HU" in result.output
-    assert "stretch 2 of 2" in result.output
-    assert read_json(tmp_path / "record.json")["input_thickness_mm"] == [2.5, 5.0]
-    thin = read_scan(tmp_path / "thin.nii").volume
-    np.testing.assert_allclose(thin.point_mm((-0.5, 0, 0)), [-10, 20, -1.25], atol=1e-4)
-
-
-def test_a_series_of_stretches_has_samples_a_deviation_and_a_picture(series: Series, tmp_path: Path) -> None:
-    words = [
-        *("--method", "model", "--samples", "2", "--steps", "2", "--std", tmp_path / "std.nii"),
-        *("--draws", tmp_path / "draws", "--preview", tmp_path / "look.png"),
-    ]
-    result = _interpolated(series, tmp_path, *words)
-    assert result.exit_code == 0, result.output
-    mean, std = (read_scan(tmp_path / name).volume.hu for name in ("thin.nii", "std.nii"))
-    draws = [read_scan(path).volume.hu for path in sorted((tmp_path / "draws").iterdir())]
-    assert [draw.shape for draw in draws] == [mean.shape, mean.shape]
-    assert 0 < std.mean() < 200
-    np.testing.assert_allclose(
-        draws[0][:16].reshape(8, 2, 24, 24).mean(axis=1), draws[1][:16].reshape(8, 2, 24, 24).mean(axis=1), atol=0.01
-    )
-    assert np.abs(draws[0] - draws[1]).mean() > 0.1
-    assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_labels_of_a_series_of_stretches_are_refused(series: Series, tmp_path: Path) -> None:
-    result = _interpolated(series, tmp_path, "--label", tmp_path / "map.nii", tmp_path / "out.nii")
-    assert result.exit_code == 2
-    assert "has 2 stretches, give a --series" in result.output
-
-
 def test_stretches_of_two_thicknesses_at_one_distance_are_told_apart(series: Series, tmp_path: Path) -> None:
     """Slices of 5 mm that touch, then slices of 7 mm that overlap."""
-    folder = series(n=12, edit=_at([5.0 * k for k in range(12)], SliceThickness=[5.0] * 6 + [7.0] * 6))
+    folder = series(n=12, edit=slices_at([5.0 * k for k in range(12)], SliceThickness=[5.0] * 6 + [7.0] * 6))
     with pytest.raises(MixedThicknessError, match=r"SliceThickness changes from 5.0 to 7.0 mm at '.*6.*'"):
         read_scan(folder)
     one, two = read_stretches(folder)
@@ -270,14 +195,12 @@ def test_stretches_of_two_thicknesses_at_one_distance_are_told_apart(series: Ser
 
 def test_thicknesses_that_differ_by_rounding_are_one(series: Series) -> None:
     thicknesses = [5.0, 4.99, 5.0, 5.0, 5.02, 5.0, 5.0, 4.98]
-    assert len(_read(series(n=8, edit=_at([5.0 * k for k in range(8)], SliceThickness=thicknesses)))) == 1
+    assert len(_read(series(n=8, edit=slices_at([5.0 * k for k in range(8)], SliceThickness=thicknesses)))) == 1
 
 
 def test_thicknesses_that_differ_on_a_regular_grid_are_one_scan(series: Series) -> None:
-    assert (
-        len(_read(series(n=8, SliceThickness=2.0, edit=_at([2.0 * k for k in range(8)], SliceThickness=[2, 3] * 4))))
-        == 1
-    )
+    differing = slices_at([2.0 * k for k in range(8)], SliceThickness=[2, 3] * 4)
+    assert len(_read(series(n=8, SliceThickness=2.0, edit=differing))) == 1
 
 
 @pytest.mark.parametrize("step", [0.5, 0.625, 0.75, 0.9766, 1.25, 2.5, 3.3333, 5.0])
@@ -307,7 +230,7 @@ def _blank(series: Series, name: str, **tags: object) -> Path:
 def test_scans_of_blank_uids_are_never_merged(series: Series, tags: dict[str, object], uid: str | None) -> None:
     """The second one's slices lie between those of the first."""
     _blank(series, "raw/a", SeriesInstanceUID=uid)
-    _blank(series, "raw/b", SeriesInstanceUID=uid, edit=_at([101.0 + 2 * k for k in range(6)]), **tags)
+    _blank(series, "raw/b", SeriesInstanceUID=uid, edit=slices_at([101.0 + 2 * k for k in range(6)]), **tags)
     found = find_scans(Path(_blank(series, "raw/a", SeriesInstanceUID=uid)).parent)
     assert [(f.name.split("/")[0], len(f.files), f.refusal) for f in found] == [("a", 6, None), ("b", 6, None)]
     assert read_scan(found[1]).volume.origin_mm[2] == 101.0
@@ -372,7 +295,7 @@ def test_a_series_of_which_slices_are_absent_is_told_where_its_numbers_tell(
     series: Series, kept: range, said: str | None
 ) -> None:
     numbers: list[object] = [k + 1 for k in kept]
-    folder = series(n=len(kept), edit=_at([2.0 * k for k in kept], InstanceNumber=numbers))
+    folder = series(n=len(kept), edit=slices_at([2.0 * k for k in kept], InstanceNumber=numbers))
     warnings = read_scan(folder).warnings
     assert warnings == (() if said is None else (f"{said}: still arriving, or exported in part",))
 
