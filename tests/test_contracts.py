@@ -96,7 +96,7 @@ def test_what_a_stage_imports_is_what_python_says_that_it_imports() -> None:
 
 def test_an_edit_makes_stale_what_runs_it_and_nothing_else() -> None:
     trainings = {"autoencoder", "expect", "train", "latent"}
-    assert depend_on("model/autoencoder/winograd.py").isdisjoint({"ingest", "thicken", "expect", "train", "report"})
+    assert depend_on("model/autoencoder/fast_layers.py").isdisjoint({"ingest", "thicken", "expect", "train", "report"})
     assert depend_on("nullspace/diffusion.py").isdisjoint({"ingest", "thicken", "autoencoder", "latent", "report"})
     assert depend_on("physics/operator.py") & {"ingest", "thicken", "autoencoder"} == {"thicken"}
     assert depend_on("scan/io/dicom.py") == set(WORDS)

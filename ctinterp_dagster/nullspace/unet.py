@@ -13,6 +13,7 @@ from torch.nn import functional
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.blocks import ResidualUnit, pixel_norm, zero_init
 from ctinterp_dagster.model.tiles import Reach
+from ctinterp_dagster.model.winograd import Voxels, convolve, suits, transform_kernel
 
 LIVE_TENSORS = 30
 """Tensors of the finest level's width that `SliceUNet.stream` holds of a chunk, gaps of the heap included; measured."""
@@ -49,28 +50,93 @@ class SliceBlock(ResidualUnit):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(b, channels, z, y, x) and (b, embedding_channels) to (b, channels, z, y, x)."""
-        return self.space(self._in_plane(x, embedding)).add_(x)
+        return self.space(self.in_plane(x, embedding)).add_(x)
 
     def stream(self, chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
-        """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead."""
+        """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead.
+
+        A chunk's own memory may come back with the result.
+        """
+        fast = suits(self.space.weight) and not torch.is_grad_enabled()
+        layers = _FastLayers(self, embedding) if fast else _Layers(self, embedding)
         waiting = deque[tuple[Tensor, Tensor]]()
         for x in chunks:
-            near = functional.pad(self._in_plane(x, embedding), (0, 0, 0, 0, 1, 1))
+            near = layers.in_plane(x)
             if waiting:
                 share_ends(waiting[0][1], near)
             waiting.append((x, near))
             if len(waiting) == 2:
-                yield self._first_of(waiting)
-        yield self._first_of(waiting)
+                yield layers.in_space(*waiting.popleft())
+        yield layers.in_space(*waiting.popleft())
 
-    def _in_plane(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def modulation(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift of FiLM, both (b, channels, 1, 1, 1)."""
         scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        h = self.plane(silu(pixel_norm(x)))
-        return silu(torch.addcmul(shift, h, 1.0 + scale))
+        return 1.0 + scale, shift
 
-    def _first_of(self, waiting: deque[tuple[Tensor, Tensor]]) -> Tensor:
-        x, near = waiting.popleft()
-        return functional.conv3d(near, self.space.weight, self.space.bias, padding=(0, 1, 1)).add_(x)
+    def in_plane(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """What the convolution across slices is shown, of the shape of x."""
+        scale, shift = self.modulation(embedding)
+        h = self.plane(activated(x))
+        return silu(torch.addcmul(shift, h, scale))
+
+
+class _Layers:
+    """The two convolutions of a block that streams; what lies between them has room for a slice at either end."""
+
+    def __init__(self, block: SliceBlock, embedding: Tensor) -> None:
+        self.block, self.embedding = block, embedding
+
+    def in_plane(self, x: Tensor) -> Tensor:
+        """(b, channels, z, y, x) to (b, channels, z + 2, y, x), zeros in the room."""
+        return functional.pad(self.block.in_plane(x, self.embedding), (0, 0, 0, 0, 1, 1))
+
+    def in_space(self, x: Tensor, near: Tensor) -> Tensor:
+        """The block's result, of the shape of x."""
+        space = self.block.space
+        return functional.conv3d(near, space.weight, space.bias, padding=(0, 1, 1)).add_(x)
+
+
+class _FastLayers(_Layers):
+    """The same by Winograd; norms, activations and sums are made block by block, in the cache."""
+
+    def __init__(self, block: SliceBlock, embedding: Tensor) -> None:
+        super().__init__(block, embedding)
+        self.plane, self.space = (transform_kernel(layer.weight) for layer in (block.plane, block.space))
+        assert block.plane.bias is not None
+        assert block.space.bias is not None
+        scale, shift = (part.flatten(1) for part in block.modulation(embedding))
+        self.film = torch.stack([scale, torch.addcmul(shift, block.plane.bias, scale)], dim=1)
+        self.bias = block.space.bias
+
+    def in_plane(self, x: Tensor) -> Tensor:
+        """As it is told of `_Layers`."""
+        volumes = x.permute(0, 2, 3, 4, 1)
+        batch, depth, *plane_and_channels = volumes.shape
+        near = x.new_empty(batch, depth + 2, *plane_and_channels)
+        near[:, 0], near[:, -1] = 0.0, 0.0
+        for source, target, (scale, shift) in zip(volumes, near, self.film.expand(batch, -1, -1), strict=True):
+            convolve(source, self.plane, target[1:-1], partial(_modulated, scale, shift), _activated_voxels)
+        return near.permute(0, 4, 1, 2, 3)
+
+    def in_space(self, x: Tensor, near: Tensor) -> Tensor:
+        """The block's result, in the place of x."""
+        for source, target in zip(near.permute(0, 2, 3, 4, 1), x.permute(0, 2, 3, 4, 1), strict=True):
+            convolve(source, self.space, target, partial(_added, self.bias, target))
+        return x
+
+
+def _activated_voxels(voxels: Tensor) -> Tensor:
+    """`activated` of (z, y, x, channels)."""
+    return activated(voxels.movedim(-1, 1)).movedim(1, -1)
+
+
+def _modulated(scale: Tensor, shift: Tensor, sums: Tensor, _: Voxels) -> Tensor:
+    return silu(torch.addcmul(shift, sums, scale, out=sums))
+
+
+def _added(bias: Tensor, x: Tensor, sums: Tensor, place: Voxels) -> Tensor:
+    return sums.add_(bias).add_(x[place])
 
 
 class SliceUNet(nn.Module):
@@ -150,7 +216,7 @@ class SliceUNet(nn.Module):
         for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
             x = through(level.children(), map(partial(joined, up, skip), x), embedding)
         for chunk in x:
-            yield self.conv_out(silu(pixel_norm(chunk)))[..., :height, :width]
+            yield self.conv_out(activated(chunk))[..., :height, :width]
 
     def mirrored(self, chunks: Iterator[Tensor], condition: Tensor) -> Iterator[Tensor]:
         """What `stream` says of the mirror image along x, mirrored back."""
@@ -198,6 +264,11 @@ def remembered(x: Iterator[Tensor], skip: deque[Tensor]) -> Iterator[Tensor]:
 def joined(up: nn.Module, skip: deque[Tensor], coarse: Tensor) -> Tensor:
     """What comes from the coarser level, and what has waited for it."""
     return functional.interpolate(up(coarse), scale_factor=(1.0, 2.0, 2.0)).add_(skip.popleft())
+
+
+def activated(x: Tensor) -> Tensor:
+    """Norm and SiLU, before a convolution."""
+    return silu(pixel_norm(x))
 
 
 def silu(fresh: Tensor) -> Tensor:

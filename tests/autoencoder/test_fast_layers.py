@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, fast_layers, winograd
+from ctinterp_dagster.model import winograd
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, fast_layers
 from ctinterp_dagster.model.autoencoder.fast_layers import FromOneChannel, Pointwise, ToOneChannel, Winograd, fast_layer
 from ctinterp_dagster.model.autoencoder.layers import Doubling, LocalConv
 
@@ -26,25 +27,6 @@ def one_thread() -> None:
 def exact(convolution: nn.Conv3d, x: Tensor) -> Tensor:
     bias = convolution.bias.double()
     return functional.conv3d(x.double(), convolution.weight.double(), bias, padding=convolution.kernel_size[0] // 2)
-
-
-def test_the_transforms_multiply_polynomials() -> None:
-    m = winograd.matrices()
-    tile = torch.rand(6, dtype=torch.float64)
-    kernel = torch.rand(3, dtype=torch.float64)
-    expected = torch.stack([tile[i : i + 3] @ kernel for i in range(4)])
-    assert torch.allclose(m.output @ ((m.kernel @ kernel) * (m.tile @ tile)), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("size", "batch"), [((5, 13, 10), 1), ((1, 3, 3), 2), ((40, 20, 9), 1), ((3, 4, 300), 1), ((2, 1, 1), 3)]
-)
-@torch.no_grad()
-def test_winograd_is_a_convolution_at_any_size(size: tuple[int, int, int], batch: int) -> None:
-    torch.manual_seed(0)
-    convolution, x = LocalConv(8, 7), torch.randn(batch, 8, *size)
-    actual = winograd.convolve(x, winograd.transform_kernel(convolution.weight), convolution.bias, 1, 1)
-    assert relative_error(actual, exact(convolution, x)) < 2e-6
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,17 +50,8 @@ def test_any_rows_of_any_fast_layer_are_those_of_the_whole(
 
 
 @torch.no_grad()
-def test_planes_of_many_blocks_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "BATCH", 12)
-    monkeypatch.setattr(winograd, "MAX_ROWS", 2)
-    torch.manual_seed(0)
-    convolution, x = LocalConv(4, 4), torch.randn(1, 4, 5, 21, 34)
-    assert relative_error(Winograd(convolution).rows(x, 0, 5, 5), exact(convolution, x)) < 2e-6
-
-
-@torch.no_grad()
 def test_a_layer_is_chosen_by_its_channels_and_only_for_float32_on_a_cpu() -> None:
-    wide = fast_layers.LEAST_WIDTH
+    wide = winograd.LEAST_WIDTH
     assert isinstance(fast_layer(LocalConv(wide, wide)), Winograd)
     assert isinstance(fast_layer(LocalConv(1, wide)), FromOneChannel)
     assert isinstance(fast_layer(LocalConv(wide, 1)), ToOneChannel)
@@ -101,7 +74,7 @@ def test_doubling_is_torchs_trilinear_interpolation() -> None:
 def test_fast_and_plain_layers_make_the_same_latent_and_volume(
     memory_gib: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_layers, "LEAST_WIDTH", 8)
+    monkeypatch.setattr(winograd, "LEAST_WIDTH", 8)
     torch.manual_seed(0)
     model = MaisiAutoencoder((8, 16, 16), 4, 4).eval()
     x = torch.rand(1, 1, 24, 20, 28)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.latent.denoiser import Denoiser
+from ctinterp_dagster.model import winograd
 from ctinterp_dagster.model.tiles import Reach, swept, tile_that_fits, tiled
 from ctinterp_dagster.nullspace.unet import SliceUNet
 
@@ -63,8 +64,12 @@ def test_a_sweep_answers_what_the_whole_answers(slices_that_fit: float) -> None:
     assert max(map(math.prod, shapes)) <= slices_that_fit * math.prod(size[1:])
 
 
+@pytest.mark.parametrize("least_width", [1, 32], ids=["winograd", "plain"])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
-def test_chunks_of_any_size_give_what_the_whole_gives(chunk: int) -> None:
+def test_chunks_of_any_size_give_what_the_whole_gives(
+    chunk: int, least_width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "LEAST_WIDTH", least_width)
     torch.manual_seed(2)
     network = loud(SliceUNet(4, 3, (8, 8, 8), 2, 3))
     x = torch.randn(2, 4, 7, 26, 31, generator=torch.Generator().manual_seed(0))

@@ -49,7 +49,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
 
 
 def test_an_edit_of_a_network_leaves_what_has_none_fresh(edited: Edited) -> None:
-    stale = edited({"ctinterp_dagster/model/autoencoder/winograd.py": EDIT})
+    stale = edited({"ctinterp_dagster/model/autoencoder/fast_layers.py": EDIT})
     assert stale == {"autoencoder", "encode", "latent", "generate", "evaluate", "promote"}
 
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.model.autoencoder.slabs import LocalLayer, Shape
-from ctinterp_dagster.model.autoencoder.winograd import convolve, kernel_numbers, scratch_numbers, transform_kernel
+from ctinterp_dagster.model.winograd import convolve, kernel_numbers, scratch_numbers, suits, transform_kernel
 
-LEAST_WIDTH = 32  # channels from which Winograd's transforms are worth it
 _TAPS = 27
 _TOGETHER = 1 << 16  # voxels whose 27 neighbours are gathered at once: 7 MiB
 
@@ -31,8 +30,7 @@ def fast_layer(convolution: nn.Conv3d) -> LocalLayer | None:
         return FromOneChannel(convolution)
     if convolution.out_channels == 1:
         return ToOneChannel(convolution)
-    wide = min(convolution.in_channels, convolution.out_channels) >= LEAST_WIDTH
-    return Winograd(convolution) if wide else None
+    return Winograd(convolution) if suits(weight) else None
 
 
 class _Fast:
@@ -74,7 +72,12 @@ class Winograd(_Fast):
         """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
         if self._kernel is None:
             self._kernel = transform_kernel(self.convolution.weight)
-        return convolve(x, self._kernel, self.bias, *self.lacking(start, stop, depth))
+        batch, _, _, height, width = x.shape
+        result = x.new_empty(batch, stop - start, height, width, self.out)
+        before, _ = self.lacking(start, stop, depth)
+        for source, target in zip(x.permute(0, 2, 3, 4, 1), result, strict=True):
+            convolve(source, self._kernel, target, lambda sums, _: sums.add_(self.bias), before=before)
+        return result.permute(0, 4, 1, 2, 3)
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
         """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
