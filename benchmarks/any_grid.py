@@ -60,7 +60,7 @@ def main() -> None:
     hu = torch.from_numpy(scan.hu[:, rows : rows + CROP, columns : columns + CROP].copy())
 
     def expected(space: NullSpace, thick: Tensor, thick_mm: tuple[float, float, float]) -> Tensor:
-        said, _ = network.expect(space.features(thick)[None], space.geometry(thick_mm)[None], 3.0, mirror=False)
+        said = network.expect(space.features(thick)[None], space.geometry(thick_mm)[None], 3.0, mirror=False)
         return space.base(thick) + space.expand(said[0] * UNIT_HU)
 
     for factor in map(float, sys.argv[2:] or FACTORS):

@@ -39,7 +39,7 @@ def psnr(network: Expectation, thin: Tensor, spacing_mm: tuple[float, float, flo
     space = NullSpace(ThickeningOperator.from_factor(len(thin), FACTOR, "box"), network.config.modes)
     thick = space.operator.forward(thin)
     told = space.geometry((FACTOR * spacing_mm[0], *spacing_mm[1:]))
-    mean, _ = network.expect(space.features(thick)[None], told[None], 3.0)
+    mean = network.expect(space.features(thick)[None], told[None], 3.0)
     estimate = space.base(thick) + space.expand(UNIT_HU * mean[0])
     inner = slice(FACTOR, -FACTOR)
     pair = estimate[inner].numpy(), thin[inner].numpy()

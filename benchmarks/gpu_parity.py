@@ -56,7 +56,9 @@ def networks(*, small: bool) -> dict[str, Forward]:
     def streamed(device: torch.device) -> Tensor:
         network = released().expectation.to(device)
         memory_gib = network.mean.reach.bytes_per_voxel * features[0, 0].numel() / 2**31
-        return torch.cat(network.expect(features.to(device), geometry.to(device), memory_gib), dim=1)
+        given = features.to(device), geometry.to(device), memory_gib
+        mean = network.expect(*given)
+        return torch.cat([mean, network.spread_about(mean, *given)], dim=1)
 
     def denoised(device: torch.device) -> Tensor:
         shown, t = noise(1, 22, depth, side, side, seed=2), torch.tensor([0.6])

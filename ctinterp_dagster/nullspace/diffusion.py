@@ -80,10 +80,8 @@ class Expectation(StoredModel):
         return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
 
     @torch.inference_mode()
-    def expect(
-        self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, in bounded memory, with the mean of two mirror images if asked and meant so.
+    def expect(self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True) -> Tensor:
+        """The mean that `forward` gives, in bounded memory, of two mirror images if asked and meant so.
 
         Args:
             features: (b, features, z, y, x).
@@ -99,9 +97,21 @@ class Expectation(StoredModel):
         mean = seen(self.mean.stream)
         if self.looks(mirror=mirror) > 1:
             mean = 0.5 * (mean + seen(self.mean.mirrored))
+        return mean
+
+    @torch.inference_mode()
+    def spread_about(self, mean: Tensor, features: Tensor, geometry: Tensor, memory_gib: float | None) -> Tensor:
+        """The logarithm of the spread that `forward` gives, in bounded memory.
+
+        Args:
+            mean: of these features.
+            features: see `expect`, as geometry and memory_gib.
+            geometry: of the grid.
+            memory_gib: bound of the activations.
+        """
+        spread = partial(self.spread.stream, condition=geometry[:, : self.config.geometry])
         inputs = torch.cat([features, mean], dim=1)
-        spread = partial(self.spread.stream, condition=geometry)
-        return mean, swept(spread, inputs, modes, self.spread.reach, memory_gib)
+        return swept(spread, inputs, self.config.modes, self.spread.reach, memory_gib)
 
     def looks(self, *, mirror: bool) -> int:
         """How many passes of the network a mean takes."""
@@ -198,8 +208,8 @@ class NullSpaceDiffusion(StoredModel):
     def work(self, evaluations: int, *, mirror: bool) -> float:
         """What a thick voxel costs with that many evaluations of the denoiser, as `tiles.watched` is told it."""
         mean, spread = self.expectation.mean.reach, self.expectation.spread.reach
-        expected = self.expectation.looks(mirror=mirror) * mean.work + spread.work
-        return expected + evaluations * self.denoiser.reach.work
+        drawn = spread.work + evaluations * self.denoiser.reach.work if evaluations else 0.0
+        return self.expectation.looks(mirror=mirror) * mean.work + drawn
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:

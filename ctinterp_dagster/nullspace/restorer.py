@@ -1,6 +1,7 @@
 """Restoring with a null-space diffusion: what it adds to up(y) thickens to nothing, whatever the networks say."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,13 +37,21 @@ class NullSpaceRestorer:
                 self.features, self.geometry, settings.memory_gib, mirror=settings.mirror
             )
 
+    @cached_property
+    def log_spread(self) -> Tensor:
+        """Of the coefficients, which only samples need."""
+        with self.settings.autocast(self.features.device):
+            return self.model.expectation.spread_about(
+                self.expected, self.features, self.geometry, self.settings.memory_gib
+            )
+
     def mean(self) -> Tensor:
         """The expected thin volume, (z, y, x) HU."""
-        return self._volume(self.expected[0])
+        return self._volume(self.expected)
 
     def prior(self) -> tuple[Tensor, int]:
         """Variance that the regression expects, (z, y, x) HU squared, and how many samples it is worth."""
-        return self.space.expand_variance((2 * self.expected[1][0]).exp() * UNIT_HU**2), PRIOR_SAMPLES
+        return self.space.expand_variance((2 * self.log_spread[0]).exp() * UNIT_HU**2), PRIOR_SAMPLES
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
@@ -51,7 +60,7 @@ class NullSpaceRestorer:
                 drawn = self.model.draw(
                     self.features,
                     self.geometry,
-                    self.expected,
+                    (self.expected, self.log_spread),
                     steps=self.settings.steps,
                     seed=self.settings.seed + index,
                     sampler=self.settings.sampler,

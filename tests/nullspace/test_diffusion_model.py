@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.interpolation import RELEASED
@@ -33,6 +34,12 @@ def model() -> NullSpaceDiffusion:
     return made
 
 
+def expected_of(model: NullSpaceDiffusion, features: Tensor, geometry: Tensor = GEOMETRY) -> tuple[Tensor, Tensor]:
+    """Mean and log spread."""
+    mean = model.expectation.expect(features, geometry, None)
+    return mean, model.expectation.spread_about(mean, features, geometry, None)
+
+
 def test_an_untrained_expectation_expects_nothing_and_a_spread_of_a_unit() -> None:
     mean, log_spread = Expectation(CONFIG)(torch.randn(1, 6, 4, 12, 14), GEOMETRY)
     assert mean.shape == log_spread.shape == (1, 2, 4, 12, 14)
@@ -48,7 +55,7 @@ def test_no_gradient_of_the_spread_reaches_the_mean(model: NullSpaceDiffusion) -
 
 def test_a_sample_depends_on_its_seed_and_on_nothing_else(model: NullSpaceDiffusion) -> None:
     features = torch.randn(1, 6, 4, 12, 12, generator=torch.Generator().manual_seed(1))
-    expected = model.expectation.expect(features, GEOMETRY, None)
+    expected = expected_of(model, features)
     first, again, other = (
         model.draw(features, GEOMETRY, expected, steps=2, seed=seed, sampler="adams", memory_gib=None)
         for seed in (3, 3, 4)
@@ -61,16 +68,16 @@ def test_a_sample_depends_on_its_seed_and_on_nothing_else(model: NullSpaceDiffus
 def test_the_mirror_image_of_a_scan_has_the_mirror_image_of_its_mean_in_tiles_too(model: NullSpaceDiffusion) -> None:
     torch.nn.init.normal_(model.expectation.mean.conv_out.weight, std=0.5)
     features = torch.randn(1, 6, 4, 12, 90, generator=torch.Generator().manual_seed(1))
-    whole = model.expectation.expect(features, GEOMETRY, None)[0]
-    tiles = model.expectation.expect(features, GEOMETRY, 0.0017)[0]  # tiles of 4 columns
+    whole = model.expectation.expect(features, GEOMETRY, None)
+    tiles = model.expectation.expect(features, GEOMETRY, 0.0017)  # tiles of 4 columns
     torch.testing.assert_close(tiles, whole)
     even = features[..., :88]
-    mean = model.expectation.expect(even, GEOMETRY, None)[0]
-    mirrored = model.expectation.expect(even.flip(-1), GEOMETRY, None)[0].flip(-1)
+    mean = model.expectation.expect(even, GEOMETRY, None)
+    mirrored = model.expectation.expect(even.flip(-1), GEOMETRY, None).flip(-1)
     torch.testing.assert_close(mirrored, mean)
     alone = model.expectation(even, GEOMETRY)[0]
     assert not torch.allclose(alone, mean, atol=1e-3)
-    torch.testing.assert_close(model.expectation.expect(even, GEOMETRY, None, mirror=False)[0], alone)
+    torch.testing.assert_close(model.expectation.expect(even, GEOMETRY, None, mirror=False), alone)
 
 
 def test_what_is_left_is_measured_in_spreads_and_limited() -> None:
@@ -102,7 +109,7 @@ def test_a_sample_lies_as_many_spreads_from_the_mean_as_the_denoiser_says() -> N
     torch.nn.init.normal_(model.expectation.spread.conv_out.weight, std=0.5)
     torch.nn.init.constant_(model.denoiser.conv_out.bias, 2.0)  # whatever its input, e = 2
     features = torch.randn(1, 6, 4, 8, 8)
-    mean, log_spread = model.expectation.expect(features, GEOMETRY, None)
+    mean, log_spread = expected_of(model, features)
     assert float(log_spread.std()) > 0.1
     drawn = model.draw(features, GEOMETRY, (mean, log_spread), steps=3, seed=0, sampler="ddim", memory_gib=None)
     torch.testing.assert_close(drawn, mean + 2.0 * log_spread.exp())
@@ -121,7 +128,7 @@ def test_the_released_weights_in_a_network_that_knows_more_cosines_give_the_same
     for network in (model, grown):
         space = NullSpace(operator, network.config.expectation.modes)
         features, geometry = space.features(thick)[None], space.geometry((5.0, 0.7, 0.7))[None]
-        expected = network.expectation.expect(features, geometry, None)
+        expected = expected_of(network, features, geometry)
         noisy = torch.zeros(1, network.config.expectation.modes, *features.shape[2:])
         noisy[:, :4] = torch.randn(1, 4, *features.shape[2:], generator=torch.Generator().manual_seed(1))
         output = network.denoise(noisy, denoiser_inputs(features, *expected), geometry, torch.tensor([0.5]))
