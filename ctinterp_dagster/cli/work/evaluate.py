@@ -171,7 +171,19 @@ def check(job: Job) -> int:
 def load_thin(
     path: Path, factor: float, profile: Profile, spacing_mm: float | None, thin_mm: float | None
 ) -> Measurement:
-    """A thin scan, thickened."""
+    """A thin scan, thickened.
+
+    Args:
+        path: of the scan.
+        factor: thick slices over slices of the grid that is restored.
+        profile: of the thick slices.
+        spacing_mm: of that grid; None for the scan's own.
+        thin_mm: thickness of the scan's slices, where they overlap; None where they touch.
+
+    Raises:
+        ScanError: the scan cannot be used.
+        ParamsError: the grid cannot be.
+    """
     thin = fit(path).volume
     measurement = simulated(thin, factor, profile, spacing_mm, thin_mm)
     if slices_a_mean(thin, spacing_mm).is_integer():

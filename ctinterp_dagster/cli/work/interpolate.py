@@ -180,7 +180,15 @@ class Restoration:
 def write_labels(
     out: Path, labels: LabelArray, dtype: npt.DTypeLike, measurement: Measurement, result: Estimate
 ) -> None:
-    """Write labels (z, y, x) of the thick slices on the grid of the result."""
+    """Write labels on the grid of the result.
+
+    Args:
+        out: the file.
+        labels: (z, y, x) of the thick slices.
+        dtype: of the map that they are from, and of the file.
+        measurement: of the scan.
+        result: its estimate.
+    """
     made = thin_labels(labels, measurement.thick, result.mean.hu, measurement.operator.thin_positions)
     with whole_file(out) as partial:
         write_volume(result.mean.with_hu(made.astype(np.float32)), partial, dtype)

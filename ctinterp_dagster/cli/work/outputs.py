@@ -119,7 +119,14 @@ class Outputs:
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 
     def write(self, result: Estimate, before: Volume, scan: Scan, made: Made) -> None:
-        """Write the thin volume, its standard deviation, and a picture of it beside the scan `before`."""
+        """Write the thin volume, its standard deviation, and a picture of it beside the scan.
+
+        Args:
+            result: the estimate.
+            before: the thick volume of the picture.
+            scan: what it was made of.
+            made: what the files say of how they were made.
+        """
         mean = replace(made, description=f"{made.description}, posterior mean") if made.quantity == "mean" else made
         self._write(result.mean, self.thin, scan, mean, as_dicom=self.as_dicom)
         if self.std and result.std:
@@ -130,7 +137,14 @@ class Outputs:
                 partial.write_bytes(before_after(before, result.mean))
 
     def write_sample(self, index: int, sample: Volume, scan: Scan, made: Made) -> None:
-        """Write a sample beside the others, in the output's format; the first removes those of another run."""
+        """Write a sample beside the others, in the output's format; the first removes those of another run.
+
+        Args:
+            index: of the sample, from 0.
+            sample: its volume.
+            scan: what it was made of.
+            made: what the file says of how it was made.
+        """
         if self.draws is None:
             return
         self.draws.mkdir(exist_ok=True)

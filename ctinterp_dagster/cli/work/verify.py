@@ -124,6 +124,12 @@ def reconstructions(
 ) -> Iterator[Reconstruction]:
     """Encode a scan and decode the mean of its latent; one row a window.
 
+    Args:
+        autoencoder: on its device.
+        path: of the scan.
+        mixed_precision: no, bf16 or fp16.
+        memory_gib: working memory in GiB.
+
     Raises:
         ScanError: the scan cannot be used.
         ParamsError: the memory does not suffice.
@@ -166,6 +172,15 @@ def run(
     json_path: Path | None,
 ) -> None:
     """Check a file of weights, and score it on scans; what is done of these is shown and kept, whatever ends the run.
+
+    Args:
+        path: of the weights.
+        scans: files or folders of scans.
+        diffusion: checkpoint of a diffusion model, whose scale factor is shown; None for none.
+        precisions: what the networks compute in.
+        memory_gib: working memory in GiB.
+        device: auto, cpu or cuda.
+        json_path: where the rows are written; None for nowhere.
 
     Raises:
         CtinterpError: a file or a scan is missing or refused.

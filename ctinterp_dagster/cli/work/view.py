@@ -24,7 +24,22 @@ def run(
     force: bool,
     opens: bool,
 ) -> None:
-    """Write the page, or serve it."""
+    """Write the page, or serve it.
+
+    Args:
+        thick: the scan.
+        thin: its restoration.
+        std: its standard deviation; None for none.
+        truth: a real thin scan on the grid of `thin`; None for none.
+        html: file of the page; None serves it until it is ended.
+        port: to serve it at; 0 takes a free one.
+        force: replace a page that exists.
+        opens: open a browser.
+
+    Raises:
+        ScanError: a file cannot be read.
+        ParamsError: the page exists, or the port is taken.
+    """
     check_files(filter(None, (thick, thin, std, truth)), [html] if html else [], force=force)
     before, after = read_scan(thick).volume, read_scan(thin).volume
     spread, real = (read_scan(path).volume if path else None for path in (std, truth))
