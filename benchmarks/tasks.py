@@ -179,9 +179,14 @@ def by_scan(rows: pd.DataFrame, task: str, cell: Callable[[pd.Series], str]) -> 
 
 
 def planted_volumes(rows: pd.DataFrame) -> str:
-    """Bias and spread of the volume in %, methods down, sizes across."""
-    off = 100 * (rows["mm3"] / (np.pi / 6 * rows["size_mm"] ** 3) - 1)
-    spread = rows.assign(off=off).groupby(["method", "size_mm"])["off"].agg(["mean", "std", "count"])
+    """Bias and spread of the volume in % of what the same ruler gives in the truth; methods down, sizes across."""
+    truth = rows[rows["method"] == "truth"].set_index(["case", "nodule"])["mm3"]
+    joined = rows.join(truth.rename("true_mm3"), on=["case", "nodule"])
+    spread = (
+        joined.assign(off=100 * (joined["mm3"] / joined["true_mm3"] - 1))
+        .groupby(["method", "size_mm"])["off"]
+        .agg(["mean", "std", "count"])
+    )
     cells = {key: f"{row['mean']:+.0f}, {row['std']:.0f} %" for key, row in spread.iterrows()}
     lines = [[name, *(cells[name, size] for size in NODULES_MM)] for name in dict.fromkeys(rows["method"])]
     least = int(spread["count"].min())
@@ -191,7 +196,7 @@ def planted_volumes(rows: pd.DataFrame) -> str:
 def own_volumes(rows: pd.DataFrame) -> str:
     """mm3, methods down, nodules across."""
     values = rows.set_index(["method", "nodule"])["mm3"]
-    numbers = sorted(set(rows["nodule"]))
+    numbers = sorted({int(k) for k in rows["nodule"]})
     lines = [[name, *(f"{values[name, k]:.0f}" for k in numbers)] for name in dict.fromkeys(rows["method"])]
     return table(["nodules of the scan, mm3", *numbers], lines)
 

@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks.planted import Structure, paint
-from benchmarks.tasks import surface_distance, vessel_recall, vesselness, volume_mm3
+from benchmarks.tasks import planted_volumes, surface_distance, vessel_recall, vesselness, volume_mm3
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 SPACING = (1.0, 0.8, 0.8)
@@ -44,3 +45,16 @@ def test_vessels_that_an_estimate_lacks_are_missed() -> None:
     ridges = [vesselness(hu.astype(np.float32), (1.0, 1.0, 1.0)) for hu in (truth, half)]
     assert vessel_recall(ridges[0], ridges[0], inside) > 0.98
     assert vessel_recall(ridges[1], ridges[0], inside) == pytest.approx(0.5, abs=0.08)
+
+
+def test_bias_and_spread_are_against_the_same_nodule_in_the_truth() -> None:
+    true, estimated = {4: (40, 50), 6: (100, 130), 8: (250, 260), 10: (500, 520), 12: (900, 950)}, (0.8, 1.0)
+    rows = [
+        {"case": "a", "nodule": f"{size}{k}", "method": method, "size_mm": size, "mm3": mm3 * share}
+        for size, volumes in true.items()
+        for k, (mm3, own) in enumerate(zip(volumes, estimated, strict=True))
+        for method, share in (("truth", 1), ("model", own))
+    ]
+    table = planted_volumes(pd.DataFrame(rows))
+    assert "| truth | +0, 0 % |" in table
+    assert "| model | -10, 14 % |" in table
