@@ -1,8 +1,8 @@
-"""Convolutions of width 3 with a fraction of the multiplications: Winograd's F(4x4, 3x3) in plane, F(2, 3) along z.
+"""Convolutions of width 3 with a fraction of the multiplications: Winograd's F(6x6, 3x3) in plane, F(2, 3) along z.
 
-A tile of 6x6 voxels gives 4x4 outputs, four rows give two. Tiles and kernels are transformed to 36 points, of a volume
-to four times as many, where the convolution is a matrix product: 2.25 multiplications an output and channel in the
-place of 9 in plane, 4.5 in the place of 27 in a volume. All of it is batched matrix products and copies, which torch
+A tile of 8x8 voxels gives 6x6 outputs, four rows give two. Tiles and kernels are transformed to 64 points, of a volume
+to four times as many, where the convolution is a matrix product: 1.8 multiplications an output and channel in the
+place of 9 in plane, 3.6 in the place of 27 in a volume. All of it is batched matrix products and copies, which torch
 has everywhere. Voxels lie with their channels last in memory.
 
 Source: Lavin & Gray 2016 (arXiv 1509.09308), section 4.1; Barabasz et al. 2020 (arXiv 1803.10986) on the points.
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TILE = 4  # outputs along each axis of a tile
-SPAN = 6  # inputs along each axis of a tile
-POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  # and infinity; half the rounding error of the customary 0, 1, -1, 2, -2
+TAPS = 3
+TILE = 6  # outputs along each axis of a tile
+SPAN = TILE + TAPS - 1  # inputs along each axis of a tile
+POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)  # and infinity
 PAIR = 2  # output rows along z that four transformed rows give
 ALONG_Z = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # of the three taps, F(2, 3)
 LEAST_WIDTH = 32  # channels from which the transforms are worth it
-BATCH = 128  # products a point that are made together, so that what is transformed stays in the cache
+BATCH = 96  # products a point that are made together, so that what is transformed stays in the cache
 MAX_ROWS = 8  # output rows along z of a block
 
 Voxels = tuple[slice, slice, slice]
@@ -34,7 +35,7 @@ Voxels = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Matrices:
-    """Of tiles (6x6), kernels (6x3) and outputs (4x6), float64: output = A ((G kernel) * (B tile))."""
+    """Of tiles (8x8), kernels (8x3) and outputs (6x8), float64: output = A ((G kernel) * (B tile))."""
 
     tile: Tensor
     kernel: Tensor
@@ -43,19 +44,18 @@ class Matrices:
 
 @cache
 def matrices() -> Matrices:
-    """The Toom-Cook transforms of `POINTS`: a product of polynomials as their values at six points.
+    """The Toom-Cook transforms of `POINTS`: a product of polynomials as their values at eight points.
 
     Source: Barabasz et al. 2020, section 3.
     """
-    tile, kernel, output = (
-        torch.zeros(rows, columns, dtype=torch.float64) for rows, columns in ((6, 6), (6, 3), (4, 6))
-    )
+    shapes = (SPAN, SPAN), (SPAN, TAPS), (TILE, SPAN)
+    tile, kernel, output = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)
     for j, point in enumerate(POINTS):
         others = [other for other in POINTS if other != point]
-        tile[j, :5] = _polynomial(others)
-        kernel[j] = torch.tensor([point**k for k in range(3)]) / prod(point - other for other in others)
+        tile[j, :-1] = _polynomial(others)
+        kernel[j] = torch.tensor([point**k for k in range(TAPS)]) / prod(point - other for other in others)
         output[:, j] = torch.tensor([point**k for k in range(TILE)])
-    tile[5], kernel[5, 2], output[3, 5] = _polynomial(POINTS), 1.0, 1.0
+    tile[-1], kernel[-1, -1], output[-1, -1] = _polynomial(POINTS), 1.0, 1.0
     return Matrices(tile, kernel, output)
 
 
@@ -75,16 +75,16 @@ def suits(weight: Tensor) -> bool:
 
 
 def transform_kernel(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3, 3) to (36, 4, in, out), and (out, in, 3, 3) to (36, 1, in, out)."""
+    """(out, in, 3, 3, 3) to (64, 4, in, out), and (out, in, 3, 3) to (64, 1, in, out)."""
     out, into, *taps = weight.shape
     along_z = torch.tensor(ALONG_Z if len(taps) == 3 else [[1.0]], dtype=torch.float64)
     matrix = torch.kron(torch.kron(matrices().kernel, matrices().kernel), along_z).to(weight)
-    planes = weight.transpose(-1, -2).reshape(out, into, -1, 9).permute(3, 2, 1, 0).reshape(-1, into * out)
+    planes = weight.transpose(-1, -2).reshape(out, into, -1, TAPS**2).permute(3, 2, 1, 0).reshape(-1, into * out)
     return torch.mm(matrix, planes).view(SPAN * SPAN, -1, into, out)
 
 
 def kernel_numbers(into: int, out: int) -> int:
-    """How many numbers `transform_kernel` makes of a kernel of three taps along z: 5.3 times those of the weight."""
+    """How many numbers `transform_kernel` makes of a kernel of three taps along z: 9.5 times those of the weight."""
     return SPAN * SPAN * len(ALONG_Z) * into * out
 
 
@@ -212,7 +212,7 @@ def _to_pairs(voxels: Tensor) -> Tensor:
 
 
 def _to_points(rows: Tensor, buffers: tuple[Tensor, Tensor]) -> Tensor:
-    """The transformed tiles (6, 6, row and tile and channel), along x first, in the first buffer."""
+    """The transformed tiles (8, 8, row and tile and channel), along x first, in the first buffer."""
     count, height, width, channels = rows.shape
     high, broad = (height - 2) // TILE, (width - 2) // TILE
     matrix = matrices().tile.to(rows.dtype)
@@ -231,7 +231,7 @@ def _to_points(rows: Tensor, buffers: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _from_pairs(products: Tensor, scratch: Tensor) -> Tensor:
-    """(36 * 4, pair and tile, out) to (36, 2, pair and tile and out), in the scratch."""
+    """(64 * 4, pair and tile, out) to (64, 2, pair and tile and out), in the scratch."""
     first, second, third, fourth = products.view(SPAN * SPAN, len(ALONG_Z), -1).unbind(1)
     sums = _front(scratch, SPAN * SPAN, PAIR, first.shape[1])
     upper, lower = sums.unbind(1)
@@ -241,7 +241,7 @@ def _from_pairs(products: Tensor, scratch: Tensor) -> Tensor:
 
 
 def _from_points(sums: Tensor, buffers: tuple[Tensor, Tensor]) -> Tensor:
-    """The outputs of each tile: (36, n, m) to (4, 4, n, m), both in the first buffer."""
+    """The outputs of each tile: (64, n, m) to (6, 6, n, m), both in the first buffer."""
     matrix, each = matrices().output.to(sums.dtype), sums.shape[1:].numel()
     half = torch.mm(matrix, sums.view(SPAN, -1), out=_front(buffers[1], TILE, SPAN * each))
     values = _front(buffers[0], TILE, TILE, each)
@@ -250,7 +250,7 @@ def _from_points(sums: Tensor, buffers: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _untiled(values: Tensor, block: Block, out: int) -> Tensor:
-    """(4, 4, n, row / n and tile and out), along x first, to (z, y, x, out)."""
+    """(6, 6, n, row / n and tile and out), along x first, to (z, y, x, out)."""
     high, broad = block.y_end - block.y, block.x_end - block.x
     tiles = values.view(TILE, TILE, values.shape[2], -1, high, broad, out)
     return tiles.permute(3, 2, 4, 1, 5, 0, 6).reshape(-1, TILE * high, TILE * broad, out)

@@ -46,7 +46,7 @@ def test_any_rows_of_any_fast_layer_are_those_of_the_whole(
     first, last = layer.source_rows(start, stop)
     rows = layer.rows(x[:, :, max(first, 0) : min(last, depth)], start, stop, depth)
     assert rows.shape == whole[:, :, start:stop].shape
-    assert relative_error(rows, whole[:, :, start:stop]) < 2e-6
+    assert relative_error(rows, whole[:, :, start:stop]) < TOLERANCE
 
 
 @torch.no_grad()
