@@ -6,7 +6,6 @@ a stage's process its function for them is overwritten.
 
 import ctypes
 import mmap
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 FUNCTION = "_ZN4dnnl4impl3cpu8platform23get_per_core_cache_sizeEi"
 
 
-def main(level_1_bytes: int) -> None:
-    """Overwrite it by `level == 1 ? level_1_bytes : what it was` in the code of an x86-64."""
+def main() -> None:
+    """Overwrite it in the code of an x86-64: 48 KiB of the first level, 32 where it has 48; what it said of others."""
     import torch  # noqa: PLC0415 (in a stage alone)
 
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
@@ -24,8 +23,8 @@ def main(level_1_bytes: int) -> None:
     mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(f"/{library.name}")]
     address = min(int(line.partition("-")[0], 16) for line in mapped) + offset
     size_of_level = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int)(address)
-    sizes = [level_1_bytes, size_of_level(2), size_of_level(3)]
-    assert size_of_level(1) != level_1_bytes
+    other = (32 if size_of_level(1) == 48 * 1024 else 48) * 1024
+    sizes = [other, size_of_level(2), size_of_level(3)]
     answers = [b"\xb8" + size.to_bytes(4, "little") + b"\xc3" for size in sizes]  # mov eax, size; ret
     code = b"\x83\xff\x02\x74\x08\x77\x0c" + b"".join(answers)  # cmp edi, 2; je second; ja third
     page = address // mmap.PAGESIZE * mmap.PAGESIZE
@@ -36,4 +35,4 @@ def main(level_1_bytes: int) -> None:
 
 
 if any(word.startswith("stages/") for word in sys.orig_argv):
-    main(int(os.environ["LEVEL_1_BYTES"]))
+    main()
