@@ -53,7 +53,7 @@ def command(name: str | None) -> None:
     cpu    real scans on a laptop: a narrow autoencoder and denoiser, an hour on two cores
     gpu    real scans on GPUs: MAISI's own width and checkpoint, mixed precision
     smoke  the built-in phantoms in a few minutes, for tests
-    demo   the built-in phantoms in minutes: what the repository has committed
+    demo   the built-in phantoms in minutes, from the released weights on: what the repository has committed
     """  # noqa: D301 (click's mark against rewrapping)
     path = Layout(Path()).params
     if not path.exists():
