@@ -24,6 +24,10 @@ WITHIN_HU = {LUNG: (-1020.0, -700.0, 120.0), SOFT: (-20.0, 120.0, 60.0), BONE: (
 BoolArray = npt.NDArray[np.bool_]
 
 
+ORDER = ("truth", *METHODS, "model")
+"""Of the lines of a table."""
+
+
 def thin_scan(argument: str, side: int = 0) -> tuple[str, Volume, float | None]:
     """Name, volume and told thickness of `THIN` or `THIN,MM`; the middle `side` pixels, all for 0."""
     path, _, thickness = argument.partition(",")

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter, label, maximum_filter1d, uniform_filt
 from scipy.optimize import curve_fit
 from scipy.special import ndtr
 
-from benchmarks.evidence import BONE, LUNG, SOFT, contestants, table, thickened, thin_scan, tissue_around
+from benchmarks.evidence import BONE, LUNG, ORDER, SOFT, contestants, table, thickened, thin_scan, tissue_around
 from benchmarks.grids import cropped
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.records import read_json, write_json
@@ -270,7 +270,7 @@ def resolution_table(records: list[dict[str, Any]]) -> str:
     """Width and half transfer by contrast, means over the scans with rods."""
     rods_of = [record["rods"] for record in records if "rods" in record]
     lines = []
-    for method in [name for name in rods_of[0][str(CONTRASTS_HU[0])] if name != "rods"]:
+    for method in ORDER:
         means = [np.mean([scan[str(hu)][method] for scan in rods_of], axis=0) for hu in CONTRASTS_HU]
         lines.append([method, *(f"{width:.1f} mm, {half:.3f}" for width, half in means)])
     return table(["planted rods", *(f"{hu} HU" for hu in CONTRASTS_HU)], lines)
@@ -281,8 +281,7 @@ def method_table(
 ) -> str:
     """Methods down, scans across; a cell is made of the method's row and the truth's."""
     lines = [
-        [name, *(cell(record["methods"][name], record["methods"]["truth"]) for record in records)]
-        for name in records[0]["methods"]
+        [name, *(cell(record["methods"][name], record["methods"]["truth"]) for record in records)] for name in ORDER
     ]
     return table([title, *(record["case"] for record in records)], lines)
 
@@ -334,7 +333,10 @@ def main(records: Path, scans: tuple[str, ...], pair: tuple[Path, Path] | None, 
     print(*(f"{r['case']}: {r['edges']} columns, {r['blocks']} blocks, {r['profile']}" for r in known), sep="\n")
     for record in known:
         if "width_mm" in record["methods"]["truth"]:
-            lines = [[name, f"{row['width_mm']:.1f} mm, {row['half']:.3f}"] for name, row in record["methods"].items()]
+            lines = [
+                [name, f"{row['width_mm']:.1f} mm, {row['half']:.3f}"]
+                for name, row in ((name, record["methods"][name]) for name in ORDER)
+            ]
             print("", table([f"edges of {record['case']}", "width, half transfer"], lines), sep="\n")
     print("", method_table("noise: deviation, mean frequency along z, in plane", known, noise_cell), sep="\n")
     print("", method_table("inserts: mean, largest error HU (how many)", known, insert_cell), sep="\n")

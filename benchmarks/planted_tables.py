@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.evidence import CONTRASTS_HU, table
+from benchmarks.evidence import CONTRASTS_HU, ORDER, table
 from benchmarks.invented import LEAST_HU, SIZES_MM
 from ctinterp_dagster.methods import Role, names
 
@@ -56,7 +56,7 @@ def counted_tables(records: Sequence[dict[str, Any]]) -> Iterator[str]:
             sums.astype(str)["lost"] + " of " + sums.astype(str)["true"], sep="; "
         )
         litres = group[group["method"] == "model"].groupby("least_hu")["litres"].sum().iloc[0]
-        lines = [[name, *cells.loc[name]] for name in dict.fromkeys(group["method"])]
+        lines = [[name, *cells.loc[name]] for name in (*ORDER[1:], "sample")]
         yield f"{region}, {size:g} mm, {litres:.2f} l: invented of found; lost of true\n\n" + table(
             ["", *(f"{hu:g} HU" for hu in LEAST_HU)], lines
         )

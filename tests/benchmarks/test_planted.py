@@ -96,8 +96,13 @@ def test_a_blob_answers_with_its_contrast_and_is_invented_where_the_truth_has_no
     assert (found.sum(), invented.sum(), lost.sum()) == (2, 1, 0)
     assert np.argwhere(invented)[0] == pytest.approx([26, 37, 40], abs=1)
     assert not peaks(responses[0], 400, SPACING).any()
-    row = {"region": "lung", "size_mm": 3.0, "method": "model", "litres": 0.5}
-    counts = [row | {"least_hu": hu, "found": 2, "invented": 1, "true": 1, "lost": 0} for hu in (50.0, 100.0, 200.0)]
+    row = {"region": "lung", "size_mm": 3.0, "litres": 0.5}
+    names = (*METHODS, "model", "sample")
+    counts = [
+        row | {"method": name, "least_hu": hu, "found": 2, "invented": 1, "true": 1, "lost": 0}
+        for name in names
+        for hu in (50.0, 100.0, 200.0)
+    ]
     assert "| model | 1 of 2; 0 of 1 |" in next(counted_tables([{"counted": counts}]))
 
 
