@@ -12,7 +12,7 @@ from ctinterp_dagster.interpolation import Interpolator, thicken
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
-from tests.test_cli import run
+from tests.cli.conftest import run
 
 QUICK = ["--method", "cubic_projected", "--force"]
 

@@ -21,7 +21,7 @@ from ctinterp_dagster.model.autoencoder.weights import read_metadata
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI
-from tests.test_cli import run
+from tests.cli.conftest import run
 
 BIAS = "decoder.blocks.9.bias"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_cli import run
+from tests.cli.conftest import run
 
 
 def test_scans_are_added_with_the_split_of_the_table_beside_them(

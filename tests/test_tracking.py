@@ -10,7 +10,7 @@ import pytest
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.tracking import Listing, assert_tracked, listing, recorded, track
-from tests.test_cli import run
+from tests.cli.conftest import run
 
 DVC_YAML = """
 stages:
