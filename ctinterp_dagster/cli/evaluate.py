@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 LEARNED = (REGRESSION, judged().name)
 METHODS = (*names(Role.RIVAL), *LEARNED)
+OWN = "ctinterp"
+PROTOCOLS = (OWN, "rplhr", "decimation")
+FOLDERS = (("thick", "thin"), ("5mm", "1mm"))
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Options:
     """What the command is given; each field is the option of its name, or of the name beside it."""
 
     thin: tuple[Path, ...]
-    pairs: tuple[tuple[Path, Path], ...]  # --pair
+    pairs: tuple[tuple[Path, Path], ...]  # --pair and --pairs
+    protocol: str
     factor: float | None
     spacing_mm: float | None
     profile: "Profile | Auto | None"
@@ -43,7 +47,11 @@ class Options:
             UsageError: some do not.
         """
         if not self.thin and not self.pairs:
-            raise click.UsageError("give THIN volumes or --pair THICK THIN")
+            raise click.UsageError("give THIN volumes, --pair THICK THIN or --pairs FOLDER")
+        if self.protocol == "rplhr" and self.thin:
+            raise click.UsageError("--protocol rplhr scores real pairs: give --pair THICK THIN or --pairs FOLDER")
+        if self.protocol == "decimation":
+            self._check_decimation()
         if self.thin and (self.profile == "auto" or isinstance(self.profile, SampledProfile)):
             raise click.UsageError("THIN is thickened with a shape: give --profile box or another")
         told = {"--spacing": self.spacing_mm, "--factor": self.factor, "--thin-thickness": self.thin_mm}
@@ -52,6 +60,29 @@ class Options:
         for paths in (self.thin, tuple(thick for thick, _ in self.pairs)):
             if len(set(paths)) < len(paths):
                 raise click.UsageError("a scan is given twice: give each once")
+
+    def _check_decimation(self) -> None:
+        if self.pairs or self.profile or self.spacing_mm or self.thin_mm:
+            raise click.UsageError("--protocol decimation takes THIN volumes, --factor, and nothing of slices")
+        if self.factor and not self.factor.is_integer():
+            raise click.UsageError(f"--protocol decimation keeps every n-th slice, got --factor {self.factor:g}")
+
+
+def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tuple[tuple[Path, Path], ...]:
+    """The thick and thin scans of one name in `thick` and `thin`, or `5mm` and `1mm`, below a folder."""
+    if folder is None:
+        return ()
+    sides = [(folder / thick, folder / thin) for thick, thin in FOLDERS if (folder / thick).is_dir()]
+    if len(sides) != 1:
+        inside = sorted(path.parent.name for path in folder.glob("*/5mm"))
+        advice = f"; give one of {', '.join(inside)} below it" if inside else ""
+        raise click.BadParameter(f"{folder} holds no folders thick and thin, nor 5mm and 1mm{advice}")
+    thick, thin = ({it.name: it for it in side.glob("[!.]*")} for side in sides[0])
+    if alone := sorted(thick.keys() ^ thin.keys()):
+        raise click.BadParameter(f"{folder}: {', '.join(alone[:9])} of {len(alone)} without a partner: take them away")
+    if not thick:
+        raise click.BadParameter(f"{folder} holds no scans: expected files of one name in both folders")
+    return tuple((thick[name], thin[name]) for name in sorted(thick))
 
 
 def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
@@ -74,6 +105,10 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
     metavar="THICK THIN",
     help="a real thick scan and the thin one that it is to be restored to; may be repeated",
 )
+@click.option("--pairs", "folder", type=click.Path(path_type=Path), callback=pairs_in, metavar="FOLDER",
+              help="all pairs of a folder, by their names in its `thick` and `thin`, or `5mm` and `1mm`")  # fmt: skip
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default=OWN, show_default=True,
+              help="of RPLHR-CT's paper (pairs), or of I3Net's (THIN, every --factor-th slice kept [2])")  # fmt: skip
 @click.option("--factor", type=click.FloatRange(min=1, min_open=True), help="thin slices a thick one, whole or not [5]")
 @click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True),
               help="slice distance in mm to restore to; the truth is means of THIN's slices [THIN's own]")  # fmt: skip
@@ -98,4 +133,5 @@ def command(**given: Any) -> None:
     """
     from ctinterp_dagster.cli.work.evaluate import run
 
+    given["pairs"] += given.pop("folder")
     run(Options(**given))

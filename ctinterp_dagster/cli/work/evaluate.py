@@ -1,21 +1,21 @@
 """Held-out thin scans, thickened, restored with every method, and scored."""
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.evaluate import LEARNED, METHODS, Options
+from ctinterp_dagster.cli.evaluate import LEARNED, METHODS, OWN, Options
 from ctinterp_dagster.cli.progress import progress
+from ctinterp_dagster.cli.work import protocols, tables
+from ctinterp_dagster.cli.work.jobs import Job, fit
 from ctinterp_dagster.cli.work.outputs import check_files
-from ctinterp_dagster.cli.work.tables import show
+from ctinterp_dagster.cli.work.protocols import trials_of
 from ctinterp_dagster.errors import EvaluationError, GeometryError, ParamsError
 from ctinterp_dagster.evaluation.metrics import Scores, check_size
 from ctinterp_dagster.interpolation import RELEASED, Measurement, Method, Settings, load_checkpoint, paired, simulated
@@ -27,9 +27,6 @@ from ctinterp_dagster.physics.recognition import Auto, Tags
 from ctinterp_dagster.pipeline.scoring import score_methods
 from ctinterp_dagster.pipeline.testset import REAL
 from ctinterp_dagster.records import read_json, write_json
-from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
-from ctinterp_dagster.scan.io import Scan, input_files, read_scan
-from ctinterp_dagster.scan.padding import without_padding
 
 FACTOR = 5.0
 FIELDS = (
@@ -45,8 +42,8 @@ def run(options: Options) -> None:
         CtinterpError: a scan cannot be scored, told before the first is, or the model cannot be read.
     """
     check_files([*options.thin, *itertools.chain(*options.pairs)], [options.json] if options.json else [], force=True)
-    jobs = jobs_of(options)
-    sizes = [check(job) for job in jobs]
+    jobs = jobs_of(options) if options.protocol == OWN else trials_of(options)
+    sizes = [job.check() for job in jobs]
     restoring, known = restoring_by(options), earlier(options.json)
     model_sha256 = sha256sum(options.model or RELEASED) if set(restoring) & set(LEARNED) else ""
     records: list[dict[str, Any]] = []
@@ -56,25 +53,28 @@ def run(options: Options) -> None:
         for job, size in zip(jobs, sizes, strict=True):
             made_of = {name: job.made_of(name, options, model_sha256) for name in restoring}
             rest = {name: method for name, method in restoring.items() if made_of[name] not in known}
-            scored = score(job, rest) if rest else iter(())
+            scored = job.score(rest) if rest else iter(())
             for name, own in made_of.items():
                 records.append(known.get(own) or next(scored) | {"made_of": own})
                 if options.json:
                     write_json(options.json, records)
                 spent += size * COST.get(name, 1.0)
                 told(spent / work)
-    show(records)
+    if options.protocol == OWN:
+        tables.show(records)
+    else:
+        protocols.show(records, options.protocol)
 
 
-def jobs_of(options: Options) -> list["Job"]:
+def jobs_of(options: Options) -> list[Job]:
     """What is to be scored."""
     shape, factor = cast("Profile", options.profile or "box"), options.factor or FACTOR  # `Options` refuses "auto"
     thin = partial(load_thin, factor=factor, profile=shape, spacing_mm=options.spacing_mm, thin_mm=options.thin_mm)
     task = f"{factor}, {shape}, {options.spacing_mm}, {options.thin_mm}"
     profile = options.profile or "auto"
     return [
-        *(Job((path,), str(shape), task, partial(thin, path)) for path in options.thin),
-        *(Job(pair, REAL, str(profile), partial(load_pair, *pair, profile)) for pair in options.pairs),
+        *(OwnJob((path,), str(shape), task, partial(thin, path)) for path in options.thin),
+        *(OwnJob(pair, REAL, str(profile), partial(load_pair, *pair, profile)) for pair in options.pairs),
     ]
 
 
@@ -105,67 +105,38 @@ def earlier(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A thick scan with its truth.
+class OwnJob(Job):
+    """A scan that is scored by every metric of this project.
 
     Attributes:
-        paths: the files of both, or of the truth; the first names it.
-        profile: the name of its task's profile.
-        task: all that decides what is measured of them.
-        load: reads them.
+        load: reads thick scan and truth.
     """
 
-    paths: tuple[Path, ...]
-    profile: str
-    task: str
     load: Callable[[], Measurement]
 
-    @property
-    def name(self) -> str:
-        """What its user calls it."""
-        return str(self.paths[0])
+    def check(self) -> int:
+        """See `Job.check`."""
+        try:
+            measurement = self.load()
+            check_size(measurement.known.hu.shape, measurement.factor)
+        except (ParamsError, EvaluationError, GeometryError) as error:
+            raise type(error)(f"{self.name}: {error}") from error
+        for said in measurement.warnings:
+            click.echo(f"{self.name}: {said}", err=True)
+        if measurement.slice_profile:
+            click.echo(f"{self.name}: slice profile: {measurement.slice_profile}", err=True)
+        return measurement.known.hu.size
 
-    def made_of(self, method: str, options: Options, model_sha256: str) -> str:
-        """SHA-256 of all that decides a score: scans, task, method and model."""
-        digest = hashlib.sha256(repr((self.profile, self.task, method, version("ctinterp"))).encode())
-        if method in LEARNED:
-            digest.update(f"{model_sha256}, {options.mixed_precision}".encode())
-        for file in (own for path in self.paths for own in sorted(input_files(path)) if own.is_file()):
-            digest.update(sha256sum(file).encode())
-        return digest.hexdigest()
-
-
-def score(job: Job, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
-    """The record of every method on one scan."""
-    measurement = job.load()
-    grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
-    labels = {"case": job.name, **grid, "profile": job.profile}
-    if found := measurement.slice_profile:
-        labels |= found.record | {"profile_shape": str(found.profile), "profile": job.profile}
-    for scored in score_methods(measurement, restoring):
-        costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
-        yield {**labels, "method": scored.method, **fields_of(scored.scores), **costs}
-
-
-def check(job: Job) -> int:
-    """Refuse scans that cannot be scored, with their path, before the first is computed; print what is to be known.
-
-    Returns:
-        the voxels of the truth.
-
-    Raises:
-        CtinterpError: as reading and relating them raises.
-    """
-    try:
-        measurement = job.load()
-        check_size(measurement.known.hu.shape, measurement.factor)
-    except (ParamsError, EvaluationError, GeometryError) as error:
-        raise type(error)(f"{job.name}: {error}") from error
-    for said in measurement.warnings:
-        click.echo(f"{job.name}: {said}", err=True)
-    if measurement.slice_profile:
-        click.echo(f"{job.name}: slice profile: {measurement.slice_profile}", err=True)
-    return measurement.known.hu.size
+    def score(self, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
+        """See `Job.score`."""
+        measurement = self.load()
+        grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
+        labels = {"case": self.name, **grid, "profile": self.profile}
+        if found := measurement.slice_profile:
+            labels |= found.record | {"profile_shape": str(found.profile), "profile": self.profile}
+        for scored in score_methods(measurement, restoring):
+            costs = {"seconds": scored.seconds, "peak_rss_mib": scored.peak_rss_mib}
+            yield {**labels, "method": scored.method, **fields_of(scored.scores), **costs}
 
 
 def load_thin(
@@ -196,13 +167,6 @@ def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Mea
     """A real thick scan and its partner."""
     thick, thin = fit(thick_path), fit(thin_path)
     return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
-
-
-def fit(path: Path) -> Scan:
-    """A scan that passes the one check, its padding filled."""
-    scan = read_scan(path)
-    check_volume(scan.volume, min_slices=MIN_SLICES, name=str(path))
-    return replace(scan, volume=without_padding(scan.volume)[0])
 
 
 def fields_of(scores: Scores) -> dict[str, float | None]:

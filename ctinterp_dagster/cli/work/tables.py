@@ -28,7 +28,7 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
     for (case, profile, _), own in rows.groupby(["case", "profile", "factor"], sort=False):
         floor = own["noise_floor_db"].iloc[0]
         told = "" if pd.isna(floor) else f", noise floor {floor:.2f} dB"
-        table = _table(
+        table = table_of_methods(
             f"{case}: {task_name(str(profile), own['factor'].iloc[0])} to {own['spacing_mm'].iloc[0]:g} mm{told}"
         )
         for title, _ in SCORES.values():
@@ -61,7 +61,7 @@ def show_means(rows: pd.DataFrame, task: str) -> None:
 
 
 def _show_pair(rows: pd.DataFrame, title: str, columns: Mapping[str, Mapping[str, Interval]]) -> None:
-    table = _table(title)
+    table = table_of_methods(title)
     for metric in columns:
         table.add_column(SCORES[metric][0], justify="right")
     for method in rows["method"].unique():
@@ -73,12 +73,14 @@ def _show_pair(rows: pd.DataFrame, title: str, columns: Mapping[str, Mapping[str
     Console().print(table)
 
 
-def _table(title: str) -> Table:
+def table_of_methods(title: str) -> Table:
+    """A table with a row a method."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("method", no_wrap=True)
     return table
 
 
 def interval_words(it: Interval, digits: int) -> str:
-    """Mean (low, high)."""
-    return f"{it.mean:.{digits}f} ({it.low:.{digits}f}, {it.high:.{digits}f})"
+    """Mean (low, high), of a single case the mean."""
+    mean = f"{it.mean:.{digits}f}"
+    return mean if it.low is None else f"{mean} ({it.low:.{digits}f}, {it.high:.{digits}f})"

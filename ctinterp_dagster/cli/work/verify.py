@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.progress import progress
-from ctinterp_dagster.cli.work.evaluate import fit
+from ctinterp_dagster.cli.work.jobs import fit
 from ctinterp_dagster.cli.work.outputs import check_files
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial

@@ -1,0 +1,88 @@
+"""A folder as RPLHR-CT lays it: scored by its protocol, and a model trained on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ctinterp_dagster.cli.main import group
+from ctinterp_dagster.cli.work import evaluate
+from ctinterp_dagster.records import read_json
+from ctinterp_dagster.scan.io import write_volume
+from ctinterp_dagster.scan.phantom import phantom
+from ctinterp_dagster.scan.window import RPLHR
+
+
+def pair(folder: Path, name: str, seed: int) -> None:
+    """A thin scan, and the mean of five slices about every fifth of them; values in [0, 1]."""
+    made = phantom(seed, shape_zyx=(80, 48, 48), spacing_mm=(1.0, 2.5, 2.5), noise_hu=10.0)
+    thin = made.with_slices(made.hu[2:78], 0, 1.0)
+    means = np.stack([made.hu[k : k + 5].mean(axis=0) for k in range(0, 76, 5)])
+    for side, volume in (("1mm", thin), ("5mm", thin.with_slices(means, 0, 5.0))):
+        (folder / side).mkdir(parents=True, exist_ok=True)
+        unit = RPLHR.to_unit(RPLHR.clip(volume.hu)).astype(np.float32)
+        write_volume(volume.with_hu(unit), folder / side / f"{name}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def rplhr_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rplhr")
+    for number, split in enumerate(("train", "train", "val", "test", "test")):
+        pair(folder / split, f"CT{number:08d}", number)
+    return folder
+
+
+def run(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(group, [str(word) for word in words])
+    return done.exit_code, done.output + str(done.exception or "")
+
+
+def test_a_folder_of_pairs_is_scored_by_the_protocol_of_its_paper_and_goes_on(
+    rplhr_ct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("evaluate", "--protocol", "rplhr", "--pairs", rplhr_ct / "test", "--json", tmp_path / "scores.json")
+    code, out = run(*words, "--methods", "linear")
+    assert code == 0, out
+    assert "rplhr x5: 2 scans of 2 patients" in out
+    first = read_json(tmp_path / "scores.json")
+    assert [(row["patient"], row["protocol"]) for row in first] == [("CT00000003", "rplhr"), ("CT00000004", "rplhr")]
+    monkeypatch.setattr(evaluate, "CLASSICAL", {**evaluate.CLASSICAL, "linear": None})  # known, and not called again
+    assert run(*words, "--methods", "linear,cubic")[0] == 0
+    rows = read_json(tmp_path / "scores.json")
+    assert [row for row in rows if row["method"] == "linear"] == first
+    assert {row["method"] for row in rows} == {"linear", "cubic"}
+
+
+def test_decimated_scans_are_scored_in_three_planes(rplhr_ct: Path, tmp_path: Path) -> None:
+    thin = phantom(9, shape_zyx=(24, 48, 48), spacing_mm=(1.0, 2.5, 2.5), noise_hu=10.0)
+    write_volume(thin, tmp_path / "thin.nii.gz")
+    record = tmp_path / "scores.json"
+    code, out = run(
+        "evaluate", "--protocol", "decimation", tmp_path / "thin.nii.gz", "--methods", "cubic", "--json", record
+    )
+    assert code == 0, out
+    (row,) = read_json(record)
+    assert row["factor"] == 2
+    assert all(0.5 < row[f"ssim_{plane}"] <= 1 for plane in ("axial", "coronal", "sagittal"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "rplhr", "a.nii"], "rplhr scores real pairs"),
+        (["--protocol", "decimation", "a.nii", "--factor", "2.5"], "every n-th slice, got --factor 2.5"),
+        (["--protocol", "decimation", "a.nii", "--profile", "box"], "takes THIN volumes, --factor, and nothing of"),
+        (["--protocol", "decimation", "--pair", "a.nii", "b.nii"], "takes THIN volumes, --factor, and nothing of"),
+    ],
+)
+def test_options_that_a_protocol_does_not_have_are_refused(words: list[str], message: str) -> None:
+    code, out = run("evaluate", *words)
+    assert (code, message in out) == (2, True), out
+
+
+def test_a_folder_that_holds_no_pairs_says_what_is_missing(rplhr_ct: Path, tmp_path: Path) -> None:
+    assert "give one of test, train, val below it" in run("evaluate", "--pairs", rplhr_ct)[1]
+    pair(tmp_path, "CT1", 0)
+    (tmp_path / "1mm" / "CT2.nii.gz").touch()
+    assert "CT2.nii.gz of 1 without a partner" in run("evaluate", "--pairs", tmp_path)[1]
