@@ -36,6 +36,7 @@ from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.records import whole_file, write_json
 from ctinterp_dagster.scan.io import Scan, read_labels, read_stretches, write_volume
 from ctinterp_dagster.scan.labels import LabelArray, thin_labels
+from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 
 def run(options: Options) -> None:
@@ -103,26 +104,10 @@ class Restoration:
         maker = f"model {known['model_sha256'][:16]}" if known else options.method
         said = Made(f"ctinterp {version('ctinterp')}, {maker}", "mean" if known else "classical", options.thin_mm)
 
-        samples: list[
-            list[npt.NDArray[np.float32]]
-        ] = []  # of each stretch; those of the last are joined with them as they come
+        def write_sample(index: int, sample: Volume) -> None:
+            outputs.write_sample(index, sample, scan, said)
 
-        def keep(index: int, sample: Tensor) -> None:
-            if outputs.draws is None:
-                return
-            samples[-1].append(sample.cpu().numpy())
-            if len(samples) == len(scans):
-                outputs.write_sample(index, stretches.thin([own[index] for own in samples]), scan, said)
-                samples[-1][index] = samples[-1][index][:0]  # written: its values are not needed again
-
-        made = []
-        for part in stretches.parts:
-            samples.append([])
-            made.append(self._restored(part, keep))
-        result, doubts = (
-            stretches.join([estimate for estimate, _ in made]),
-            [said for _, own in made for said in own],
-        )
+        result, doubts = self._joined(stretches, write_sample if outputs.draws else None)
         warn(doubts)
         outputs.write(result, scan.volume if len(scans) == 1 else stretches.before, scan, said)
         for out, values, dtype in labels:
@@ -152,6 +137,26 @@ class Restoration:
             force=self.options.force,
             name=name,
         )
+
+    def _joined(
+        self, stretches: Stretches, on_sample: Callable[[int, Volume], None] | None
+    ) -> tuple[Estimate, list[str]]:
+        """The estimate of all stretches and its doubts; each sample comes as soon as the last stretch has it."""
+        samples: list[list[FloatArray]] = []  # of each stretch
+
+        def keep(index: int, sample: Tensor) -> None:
+            if on_sample is None:
+                return
+            samples[-1].append(sample.cpu().numpy())
+            if len(samples) == len(stretches.parts):
+                on_sample(index, stretches.thin([own[index] for own in samples]))
+                samples[-1][index] = samples[-1][index][:0]  # written: its values are not needed again
+
+        made = []
+        for part in stretches.parts:
+            samples.append([])
+            made.append(self._restored(part, keep))
+        return stretches.join([estimate for estimate, _ in made]), [said for _, own in made for said in own]
 
     def _restored(
         self, measurement: Measurement, keep: Callable[[int, Tensor], None]
