@@ -2,10 +2,12 @@
 
     python benchmarks/interpolate.py thin.nii.gz
     python benchmarks/interpolate.py thin.nii.gz --size 40 256 256 --size 20 256 256 --samples 1 --steps 2 --steps 4
+    python benchmarks/interpolate.py thin.nii.gz --against CHECKOUT --only model
 
 A thick scan of each SIZE (z y x) is tiled from a real one, mirrored at the joints, so that it has real texture at any
 size. Each method is a process of its own, from the file that is read to the file that is written: seconds are wall
-seconds of the whole process, memory is its peak. Prints a table in Markdown.
+and CPU seconds of the whole process, memory is its peak. With --against each method of another checkout of this
+repository follows at once. Prints a table in Markdown.
 """
 
 import os
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
+HERE = Path(__file__).parent.parent
 FACTOR = 5
 CLASSICAL = """
 import sys
@@ -97,14 +101,15 @@ def shares(given: Path, out: Path) -> None:
     print(f"the estimate in one process: {', '.join(f'{what} {s:.1f} s' for what, s in seconds.items())}", flush=True)
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak resident GiB of a process."""
+def measured(command: list[str], checkout: Path) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident GiB of a process that runs the package of a checkout."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command} ended with status {status}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 @click.command
@@ -112,19 +117,31 @@ def measured(command: list[str]) -> tuple[float, float]:
 @click.option("--size", "sizes", nargs=3, type=int, multiple=True, default=[(40, 256, 256), (50, 512, 512)])
 @click.option("--samples", default=0, help="samples for the standard deviation")
 @click.option("--steps", multiple=True, type=int, default=[4], help="steps of a sample")
-def main(scan: Path, sizes: list[tuple[int, int, int]], samples: int, steps: tuple[int, ...]) -> None:
+@click.option("--against", type=click.Path(path_type=Path, exists=True), help="another checkout")
+@click.option("--only", default="", help="methods whose name begins so")
+def main(
+    scan: Path,
+    sizes: list[tuple[int, int, int]],
+    samples: int,
+    steps: tuple[int, ...],
+    against: Path | None,
+    only: str,
+) -> None:
     """Measure on SCAN, a thin one."""
+    checkouts = {"": HERE} | ({f", of {against.name}": against.resolve()} if against else {})
     thick = thicken(read_scan(scan).volume, FACTOR, "box")
-    print("| thick scan | method | seconds | microseconds a thin voxel | peak GiB |\n|---|---|---|---|---|")
+    print("| thick scan | method | seconds | CPU seconds | microseconds a thin voxel | peak GiB |\n" + "|---" * 6 + "|")
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "thick.nii.gz", Path(folder) / "thin.nii.gz"
         for size in sizes:
             write_volume(replace(thick, hu=tiled(thick.hu, size)), given)
-            for name, command in runs(given, out, steps, samples):
-                seconds, gib = measured(command)
+            chosen = [run for run in runs(given, out, steps, samples) if run[0].startswith(only)]
+            for (name, command), (whose, checkout) in product(chosen, checkouts.items()):
+                seconds, cpu, gib = measured(command, checkout)
                 out.unlink()
+                cells = "x".join(map(str, size)), name + whose, f"{seconds:.1f}", f"{cpu:.1f}"
                 rate = seconds / (FACTOR * np.prod(size)) * 1e6
-                print(f"| {'x'.join(map(str, size))} | {name} | {seconds:.1f} | {rate:.2f} | {gib:.2f} |", flush=True)
+                print(f"| {' | '.join(cells)} | {rate:.2f} | {gib:.2f} |", flush=True)
             shares(given, out)
 
 
