@@ -1,17 +1,20 @@
 """Scans into data/raw, and what is known of them."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from ctinterp_dagster.cli.adding import TABLES, Added, add_one, table_of
+from ctinterp_dagster.cli.datasets import NAMES
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.tracking import listing, track
 
 COLUMNS = ["file", "patient", "split"]
+SOURCE = ["licence", "citation"]
 
 
 @click.group
@@ -21,7 +24,9 @@ def command() -> None:
 
 @command.command
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-def add(paths: tuple[Path, ...]) -> None:
+@click.option("--layout", "data_set", type=click.Choice(NAMES),
+              help="PATHS is the folder of a public data set; patients and licence are its own")  # fmt: skip
+def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     """Copy scans (files, or folders of DICOM) into data/raw, and tell DVC; the same bytes are copied once.
 
     Without PATHS it tells DVC of what was put into data/raw, or taken out of it, by hand.
@@ -31,23 +36,32 @@ def add(paths: tuple[Path, ...]) -> None:
 
     Where an `index.jsonl` or `scans.csv` beside a scan names its patient and split (`use` or `split`: train, val,
     test), both are kept in data/raw/scans.csv.
+
+    With --layout only scans that are fit for thin truth are copied (ingest.max_spacing_mm). Thick ones are named and
+    left out; what is bad is named and makes the exit code 1.
     """
     layout = Layout(Path())
     if not layout.params.exists():
         raise MissingInputError("params.yaml is not here: run in the project's root, the folder of dvc.yaml")
+    if data_set and len(paths) != 1:
+        raise click.UsageError("--layout takes one folder, that of the data set")
     rows = {row["file"]: row for row in table_of(layout.raw / "scans.csv")}
     layout.raw.mkdir(parents=True, exist_ok=True)
     held, done, refused = Added(layout.raw), 0, 0
-    scans = [path for path in paths if path.name not in TABLES]
-    names = Counter(path.name for path in scans)
-    for path in scans:
-        new, told = add_one(path, held, rows, alone=names[path.name] == 1)
+    if data_set:
+        from ctinterp_dagster.cli.work.datasets import of_data_set
+
+        scans = of_data_set(data_set, paths[0], held, rows, layout)
+    else:
+        scans = of_paths(paths, held, rows)
+    for new, line in scans:
         done += new
-        for line in told:
-            refused += (bad := line.startswith("refused"))
+        refused += (bad := line.startswith("refused"))
+        if line:
             click.echo(line, err=bad)
     if rows:
-        write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], COLUMNS)
+        told = [name for name in SOURCE if any(name in row for row in rows.values())]
+        write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], [*COLUMNS, *told])
     track(layout)
     here = listing(layout.raw)
     click.echo(
@@ -57,6 +71,16 @@ def add(paths: tuple[Path, ...]) -> None:
     if refused:
         click.echo(f"{refused} refused", err=True)
         raise click.exceptions.Exit(1)
+
+
+def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]) -> Iterator[tuple[bool, str]]:
+    """Add files and folders; whether something was added, and a line to print."""
+    scans = [path for path in paths if path.name not in TABLES]
+    names = Counter(path.name for path in scans)
+    for path in scans:
+        new, told = add_one(path, held, rows, alone=names[path.name] == 1)
+        yield new, ""
+        yield from ((False, line) for line in told)
 
 
 @command.command("list")

@@ -1,0 +1,143 @@
+"""The scans of a public data set that are fit for thin truth into data/raw, and their rows into scans.csv."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ctinterp_dagster.cli.adding import Added, refusals
+from ctinterp_dagster.cli.datasets import DataSet, dataset
+from ctinterp_dagster.cli.work.protocols import in_hu
+from ctinterp_dagster.errors import GeometryError, MissingInputError, ScanError, TooThickError, UnreadableScanError
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.params import Ingest, load_params
+from ctinterp_dagster.pipeline.ingest import read_thin
+from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
+
+Row = dict[str, str]
+
+
+def of_data_set(
+    name: str, folder: Path, held: Added, rows: dict[str, Row], layout: Layout
+) -> Iterator[tuple[bool, str]]:
+    """Add every scan of a data set that is fit for thin truth, with patient, split, licence and citation.
+
+    Args:
+        name: of the data set.
+        folder: where it lies.
+        held: data/raw.
+        rows: of scans.csv, by file.
+        layout: where things are.
+
+    Yields:
+        whether a scan was added, and a line to print: what was refused begins with `refused`, what is thick with
+        `left out`.
+
+    Raises:
+        MissingInputError: nothing below the folder lies as the data set does.
+    """
+    row, section = dataset(name), load_params(layout.params).ingest
+    scans = list(places(row, folder))
+    if not scans:
+        raise MissingInputError(f"{folder} holds nothing that lies as {name} does: expected {row.lies}")
+    for place, groups in scans:
+        try:
+            yield from add_scan(row, folder, place, groups, held, rows, section)
+        except ScanError as error:
+            yield False, why(place, error)
+
+
+def places(row: DataSet, folder: Path) -> Iterator[tuple[str, Row]]:
+    """The place of each scan below the folder, with patient and split."""
+    for path in sorted(folder.rglob("[!.]*")):
+        place = path.relative_to(folder).as_posix()
+        found = re.fullmatch(row.scans, place)
+        is_scan = any(it.is_file() for it in path.iterdir()) if row.dicom and path.is_dir() else path.is_file()
+        if found and is_scan and path.is_dir() == row.dicom:
+            yield place, found.groupdict()
+
+
+def add_scan(
+    row: DataSet, folder: Path, place: str, groups: Row, held: Added, rows: dict[str, Row], section: Ingest
+) -> Iterator[tuple[bool, str]]:
+    """Add one scan, as `of_data_set` has it.
+
+    Raises:
+        ScanError: why it is not fit.
+    """
+    path, name = folder / place, f"{row.name}/{place}"
+    with tempfile.TemporaryDirectory() as scratch:
+        if row.partner:
+            check_partner(path, path.parents[2] / row.partner.format(**groups))
+        if row.rewritten:
+            name = f"{name.removesuffix('.mhd').removesuffix('.nii.gz')}.nii.gz"
+            path = rewritten(row, path, Path(scratch) / Path(name).name)
+        for error in refusals(path):
+            raise error
+        fit, bad = judged(path, section)
+        yield from ((False, why(place, error)) for error in bad)
+        if not fit:
+            return
+        known = held.name_of(path)
+        if known is None and not held.is_free(name, path):
+            raise UnreadableScanError(f"data/raw has another {name}: rename that, and add this again")
+        if known is None:
+            held.add(path, name)
+        told = {"patient": groups["patient"], "split": groups.get("split", ""), "licence": row.licence}
+        for scan in fit:
+            file = known or name if path.is_file() else f"{known or name}/{scan}"
+            rows.setdefault(file, {"file": file, **told, "citation": row.citation})
+        already = f"{place} is in data/raw already, as {known}: the same bytes, nothing added" if known else ""
+        yield known is None, already
+
+
+def judged(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
+    """The scans of a file or folder that are fit for thin truth, by their names, and why others are not."""
+    fit, bad = [], list[ScanError]()
+    for found in find_scans(path):
+        try:
+            if error := found.refusal or found.uneven:
+                raise error
+            read_thin(found, section)
+        except ScanError as error:
+            bad.append(error)
+        else:
+            fit.append(found.name)
+    return fit, bad
+
+
+def why(place: str, error: ScanError) -> str:
+    """Thick scans are left out; whatever has another reason is refused."""
+    return f"{'left out' if isinstance(error, TooThickError) else 'refused'}: {place}: {error}"
+
+
+def check_partner(thin: Path, thick: Path) -> None:
+    """Refuse a thin scan without its thick partner, or with one of another field of view.
+
+    Raises:
+        UnreadableScanError: there is no such file.
+        GeometryError: the images differ.
+    """
+    if not thick.is_file():
+        raise UnreadableScanError(f"its thick partner {thick} is missing: get it, and add the scan again")
+    one, other = (read_scan(path).volume for path in (thin, thick))
+    if one.hu.shape[1:] != other.hu.shape[1:] or not np.allclose(
+        one.spacing_mm[1:], other.spacing_mm[1:], rtol=0, atol=1e-3
+    ):
+        raise GeometryError(
+            f"its images have {one.hu.shape[1:]} pixels of {one.spacing_mm[1:]} mm, those of {thick.name} in "
+            f"{thick.parent.name} {other.hu.shape[1:]} of {other.spacing_mm[1:]} mm: expected one field of view"
+        )
+
+
+def rewritten(row: DataSet, path: Path, target: Path) -> Path:
+    """The scan as one file, in HU; values of [0, 1] become whole HU."""
+    scan = read_scan(path)
+    if row.in_unit:
+        scan = in_hu(scan)
+        scan = replace(scan, volume=scan.volume.with_hu(np.rint(scan.volume.hu)))
+    write_volume(scan.volume, target)
+    return target
