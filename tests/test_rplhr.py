@@ -8,10 +8,14 @@ from click.testing import CliRunner
 
 from ctinterp_dagster.cli.main import group
 from ctinterp_dagster.cli.work import evaluate
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.pipeline import expect, ingest, train
+from ctinterp_dagster.pipeline.cases import read_cases, read_sources
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import RPLHR
+from tests.conftest import smoke_params
 
 
 def pair(folder: Path, name: str, seed: int) -> None:
@@ -86,3 +90,25 @@ def test_a_folder_that_holds_no_pairs_says_what_is_missing(rplhr_ct: Path, tmp_p
     pair(tmp_path, "CT1", 0)
     (tmp_path / "1mm" / "CT2.nii.gz").touch()
     assert "CT2.nii.gz of 1 without a partner" in run("evaluate", "--pairs", tmp_path)[1]
+
+
+def test_a_model_is_trained_on_the_folder_and_scored_on_its_test_pairs(
+    rplhr_ct: Path, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = smoke_params(layout.root)
+    monkeypatch.chdir(layout.root)
+    code, out = run("scans", "add", "--layout", "rplhr-ct", rplhr_ct)
+    assert (code, "5 added" in out) == (0, True), out
+    for stage in (ingest, expect, train):
+        stage.run(params, layout)
+    cases = {case.patient: case.split for case in read_cases(layout)}
+    assert cases == {f"CT{number:08d}": split for number, split in enumerate(("train", "train", "val", "test", "test"))}
+    (source,) = read_sources(layout, "train")
+    assert "Yu et al. 2022" in source
+    record = tmp_path / "scores.json"
+    words = ("evaluate", "--protocol", "rplhr", "--pairs", rplhr_ct / "test", "--methods", "linear,model")
+    code, out = run(*words, "--model", layout.trained("train"), "--json", record)
+    assert code == 0, out
+    assert [(row["patient"], row["method"]) for row in read_json(record)] == [
+        (patient, method) for patient in ("CT00000003", "CT00000004") for method in ("linear", "model")
+    ]
