@@ -98,6 +98,7 @@ def test_new_scans_and_tasks_make_the_champion_judged_again(
     monkeypatch.setattr(promote, "decide", lambda new, old, rules: judged.append((new, old)) or decide(new, old, rules))
     tasks = [{"factor": 5, "profile": "box"}, {"factor": 4, "profile": "box"}]
     changes = {"ingest": {"phantom": {"patients": 6}}, "thicken": {"tasks": tasks}, "expect": {"learning_rate": 0.1}}
+    changes["evaluate"] = {"baselines": ["cubic_projected"]}
     run_all(layout, smoke_params(layout.root, **changes), but=(autoencoder, encode, latent, report))
     ((challenger, again),) = judged
     assert (again.model_hash, again.test_set_hash) == (champion.model_hash, challenger.test_set_hash)

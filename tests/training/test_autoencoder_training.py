@@ -51,8 +51,8 @@ def train(**changes: object) -> tuple[MaisiAutoencoder, list[StepRecord]]:
 @pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
 def test_the_validation_loss_falls(mixed_precision: str) -> None:
     untrained = train(steps=1, learning_rate=0.0, mixed_precision=mixed_precision)[1][-1].val_loss
-    trained = train(steps=30, learning_rate=5e-3, ema_decay=0.5, mixed_precision=mixed_precision)[1][-1].val_loss
-    assert trained < 0.8 * untrained
+    trained = train(steps=10, learning_rate=5e-3, ema_decay=0.5, mixed_precision=mixed_precision)[1][-1].val_loss
+    assert trained < 0.5 * untrained
 
 
 def drawn(source: VolumeCrops) -> CropBatch:
