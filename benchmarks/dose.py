@@ -60,7 +60,7 @@ def measured(argument: str, side: int) -> Iterator[dict[str, Any]]:
 
 def by_tissue(records: list[dict[str, Any]]) -> str:
     """Tissues and scans down, noise across: thick slices, the best classical method of the cell, the model."""
-    rows = pd.DataFrame(records).set_index(["case", "noise_hu", "method"])
+    rows = pd.DataFrame(records).set_index(["case", "noise_hu", "method"]).sort_index()
     lines = []
     for tissue in TISSUES_HU:
         for case in dict.fromkeys(rows.index.get_level_values("case")):

@@ -29,7 +29,7 @@ from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 Numbers = npt.NDArray[np.float64]
-NODULES_MM = (4, 6, 8, 10, 12)
+NODULES_MM, SHOWN_MM = (4, 6, 8, 10, 12), (4, 6, 10)
 SOLID_HU, NODULE_HU = 20.0, -400.0  # of a nodule; the threshold of its volume
 AROUND_NODULE_MM = 3.0
 APART_MM = (25.0, 20.0, 20.0)
@@ -188,9 +188,9 @@ def planted_volumes(rows: pd.DataFrame) -> str:
         .agg(["mean", "std", "count"])
     )
     cells = {key: f"{row['mean']:+.0f}, {row['std']:.0f} %" for key, row in spread.iterrows()}
-    lines = [[name, *(cells[name, size] for size in NODULES_MM)] for name in dict.fromkeys(rows["method"])]
+    lines = [[name, *(cells[name, size] for size in SHOWN_MM)] for name in dict.fromkeys(rows["method"])]
     least = int(spread["count"].min())
-    return table([f"volume: bias, spread ({least} or more a size)", *(f"{s} mm" for s in NODULES_MM)], lines)
+    return table([f"volume: bias, spread ({least} or more a size)", *(f"{s} mm" for s in SHOWN_MM)], lines)
 
 
 def own_volumes(rows: pd.DataFrame) -> str:
