@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-INSTRUCTION_SETS = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA")
-"""The variables that limit the instructions with which the libraries below torch compute."""
+INSTRUCTION_SETS = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
+"""The variables that limit the instructions with which the libraries below torch and numpy compute."""
 
 
 def provenance(root: Path, device: str) -> dict[str, Any]:

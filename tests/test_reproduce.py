@@ -48,6 +48,7 @@ OTHER_PROCESSORS = {
     "other instructions": {
         "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ,-AVX512CD",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+        "OPENBLAS_CORETYPE": "Sandybridge",
         "ATEN_CPU_CAPABILITY": "default",
         "MKL_CBWR": "AVX512",
         "ONEDNN_MAX_CPU_ISA": "SSE41",

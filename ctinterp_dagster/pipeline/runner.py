@@ -26,8 +26,9 @@ ONE_INSTRUCTION_SET = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_CBWR": "COMPATIBLE",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
 }
-"""What makes the libraries below torch compute the same on every x86-64 processor with AVX2."""
+"""What makes the libraries below torch and numpy compute the same on every x86-64 processor with AVX2."""
 
 Run = Callable[[Params, Layout], Mapping[str, float]]
 
@@ -42,6 +43,7 @@ def run_stage(run: Run) -> None:
     word = run.__module__.rpartition(".")[2]
     try:
         layout = Layout(Path())
+        limit_instructions(load_params(layout.params).base)
         with alone(layout, word), unmoved(layout, word, LOADED_NS), telemetry.session():
             params = load_params(layout.params)
             make_deterministic(params.base)
@@ -90,19 +92,27 @@ def device_name(wanted: str) -> str:
     return torch.cuda.get_device_name() if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def limit_instructions(base: Base) -> None:
+    """With `base.repeatable`, begin the process again with the variables that make its bytes the same elsewhere.
+
+    OpenBLAS reads its variable as numpy is loaded, before any parameter is.
+
+    Source: MKL's branch COMPATIBLE is the only one that it takes on processors of another maker than Intel (oneMKL's
+        developer guide, conditional numerical reproducibility).
+    """
+    if base.repeatable and not ONE_INSTRUCTION_SET.items() <= os.environ.items():
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **ONE_INSTRUCTION_SET})  # noqa: S606 (this very command)
+
+
 def make_deterministic(base: Base) -> None:
-    """Make torch repeat its results to the bit: fixed threads, deterministic algorithms; before torch computes.
+    """Make torch repeat its results to the bit: fixed threads, deterministic algorithms.
 
-    With `base.repeatable` also on other processors: ATen, oneDNN and MKL read their variables when they first compute.
-
-    Source: CUBLAS_WORKSPACE_CONFIG is cuBLAS's, without which torch refuses matrix products on a GPU (CUDA's
-        documentation, cuBLAS, results reproducibility). MKL's branch COMPATIBLE is the only one that it takes on
-        processors of another maker than Intel (oneMKL's developer guide, conditional numerical reproducibility).
+    Source: the variable is cuBLAS's, without which torch refuses matrix products on a GPU (CUDA's documentation,
+        cuBLAS, results reproducibility).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if base.repeatable:
-        os.environ.update(ONE_INSTRUCTION_SET)
-        if (found := torch.backends.cpu.get_cpu_capability()) != "AVX2":
-            logger.warning("base.repeatable: torch computes with %s here, not AVX2, and gives other last digits", found)
+    if base.repeatable and (found := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+        logger.warning("base.repeatable: torch computes with %s here, not AVX2, and gives other last digits", found)
     torch.set_num_threads(base.threads)
     torch.use_deterministic_algorithms(mode=True)

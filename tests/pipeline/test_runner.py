@@ -23,7 +23,8 @@ from tests.conftest import ROOT, smoke_params
 def in_project(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     smoke_params(layout.root)
     monkeypatch.chdir(layout.root)
-    monkeypatch.setattr(runner, "make_deterministic", lambda _: None)
+    for name in ("limit_instructions", "make_deterministic"):
+        monkeypatch.setattr(runner, name, lambda _: None)
 
 
 def test_a_stage_leaves_its_provenance(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +209,8 @@ def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> N
         from pathlib import Path
         import torch
         from ctinterp_dagster.params import load_params
-        from ctinterp_dagster.pipeline.runner import make_deterministic
-        make_deterministic(load_params(Path("params.yaml")).base)
+        from ctinterp_dagster.pipeline.runner import limit_instructions
+        limit_instructions(load_params(Path("params.yaml")).base)
         with torch.backends.mkldnn.verbose(1):
             torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))
         print(torch.backends.cpu.get_cpu_capability())
