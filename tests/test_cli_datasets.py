@@ -142,6 +142,20 @@ def test_thick_scans_are_told_and_left_out(monkeypatch: pytest.MonkeyPatch, layo
     assert len(read_csv(layout.raw / "scans.csv")) == len(places)
 
 
+def test_scans_of_one_folder_are_told_apart(monkeypatch: pytest.MonkeyPatch, layout: Layout, tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "CQ500CT1 CQ500CT1" / "Unknown Study"
+    write_dicom(folder / "both", thin(1).hu, 1.0)
+    write_dicom(folder / "thick", thin(2).hu, 5.0, SeriesNumber=7)
+    for path in (folder / "thick").iterdir():
+        path.rename(folder / "both" / f"thick-{path.name}")
+    code, out = add(monkeypatch, layout, "cq500", tmp_path / "set")
+    assert (code, "1 added" in out) == (0, True), out
+    assert "left out: CQ500CT1 CQ500CT1/Unknown Study/both: series-0007: " in out
+    assert [row["file"] for row in read_csv(layout.raw / "scans.csv")] == [
+        "cq500/CQ500CT1 CQ500CT1/Unknown Study/both/series-0004"
+    ]
+
+
 def test_a_folder_that_lies_otherwise_says_what_is_expected(
     monkeypatch: pytest.MonkeyPatch, layout: Layout, tmp_path: Path
 ) -> None:

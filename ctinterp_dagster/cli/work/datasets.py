@@ -103,7 +103,8 @@ def judged(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
                 raise error
             read_thin(found, section)
         except ScanError as error:
-            bad.append(error)
+            named = path.is_file() or str(error).startswith(found.name)
+            bad.append(error if named else type(error)(f"{found.name}: {error}"))
         else:
             fit.append(found.name)
     return fit, bad
