@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import yaml
@@ -14,6 +15,9 @@ from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceCon
 from ctinterp_dagster.params import Params, load_params
 
 ROOT = Path(__file__).parent.parent
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on timing
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of modules and of the session

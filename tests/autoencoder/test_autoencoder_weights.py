@@ -179,7 +179,7 @@ def test_a_missing_file_is_told_as_such(tmp_path: Path) -> None:
         small().load_pretrained_weights(tmp_path / "none.pt")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     head=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x02}q\x00(X", b"\x08\0\0\0\0\0\0\0{"]),
     body=st.binary(max_size=200),

@@ -29,7 +29,7 @@ def exact(convolution: nn.Conv3d, x: Tensor) -> Tensor:
     return functional.conv3d(x.double(), convolution.weight.double(), bias, padding=convolution.kernel_size[0] // 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([Winograd, Pointwise, FromOneChannel, ToOneChannel]), st.integers(1, 7), st.data())
 @torch.no_grad()
 def test_any_rows_of_any_fast_layer_are_those_of_the_whole(

@@ -107,7 +107,7 @@ def test_statistics_of_a_slab_instead_of_the_volume_would_be_noticed(
     assert relative_error(model.encode(volume, memory_gib=1.0).mean, whole) > 0.05
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["conv", "strided", "mixing", "doubling"]),
     st.integers(1, 8).map(lambda n: 2 * n),

@@ -39,7 +39,7 @@ def test_smooth_noisy_constant_and_extreme_volumes_are_restored(shape: tuple[int
 
 
 @given(st.tuples(*3 * (st.integers(1, 6),)), st.integers(0, 1 << 32), st.integers(0, 15))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_volumes_of_any_size_and_range_are_restored(shape: tuple[int, int, int], seed: int, shift: int) -> None:
     whole = np.random.default_rng(seed).integers(-(1 << 15), 1 << 15, shape, np.int16)
     assert_restored(whole >> shift)

@@ -141,7 +141,7 @@ def test_edges_belong_to_no_tissue() -> None:
     assert inside["muscle"][:, 8:-8, 8:-8].all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sigma=st.floats(2, 25), seed=st.integers(0, 1000))
 def test_white_noise_along_z_is_measured_within_a_tenth(sigma: float, seed: int) -> None:
     hu = block(depth=24, noise_hu=sigma, seed=seed)

@@ -102,7 +102,7 @@ def test_a_constant_stays_constant(operator: ThickeningOperator) -> None:
     torch.testing.assert_close(thick, torch.full_like(thick, -1000.0))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(n_thick=st.integers(2, 12), factor=st.integers(2, 6), profile=profiles, seed=st.integers(0, 99))
 def test_projection_never_moves_away_from_a_volume_that_explains_the_thick_slices(
     n_thick: int, factor: int, profile: Profile, seed: int

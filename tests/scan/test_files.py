@@ -53,7 +53,7 @@ def test_every_pair_of_formats_keeps_geometry_and_values(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     angles=st.tuples(*[st.floats(-40, 40)] * 3),
     origin=st.tuples(*[st.floats(-2000, 2000)] * 3),
