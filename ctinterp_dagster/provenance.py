@@ -16,7 +16,13 @@ from typing import Any
 
 import psutil
 
-INSTRUCTION_SETS = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")
+INSTRUCTION_SETS = (
+    "ATEN_CPU_CAPABILITY",
+    "MKL_CBWR",
+    "NPY_DISABLE_CPU_FEATURES",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)
 """The variables that limit the instructions with which the libraries below torch and numpy compute."""
 
 

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 ONE_INSTRUCTION_SET = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_CBWR": "COMPATIBLE",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
 }
@@ -95,7 +96,7 @@ def device_name(wanted: str) -> str:
 def limit_instructions(base: Base) -> None:
     """With `base.repeatable`, begin the process again with the variables that make its bytes the same elsewhere.
 
-    OpenBLAS reads its variable as numpy is loaded, before any parameter is.
+    numpy and OpenBLAS read their variables as they are loaded, before any parameter is.
 
     Source: MKL's branch COMPATIBLE is the only one that it takes on processors of another maker than Intel (oneMKL's
         developer guide, conditional numerical reproducibility).
