@@ -1,6 +1,7 @@
 """A scan before and after as one picture, for whoever wants to see what a run did."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ MOST_HEIGHT = 4 * WIDTH  # of a plane; a scan that is longer still is shown shor
 Grey = npt.NDArray[np.uint8]
 
 
-def before_after(thick: Volume, thin: Volume) -> bytes:
+def before_after(thick: Volume, thin: Volume, steps_mm: Sequence[float] = ()) -> bytes:
     """Coronal and sagittal planes of a scan as it was measured and as it was restored, side by side, in two windows.
 
     Planes go through the middle of the body; lengths are physical, up to four times the width. The head is up, the
@@ -25,6 +26,7 @@ def before_after(thick: Volume, thin: Volume) -> bytes:
     Args:
         thick: what was measured.
         thin: what was made of it, over the same extent.
+        steps_mm: slice distances of an uneven scan, which `thick` shows on an even grid; else its own.
 
     Returns:
         A PNG of grey values.
@@ -37,7 +39,9 @@ def before_after(thick: Volume, thin: Volume) -> bytes:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for column, (window, volume) in enumerate(columns):
         left = column * (WIDTH + MARGIN)
-        title = f"{window.name.replace('_', ' ')}, slices every {volume.spacing_mm[0]:.3g} mm"
+        steps = (volume is thick and steps_mm) or volume.spacing_mm[:1]
+        every = " and ".join(dict.fromkeys(f"{step:.3g}" for step in steps))
+        title = f"{window.name.replace('_', ' ')}, slices every {every} mm"
         draw.text((left + WIDTH / 2, TITLE / 2), title, fill=255, font=font, anchor="mm")
         for row in range(2):
             width = max(1, round(WIDTH * extent_mm[2 - row] / max(extent_mm[1:])))

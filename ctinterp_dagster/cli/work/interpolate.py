@@ -92,7 +92,7 @@ class Restoration:
         if len(scans) > 1 and outputs.labels:
             raise click.UsageError(
                 f"--label needs even slices, which a map of labels can place: {name} has {len(scans)} stretches, give "
-                "a --series"
+                f"a --series: {', '.join(one.found.name for one in scans if one.found)}"
             )
         labels = [(out, *read_labels(path, scans[0].volume)) for path, out in outputs.labels]
         scan, stretches = whole(scans), self._measured(scans, name)
@@ -109,7 +109,7 @@ class Restoration:
 
         result, doubts = self._joined(stretches, write_sample if outputs.draws else None)
         warn(doubts)
-        outputs.write(result, scan.volume if len(scans) == 1 else stretches.before, scan, said)
+        outputs.write(result, stretches, scan, said)
         for out, values, dtype in labels:
             write_labels(out, values, dtype, stretches.parts[0], result)
         return {

@@ -11,6 +11,7 @@ from ctinterp_dagster.cli.interpolate import Options
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.physics.measurement import Estimate
+from ctinterp_dagster.physics.stretches import Stretches
 from ctinterp_dagster.records import whole_file
 from ctinterp_dagster.scan.io import WRITABLE_SUFFIXES, Scan, check_output, check_overwriting, write_result
 from ctinterp_dagster.scan.io.dicom_writer import Quantity
@@ -118,14 +119,14 @@ class Outputs:
         std = check_output(self.std, scan=scan) if self.std else ()
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 
-    def write(self, result: Estimate, before: Volume, scan: Scan, made: Made) -> None:
+    def write(self, result: Estimate, stretches: Stretches, scan: Scan, made: Made) -> None:
         """Write the thin volume, its standard deviation, and a picture of it beside the scan.
 
         Args:
-            result: the estimate.
-            before: the thick volume of the picture.
-            scan: what it was made of.
-            made: what the files say of how they were made.
+            result: mean and standard deviation.
+            stretches: what was measured.
+            scan: the source, for headers.
+            made: how, for headers.
         """
         mean = replace(made, description=f"{made.description}, posterior mean") if made.quantity == "mean" else made
         self._write(result.mean, self.thin, scan, mean, as_dicom=self.as_dicom)
@@ -133,8 +134,10 @@ class Outputs:
             spread = replace(made, description=f"{made.description}, standard deviation in HU", quantity="std")
             self._write(result.std, self.std, scan, spread)
         if self.preview:
+            even = len(stretches.parts) == 1
+            steps_mm = () if even else [part.thick.spacing_mm[0] for part in stretches.parts]
             with whole_file(self.preview) as partial:
-                partial.write_bytes(before_after(before, result.mean))
+                partial.write_bytes(before_after(scan.volume if even else stretches.before, result.mean, steps_mm))
 
     def write_sample(self, index: int, sample: Volume, scan: Scan, made: Made) -> None:
         """Write a sample beside the others, in the output's format; the first removes those of another run.
