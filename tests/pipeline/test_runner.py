@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -207,14 +208,18 @@ def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path)
 def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> None:
     program = """if True:
         from pathlib import Path
+        import numpy
         import torch
         from ctinterp_dagster.params import load_params
         from ctinterp_dagster.pipeline.runner import limit_instructions
         limit_instructions(load_params(Path("params.yaml")).base)
         with torch.backends.mkldnn.verbose(1):
             torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))
+        print("numpy", numpy.show_config("dicts")["SIMD Extensions"]["found"])
         print(torch.backends.cpu.get_cpu_capability())
     """
     shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown.endswith("AVX2\n")
+    assert "numpy" in shown
+    assert not {"X86_V4", "AVX512_ICL", "AVX512_SPR"} & set(re.findall(r"\w+", shown.split("numpy")[1]))
     assert "avx512" not in shown.replace("onednn_verbose,info", "")
