@@ -172,7 +172,7 @@ def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
         released.config,
         expectation=released.config.expectation if change.network == "denoiser" else fresh,
         channels=denoiser.channels,
-        blocks=denoiser.blocks,
+        blocks=section.blocks,
         prediction=denoiser.prediction,
     )
     model = NullSpaceDiffusion(config)
@@ -187,13 +187,14 @@ def trained(change: Change, params: Params, layout: Layout) -> NullSpaceDiffusio
     torch.manual_seed(params.base.seed)
     model = model_of(change, params)
     volumes = [volume for volume in thin_volumes(layout, "train", params.expect.weights) if volume.case != HEAD]
-    slab = slab_settings(params.expect.slab_zyx, params.expect)
-    drawn = slabs.ThickSlabs(volumes[: change.cases], slab, section.batch_size)
+    batch_size = params.expect.batch_size
+    drawn = slabs.ThickSlabs(volumes[: change.cases], slab_settings(params.expect), batch_size)
+    settings = loop_settings(section, batch_size, params.loop, params.base)
     if change.network == "expectation":
-        run_loop(expectation_objective(model, params), drawn, loop_settings(section, params.loop, params.base))
+        run_loop(expectation_objective(model, params), drawn, settings)
     else:
         noisy = objectives.NoisySlabs(drawn, MODES)
-        run_loop(objectives.NullSpaceObjective(model), noisy, loop_settings(section, params.loop, params.base))
+        run_loop(objectives.NullSpaceObjective(model), noisy, settings)
     return model.eval()
 
 
@@ -210,9 +211,9 @@ def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float,
     rows = ThinVolume(thick.transpose(0, 1).contiguous(), (spacing_mm[1], FACTOR * spacing_mm[0], spacing_mm[2]))
     depth, _, width = params.expect.slab_zyx
     augmentation = params.expect.augmentation.model_copy(update=PLAIN)
-    slab = slab_settings((depth, 16, width), params.expect.model_copy(update={"augmentation": augmentation}))
-    drawn = slabs.ThickSlabs([rows], slab, 2)
-    gentle = replace(loop_settings(params.expect, params.loop, params.base), learning_rate=1e-4)
+    section = params.expect.model_copy(update={"slab_zyx": (depth, 16, width), "augmentation": augmentation})
+    drawn = slabs.ThickSlabs([rows], slab_settings(section), 2)
+    gentle = replace(loop_settings(section, 2, params.loop, params.base), learning_rate=1e-4)
     run_loop(expectation_objective(model, params), drawn, gentle)
     return model.eval()
 

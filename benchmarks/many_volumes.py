@@ -44,7 +44,7 @@ def measure(layout: Layout, count: int) -> None:
     """Print memory and times of one process."""
     section = load_params(Path("params.yaml")).expect
     process, start = psutil.Process(), time.monotonic()
-    slabs = ThickSlabs(thin_volumes(layout, "train"), slab_settings(section.slab_zyx, section), section.batch_size)
+    slabs = ThickSlabs(thin_volumes(layout, "train"), slab_settings(section), section.batch_size)
     slabs.fingerprint()
     read_s = time.monotonic() - start
     for step in range(BATCHES):

@@ -29,7 +29,7 @@ from ctinterp_dagster.scan.phantom import phantom
 
 ROOT = Path(__file__).parent.parent
 HELD_OUT = 8  # scans each for validation and for testing
-SMALL = {"expect": {"slab_zyx": [4, 16, 16]}, "train": {"slab_zyx": [4, 16, 16]}}  # than a scan
+SMALL = {"expect": {"slab_zyx": [4, 16, 16]}}  # than a scan
 TRACK = (sys.executable, "-c", "from ctinterp_dagster.cli.main import main; main()", "scans", "add")
 BEFORE_TRAINING = ("ingest", "thicken", "encode")
 IMPORT = "import sys; import ctinterp_dagster.definitions; assert 'torch' not in sys.modules"

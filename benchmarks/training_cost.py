@@ -15,6 +15,7 @@ reaches, not what its data sheet says. Buffers of the libraries and the framewor
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import torch
@@ -24,12 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.latent.denoiser import Denoiser
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
 from ctinterp_dagster.model.blocks import ResidualUnit
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import TIMES, narrower
 from ctinterp_dagster.nullspace.unet import SliceUNet
 from ctinterp_dagster.params import Optimisation, Params
+from ctinterp_dagster.pipeline import autoencoder
 from ctinterp_dagster.training.recompute import recomputed
 
 GIB = 1 << 30
@@ -46,38 +48,41 @@ class Pass:
     learns: bool = True
 
 
-def trainings(params: Params) -> Iterator[tuple[str, Optimisation, list[Pass]]]:
-    """Every training of a preset: its name, section and networks."""
+class Training(NamedTuple):
+    """A training of a preset: its name, section, batch size and networks."""
+
+    name: str
+    section: Optimisation
+    batch_size: int
+    passes: list[Pass]
+
+
+def trainings(params: Params) -> Iterator[Training]:
+    """Every training of a preset."""
     ae, ex, tr, la = params.autoencoder, params.expect, params.train, params.latent
-    whole = MaisiAutoencoder(ae.channels, ae.latent_channels, ae.norm_groups)
-    latent = (1, ae.latent_channels, *(n // 4 for n in ae.patch_zyx))
-    yield "autoencoder", ae, [Pass(whole.encoder, ((1, 1, *ae.patch_zyx),)), Pass(whole.decoder, (latent,))]
+    whole = autoencoder.build(ae)
+    latent = (1, whole.latent_channels, *(n // LATENT_STRIDE for n in ae.patch_zyx))
+    passes = [Pass(whole.encoder, ((1, 1, *ae.patch_zyx),)), Pass(whole.decoder, (latent,))]
+    yield Training("autoencoder", ae, ae.batch_size, passes)
     mean = SliceUNet(FEATURES, MODES, ex.channels, ex.blocks, GEOMETRY)
     spread = SliceUNet(FEATURES + MODES, MODES, narrower(ex.channels), 1, GEOMETRY)
 
     def seen(network: SliceUNet, channels: int, slab: tuple[int, ...], told: int, *, learns: bool = True) -> Pass:
         return Pass(network, ((1, channels, *slab), (1, told)), learns)
 
-    yield "expect", ex, [
-        seen(mean, FEATURES, ex.slab_zyx, GEOMETRY), seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY)
-    ]  # fmt: skip
+    passes = [seen(mean, FEATURES, ex.slab_zyx, GEOMETRY), seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY)]
+    yield Training("expect", ex, ex.batch_size, passes)
     shown = FEATURES + 3 * MODES
-    denoiser = SliceUNet(shown, MODES, tr.channels, tr.blocks, GEOMETRY + TIMES)
-    yield (
-        "train",
-        tr,
-        [
-            seen(denoiser, shown, tr.slab_zyx, GEOMETRY + TIMES),
-            seen(mean, FEATURES, tr.slab_zyx, GEOMETRY, learns=False),
-            seen(spread, FEATURES + MODES, tr.slab_zyx, GEOMETRY, learns=False),
-        ],
-    )
-    noisy = (1, ae.latent_channels, *la.patch_zyx)
-    yield (
-        "latent",
-        la,
-        [Pass(Denoiser(ae.latent_channels, ae.latent_channels, la.channels, la.blocks), (noisy, noisy, (1,)))],
-    )
+    denoiser = SliceUNet(shown, MODES, tr.channels, ex.blocks, GEOMETRY + TIMES)
+    passes = [
+        seen(denoiser, shown, ex.slab_zyx, GEOMETRY + TIMES),
+        seen(mean, FEATURES, ex.slab_zyx, GEOMETRY, learns=False),
+        seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY, learns=False),
+    ]
+    yield Training("train", tr, ex.batch_size, passes)
+    noisy = (1, whole.latent_channels, *la.patch_zyx)
+    network = Denoiser(whole.latent_channels, whole.latent_channels, la.channels, la.blocks)
+    yield Training("latent", la, la.batch_size, [Pass(network, (noisy, noisy, (1,)))])
 
 
 def walk(network: nn.Module, given: tuple[Tensor, ...], *, again: bool) -> tuple[int, int]:
@@ -119,7 +124,7 @@ def main(preset: str, tflops: float) -> None:
     print("|---|---|---|---|---|---|---|")
     with torch.device("meta"):
         params = Params.model_validate(values)
-        for name, section, passes in trainings(params):
+        for name, section, batch_size, passes in trainings(params):
             again = params.loop.gradient_checkpointing
             parameters = kept = inside = 0
             work = forward = 0.0
@@ -132,8 +137,8 @@ def main(preset: str, tflops: float) -> None:
                     parameters += sum(p.numel() for p in part.network.parameters())
                     kept += numbers
                     inside = max(inside, largest_block(part.network, given) if again else 0)
-            memory = parameters * STATE_BYTES + section.batch_size * (kept + inside) * KEPT_BYTES
-            days = section.steps * params.loop.accumulation * section.batch_size * work / (tflops * 1e12) / 86400
+            memory = parameters * STATE_BYTES + batch_size * (kept + inside) * KEPT_BYTES
+            days = section.steps * params.loop.accumulation * batch_size * work / (tflops * 1e12) / 86400
             print(
                 f"| {name} | {parameters / 1e6:.1f} | {kept * KEPT_BYTES / GIB:.2f} | {inside * KEPT_BYTES / GIB:.2f} "
                 f"| {memory / GIB:.1f} | {forward / 1e9:.0f} | {days:.2f} |"

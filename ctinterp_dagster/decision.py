@@ -27,11 +27,11 @@ class Rule(StrEnum):
     RESIDUAL = "residual", "Thickening the estimate again gives the measured scan."
     BASELINE = (
         "baseline",
-        "It is better than the best classical method (noted, or asked for: promote.require_baseline).",
+        "It is better than the best classical method (noted, or asked for: promote.required).",
     )
     CALIBRATION = (
         "calibration",
-        "Its 90 % interval holds about 90 % of the truth (noted, or asked for: promote.require_calibration).",
+        "Its 90 % interval holds about 90 % of the truth (noted, or asked for: promote.required).",
     )
     CHAMPION = (
         "champion",

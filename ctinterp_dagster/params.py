@@ -54,7 +54,6 @@ class Phantom(Section):
     patients: Annotated[int, Field(ge=0)]
     shape_zyx: Triple
     spacing_mm: tuple[Positive, Positive, Positive]
-    noise_hu: Annotated[float, Field(ge=0)]
 
 
 class Split(Section):
@@ -115,14 +114,12 @@ class Loop(Section):
     mixed_precision: Precision
     gradient_checkpointing: bool
     checkpoint_every: Count
-    validate_every: Count
 
 
 class Optimisation(Section):
     """What every training has of its own."""
 
     steps: Count
-    batch_size: Count
     learning_rate: Positive
     warmup_steps: Annotated[int, Field(ge=0)]
     ema_decay: Fraction
@@ -134,17 +131,14 @@ class Autoencoder(Optimisation):
     checkpoint: str
     finetune: bool
     channels: Triple
-    norm_groups: Count
-    latent_channels: Count
     patch_zyx: Triple
-    kl_weight: Annotated[float, Field(ge=0)]
+    batch_size: Count
 
 
 class Encode(Section):
     """Volumes to latents."""
 
     conditioning: Literal["encoded_interpolation", "interpolated_latent"]
-    memory_gib: Positive
 
 
 class Augmentation(Section):
@@ -178,6 +172,7 @@ class Expect(Optimisation):
     channels: Triple
     blocks: Count
     slab_zyx: Triple
+    batch_size: Count
     augmentation: Augmentation
     loss: Loss
     weights: dict[str, Positive]
@@ -188,9 +183,7 @@ class Train(Optimisation):
 
     start: str
     channels: Triple
-    blocks: Count
     prediction: Literal["v", "x0"]
-    slab_zyx: Triple
 
 
 class Latent(Optimisation):
@@ -201,8 +194,7 @@ class Latent(Optimisation):
     prediction: Literal["v", "x0", "epsilon"]
     target: Literal["residual", "latent"]
     patch_zyx: Triple
-    flip_axes: tuple[Literal[0, 1, 2], ...]
-    one_step_share: Share
+    batch_size: Count
 
 
 class Generate(Section):
@@ -231,10 +223,9 @@ class Promote(Section):
 
     max_residual_hu: Positive
     champion_margin_db: Annotated[float, Field(ge=0)]
-    require_baseline: bool
     baseline_margin_db: float
     coverage_90: tuple[Share, Share]
-    require_calibration: bool
+    required: tuple[Literal["baseline", "calibration"], ...]
 
 
 class Params(Section):

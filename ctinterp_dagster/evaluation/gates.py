@@ -17,17 +17,15 @@ class Rules:
         champion_margin_db: how far the lower bound of the mean paired difference in PSNR to the champion may lie below
             zero, dB.
         coverage_90: smallest and largest share of the truth that the 90 % interval may hold.
-        require_calibration: whether another share refuses the challenger, or is only noted.
-        require_baseline: whether falling short of the baseline refuses the challenger, or is only noted.
+        required: which of the rules `baseline` and `calibration` refuse a challenger; the others are only noted.
         seed: of the bootstrap.
     """
 
     max_residual_hu: float
     baseline_margin_db: float
     champion_margin_db: float
-    require_baseline: bool
     coverage_90: tuple[float, float]
-    require_calibration: bool
+    required: tuple[str, ...]
     seed: int
 
 
@@ -64,6 +62,10 @@ def _finding(rule: Rule, text: str, *, passed: bool) -> Finding:
     return Finding(rule, "pass" if passed else "fail", text)
 
 
+def _unless_required(rule: Rule, text: str, rules: Rules) -> Finding:
+    return Finding(rule, "fail" if rule in rules.required else "note", text)
+
+
 def _tasks(challenger: Metrics) -> Finding:
     names = ", ".join(sorted(challenger.tasks)) or "no task: evaluate at least one"
     return _finding(Rule.TASKS, f"measured on {names}", passed=bool(challenger.tasks))
@@ -87,7 +89,7 @@ def _baseline(name: str, task: TaskMetrics, rules: Rules) -> Finding:
     )
     if gain >= rules.baseline_margin_db:
         return Finding(Rule.BASELINE, "pass", text)
-    return Finding(Rule.BASELINE, "fail" if rules.require_baseline else "note", f"{text}: not better than the baseline")
+    return _unless_required(Rule.BASELINE, f"{text}: not better than the baseline", rules)
 
 
 def _calibration(name: str, task: TaskMetrics, rules: Rules) -> list[Finding]:
@@ -104,7 +106,7 @@ def _calibration(name: str, task: TaskMetrics, rules: Rules) -> list[Finding]:
         text += f"; a sample has {task.sample_noise_ratio:.2f} of the truth's noise"
     if low <= task.coverage_90 <= high:
         return [Finding(Rule.CALIBRATION, "pass", text)]
-    return [Finding(Rule.CALIBRATION, "fail" if rules.require_calibration else "note", f"{text}: not calibrated")]
+    return [_unless_required(Rule.CALIBRATION, f"{text}: not calibrated", rules)]
 
 
 def _against_champion(challenger: Metrics, champion: Metrics | None, rules: Rules) -> list[Finding]:

@@ -8,7 +8,7 @@ import torch
 
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
 from ctinterp_dagster.pipeline.training import (
     final_losses,
@@ -25,14 +25,12 @@ from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import StepRecord
 
 VALIDATION_CROPS = 8
-MEASURING_GIB = 8.0  # memory for the reconstruction of validation volumes, which does not depend on it
+KL_WEIGHT = 1e-7  # of the Kullback-Leibler term; MAISI's own (Guo et al. 2024, arXiv 2409.11169)
 
 
 def build(section: Autoencoder) -> MaisiAutoencoder:
-    """An autoencoder of the configured width with random weights."""
-    return MaisiAutoencoder(
-        channels=section.channels, latent_channels=section.latent_channels, norm_groups=section.norm_groups
-    )
+    """An autoencoder of the configured width with random weights; as in MAISI's, groups are half of the first width."""
+    return MaisiAutoencoder(section.channels, norm_groups=max(1, section.channels[0] // 2))
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -70,20 +68,20 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
     start = [layout.root / section.checkpoint] if section.checkpoint else []
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *start]
     name = identity(Path(__file__), [params.base, params.loop, section], files)
-    settings = loop_settings(section, params.loop, params.base)
+    settings = loop_settings(section, section.batch_size, params.loop, params.base)
 
     def crops(volumes: Sequence[ThinVolume]) -> VolumeCrops:
         return VolumeCrops(volumes, section.patch_zyx, section.batch_size, autoencoder.latent_channels)
 
     unseen = thin_volumes(layout, "val")
     validation = fixed_batches(crops, unseen, VALIDATION_CROPS, settings)
-    objective = ReconstructionObjective(autoencoder, section.kl_weight)
+    objective = ReconstructionObjective(autoencoder, KL_WEIGHT)
     batches = crops(thin_volumes(layout, "train"))
     with trained(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
         metrics = final_losses(history)
         if is_main_process():
             if unseen:
-                metrics |= asdict(measure_reconstruction(autoencoder, [v.hu for v in unseen], MEASURING_GIB))
+                metrics |= asdict(measure_reconstruction(autoencoder, [v.hu for v in unseen], MEMORY_GIB))
             write_results(autoencoder, history, metrics, layout)
     return metrics
 

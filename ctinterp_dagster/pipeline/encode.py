@@ -13,7 +13,7 @@ from torch import Tensor
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
@@ -70,7 +70,7 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
     device = pick_device(params.base.device)
 
     def encode(unit: Tensor) -> Tensor:
-        return autoencoder.encode(unit.to(device), memory_gib=params.encode.memory_gib).mean
+        return autoencoder.encode(unit.to(device), memory_gib=MEMORY_GIB).mean
 
     latents: dict[str, Tensor] = {}
     thin_hu = torch.from_numpy(read_scan(case.thin(layout)).volume.hu)

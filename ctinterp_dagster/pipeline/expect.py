@@ -37,10 +37,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     name = identity(Path(__file__), [params.base, params.loop, section], files)
     if start:
         load_part(network, "expectation", start, network.config)
-    slab, settings = slab_settings(section.slab_zyx, section), loop_settings(section, params.loop, params.base)
+    settings = loop_settings(section, section.batch_size, params.loop, params.base)
 
     def slabs(volumes: Sequence[ThinVolume]) -> ThickSlabs:
-        return ThickSlabs(volumes, slab, section.batch_size)
+        return ThickSlabs(volumes, slab_settings(section), section.batch_size)
 
     train = slabs(thin_volumes(layout, "train", section.weights))
     validation = fixed_batches(slabs, thin_volumes(layout, "val"), VALIDATION_SLABS, settings)

@@ -39,6 +39,7 @@ from ctinterp_dagster.tracking import assert_tracked
 logger = logging.getLogger(__name__)
 
 SCANS_TABLE = "scans.csv"  # in data/raw: file, patient, split, and where they are told licence and citation
+PHANTOM_NOISE_HU = 12.0  # standard deviation
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -115,7 +116,7 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
                 seed + number,
                 shape_zyx=section.phantom.shape_zyx,
                 spacing_mm=section.phantom.spacing_mm,
-                noise_hu=section.phantom.noise_hu,
+                noise_hu=PHANTOM_NOISE_HU,
             )
             write_volume(made, paths[0])
 

@@ -26,6 +26,8 @@ from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.split import Split
 
 VALIDATION_PATCHES = 32  # with times on a grid
+FLIP_AXES = (1, 2)  # y and x; patients are not mirrored head to feet
+ONE_STEP_SHARE = 0.25  # of samples at t = 1, where the one-step estimate of the mean is made
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -39,8 +41,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     latents = [layout.encode / "manifest.json", layout.encode / "statistics.json"]
     sections = [params.base, params.loop, params.thicken, params.encode, section]
     name = identity(Path(__file__), sections, [layout.ingest / "cases.csv", weights, *latents])
-    patch = PatchSettings(section.patch_zyx, section.flip_axes, section.one_step_share)
-    settings = loop_settings(section, params.loop, params.base)
+    patch = PatchSettings(section.patch_zyx, FLIP_AXES, ONE_STEP_SHARE)
+    settings = loop_settings(section, section.batch_size, params.loop, params.base)
 
     def patches(pairs: Sequence[LatentPair]) -> LatentPatches:
         return LatentPatches(pairs, patch, section.batch_size)

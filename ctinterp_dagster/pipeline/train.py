@@ -30,7 +30,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     section, reports = params.train, layout.report("train")
     expectation = Expectation.load(layout.expectation)
     torch.manual_seed(params.base.seed)
-    config = NullSpaceConfig(expectation.config, section.channels, section.blocks, section.prediction)
+    config = NullSpaceConfig(expectation.config, section.channels, params.expect.blocks, section.prediction)
     model = NullSpaceDiffusion(config)
     start = start_file(section.start, layout)
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", layout.expectation]
@@ -40,11 +40,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         load_part(model.denoiser, "denoiser", start, expectation.config)
         must_predict(section.prediction, start)
     model.expectation = expectation
-    slab = slab_settings(section.slab_zyx, params.expect)
-    settings = loop_settings(section, params.loop, params.base)
+    settings = loop_settings(section, params.expect.batch_size, params.loop, params.base)
 
     def noisy(volumes: Sequence[ThinVolume]) -> NoisySlabs:
-        return NoisySlabs(ThickSlabs(volumes, slab, section.batch_size), expectation.config.modes)
+        slabs = ThickSlabs(volumes, slab_settings(params.expect), params.expect.batch_size)
+        return NoisySlabs(slabs, expectation.config.modes)
 
     batches = noisy(thin_volumes(layout, "train", params.expect.weights))
     validation = fixed_batches(noisy, thin_volumes(layout, "val"), VALIDATION_SLABS, settings)

@@ -46,11 +46,18 @@ class Repeatable(Protocol[Fixed_co]):
         """So many batches; the same seed gives the same ones."""
 
 
-def loop_settings(section: Optimisation, loop: Loop, base: Base) -> LoopSettings:
-    """The loop's settings from a training's own parameters, and what it shares."""
+def loop_settings(section: Optimisation, batch_size: int, loop: Loop, base: Base) -> LoopSettings:
+    """The loop's settings.
+
+    Args:
+        section: the training's own parameters.
+        batch_size: samples a process draws at once.
+        loop: what the trainings have in common.
+        base: what all stages have in common.
+    """
     return LoopSettings(
         steps=section.steps,
-        batch_size=section.batch_size,
+        batch_size=batch_size,
         accumulation=loop.accumulation,
         learning_rate=section.learning_rate,
         warmup_steps=section.warmup_steps,
@@ -60,7 +67,7 @@ def loop_settings(section: Optimisation, loop: Loop, base: Base) -> LoopSettings
         gradient_checkpointing=loop.gradient_checkpointing,
         compile=True,
         checkpoint_every=loop.checkpoint_every,
-        validate_every=loop.validate_every,
+        validate_every=loop.checkpoint_every,
         seed=base.seed,
         device=base.device,
     )

@@ -21,14 +21,15 @@ CHAMPION = "champion"
 VALIDATION_SLABS = 16
 
 
-def slab_settings(zyx: tuple[int, int, int], expect: Expect) -> SlabSettings:
+def slab_settings(expect: Expect) -> SlabSettings:
     """Training slabs from parameters.
 
     Raises:
         ParamsError: there is no such slice profile.
     """
     augmentation = Augmentation(**expect.augmentation.model_dump())
-    return SlabSettings(zyx, replace(augmentation, profiles=tuple(map(profile_named, expect.augmentation.profiles))))
+    profiles = tuple(map(profile_named, expect.augmentation.profiles))
+    return SlabSettings(expect.slab_zyx, replace(augmentation, profiles=profiles))
 
 
 def start_file(start: str, layout: Layout) -> Path | None:

@@ -9,9 +9,8 @@ RULES = Rules(
     max_residual_hu=0.5,
     baseline_margin_db=0.1,
     champion_margin_db=0.05,
-    require_baseline=True,
     coverage_90=(0.8, 0.97),
-    require_calibration=True,
+    required=("baseline", "calibration"),
     seed=1,
 )
 TASK = TaskMetrics(
@@ -69,7 +68,7 @@ def test_a_slightly_worse_challenger_within_the_margin_is_promoted() -> None:
 
 
 def test_a_baseline_that_is_not_required_is_noted() -> None:
-    rules = replace(RULES, require_baseline=False)
+    rules = replace(RULES, required=("calibration",))
     decision = decide(challenger(baseline_psnr_db=31.0), CHAMPION, rules)
     assert decision.promoted
     assert any(reason.startswith("note: box-x5") and "not better" in reason for reason in reasons(decision))
@@ -123,7 +122,7 @@ def test_a_single_case_is_decided_by_its_difference() -> None:
 
 def test_calibration_that_is_not_required_is_noted_with_correlation_and_noise() -> None:
     told = challenger(coverage_90=0.999, correlation=0.4, sample_noise_ratio=1.3)
-    decision = decide(told, CHAMPION, replace(RULES, require_calibration=False))
+    decision = decide(told, CHAMPION, replace(RULES, required=("baseline",)))
     assert decision.promoted
     assert (
         "note: box-x5: the 90 % interval holds 99.9 % of the truth, asked for is 80 to 97 %; spread and error "

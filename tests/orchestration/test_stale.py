@@ -56,7 +56,7 @@ def test_an_edit_of_a_network_leaves_what_has_none_fresh(edited: Edited) -> None
 @pytest.mark.parametrize(
     ("word", "value", "module"),
     [
-        ("latent", ("one_step_share: 0.25", "one_step_share: 0.3"), "latent/patches"),
+        ("latent", ("target: residual", "target: latent"), "latent/patches"),
         ("train", ("prediction: x0", "prediction: v"), "nullspace/objective"),
     ],
 )

@@ -23,6 +23,7 @@ from ctinterp_dagster.model.autoencoder.weights import LoadStatistics, load_weig
 from ctinterp_dagster.model.device import out_of_memory
 
 LATENT_STRIDE = 4  # voxels a latent voxel covers along each axis: two halvings
+MEMORY_GIB = 8.0  # of activations, for stages that encode; the latents do not depend on it
 LEVELS = 3
 ARCHITECTURE = "ctinterp_autoencoder"  # the key of the metadata of a safetensors file
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
