@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.scan.volume import FloatArray
-from ctinterp_dagster.scan.window import MAISI, RPLHR, SOFT_TISSUE, Window
+from ctinterp_dagster.scan.window import BODY_ABOVE_HU, MAISI, RPLHR, SOFT_TISSUE, Window
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -26,7 +26,6 @@ TISSUES_HU: dict[str, tuple[float, float]] = {
 }
 
 LEAST_NOISE_HU = 10.0
-BODY_ABOVE_HU = -500.0
 QUIET_HU = (-50.0, 120.0)
 QUIET_MINIMUM = 500  # voxels; a median over fewer says little about the noise
 SSIM_SIDE = 11  # pixels: a Gaussian of sigma 1.5 cut at 3.5 sigma

@@ -8,10 +8,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ctinterp_dagster.scan.volume import Volume
-from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
+from ctinterp_dagster.scan.window import BODY_ABOVE_HU, SOFT_TISSUE, Window, second_window
 
-LUNG_HU, LUNG_SHARE = (-950.0, -600.0), 0.08  # of the voxels, above which lungs are looked at and not bones
-BODY_HU = -500.0
 WIDTH, MARGIN, TITLE = 320, 6, 22  # pixels
 MOST_HEIGHT = 4 * WIDTH  # of a plane; a scan that is longer still is shown shorter
 Grey = npt.NDArray[np.uint8]
@@ -31,7 +29,7 @@ def before_after(thick: Volume, thin: Volume, steps_mm: Sequence[float] = ()) ->
     Returns:
         A PNG of grey values.
     """
-    windows = SOFT_TISSUE, second_window(thick)
+    windows = SOFT_TISSUE, second_window(thick.hu)
     columns = [(window, volume) for window in windows for volume in (thick, thin)]
     middle, extent_mm = _middle(thick), [n * step for n, step in zip(thick.hu.shape, thick.spacing_mm, strict=True)]
     height = min(max(1, round(WIDTH * extent_mm[0] / max(extent_mm[1:]))), MOST_HEIGHT)
@@ -54,15 +52,9 @@ def before_after(thick: Volume, thin: Volume, steps_mm: Sequence[float] = ()) ->
     return out.getvalue()
 
 
-def second_window(volume: Volume) -> Window:
-    """Lung where there is some, else bone."""
-    low, high = LUNG_HU
-    return LUNG if ((volume.hu > low) & (volume.hu < high)).mean() > LUNG_SHARE else BONE
-
-
 def _middle(volume: Volume) -> tuple[float, float]:
     """Where the body's middle lies along y and x, as parts of the plane."""
-    body = np.argwhere((volume.hu > BODY_HU).any(axis=0))
+    body = np.argwhere((volume.hu > BODY_ABOVE_HU).any(axis=0))
     y, x = body.mean(axis=0) if len(body) else (n / 2 for n in volume.hu.shape[1:])
     return float(y) / volume.hu.shape[1], float(x) / volume.hu.shape[2]
 

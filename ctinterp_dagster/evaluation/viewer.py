@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ctinterp_dagster.errors import GeometryError, IntensityError
-from ctinterp_dagster.evaluation.preview import second_window
 from ctinterp_dagster.scan.io import nifti_bytes
 from ctinterp_dagster.scan.volume import FloatArray, Volume
-from ctinterp_dagster.scan.window import BONE, BRAIN, LUNG, SOFT_TISSUE
+from ctinterp_dagster.scan.window import BONE, BRAIN, LUNG, SOFT_TISSUE, second_window
 
 HERE = Path(__file__).parent
 MOST_VOXELS = 20_000_000  # of a volume in the page; a browser without a graphics card draws that in seconds
@@ -56,7 +55,7 @@ def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, 
         "volumes": {name: packed(volume, shrink) for name, volume in (shown | overlays).items()},
         "tops": {name: float(np.quantile(volume.hu, OVERLAY_QUANTILE)) for name, volume in overlays.items()},
         "windows": {w.name.replace("_", " "): [w.low_hu, w.high_hu] for w in WINDOWS},
-        "window": second_window(thick).name.replace("_", " "),
+        "window": second_window(thick.hu).name.replace("_", " "),
         "spacings": {name: round(volume.spacing_mm[0], 3) for name, volume in shown.items()},
         "against": words,
         "shrink": shrink,

@@ -24,7 +24,7 @@ from ctinterp_dagster.pipeline.testset import ThickScan, thickened_scans
 from ctinterp_dagster.records import file_hash, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
-from ctinterp_dagster.scan.window import BONE, LUNG, SOFT_TISSUE, Window
+from ctinterp_dagster.scan.window import SOFT_TISSUE, second_window
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ CURVES = {
     "autoencoder": "autoencoder/curve.csv",
 }
 REGION_MM = 160.0
-LUNG_HU = (-950.0, -600.0)
-LUNG_SHARE = 0.05  # of the volume: with less lung than that a case is shown in the bone window
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -92,12 +90,6 @@ def views_of(scan: ThickScan, layout: Layout) -> list[View]:
         alt = f"Axial, coronal and sagittal planes of {scan.case}: thick, cubic, ours, truth and error, {name} window"
         made.append(View(f"{scan.case}, {name} window, {scan.task}", alt, png))
     return made
-
-
-def second_window(truth_hu: FloatArray) -> Window:
-    """The window of lung where (z, y, x) HU have some, else of bone."""
-    share = np.mean((truth_hu > LUNG_HU[0]) & (truth_hu < LUNG_HU[1]))
-    return LUNG if share > LUNG_SHARE else BONE
 
 
 def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:

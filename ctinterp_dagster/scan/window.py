@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from ctinterp_dagster.scan.volume import FloatArray
+
 
 class _Array(Protocol):
     """What NumPy arrays and torch tensors share, as far as windows need it."""
@@ -82,3 +84,16 @@ BRAIN = Window("brain", 0.0, 80.0)
 
 STORED = Window("stored", -1024.0, 3071.0)
 """12 bits, the range of a CT without extended scale: below is padding outside of the field, above is metal."""
+
+BODY_ABOVE_HU = -500.0
+"""What is denser belongs to the body; air, lung and foam do not."""
+
+LUNG_TISSUE_HU = (-950.0, -600.0)
+LUNG_SHARE = 0.08
+"""Of the voxels: foam around a head has less, a chest has more."""
+
+
+def second_window(hu: FloatArray) -> Window:
+    """What a scan of (z, y, x) HU is shown in beside soft tissue: lung where there is some, else bone."""
+    low, high = LUNG_TISSUE_HU
+    return LUNG if ((hu > low) & (hu < high)).mean() > LUNG_SHARE else BONE
