@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
+from ctinterp_dagster.nullspace.basis import INPUT_HU
 from ctinterp_dagster.nullspace.diffusion import (
     SHIFT,
     UNIT_HU,
@@ -22,8 +23,8 @@ from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.loop import mean_loss
 
-WIDE, SOFT = MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)  # windows that are reported, in units of 1000 HU
-SCALE = UNIT_HU / 1000
+WIDE, SOFT = MAISI.ends(INPUT_HU), SOFT_TISSUE.ends(INPUT_HU)  # windows that are reported, in units of 1000 HU
+SCALE = UNIT_HU / INPUT_HU
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 
 
@@ -102,6 +103,17 @@ def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int)
     return coefficients, known.to(flat.dtype)
 
 
+class Untrained:
+    """A model that a module uses and does not train: none of the module's parameters, state or average."""
+
+    def __init__(self, model: NullSpaceDiffusion) -> None:
+        self._model = model
+
+    def on(self, device: torch.device) -> NullSpaceDiffusion:
+        """The model, moved to a device."""
+        return self._model.to(device)
+
+
 class NullSpaceObjective(nn.Module):
     """Mean square error of what the denoiser predicts of the standardised coefficients; the expectation stays as it is.
 
@@ -111,7 +123,7 @@ class NullSpaceObjective(nn.Module):
     def __init__(self, model: NullSpaceDiffusion) -> None:
         super().__init__()
         self.denoiser = model.denoiser
-        self._model = [model]  # in a list: its expectation is not this module's to train
+        self.model = Untrained(model)
 
     def forward(
         self,
@@ -134,7 +146,7 @@ class NullSpaceObjective(nn.Module):
             noise: (b, modes, z, y, x), standard normal.
             t: (b,) in [0, 1].
         """
-        model = self._model[0].to(features.device)
+        model = self.model.on(features.device)
         with torch.no_grad():
             mean, log_spread = (part.float() for part in model.expectation(features, geometry))
             with torch.autocast(features.device.type, enabled=False):

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -54,17 +54,24 @@ def placed(values_xyz: FloatArray, affine: Array) -> Volume:
     Raises:
         GeometryError: the affine is not that of a grid.
     """
-    order, spacing_mm, direction = _axes_of(affine)
+    axes = _axes_of(affine)
     return Volume(
-        hu=np.ascontiguousarray(values_xyz.transpose(order[::-1]), dtype=np.float32),
-        spacing_mm=spacing_mm,
+        hu=np.ascontiguousarray(values_xyz.transpose(axes.order[::-1]), dtype=np.float32),
+        spacing_mm=axes.spacing_mm,
         origin_mm=(float(affine[0, 3]), float(affine[1, 3]), float(affine[2, 3])),
-        direction=direction,
+        direction=axes.direction,
     )
 
 
-def _axes_of(affine: Array) -> tuple[list[int], tuple[float, float, float], Array]:
+class _Axes(NamedTuple):
     """Which of an image's axes is the volume's x, y and z; spacing (z, y, x) in mm; direction of x, y and z, (3, 3)."""
+
+    order: list[int]
+    spacing_mm: tuple[float, float, float]
+    direction: Array
+
+
+def _axes_of(affine: Array) -> _Axes:
     spacing = np.linalg.norm(affine[:, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() <= 0:
         raise GeometryError(
@@ -75,7 +82,7 @@ def _axes_of(affine: Array) -> tuple[list[int], tuple[float, float, float], Arra
     axis = _slice_axis(spacing, direction)
     order = [k for k in range(3) if k != axis] + [axis]
     z, y, x = (float(spacing[k]) for k in reversed(order))
-    return order, (z, y, x), np.ascontiguousarray(direction[:, order])
+    return _Axes(order, (z, y, x), np.ascontiguousarray(direction[:, order]))
 
 
 def mapped(path: Path) -> tuple[npt.NDArray[np.int16], tuple[float, float, float]] | None:
@@ -88,8 +95,8 @@ def mapped(path: Path) -> tuple[npt.NDArray[np.int16], tuple[float, float, float
     image = nib.load(path)
     if image.get_data_dtype() != np.int16:
         return None
-    order, spacing_mm, _ = _axes_of(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
-    return np.ascontiguousarray(image.dataobj.get_unscaled().transpose(order[::-1])), spacing_mm
+    axes = _axes_of(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
+    return np.ascontiguousarray(image.dataobj.get_unscaled().transpose(axes.order[::-1])), axes.spacing_mm
 
 
 def affine_of(volume: Volume) -> Array:
