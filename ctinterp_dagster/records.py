@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -12,9 +13,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ctinterp_dagster.errors import EvaluationError, MissingInputError, MovedInputError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 JOURNAL = ".partial-journal"  # .dvcignore leaves out what is .partial-
@@ -150,6 +153,32 @@ class FileHashes:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A case that a stage is to make.
+
+    Attributes:
+        case: its id in the stage's folder.
+        inputs: files whose content the outputs depend on.
+        outputs: names of the output files, relative to the folder.
+        action: writes every path that it is handed, in the order of `outputs`.
+        about: what log lines call it.
+    """
+
+    case: str
+    inputs: Sequence[Path]
+    outputs: Sequence[str]
+    action: Callable[[list[Path]], None]
+    about: str
+
+
+class Made(NamedTuple):
+    """The cases of a folder, and how many of them had to be made."""
+
+    cases: list[str]
+    made: int
+
+
+@dataclass(frozen=True)
 class CaseFolder:
     """A stage's folder in which each case is made once and reused while nothing that it depends on has changed.
 
@@ -215,6 +244,20 @@ class CaseFolder:
         with (self.folder / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write("\n" + json.dumps([case, entry]))  # the line before may be cut off
         return True
+
+    def make_all(self, jobs: Iterable[Job]) -> Made:
+        """Make what is not there already of every job, with a line of the log each.
+
+        Raises:
+            MovedInputError: as `make`.
+        """
+        cases, made = [], 0
+        for job in jobs:
+            ran = self.make(job.case, job.inputs, job.outputs, job.action)
+            logger.info("%s %s", job.about, "made" if ran else "unchanged")
+            cases.append(job.case)
+            made += ran
+        return Made(cases, made)
 
     def keep_only(self, cases: Iterable[str]) -> None:
         """Write the manifest; remove every case that is not named, and every file that belongs to no case."""

@@ -8,7 +8,7 @@ from typing import cast
 
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.records import read_csv, write_csv
+from ctinterp_dagster.records import read_csv, read_json, write_csv
 from ctinterp_dagster.scan.split import Split
 
 
@@ -32,6 +32,38 @@ class Case:
     def latents(self, layout: Layout) -> Path:
         """Where encode put the latents."""
         return layout.encode / f"{self.case}.safetensors"
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """What ingest keeps of a scan, beside its volume.
+
+    Attributes:
+        voxels: a hash of the values in whole HU, the same for a scan in any format.
+        patient: a pseudonym.
+        thickness_mm: SliceThickness, where it is known.
+        kernel: the reconstruction kernel's name, where it is known.
+        helical: whether the acquisition was; None where nothing says it.
+        burned_in_annotation: whether the pixels may show who the patient is.
+        warnings: sentences, without names of files.
+    """
+
+    voxels: str
+    patient: str
+    thickness_mm: float | None
+    kernel: str
+    helical: bool | None
+    burned_in_annotation: bool
+    warnings: list[str]
+
+
+def read_scan_record(volume: Path) -> ScanRecord:
+    """What ingest kept of the scan of a volume file.
+
+    Raises:
+        MissingInputError: ingest has not written it, or it is damaged.
+    """
+    return ScanRecord(**read_json(volume.with_suffix(".json")))
 
 
 def write_cases(path: Path, cases: list[Case]) -> None:

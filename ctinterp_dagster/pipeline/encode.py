@@ -1,9 +1,8 @@
 """What are thin and thick in latent units?"""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -18,10 +17,8 @@ from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.cases import Case, read_cases
-from ctinterp_dagster.records import CaseFolder, write_json
+from ctinterp_dagster.records import CaseFolder, Job, write_json
 from ctinterp_dagster.scan.io import read_scan
-
-logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -42,20 +39,22 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     }
     folder = CaseFolder(layout.encode, recipe)
     cases = [case for case in read_cases(layout) if case.split != "test"]
-    made = 0
-    for case in cases:
 
-        def make(paths: list[Path], case: Case = case) -> None:
-            save_file(encode_case(case, autoencoder, params, layout), paths[0])
-
+    def job(case: Case) -> Job:
         inputs = [case.thin(layout), *(case.thick(layout, task.name) for task in tasks), weights]
-        ran = folder.make(case.case, inputs, [case.latents(layout).name], make)
-        made += ran
-        logger.info("case=%s %s", case.case, "encoded" if ran else "unchanged")
-    folder.keep_only(case.case for case in cases)
+        action = partial(write_latents, case, autoencoder, params, layout)
+        return Job(case.case, inputs, [case.latents(layout).name], action, f"case={case.case}")
+
+    done = folder.make_all(map(job, cases))
+    folder.keep_only(done.cases)
     statistics = measure([case.latents(layout) for case in cases if case.split == "train"], tasks)
     write_json(layout.encode / "statistics.json", statistics)
-    return {"cases": len(cases), "made": made, **statistics}
+    return {"cases": len(cases), "made": done.made, **statistics}
+
+
+def write_latents(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout, paths: list[Path]) -> None:
+    """Encode a case, as `Job.action`; see `encode_case`."""
+    save_file(encode_case(case, autoencoder, params, layout), paths[0])
 
 
 def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, Tensor]:

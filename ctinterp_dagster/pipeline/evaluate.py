@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from torch import Tensor
 from ctinterp_dagster.decision import TaskMetrics
 from ctinterp_dagster.evaluation.metrics import Scores, Truth, noise_ratio
 from ctinterp_dagster.evaluation.statistics import Calibration, calibrate
-from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint
+from ctinterp_dagster.interpolation import Estimate, Interpolator, Measurement, Method, Settings, load_checkpoint
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, REGRESSION, judged, trained
@@ -96,15 +97,16 @@ def methods_on(
         params: of all stages.
         layout: where things are.
     """
-
-    def generated(stage: str) -> Method:
-        return lambda it: it.estimate(torch.from_numpy(read_scan(scan.estimate(layout, stage)).volume.hu))
-
     methods: dict[str, Method] = {name: METHODS[name] for name in params.evaluate.baselines}
-    methods[CEILING] = lambda it: it.estimate(decoded)
-    methods |= {row: generated(stage) for row, stage in trained().items()}
+    methods[CEILING] = partial(Measurement.estimate, hu=decoded)
+    methods |= {row: partial(generated, scan.estimate(layout, stage)) for row, stage in trained().items()}
     methods[REGRESSION] = model.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
     return methods
+
+
+def generated(path: Path, measurement: Measurement) -> Estimate:
+    """The estimate of a measurement that generate wrote."""
+    return measurement.estimate(torch.from_numpy(read_scan(path).volume.hu))
 
 
 def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) -> tuple[Calibration, float | None]:

@@ -1,8 +1,9 @@
 """Which thin volumes explain the thick one? Mean, standard deviation and a sample, of every model and test case."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import trained
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
-from ctinterp_dagster.records import CaseFolder
+from ctinterp_dagster.records import CaseFolder, Job
 from ctinterp_dagster.scan.io import write_volume
 
 logger = logging.getLogger(__name__)
@@ -30,33 +31,47 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         "code": code_version(Path(__file__)),
     }
     folder = CaseFolder(layout.generate, recipe)
-    jobs, made = [], 0
+    done = folder.make_all(jobs(settings, params, layout))
+    folder.keep_only(done.cases)
+    return {"cases": len(done.cases) // len(trained()), "made": done.made}
+
+
+def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[Job]:
+    """Every thick scan of the test set, by every model."""
     for stage in trained().values():
-        interpolator = load_checkpoint(layout.trained(stage), params.base.device)
+        model = layout.trained(stage)
+        interpolator = load_checkpoint(model, params.base.device)
         for scan in thick_scans(params, layout):
             places = [place(layout, stage) for place in (scan.estimate, scan.deviation, scan.sample)]
             outputs = [path.relative_to(layout.generate).as_posix() for path in places]
+            about = f"case={scan.case} task={scan.task} model={stage}"
+            action = partial(write_estimate, scan, interpolator, settings, about)
+            yield Job(outputs[0].removesuffix(".nii"), [scan.thick, scan.truth, model], outputs, action, about)
 
-            def make(
-                paths: list[Path], scan: ThickScan = scan, with_: Interpolator = interpolator, stage: str = stage
-            ) -> None:
-                measurement = replace(scan.measurement(), truth=None)
-                samples: list[Tensor] = []
-                estimate = with_(measurement, settings, lambda i, drawn: None if i else samples.append(drawn.cpu()))
-                assert estimate.std is not None  # there is at least one sample
-                write_volume(estimate.mean, paths[0])
-                write_volume(estimate.std, paths[1])
-                write_volume(estimate.mean.with_hu(samples[0].numpy()), paths[2])
-                about = f"case={scan.case} task={scan.task} model={stage}"
-                logger.info("%s residual_hu=%.3f", about, estimate.residual_hu)
-                for doubt in doubts(measurement, torch.from_numpy(estimate.mean.hu)):
-                    logger.warning("%s doubtful: %s", about, doubt)
 
-            job = outputs[0].removesuffix(".nii")
-            ran = folder.make(job, [scan.thick, scan.truth, layout.trained(stage)], outputs, make)
-            made += ran
-            jobs.append(job)
-            if not ran:
-                logger.info("case=%s task=%s model=%s unchanged", scan.case, scan.task, stage)
-    folder.keep_only(jobs)
-    return {"cases": len(jobs) // len(trained()), "made": made}
+def write_estimate(
+    scan: ThickScan, interpolator: Interpolator, settings: Settings, about: str, paths: list[Path]
+) -> None:
+    """Restore a thick scan, as `Job.action`: mean, standard deviation and the first sample.
+
+    Args:
+        scan: the thick scan.
+        interpolator: a model.
+        settings: how it samples, once at least.
+        about: what the log calls it.
+        paths: of the three.
+    """
+    measurement = replace(scan.measurement(), truth=None)
+    samples: list[Tensor] = []
+
+    def keep_first(index: int, drawn: Tensor) -> None:
+        if not index:
+            samples.append(drawn.cpu())
+
+    estimate = interpolator(measurement, settings, keep_first)
+    assert estimate.std is not None  # there is at least one sample
+    write_volume(estimate.mean, paths[0])
+    write_volume(estimate.std, paths[1])
+    write_volume(estimate.mean.with_hu(samples[0].numpy()), paths[2])
+    for doubt in doubts(measurement, torch.from_numpy(estimate.mean.hu)):
+        logger.warning("%s doubtful: %s", about, doubt)

@@ -5,8 +5,9 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -22,9 +23,9 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.params import Ingest, Params
-from ctinterp_dagster.pipeline.cases import Case, write_cases, write_pairs, write_sources
-from ctinterp_dagster.records import CaseFolder, read_csv, read_json, write_csv, write_json
+from ctinterp_dagster.params import Ingest, Params, Phantom
+from ctinterp_dagster.pipeline.cases import Case, ScanRecord, read_scan_record, write_cases, write_pairs, write_sources
+from ctinterp_dagster.records import CaseFolder, Job, read_csv, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
@@ -105,25 +106,25 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     logger.info("no scan was ever added: %d phantoms stand in", section.phantom.patients)
     recipe = {"phantom": section.phantom.model_dump(), "code": code_version(Path(__file__))}
     folder = CaseFolder(layout.ingest, recipe)
-    cases = []
     names = [f"phantom-{number + 1:02d}" for number in range(section.phantom.patients)]
     splits = split_patients(dict.fromkeys(names), **section.split.model_dump())
-    for number, name in enumerate(names):
-        case = Case(name, name, splits[name], phantom=True)
+    folder.make_all(
+        Job(
+            name,
+            [],
+            [f"volumes/{name}.nii"],
+            partial(write_phantom, seed + number, section.phantom),
+            f"case={name} split={splits[name]}",
+        )
+        for number, name in enumerate(names)
+    )
+    return [Case(name, name, splits[name], phantom=True) for name in names]
 
-        def make(paths: list[Path], number: int = number) -> None:
-            made = phantom(
-                seed + number,
-                shape_zyx=section.phantom.shape_zyx,
-                spacing_mm=section.phantom.spacing_mm,
-                noise_hu=PHANTOM_NOISE_HU,
-            )
-            write_volume(made, paths[0])
 
-        ran = folder.make(name, [], [f"volumes/{name}.nii"], make)
-        logger.info("case=%s split=%s %s", name, case.split, "made" if ran else "unchanged")
-        cases.append(case)
-    return cases
+def write_phantom(seed: int, section: Phantom, paths: list[Path]) -> None:
+    """Make one of the cohort, as `Job.action`."""
+    made = phantom(seed, shape_zyx=section.shape_zyx, spacing_mm=section.spacing_mm, noise_hu=PHANTOM_NOISE_HU)
+    write_volume(made, paths[0])
 
 
 class FitScan(NamedTuple):
@@ -183,7 +184,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         paired = any(one.case == truth for one in fit)
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
-            first = taken.setdefault(record["voxels"], scan)
+            first = taken.setdefault(record.voxels, scan)
             if first is not scan:
                 if scan.place and scan.place == first.place:
                     names[scan.name] = names[first.name]  # its thick partner is the other's
@@ -196,15 +197,15 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             logger.warning("scan=%s quarantined reason=%s: %s", name, refusal.reason, refusal)
             done.refused.append((name, refusal))
             continue
-        if record["burned_in_annotation"]:
+        if record.burned_in_annotation:
             logger.warning("scan=%s burned-in annotation: the pixels may show who the patient is", name)
-        for said in record["warnings"]:
+        for said in record.warnings:
             logger.warning("scan=%s %s", name, said)
         if truth and paired:
             done.pairs[name] = truth
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
             continue
-        row = given.get(scan.name, {"patient": record["patient"], "split": ""})
+        row = given.get(scan.name, {"patient": record.patient, "split": ""})
         fit.append(FitScan(name, row["patient"], row["split"]))
         source = row.get("licence", ""), row.get("citation", "")
         if any(source):
@@ -212,7 +213,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     return replace(done, cases=split_cases(fit, section))
 
 
-def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> dict[str, Any]:
+def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> ScanRecord:
     """Write one scan and what is known of it, if that is not there already; what is known of it.
 
     Padding outside of the field is filled, then values are clipped to the 12-bit range of CT: above it is metal.
@@ -239,21 +240,20 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
         volume, _ = without_padding(read.volume)
         volume = volume.with_hu(STORED.clip(volume.hu))
         write_volume(volume, paths[0])
-        known = {
-            "voxels": voxels_of(volume),
-            "patient": pseudonym(read.patient, key) if read.patient else name,
-            "thickness_mm": read.thickness_mm,
-            "kernel": read.kernel,
-            "helical": read.helical,
-            "burned_in_annotation": read.burned_in_annotation,
-            "warnings": [scan.nameless(said) for said in read.warnings],
-        }
+        known = ScanRecord(
+            voxels=voxels_of(volume),
+            patient=pseudonym(read.patient, key) if read.patient else name,
+            thickness_mm=read.thickness_mm,
+            kernel=read.kernel,
+            helical=read.helical,
+            burned_in_annotation=read.burned_in_annotation,
+            warnings=[scan.nameless(said) for said in read.warnings],
+        )
         write_json(paths[1], known)
 
     inputs = [scan.archive] if scan.archive else list(scan.files)
     folder.make(name, inputs, [f"{place}/{name}.nii", f"{place}/{name}.json"], make)
-    record: dict[str, Any] = read_json(folder.folder / place / f"{name}.json")
-    return record
+    return read_scan_record(folder.folder / place / f"{name}.nii")
 
 
 def voxels_of(volume: Volume) -> str:

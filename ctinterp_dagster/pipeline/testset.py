@@ -11,8 +11,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask, task_name
 from ctinterp_dagster.physics.measurement import Measurement, paired, synthetic
 from ctinterp_dagster.physics.recognition import Tags
-from ctinterp_dagster.pipeline.cases import read_cases, read_pairs
-from ctinterp_dagster.records import read_json
+from ctinterp_dagster.pipeline.cases import read_cases, read_pairs, read_scan_record
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
@@ -101,6 +100,6 @@ def _thickened(thick: Path, truth: Path, task: ThickTask) -> Measurement:
 
 
 def _paired(thick: Path, truth: Path) -> Measurement:
-    known = read_json(thick.with_suffix(".json"))
-    tags = Tags(known["thickness_mm"], known["helical"])
+    known = read_scan_record(thick)
+    tags = Tags(known.thickness_mm, known.helical)
     return paired(read_scan(thick).volume, read_scan(truth).volume, tags=tags)

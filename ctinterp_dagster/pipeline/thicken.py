@@ -1,18 +1,16 @@
 """What would a thick-slice scan have seen? Thin volumes to synthetic thick ones."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from ctinterp_dagster.imports import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.grids import thicken
-from ctinterp_dagster.pipeline.cases import Case, read_cases
-from ctinterp_dagster.records import CaseFolder
+from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.records import CaseFolder, Job
 from ctinterp_dagster.scan.io import read_scan, write_volume
-
-logger = logging.getLogger(__name__)
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -20,18 +18,21 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     Slices at the far end that do not fill a thick one are left out, as in evaluation.
     """
-    recipe = {"code": code_version(Path(__file__))}
-    folder = CaseFolder(layout.thicken, recipe)
-    made = 0
-    jobs = [(case, task) for case in read_cases(layout) for task in params.thicken.tasks]
-    for case, task in jobs:
+    folder = CaseFolder(layout.thicken, {"code": code_version(Path(__file__))})
+    done = folder.make_all(jobs(params, layout))
+    folder.keep_only(done.cases)
+    return {"cases": len(done.cases), "made": done.made}
 
-        def make(paths: list[Path], case: Case = case, task: ThickTask = task) -> None:
-            write_volume(thicken(read_scan(case.thin(layout)).volume, task.factor, task.profile), paths[0])
 
-        job = f"{task.name}/{case.case}"
-        ran = folder.make(job, [case.thin(layout)], [f"{job}.nii"], make)
-        made += ran
-        logger.info("case=%s task=%s %s", case.case, task.name, "made" if ran else "unchanged")
-    folder.keep_only(f"{task.name}/{case.case}" for case, task in jobs)
-    return {"cases": len(jobs), "made": made}
+def jobs(params: Params, layout: Layout) -> Iterator[Job]:
+    """Every ingested case and task."""
+    for case in read_cases(layout):
+        thin = case.thin(layout)
+        for task in params.thicken.tasks:
+            name, about = f"{task.name}/{case.case}", f"case={case.case} task={task.name}"
+            yield Job(name, [thin], [f"{name}.nii"], partial(write_thick, thin, task), about)
+
+
+def write_thick(thin: Path, task: ThickTask, paths: list[Path]) -> None:
+    """Thicken a thin volume, as `Job.action`."""
+    write_volume(thicken(read_scan(thin).volume, task.factor, task.profile), paths[0])
