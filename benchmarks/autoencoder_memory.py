@@ -20,8 +20,8 @@ import click
 import torch
 
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder.bounded_memory import GIB, Budget, predicted_peak_gib
 from ctinterp_dagster.model.autoencoder.network import LATENT_STRIDE
-from ctinterp_dagster.model.autoencoder.slabs import GIB, Budget, predicted_peak_gib
 
 
 def predicted_peaks_gib(model: MaisiAutoencoder, size_zyx: tuple[int, int, int], memory_gib: float) -> dict[str, float]:

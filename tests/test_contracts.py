@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from ctinterp_dagster import params
-from ctinterp_dagster.imports import NEUTRAL, PACKAGE, imported_files
+from ctinterp_dagster.import_closure import NEUTRAL, PACKAGE, imported_files
 from ctinterp_dagster.params import Params
 from tests.reading import Reader, sections_in, unread
 

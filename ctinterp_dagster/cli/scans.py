@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.adding import TABLES, Added, add_one, table_of
 from ctinterp_dagster.cli.datasets import NAMES
+from ctinterp_dagster.cli.raw_folder import TABLES, Added, add_one, table_of
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv

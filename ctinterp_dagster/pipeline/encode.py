@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctinterp_dagster.imports import code_version
+from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder, load_autoencoder

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.imports import code_version
+from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.interpolation import Interpolator, Settings, doubts, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import trained

@@ -21,7 +21,7 @@ from ctinterp_dagster.errors import (
     TooThickError,
     TrainingError,
 )
-from ctinterp_dagster.imports import code_version
+from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params, Phantom
 from ctinterp_dagster.pipeline.cases import Case, ScanRecord, read_scan_record, write_cases, write_pairs, write_sources

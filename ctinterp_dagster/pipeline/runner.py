@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 
 from ctinterp_dagster import LOADED_NS, telemetry
 from ctinterp_dagster.errors import CtinterpError, disk_problem
-from ctinterp_dagster.inputs import unmoved
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Params, load_params
 from ctinterp_dagster.provenance import provenance
 from ctinterp_dagster.records import write_json
+from ctinterp_dagster.stage_inputs import unmoved
 
 logger = logging.getLogger(__name__)
 

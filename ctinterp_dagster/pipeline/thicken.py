@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from ctinterp_dagster.imports import code_version
+from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.grids import thicken

@@ -18,7 +18,7 @@ from torch import nn
 
 from ctinterp_dagster import telemetry
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.imports import code_version
+from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Loop, Optimisation, Section
 from ctinterp_dagster.pipeline.cases import read_cases

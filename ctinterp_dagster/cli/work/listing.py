@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ctinterp_dagster.cli.adding import table_of
+from ctinterp_dagster.cli.raw_folder import table_of
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym

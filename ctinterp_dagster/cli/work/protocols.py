@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ctinterp_dagster.cli.adding import given_for
 from ctinterp_dagster.cli.evaluate import Options
+from ctinterp_dagster.cli.raw_folder import given_for
 from ctinterp_dagster.cli.work.jobs import Job, checked, fit
 from ctinterp_dagster.cli.work.tables import interval_words, table_of_methods
 from ctinterp_dagster.errors import CtinterpError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.autoencoder.slabs import LocalLayer, Shape
+from ctinterp_dagster.model.autoencoder.bounded_memory import LocalLayer, Shape
 from ctinterp_dagster.model.winograd import convolve, kernel_numbers, scratch_numbers, suits, transform_kernel
 
 _TAPS = 27

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctinterp_dagster.model.autoencoder.bounded_memory import Budget, Field, Shape
 from ctinterp_dagster.model.autoencoder.fast_layers import fast_layer
-from ctinterp_dagster.model.autoencoder.slabs import Budget, Field, Shape
 from ctinterp_dagster.model.blocks import ResidualUnit
 
 EPSILON = 1e-6

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
+from ctinterp_dagster.model.autoencoder.bounded_memory import Budget, in_slabs
 from ctinterp_dagster.model.autoencoder.layers import Doubling, LocalConv, ResidualBlock, VolumeNorm, named
-from ctinterp_dagster.model.autoencoder.slabs import Budget, in_slabs
 from ctinterp_dagster.model.autoencoder.weights import LoadStatistics, load_weights, read_metadata, save_weights
 from ctinterp_dagster.model.device import out_of_memory
 

@@ -15,9 +15,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from benchmarks.autoencoder_memory import predicted_peaks_gib
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, layers, slabs
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, bounded_memory, layers
+from ctinterp_dagster.model.autoencoder.bounded_memory import GIB, Budget, Field, SlabPlan, in_slabs
 from ctinterp_dagster.model.autoencoder.layers import Doubling, LocalConv
-from ctinterp_dagster.model.autoencoder.slabs import GIB, Budget, Field, SlabPlan, in_slabs
 
 TOLERANCE = 1e-5
 SIZE_ZYX = (22, 15, 16)
@@ -98,12 +98,12 @@ def test_two_volumes_of_a_batch_do_not_share_statistics(model: MaisiAutoencoder,
 def test_statistics_of_a_slab_instead_of_the_volume_would_be_noticed(
     model: MaisiAutoencoder, volume: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact, whole = slabs.group_moments, model.encode(volume).mean
+    exact, whole = bounded_memory.group_moments, model.encode(volume).mean
 
     def of_the_first_rows(rows: Iterable[Tensor], norm: nn.GroupNorm, batch: int) -> tuple[Tensor, Tensor]:
         return exact((slab[:, :, :4] for slab in rows), norm, batch)
 
-    monkeypatch.setattr(slabs, "group_moments", of_the_first_rows)
+    monkeypatch.setattr(bounded_memory, "group_moments", of_the_first_rows)
     assert relative_error(model.encode(volume, memory_gib=1.0).mean, whole) > 0.05
 
 
@@ -203,7 +203,7 @@ def test_slabs_stay_small_enough_for_a_gpu_to_count_however_much_memory_there_is
 ) -> None:
     z = model.encode(volume).mean
     expected, plenty = model.decoder(z), Budget(1e9)
-    monkeypatch.setattr(slabs, "LARGEST_SLAB", 1 << 17)
+    monkeypatch.setattr(bounded_memory, "LARGEST_SLAB", 1 << 17)
     assert relative_error(in_slabs(model.decoder, z, plenty), expected) < TOLERANCE
     assert plenty.plan.rows < plenty.plan.depth == expected.shape[2]
 

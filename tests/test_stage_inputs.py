@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.inputs import WITHDRAWN, being_recorded, inputs_of, outputs_of, withdraw_if_moved
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.stage_inputs import WITHDRAWN, being_recorded, inputs_of, outputs_of, withdraw_if_moved
 
 STAGE = """
 import time
 from pathlib import Path
-from ctinterp_dagster.inputs import unmoved
+from ctinterp_dagster.stage_inputs import unmoved
 from ctinterp_dagster.layout import Layout
 with unmoved(Layout(Path()), "thicken", time.time_ns()):
     Path("data/thicken").mkdir(exist_ok=True)

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent
 NEUTRAL = (
     "__init__.py",
     "errors.py",
-    "imports.py",
-    "inputs.py",
+    "import_closure.py",
+    "stage_inputs.py",
     "layout.py",
     "telemetry.py",
     "params.py",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.imports import code_version, imported_files
+from ctinterp_dagster.import_closure import code_version, imported_files
 
 FILES = {
     "__init__.py": "import house.attic",
