@@ -33,19 +33,27 @@ SECTIONS: dict[str, Callable[[Context], None]] = {
 }
 
 
+def parse_sections(_context: click.Context, _option: click.Parameter, value: str) -> list[str]:
+    """Split a,b,c and refuse unknown names.
+
+    Raises:
+        BadParameter: a name is unknown.
+    """
+    names = value.split(",")
+    if unknown := set(names) - SECTIONS.keys():
+        raise click.BadParameter(f"unknown {', '.join(sorted(unknown))}: expected {', '.join(SECTIONS)}")
+    return names
+
+
 @click.command
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder of results")
 @click.option("--small", is_flag=True, help="tiny sizes on the CPU")
 @click.option("--kit", type=click.Path(path_type=Path), help="training volumes; phantoms without it")
-@click.option("--only", default=",".join(SECTIONS), show_default=True, help="sections, in this order")
+@click.option("--only", "names", default=",".join(SECTIONS), show_default=True, callback=parse_sections,
+              help="sections, in this order")  # fmt: skip
 @click.option("--seconds", default=60.0, show_default=True, help="budget of a section")
-def main(out: Path, kit: Path | None, only: str, seconds: float, *, small: bool) -> None:
+def main(out: Path, kit: Path | None, names: list[str], seconds: float, *, small: bool) -> None:
     """Run the sections."""
-    names = only.split(",")
-    if unknown := set(names) - SECTIONS.keys():
-        raise click.BadParameter(
-            f"unknown {', '.join(sorted(unknown))}: expected {', '.join(SECTIONS)}", param_hint="--only"
-        )
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() and not small else "cpu")

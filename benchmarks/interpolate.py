@@ -102,7 +102,11 @@ def shares(given: Path, out: Path) -> None:
 
 
 def measured(command: list[str], checkout: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak resident GiB of a process that runs the package of a checkout."""
+    """Wall seconds, CPU seconds and peak resident GiB of a process that runs the package of a checkout.
+
+    Raises:
+        SystemExit: the process failed.
+    """
     start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)

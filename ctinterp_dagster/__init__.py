@@ -13,7 +13,11 @@ LOADED_NS = time.time_ns()
 
 
 def __getattr__(name: str) -> Any:
-    """Import the API when it is used, so that Dagster's definitions and `--help` do not wait for torch."""
+    """Import the API when it is used, so that Dagster's definitions and `--help` do not wait for torch.
+
+    Raises:
+        AttributeError: it is another name.
+    """
     if name != "interpolate":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ctinterp_dagster.interpolation.api import interpolate  # noqa: PLC0415 (see above)

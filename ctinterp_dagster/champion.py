@@ -243,7 +243,11 @@ class Registry:
         return Challenger(**self._read(path, names - {"sources"}, ["sources"]))
 
     def _read(self, path: Path, names: set[str], since: Collection[str] = ()) -> dict[str, Any]:
-        """A JSON object of exactly these names; those in `since` are missing in records of before."""
+        """A JSON object of exactly these names; those in `since` are missing in records of before.
+
+        Raises:
+            MissingInputError: the file is damaged or of another version.
+        """
         try:
             record = read_json(path)
         except MissingInputError as error:

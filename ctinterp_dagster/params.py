@@ -91,7 +91,11 @@ class ThickTask(Section):
 
 
 def named_once(tasks: tuple[ThickTask, ...]) -> tuple[ThickTask, ...]:
-    """Refuse two tasks of one name, which is a folder's."""
+    """Refuse two tasks of one name, which is a folder's.
+
+    Raises:
+        ValueError: a name is there twice.
+    """
     names = [task.name for task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -248,7 +252,11 @@ class Params(Section):
     @model_validator(mode="before")
     @classmethod
     def of_this_version(cls, values: Any) -> Any:
-        """Refuse a file from before the trainings had a section in common."""
+        """Refuse a file from before the trainings had a section in common.
+
+        Raises:
+            ValueError: there is no section `loop`.
+        """
         if isinstance(values, dict) and "loop" not in values:
             raise ValueError(
                 f"what the trainings share stands once, below loop: move {', '.join(Loop.model_fields)} there from "
@@ -258,7 +266,11 @@ class Params(Section):
 
     @model_validator(mode="after")
     def is_repeatable(self) -> Self:
-        """Refuse to promise the same bytes where they depend on the processor."""
+        """Refuse to promise the same bytes where they depend on the processor.
+
+        Raises:
+            ValueError: `base.repeatable` off the CPU or in mixed precision.
+        """
         if self.base.repeatable and (self.base.device, self.loop.mixed_precision) != ("cpu", "no"):
             raise ValueError("base.repeatable needs base.device cpu and loop.mixed_precision no, or make it false")
         return self

@@ -40,7 +40,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _canonical(value: Any, where: str) -> Any:
-    """Round floats to 9 significant digits and refuse numbers that are not finite; a dataclass is its fields."""
+    """Round floats to 9 significant digits and refuse numbers that are not finite; a dataclass is its fields.
+
+    Raises:
+        EvaluationError: a number is not finite.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):

@@ -91,7 +91,11 @@ def _tell_dvc() -> None:
 
 
 def _champion() -> tuple[Challenger, str]:
-    """The champion and the commit of its tag."""
+    """The champion and the commit of its tag.
+
+    Raises:
+        MissingInputError: there is no champion yet.
+    """
     champion = Registry(Layout(Path()).promote).champion
     if champion is None:
         raise MissingInputError("there is no champion yet: run `dvc repro`")

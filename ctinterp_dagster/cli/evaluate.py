@@ -69,7 +69,11 @@ class Options:
 
 
 def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tuple[tuple[Path, Path], ...]:
-    """The thick and thin scans of one name in `thick` and `thin`, or `5mm` and `1mm`, below a folder."""
+    """The thick and thin scans of one name in `thick` and `thin`, or `5mm` and `1mm`, below a folder.
+
+    Raises:
+        BadParameter: no such folders, no scans in them, or scans without a partner.
+    """
     if folder is None:
         return ()
     sides = [(folder / thick, folder / thin) for thick, thin in FOLDERS if (folder / thick).is_dir()]
@@ -86,7 +90,11 @@ def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tupl
 
 
 def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
-    """Split a,b,c and refuse unknown names."""
+    """Split a,b,c and refuse unknown names.
+
+    Raises:
+        BadParameter: a name is unknown.
+    """
     names = tuple(value.split(","))
     for name in names:
         if name not in METHODS:

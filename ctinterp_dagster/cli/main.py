@@ -40,7 +40,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a mistyped one gets the nearest name."""
+        """Find the command; a mistyped one gets the nearest name.
+
+        Raises:
+            UsageError: there is no such command.
+        """
         if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, n=1)):
             raise click.UsageError(f"there is no command {args[0]!r}: did you mean {near[0]!r}?", ctx)
         return super().resolve_command(ctx, args)
@@ -62,7 +66,11 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit 0, 1 for an error of ours in one line, 2 for wrong usage."""
+    """Run the command line: exit 0, 1 for an error of ours in one line, 2 for wrong usage.
+
+    Raises:
+        OSError: one that is no problem of the disk.
+    """
     try:
         sys.exit(group.main(standalone_mode=False))
     except click.UsageError as error:

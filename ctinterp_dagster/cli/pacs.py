@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from ctinterp_dagster.cli import required
+
 SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
 STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
 
@@ -32,8 +34,8 @@ def command(context: click.Context, *, config: Path) -> None:
 @click.pass_obj
 def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool, **query: str) -> None:
     """List the CT series that match, with the UID by which the other commands take one."""
-    if not (query["patient"] or query["study"] or query["date"]):
-        raise click.UsageError("give --patient, --study or --date: an archive may hold very many series")
+    limits = query["patient"] or query["study"] or query["date"]
+    required.option(limits, "give --patient, --study or --date: an archive may hold very many series")
     from ctinterp_dagster.cli.work import pacs
     from ctinterp_dagster.pacs import Query
 
@@ -49,8 +51,7 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
 @click.pass_obj
 def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, server: str | None, study: str) -> None:
     """Fetch a series, named by its SeriesInstanceUID."""
-    if (output is None) != to_project:
-        raise click.UsageError("give -o or --to-project")
+    required.option((output is None) == to_project, "give -o or --to-project")
     from ctinterp_dagster.cli.work import pacs
 
     pacs.fetch(config, uid=uid, output=output, server=server, study=study)

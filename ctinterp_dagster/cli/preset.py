@@ -8,8 +8,7 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
-from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.cli import required
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.records import whole_file
 
@@ -55,9 +54,7 @@ def command(name: str | None) -> None:
     smoke  the built-in phantoms in a few minutes, for tests
     demo   the built-in phantoms in minutes, from the released weights on: what the repository has committed
     """  # noqa: D301 (click's mark against rewrapping)
-    path = Layout(Path()).params
-    if not path.exists():
-        raise MissingInputError(f"{path} is missing: run in the project's root, the folder of dvc.yaml")
+    path = required.project().params
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 200

@@ -163,7 +163,11 @@ def table_of(path: Path) -> list[dict[str, str]]:
 
 
 def given_for(path: Path, name: str) -> Iterator[dict[str, str]]:
-    """What the tables beside a scan, or inside a folder, say of it, under its name in data/raw."""
+    """What the tables beside a scan, or inside a folder, say of it, under its name in data/raw.
+
+    Raises:
+        ParamsError: a line of `index.jsonl` is not JSON.
+    """
     folder = path if path.is_dir() else path.parent
     listed = table_of(folder / "scans.csv")
     index = folder / "index.jsonl"

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
+from ctinterp_dagster.cli import required
 from ctinterp_dagster.cli.datasets import NAMES
 from ctinterp_dagster.cli.raw_folder import TABLES, Added, add_one, table_of
-from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.tracking import listing, track
 
@@ -40,11 +39,8 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     With --layout only scans that are fit for thin truth are copied (ingest.max_spacing_mm). Thick ones are named and
     left out; what is bad is named and makes the exit code 1.
     """
-    layout = Layout(Path())
-    if not layout.params.exists():
-        raise MissingInputError("params.yaml is not here: run in the project's root, the folder of dvc.yaml")
-    if data_set and len(paths) != 1:
-        raise click.UsageError("--layout takes one folder, that of the data set")
+    layout = required.project()
+    required.option(not data_set or len(paths) == 1, "--layout takes one folder, that of the data set")
     rows = {row["file"]: row for row in table_of(layout.raw / "scans.csv")}
     layout.raw.mkdir(parents=True, exist_ok=True)
     held, done, refused = Added(layout.raw), 0, 0
@@ -70,7 +66,7 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     )
     if refused:
         click.echo(f"{refused} refused", err=True)
-        raise click.exceptions.Exit(1)
+        click.get_current_context().exit(1)
 
 
 def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]) -> Iterator[tuple[bool, str]]:

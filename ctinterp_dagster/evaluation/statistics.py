@@ -176,7 +176,11 @@ def best_baseline(rows: pd.DataFrame, metric: str, *, method: str, higher_is_bet
 
 
 def _by_case(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Cases down in sorted order, methods across in order of appearance."""
+    """Cases down in sorted order, methods across in order of appearance.
+
+    Raises:
+        EvaluationError: rows of several tasks, a case scored twice, or a method that lacks a case.
+    """
     tasks = rows[TASK].drop_duplicates()
     if len(tasks) != 1:
         raise EvaluationError(f"expected rows of one profile and factor, got {tasks.to_numpy().tolist()}")

@@ -116,7 +116,11 @@ def restored(
 
 
 def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:
-    """The volume of whatever is given, and what tags say of it."""
+    """The volume of whatever is given, and what tags say of it.
+
+    Raises:
+        ParamsError: `spacing_mm` or `series` does not fit what is given.
+    """
     plain = isinstance(thick, np.ndarray | Tensor)
     if plain != (spacing_mm is not None):
         raise ParamsError(

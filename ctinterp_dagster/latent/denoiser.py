@@ -35,7 +35,8 @@ class Block(ResidualUnit):
         """(b, channels, z, y, x) and (b, time_channels) -> (b, channels, z, y, x)."""
         scale, shift = self.film(time)[:, :, None, None, None].chunk(2, dim=1)
         h = functional.silu(torch.addcmul(shift, pixel_norm(x), 1.0 + scale))
-        return x + self.narrow(functional.silu(self.wide(h)))
+        change: Tensor = self.narrow(functional.silu(self.wide(h)))
+        return x + change
 
 
 class Level(nn.ModuleList):
@@ -118,12 +119,12 @@ class Denoiser(nn.Module):
         x = self.bottom(x, time)
         for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
             x = level(skip + functional.interpolate(up(x), scale_factor=2.0, mode="nearest"), time)
-        x = self.conv_out(functional.silu(pixel_norm(x)))
-        return x[:, :, : size[0], : size[1], : size[2]]
+        output: Tensor = self.conv_out(functional.silu(pixel_norm(x)))
+        return output[:, :, : size[0], : size[1], : size[2]]
 
 
 def _halo(levels: int, blocks: int) -> int:
     """How far, in latent voxels, an output voxel sees, rounded up to the network's multiple."""
-    coarsest = 2 ** (levels - 1)
-    reach = 2 + sum(2 * blocks * 2**level for level in range(levels)) + (coarsest - 1)
+    coarsest: int = 2 ** (levels - 1)
+    reach: int = 2 + sum(2 * blocks * 2**level for level in range(levels)) + (coarsest - 1)
     return math.ceil(reach / coarsest) * coarsest

@@ -57,6 +57,7 @@ class LatentDiffusion(StoredModel):
 
     kind = "latent_diffusion"
     configuration = ModelConfig
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the model with random weights."""

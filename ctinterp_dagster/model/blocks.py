@@ -19,7 +19,7 @@ def pixel_norm(x: Tensor) -> Tensor:
 
     Source: Karras et al. 2018, section 4.2; computed as in Karras et al. 2024 (EDM2), eq. 30.
     """
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
     return x / (norm / math.sqrt(x.shape[1]) + 1e-4).to(x.dtype)
 
 

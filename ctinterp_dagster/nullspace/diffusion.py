@@ -57,6 +57,7 @@ class Expectation(StoredModel):
 
     kind = "expectation"
     configuration = ExpectationConfig
+    config: ExpectationConfig
 
     def __init__(self, config: ExpectationConfig) -> None:
         super().__init__()
@@ -143,6 +144,7 @@ class NullSpaceDiffusion(StoredModel):
 
     kind = "nullspace_diffusion"
     configuration = NullSpaceConfig
+    config: NullSpaceConfig
 
     def __init__(self, config: NullSpaceConfig) -> None:
         super().__init__()
@@ -162,7 +164,8 @@ class NullSpaceDiffusion(StoredModel):
             geometry: (b, GEOMETRY).
             t: (b,) in [0, 1].
         """
-        return self.denoiser(torch.cat([noisy, inputs], dim=1), self._condition(geometry, t))
+        prediction: Tensor = self.denoiser(torch.cat([noisy, inputs], dim=1), self._condition(geometry, t))
+        return prediction
 
     def _condition(self, geometry: Tensor, t: Tensor) -> Tensor:
         return torch.cat([geometry[:, : self.config.expectation.geometry], time_features(t)], dim=1)

@@ -85,7 +85,8 @@ class ExpectationObjective(nn.Module):
             likelihood = ((log_spread + 0.5 * z.square()) * known).sum() / known.expand_as(z).sum()
             weights = self.weights
             fit = weights.wide * wide + weights.soft_tissue * soft + weights.absolute * absolute
-            return share * fit + weights.spread * likelihood
+            loss: Tensor = share * fit + weights.spread * likelihood
+            return loss
 
 
 def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> tuple[Tensor, Tensor]:

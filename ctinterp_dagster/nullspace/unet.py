@@ -50,7 +50,8 @@ class SliceBlock(ResidualUnit):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """(b, channels, z, y, x) and (b, embedding_channels) to (b, channels, z, y, x)."""
-        return self.space(self.in_plane(x, embedding)).add_(x)
+        change: Tensor = self.space(self.in_plane(x, embedding))
+        return change.add_(x)
 
     def stream(self, chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead.
@@ -231,7 +232,8 @@ class SliceUNet(nn.Module):
         missing = -width % self.multiple, -height % self.multiple
         if any(missing):
             x = functional.pad(x, (0, missing[0], 0, missing[1], 0, 0), mode="replicate")
-        return self.conv_in(x.contiguous(memory_format=torch.channels_last_3d))
+        features: Tensor = self.conv_in(x.contiguous(memory_format=torch.channels_last_3d))
+        return features
 
 
 def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
@@ -278,6 +280,6 @@ def silu(fresh: Tensor) -> Tensor:
 
 def halo(levels: int, blocks: int) -> int:
     """How far an output voxel sees in the plane, rounded up to the network's multiple."""
-    coarsest = 2 ** (levels - 1)
-    pixels = 2 + sum(4 * blocks * 2**level for level in range(levels)) + (coarsest - 1)
+    coarsest: int = 2 ** (levels - 1)
+    pixels: int = 2 + sum(4 * blocks * 2**level for level in range(levels)) + (coarsest - 1)
     return math.ceil(pixels / coarsest) * coarsest

@@ -98,7 +98,7 @@ def _run(root: Path, *command: str, **environment: str) -> str:
     """What a command prints.
 
     Raises:
-        dg.Failure: it failed.
+        Failure: it failed.
     """
     done = subprocess.run(command, cwd=root, env=os.environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:

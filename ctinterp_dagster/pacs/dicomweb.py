@@ -35,7 +35,11 @@ class WebArchive:
 
     @contextmanager
     def _asked(self, what: str) -> Iterator[None]:
-        """An answer that is none in one line without address, names or numbers of a patient."""
+        """An answer that is none in one line without address, names or numbers of a patient.
+
+        Raises:
+            PacsError: the server refused, or did not answer.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # values that break a rule are the archive's own
@@ -90,7 +94,11 @@ class WebArchive:
                 dataset.save_as(folder / f"{k:05d}.dcm", enforce_file_format=True)
 
     def send(self, files: Sequence[Path]) -> None:
-        """See `Archive`."""
+        """See `Archive`.
+
+        Raises:
+            PacsError: the server refused images.
+        """
         with self._asked("take images"):
             for k in range(0, len(files), BATCH):
                 answer = self.client.store_instances([pydicom.dcmread(file) for file in files[k : k + BATCH]])

@@ -35,7 +35,7 @@ from pynetdicom.sop_class import (
 from ctinterp_dagster.errors import PacsError
 from ctinterp_dagster.pacs.archive import SERIES_FIELDS, Images, Query, Series, images_of, series_of
 from ctinterp_dagster.pacs.settings import Dimse
-from ctinterp_dagster.scan.io.dicom import BROKEN
+from ctinterp_dagster.scan.io.pixels import BROKEN
 
 TIMEOUT_S = 60
 IMAGES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -168,7 +168,11 @@ class DimseArchive:
                 raise PacsError(f"server {self.name} did not give images ({_said(status)}): look at its log")
 
     def send(self, files: Sequence[Path]) -> None:
-        """See `Archive`."""
+        """See `Archive`.
+
+        Raises:
+            PacsError: the server refused an image.
+        """
         entity = self._entity()
         for image in IMAGES:
             entity.add_requested_context(image, ExplicitVRLittleEndian)

@@ -21,8 +21,9 @@ from ctinterp_dagster.pacs.state import State, Verdict
 from ctinterp_dagster.pacs.transfer import Restore, fetch, is_own, send
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
-from ctinterp_dagster.scan.io.dicom import BROKEN, read_header
+from ctinterp_dagster.scan.io.dicom import read_header
 from ctinterp_dagster.scan.io.parts import incomplete
+from ctinterp_dagster.scan.io.pixels import BROKEN
 from ctinterp_dagster.scan.io.source import QUOTED
 
 
@@ -84,7 +85,12 @@ class Watch:
                     self.tell(f"{work.name}: its images cannot be removed: {error.strerror}")
 
     def _consider(self, series: Series, name: str) -> None:
-        """Take a series that is quiet and was not taken with these images."""
+        """Take a series that is quiet and was not taken with these images.
+
+        Raises:
+            PacsError: the archive failed.
+            OSError: the disk failed.
+        """
         images, now_s = self.archive.images(series), time.time()
         digest = hashlib.blake2b("\n".join(sorted(images.uids)).encode(), digest_size=16).hexdigest()
         if not images.uids or self.state.quiet_s(series.uid, digest, now_s) < self.rule.quiet_s:

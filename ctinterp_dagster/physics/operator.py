@@ -35,7 +35,8 @@ def apply_along_z(matrix: FloatArray, volume: Tensor) -> Tensor:
     if volume.ndim < 3 or volume.shape[-3] != matrix.shape[1]:
         raise ParamsError(f"expected a volume (..., {matrix.shape[1]}, y, x), got shape {tuple(volume.shape)}")
     weights = torch.from_numpy(matrix).to(device=volume.device, dtype=volume.dtype)
-    return torch.matmul(weights, volume.flatten(-2)).unflatten(-1, volume.shape[-2:])
+    product: Tensor = torch.matmul(weights, volume.flatten(-2)).unflatten(-1, volume.shape[-2:])
+    return product
 
 
 # Files keep spacings in float32 (NIfTI): an extent short of a whole slice by this part of one holds that slice.
@@ -222,7 +223,7 @@ class ThickeningOperator:
             thin_thickness_mm=1.0,
             thick_thickness_mm=max(1.0, self.thin_thickness),
         )
-        return weights / weights.sum(axis=1, keepdims=True)
+        return _of_sum_one(weights)
 
     @cached_property
     def touching(self) -> "ThickeningOperator":
@@ -248,7 +249,7 @@ class ThickeningOperator:
             thin_thickness_mm=cells.thin_distance,
             thick_thickness_mm=self.thin_distance * max(1.0, self.thin_thickness),
         )
-        return weights / weights.sum(axis=1, keepdims=True)
+        return _of_sum_one(weights)
 
     def divided(self, factor: int) -> "ThickeningOperator":
         """The same thick slices over thin ones that touch, `factor` of them in each thick slice's cell."""
@@ -282,3 +283,8 @@ class ThickeningOperator:
         Source: Wang et al. 2023, Zero-shot image restoration using denoising diffusion null-space model, eq. 11.
         """
         return self.pseudo_inverse(thick - self.forward(thin)).add_(thin)
+
+
+def _of_sum_one(weights: FloatArray) -> FloatArray:
+    sums: FloatArray = weights.sum(axis=1, keepdims=True)
+    return weights / sums

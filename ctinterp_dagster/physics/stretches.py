@@ -150,6 +150,7 @@ def measure_stretches(
         name: of the file or folder, for messages.
 
     Raises:
+        ParamsError: the target is not finer than the finest stretch.
         ScanError, ParamsError: see `measure` and `on_one_grid`.
     """
     told: dict[str, Any] = {"thickness_mm": thickness_mm, "thin_thickness_mm": thin_thickness_mm}

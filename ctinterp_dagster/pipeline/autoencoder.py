@@ -53,7 +53,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
-    """Load a checkpoint and return how many tensors it filled."""
+    """Load a checkpoint and return how many tensors it filled.
+
+    Raises:
+        MissingInputError: the checkpoint is not there.
+    """
     if not path.exists():
         raise MissingInputError(
             f"autoencoder.checkpoint {path} is not there: get NVIDIA's MAISI autoencoder and `ctinterp autoencoder "

@@ -184,14 +184,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         paired = any(one.case == truth for one in fit)
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
-            first = taken.setdefault(record.voxels, scan)
-            if first is not scan:
-                if scan.place and scan.place == first.place:
-                    names[scan.name] = names[first.name]  # its thick partner is the other's
-                raise DuplicateScanError(
-                    f"the same voxels as {names[first.name]}, which is taken: expected each scan once, or one could be "
-                    "trained on and tested on; remove either"
-                )
+            refuse_duplicate(scan, taken.setdefault(record.voxels, scan), names)
         except ScanError as error:
             refusal = error if listed else scan.without_names(error)
             logger.warning("scan=%s quarantined reason=%s: %s", name, refusal.reason, refusal)
@@ -211,6 +204,27 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         if any(source):
             done.sources[name] = source
     return replace(done, cases=split_cases(fit, section))
+
+
+def refuse_duplicate(scan: Found, first: Found, names: dict[str, str]) -> None:
+    """Refuse a scan of the same voxels as one that is taken; at the same place, it goes by that one's name.
+
+    Args:
+        scan: it.
+        first: the first of these voxels, `scan` itself where there is no other.
+        names: of all scans, by theirs in data/raw.
+
+    Raises:
+        DuplicateScanError: it is not the first.
+    """
+    if scan is first:
+        return
+    if scan.place and scan.place == first.place:
+        names[scan.name] = names[first.name]  # its thick partner is the other's
+    raise DuplicateScanError(
+        f"the same voxels as {names[first.name]}, which is taken: expected each scan once, or one could be "
+        "trained on and tested on; remove either"
+    )
 
 
 def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> ScanRecord:
@@ -280,6 +294,9 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
     """Read a scan and refuse what is not fit for thin truth.
 
     Raises:
+        DerivedError: it was computed from other images.
+        GantryTiltError: its slices were shifted in their planes.
+        TooThickError: its slices are farther apart than `ingest.max_spacing_mm`.
         ScanError: the reason.
     """
     read = read_scan(scan)

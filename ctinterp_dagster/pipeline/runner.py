@@ -37,7 +37,12 @@ Run = Callable[[Params, Layout], Mapping[str, float]]
 def run_stage(run: Run) -> None:
     """Run a stage from the project's root, the current folder.
 
-    The stage's numbers go to the log; exits 1 with one line on an error of ours.
+    The stage's numbers go to the log; exits 1 with one line on an error of ours, or of the disk.
+
+    Raises:
+        OSError: one that is no problem of the disk.
+        RuntimeError: torch's, the same.
+        SafetensorError: the same.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     start = time.perf_counter()

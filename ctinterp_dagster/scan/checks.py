@@ -66,7 +66,12 @@ class _Values:
 
 
 def _values_of(hu: FloatArray) -> _Values:
-    """Raises NotFiniteError and ConstantError."""
+    """Refuse voxels that are no image.
+
+    Raises:
+        NotFiniteError: a voxel is NaN or infinite.
+        ConstantError: all measured voxels have one value.
+    """
     low, high = float(hu.min()), float(hu.max())
     if not np.isfinite([low, high]).all():
         raise NotFiniteError(

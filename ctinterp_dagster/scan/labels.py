@@ -131,7 +131,8 @@ def _signed_mm(plane: npt.NDArray[np.bool_], pixel_mm: tuple[float, ...]) -> Flo
         return np.full(plane.shape, size_mm if plane.any() else -size_mm, np.float32)
     half = min(pixel_mm) / 2
     inner, outer = (ndimage.distance_transform_edt(it, sampling=pixel_mm) for it in (plane, ~plane))
-    return np.where(plane, inner - half, half - outer).astype(np.float32)
+    signed: FloatArray = np.where(plane, inner - half, half - outer).astype(np.float32)
+    return signed
 
 
 def _between(distance: FloatArray, positions: Places) -> tuple[FloatArray, npt.NDArray[np.bool_]]:

@@ -56,7 +56,11 @@ class Volume:
         return np.asarray(self.origin_mm, dtype=np.float64) + self.direction @ xyz
 
     def with_hu(self, hu: FloatArray) -> "Volume":
-        """The same place in space with other values of the same shape."""
+        """The same place in space with other values of the same shape.
+
+        Raises:
+            GeometryError: the shape is another one.
+        """
         if hu.shape != self.hu.shape:
             raise GeometryError(f"expected values of shape {self.hu.shape}, got {hu.shape}")
         return replace(self, hu=hu)

@@ -229,6 +229,9 @@ def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
 
     Measured with torch 2.13 on x86: kernel 3, padding 1, depth 2 in and out; NaN in half of all trials, and never at
     another depth, kernel, or in float32.
+
+    Raises:
+        TrainingError: such a convolution is met.
     """
     wide = isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3
     unsafe = output.dtype == torch.bfloat16 and output.device.type == "cpu"

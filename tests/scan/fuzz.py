@@ -136,7 +136,11 @@ def make_input(seed: int, index: int, formats: Sequence[str] = tuple(SEEDS)) -> 
 
 
 def examine(folder: Path) -> str:
-    """Read and judge every scan of a folder, as ingest does; "read", or the reason of the last refusal."""
+    """Read and judge every scan of a folder, as ingest does; "read", or the reason of the last refusal.
+
+    Raises:
+        MemoryError: an allocation was refused.
+    """
     outcome = "read"
     for found in find_scans(folder):
         try:

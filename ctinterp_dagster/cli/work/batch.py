@@ -51,6 +51,7 @@ def run(options: Options) -> None:
     """Restore every thick scan of the inputs.
 
     Raises:
+        MissingInputError: there is no scan below the inputs.
         CtinterpError: an input is missing, the output cannot be written to, or the model cannot be read.
         Exit: 1, where a scan failed.
     """
@@ -70,7 +71,11 @@ class Batch:
     """A run over many scans with one model."""
 
     def __init__(self, options: Options) -> None:
-        """Refuse, before the first scan, what would fail for each."""
+        """Refuse, before the first scan, what would fail for each.
+
+        Raises:
+            ParamsError: the output is a file.
+        """
         self.options, self.restoration, self.rows = options, Restoration(options), list[Row]()
         for source in options.sources:
             check_overwriting(source, [options.output], force=True)

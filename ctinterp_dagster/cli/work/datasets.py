@@ -66,6 +66,7 @@ def add_scan(
     """Add one scan, as `of_data_set` has it.
 
     Raises:
+        UnreadableScanError: data/raw has another scan of that name.
         ScanError: why it is not fit.
     """
     path, name = folder / place, f"{row.name}/{place}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ctinterp_dagster.cli import required
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.work.verify import show, verify_file
 from ctinterp_dagster.errors import MissingInputError
@@ -19,9 +20,7 @@ def run(path: Path, source: str, licence: str) -> None:
     Raises:
         CtinterpError: it is refused, there is no project here, or DVC refuses.
     """
-    layout = Layout(Path())
-    if not layout.params.exists():
-        raise MissingInputError("params.yaml is not here: run in the project's root, the folder of dvc.yaml")
+    layout = required.project()
     autoencoder, verified = verify_file(path)
     weights = layout.maisi / "autoencoder.safetensors"
     autoencoder.save(weights)

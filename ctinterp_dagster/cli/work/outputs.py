@@ -93,7 +93,13 @@ class Outputs:
         return {name: str(path) if path else None for name, path in paths.items()} | {"labels": labels}
 
     def check(self, source: Path, model: Path, *, force: bool) -> None:
-        """Refuse what could not be written, or would replace what is there; see `scan.io.output`."""
+        """Refuse what could not be written, or would replace what is there; see `scan.io.output`.
+
+        Raises:
+            UsageError: --multiframe without DICOM, or --preview without a name that ends in .png.
+            MissingInputError: the folder of --draws has no parent.
+            ParamsError: the labels have an ending that cannot be written.
+        """
         check_output(self.thin, as_dicom=self.as_dicom)
         if self.as_multiframe and not is_series(self.thin, as_dicom=self.as_dicom):
             raise click.UsageError(f"--multiframe is DICOM: give a new folder, or --format dicom, not {self.thin.name}")

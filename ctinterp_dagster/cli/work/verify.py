@@ -183,6 +183,8 @@ def run(
         json_path: where the rows are written; None for nowhere.
 
     Raises:
+        MissingInputError: a scan does not exist.
+        ParamsError: fp16 on a CPU.
         CtinterpError: a file or a scan is missing or refused.
         UsageError: options for scans without any.
     """

@@ -53,7 +53,11 @@ def run(
 
 
 def serve(content: bytes, port: int, *, opens: bool) -> None:
-    """Give one page to browsers on this machine until interrupted."""
+    """Give one page to browsers on this machine until interrupted.
+
+    Raises:
+        ParamsError: the port cannot be used.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -90,7 +90,11 @@ class _Builder:
         self.project, self.translator, self.stages, self.op, self.execute = project, translator, stages, op, execute
 
     def step(self, assets: Mapping[dg.AssetKey, Sequence[DvcStage]], *, single: bool = False) -> dg.AssetsDefinition:
-        """One step that makes some assets."""
+        """One step that makes some assets.
+
+        Raises:
+            DvcProjectError: a blocking check in a single step.
+        """
         key, first = next((key, made[0]) for key, made in assets.items())
         checks = [spec for made in assets.values() for spec in self.translator.get_check_specs(made[0])]
         if single and (blocking := [spec.name for spec in checks if spec.blocking]):
@@ -118,7 +122,12 @@ class _Builder:
     def _run(
         self, context: dg.AssetExecutionContext, dvc: DvcCliResource, order: Sequence[DvcStage], retries: int
     ) -> Iterator[Any]:
-        """Run the stages that were asked for, then judge the checks whose assets were not."""
+        """Run the stages that were asked for, then judge the checks whose assets were not.
+
+        Raises:
+            RetryRequested: a stage failed, and tries are left.
+            Failure: a stage failed.
+        """
         keys = {stage.target: self.translator.get_asset_key(stage) for stage in order}
         partitions = asked_partitions(context)
         asked = [s for s in order if keys[s.target] in context.selected_asset_keys and s.partition in partitions]

@@ -64,7 +64,8 @@ def _resolve_project(context: dg.ResolutionContext, model: Any) -> str | RemoteG
     """A path becomes absolute: it is meant from the component's folder."""
     if isinstance(model, str):
         return str(context.resolve_source_relative_path(context.resolve_value(model, as_type=str)))
-    return RemoteGitDvcProject.resolve_from_model(context, model)
+    remote: RemoteGitDvcProject = RemoteGitDvcProject.resolve_from_model(context, model)
+    return remote
 
 
 @scaffold_with(DvcProjectScaffolder)
@@ -158,7 +159,11 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         write_state(self._checkout(state_path).read(), state_path)
 
     def _checkout(self, state_path: Path | None) -> DvcProject:
-        """The project on disk, with its selection."""
+        """The project on disk, with its selection.
+
+        Raises:
+            DvcProjectError: a remote project was not cloned yet.
+        """
         if isinstance(self.project, str):
             project = DvcProject.at(Path(self.project))
         elif state_path is not None:

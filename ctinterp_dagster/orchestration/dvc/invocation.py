@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import dagster as dg
 
@@ -159,6 +159,9 @@ class DvcInvocation:
 
         Args:
             talks: the asset of its only stage, if that speaks to Dagster while it runs.
+
+        Raises:
+            Failure: DVC failed, or waited too long for files in use.
         """
         log = self.context.log if self.context else dg.get_dagster_logger()
         start = time.monotonic()
@@ -168,7 +171,7 @@ class DvcInvocation:
                 return
             holder = _holder(lines)
             if holder is None:
-                raise _failure(self.arguments, lines)
+                _fail(self.arguments, lines)
             log.warning("%s waits: its files are in use by %s", self.arguments[-1], holder)
             if time.monotonic() - start > self.busy_timeout_s:
                 raise dg.Failure(
@@ -277,8 +280,12 @@ def _holder(lines: list[str]) -> str | None:
     return None
 
 
-def _failure(arguments: Sequence[str], lines: list[str]) -> dg.Failure:
-    """The failure of a command: the stage's own last message first, then the last lines of the output."""
+def _fail(arguments: Sequence[str], lines: list[str]) -> NoReturn:
+    """Say how a command failed.
+
+    Raises:
+        Failure: the stage's own last message first, then the last lines of the output.
+    """
     stages = [number for number, line in enumerate(lines) if _BEGINS.match(line)]
     begun = _BEGINS.match(lines[stages[-1]]) if stages else None
     commands = [number for number, line in enumerate(lines) if line.startswith("> ")]
@@ -288,6 +295,6 @@ def _failure(arguments: Sequence[str], lines: list[str]) -> dg.Failure:
     message = own[-1].strip() if own else verdict
     tail = "\n".join(lines)
     name = (begun[1] or begun[2]) if begun else arguments[-1]
-    return dg.Failure(
+    raise dg.Failure(
         f"{name} failed: {message}\n\n{tail}", metadata={"dvc/output": dg.MetadataValue.md(f"```\n{tail}\n```")}
     )

@@ -46,20 +46,20 @@ class DvcProject:
         Raises:
             DvcProjectError: the project cannot be read.
         """
-        wait_s = _FIRST_WAIT_S
-        for attempt in range(_ATTEMPTS):
+        wait_s, left = _FIRST_WAIT_S, _ATTEMPTS
+        while True:
+            left -= 1
             start = time.time()
             try:
                 index = read_index(self.root)
             except (DvcException, OSError) as error:
-                if attempt == _ATTEMPTS - 1:
+                if not left:
                     raise DvcProjectError(f"the DVC project at {self.root} cannot be read: {_reason(error)}") from error
             else:
-                if not self._locks_written_since(index, start - _FRESH_S) or attempt == _ATTEMPTS - 1:
+                if not left or not self._locks_written_since(index, start - _FRESH_S):
                     return index
             time.sleep(wait_s)
             wait_s *= 2
-        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def shown(self, index: DvcIndex) -> dict[str, DvcStage]:
         """The selected stages of the project, by target.

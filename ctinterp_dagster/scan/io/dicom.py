@@ -2,9 +2,7 @@
 
 import math
 import re
-import struct
 import warnings
-import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -33,8 +30,8 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.scan.io.acquisition import KEYWORDS, is_helical
 from ctinterp_dagster.scan.io.grid import MARKS, Grid, Plane, regular_grid, without_scout
-from ctinterp_dagster.scan.io.limits import refuse_depth, refuse_inflation, refuse_size
-from ctinterp_dagster.scan.io.pixels import Stored, stored_values
+from ctinterp_dagster.scan.io.limits import refuse_inflation, refuse_size
+from ctinterp_dagster.scan.io.pixels import BROKEN, read_stored
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.tilt import straightened
 
@@ -46,12 +43,6 @@ COMPUTED = re.compile(
 )
 # RescaleType (0028,1054): US (unspecified) and misspelt "Houndsfield Unit" are what some scanners write for HU.
 HU_TYPES = {"HU", "US", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT", "HOUNSFIELD"}
-# What pydicom and the conversion of its values raise on bytes that are not what they should be.
-BROKEN = (
-    BytesLengthException, InvalidDicomError, EOFError, OSError, AttributeError, KeyError, NotImplementedError,
-    OverflowError, TypeError, MemoryError, RecursionError,
-    ValueError, struct.error, zlib.error,
-)  # fmt: skip
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "SeriesDate", "InstanceNumber", "ImagesInAcquisition",
@@ -168,7 +159,11 @@ def _frame_groups(dataset: Dataset) -> list[Dataset]:
 
 
 def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple[int, int]) -> Plane | None:
-    """One frame's place and values, by its own attributes; what it does not say, the `whole` file does."""
+    """One frame's place and values, by its own attributes; what it does not say, the `whole` file does.
+
+    Raises:
+        GeometryError: they do not place the frame in space.
+    """
     position = _numbers(dataset, "ImagePositionPatient")
     orientation = _numbers(dataset, "ImageOrientationPatient")
     pixel = _numbers(dataset, "PixelSpacing")
@@ -337,21 +332,6 @@ def _check_units(file: DicomFile) -> None:
         )
 
 
-def _frames(file: Path) -> Stored:
-    """(frames, y, x) stored values of one file."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(file, force=True)
-            refuse_depth(dataset, file.name)
-            return stored_values(dataset)
-    except BROKEN as error:
-        said = " ".join(str(error).split())
-        raise UnreadableScanError(
-            f"pixels of {file.name} cannot be decoded ({said}): truncated or a broken code stream; export it again"
-        ) from error
-
-
 def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
     """Read one DICOM series, each slice by its own rescale, those of a tilted gantry `straightened`.
 
@@ -360,7 +340,8 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         frames: the frames of each file that belong to it; all of them where empty.
 
     Raises:
-        ScanError: see `check_series`; UnreadableScanError also where the pixels cannot be decoded.
+        ScanError: see `check_series`.
+        UnreadableScanError: the pixels cannot be decoded.
     """
     headers = [read_header(f) for f in files]
     if frames:
@@ -374,7 +355,7 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         places[plane.file].append((k, plane))
     hu = np.empty((len(grid.planes), *grid.planes[0].size), dtype=np.float32)
     for file, slots in places.items():
-        stored = _frames(file)
+        stored = read_stored(file)
         if stored.shape[1:] != hu.shape[1:] or len(stored) <= max(plane.frame for _, plane in slots):
             raise UnreadableScanError(
                 f"{file.name} decodes to {stored.shape} (frames, rows, columns), its header says {len(slots)} of "

@@ -36,7 +36,11 @@ def _stored_bytes(shape: Sequence[int], itemsize: int) -> int:
 
 
 def _nifti_image(file: Path) -> nib.Nifti1Image:
-    """A NIfTI-1 or NIfTI-2 image of as many bytes as its header has voxels, however far its file unpacks."""
+    """A NIfTI-1 or NIfTI-2 image of as many bytes as its header has voxels, however far its file unpacks.
+
+    Raises:
+        UnreadableScanError: no NIfTI header, or values that are no real numbers.
+    """
     with Opener(str(file)) as opened:
         head = opened.read(max(kind.header_class.sizeof_hdr for kind in NIFTI_KINDS))
         kind = next((kind for kind in NIFTI_KINDS if kind.header_class.may_contain_header(head)), None)
@@ -147,7 +151,11 @@ def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
 
 
 def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
-    """The type that is told, else int16 where that loses nothing, else float32."""
+    """The type that is told, else int16 where that loses nothing, else float32.
+
+    Raises:
+        IntensityError: a value is not finite.
+    """
     if not np.isfinite(hu).all():
         raise IntensityError("a volume to write holds NaN or infinity: expected finite HU")
     if dtype is not None:

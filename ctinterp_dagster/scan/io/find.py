@@ -216,7 +216,11 @@ def _folder_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dico
 
 
 def _without_strays(folder: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
-    """The scans of a folder, and each link that leads out of it as one that cannot be read."""
+    """The scans of a folder, and each link that leads out of it as one that cannot be read.
+
+    Raises:
+        UnreadableScanError: folders are nested too deep.
+    """
     try:
         files = list(_visible_files(folder))
     except RecursionError as deep:
@@ -315,7 +319,8 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
         with unpacked(found.archive) if found.archive else nullcontext(Path()) as folder:
             scan = _read(found, [folder / file for file in found.files])
     except ScanError as error:
-        raise _located(found.label, error) from error
+        located = _located(found.label, error)
+        raise located from error
     return replace(scan, found=found, warnings=(*found.warnings, *scan.warnings))
 
 

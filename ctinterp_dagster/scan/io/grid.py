@@ -214,7 +214,11 @@ def is_regular(along_mm: Array, rounding: float) -> bool:
 
 
 def _refuse_change(steps: Array, planes: Sequence[Plane], rounding: float) -> None:
-    """Refuse slices of one distance followed by slices of another one, at most one odd step between."""
+    """Refuse slices of one distance followed by slices of another one, at most one odd step between.
+
+    Raises:
+        UnevenSpacingError: there are such stretches.
+    """
     ends = float(steps[:LEAST_STEPS].mean()), float(steps[-LEAST_STEPS:].mean())
     if abs(ends[0] - ends[1]) <= 2 * rounding:
         return
@@ -228,7 +232,13 @@ def _refuse_change(steps: Array, planes: Sequence[Plane], rounding: float) -> No
 
 
 def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> None:
-    """Refuse positions along the normal, sorted, that do not lie on a regular grid."""
+    """Refuse positions along the normal, sorted, that do not lie on a regular grid.
+
+    Raises:
+        DuplicateSlicesError: two lie at the same place.
+        MissingSlicesError: one step is a multiple of the others.
+        UnevenSpacingError: any other step.
+    """
     steps = np.diff(along_mm)
     k = int(np.argmin(steps))
     if steps[k] <= ROUNDING_MM:
@@ -259,7 +269,11 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> N
 
 
 def _refuse_shifts(across_mm: Array, line_mm: Array, planes: Sequence[Plane]) -> None:
-    """Refuse planes that lie off their line in their own plane; both (n, 2), mm along x and y."""
+    """Refuse planes that lie off their line in their own plane; both (n, 2), mm along x and y.
+
+    Raises:
+        MixedSeriesError: one lies too far off.
+    """
     off = np.linalg.norm(across_mm - line_mm, axis=1)
     allowed = max(0.1 * min(planes[0].pixel_mm), TILT_ROUNDING_MM)
     if off.max() > allowed:
@@ -274,6 +288,9 @@ def _tilt_of(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> Arra
     """Where planes lie in their own plane: (2, 2), mm along x and y of the first one, and from each to the next.
 
     Zeros where the gantry is straight. `along_mm`: (n,) along the normal; `across_mm`: (n, 2) along x and y.
+
+    Raises:
+        GantryTiltError: the angle is more than any gantry has.
     """
     length, drift = float(along_mm[-1]), float(np.linalg.norm(across_mm[-1]))
     if drift <= max(math.tan(math.radians(TILT_TOLERANCE_DEG)) * length, TILT_ROUNDING_MM):

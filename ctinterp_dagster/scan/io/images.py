@@ -72,6 +72,11 @@ class _Axes(NamedTuple):
 
 
 def _axes_of(affine: Array) -> _Axes:
+    """The axes of an image.
+
+    Raises:
+        GeometryError: the affine is not finite, or a spacing not positive.
+    """
     spacing = np.linalg.norm(affine[:, :3], axis=0)
     if not np.isfinite(affine).all() or spacing.min() <= 0:
         raise GeometryError(
@@ -108,7 +113,9 @@ def refuse_shape(shape: tuple[int, ...]) -> None:
     """Refuse what is not one volume; axes of length 1 beyond the third are allowed.
 
     Raises:
-        TooFewSlicesError, UnreadableScanError, NotCtError: too few axes, no voxels, several volumes.
+        TooFewSlicesError: too few axes.
+        UnreadableScanError: no voxels.
+        NotCtError: several volumes.
     """
     if len(shape) < 3:
         raise TooFewSlicesError(f"the image is of shape {shape}: expected a volume of three axes")

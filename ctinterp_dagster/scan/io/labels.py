@@ -54,11 +54,16 @@ def _itk_dtype(path: Path) -> np.dtype[Any]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    return np.dtype(sitk.GetArrayFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype)
+    voxel: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.Image([1, 1, 1], reader.GetPixelID()))
+    return voxel.dtype
 
 
 def _turned(labels: Volume, scan: Volume, path: Path) -> npt.NDArray[Any]:
-    """Values with the axes that run against the scan's reversed, as other readers of DICOM have them."""
+    """Values with the axes that run against the scan's reversed, as other readers of DICOM have them.
+
+    Raises:
+        GeometryError: the labels are on another grid.
+    """
     along = np.diag(scan.direction.T @ labels.direction)[::-1]
     reversed_ = [axis for axis, cosine in enumerate(along) if cosine < 0]
     shape = labels.hu.shape

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,8 @@ from pydicom.valuerep import validate_value
 
 from ctinterp_dagster.errors import ParamsError, UnreadableScanError
 from ctinterp_dagster.scan.io.archive import unpacked
-from ctinterp_dagster.scan.io.dicom import BROKEN, read_header
+from ctinterp_dagster.scan.io.dicom import read_header
+from ctinterp_dagster.scan.io.pixels import BROKEN
 from ctinterp_dagster.scan.io.source import Scan
 
 # By these a PACS finds patient, study and order. They go out as they came, whatever rule of DICOM they break, because
@@ -156,15 +158,13 @@ def read_origin(scan: Scan) -> Origin:
                 ) from error
     for keyword in ONE_OF_A_SERIES:
         if len(values := {header[keyword] for header in headers}) > 1:
-            raise _unfit(scan, keyword, f"has {len(values)} values in the series, expected one")
+            _refuse(scan, keyword, f"has {len(values)} values in the series, expected one")
     for keyword in IDENTITY:
         value = str(shared.get(keyword) or "")
         if keyword.endswith("UID") and value and not UID_CHARACTERS.fullmatch(value):
-            raise _unfit(scan, keyword, f"is {value[:80]!r}, expected up to 64 digits and dots")
+            _refuse(scan, keyword, f"is {value[:80]!r}, expected up to 64 digits and dots")
         if "\ufffd" in value:
-            raise _unfit(
-                scan, keyword, f"has bytes that its character set {shared.get('SpecificCharacterSet')} has not"
-            )
+            _refuse(scan, keyword, f"has bytes that its character set {shared.get('SpecificCharacterSet')} has not")
     told = [
         f"the source names no {keyword}, but {headers[0][keyword]!r}: the result gets a new one"
         for keyword in ONE_OF_A_SERIES
@@ -180,9 +180,9 @@ def _named(dataset: pydicom.FileDataset) -> tuple[str, str]:
     return str(sop_class), instance if UID_CHARACTERS.fullmatch(instance) else ""
 
 
-def _unfit(scan: Scan, keyword: str, what: str) -> ParamsError:
+def _refuse(scan: Scan, keyword: str, what: str) -> NoReturn:
     name = f"{keyword} {pydicom.tag.Tag(tag_for_keyword(keyword) or 0)}"
-    return ParamsError(
+    raise ParamsError(
         f"{scan.found.name if scan.found else 'the source'}: {name} {what}: a DICOM result would not be found with its "
         "patient and study; mend the source, or write a volume file, such as .nii.gz"
     )

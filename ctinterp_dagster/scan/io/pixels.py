@@ -2,8 +2,11 @@
 
 import logging
 import os
+import struct
 import tempfile
 import threading
+import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -20,12 +25,19 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from ctinterp_dagster.errors import UnreadableScanError
 from ctinterp_dagster.scan.io.itk import simple_itk
+from ctinterp_dagster.scan.io.limits import refuse_depth
 
 PIXELS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelData",
 ]  # fmt: skip
+# What pydicom and the conversion of its values raise on bytes that are not what they should be.
+BROKEN = (
+    BytesLengthException, InvalidDicomError, EOFError, OSError, AttributeError, KeyError, NotImplementedError,
+    OverflowError, TypeError, MemoryError, RecursionError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 _SILENCE = threading.Lock()
 logging.getLogger("pydicom").propagate = False  # what it says of a file, our errors say
 
@@ -63,14 +75,15 @@ def _decoded(dataset: Dataset) -> Stored:
         file.flush()
         reader.SetFileName(file.name)
         with _silence():
-            return simple_itk().GetArrayFromImage(reader.Execute())
+            values: npt.NDArray[Any] = simple_itk().GetArrayFromImage(reader.Execute())
+    return values
 
 
 def stored_values(dataset: Dataset) -> Stored:
     """(frames, y, x) stored values of a data set of one sample a pixel, before any rescale, never inverted.
 
     Raises:
-        ValueError, or another of `dicom.BROKEN`: its pixels cannot be decoded.
+        ValueError: its pixels cannot be decoded; or another of `BROKEN`.
 
     Source: DICOM PS3.3 C.7.6.3.1.2 (MONOCHROME1 is a matter of display), C.11.1 (the rescale is of stored values).
     """
@@ -84,3 +97,22 @@ def stored_values(dataset: Dataset) -> Stored:
     except RuntimeError as error:
         raise ValueError(str(error).strip().splitlines()[-1].rpartition("): ")[2]) from error
     return np.asarray(array).reshape(-1, *array.shape[-2:])
+
+
+def read_stored(file: Path) -> Stored:
+    """(frames, y, x) stored values of one file, see `stored_values`.
+
+    Raises:
+        UnreadableScanError: they cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(file, force=True)
+            refuse_depth(dataset, file.name)
+            return stored_values(dataset)
+    except BROKEN as error:
+        said = " ".join(str(error).split())
+        raise UnreadableScanError(
+            f"pixels of {file.name} cannot be decoded ({said}): truncated or a broken code stream; export it again"
+        ) from error

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ MAX_LINE = 500  # of a field of NRRD; ITK writes messages about longer ones past
 END = {True: re.compile(rb"^ElementDataFile\s*[=:].*\r?\n?", re.MULTILINE), False: re.compile(rb"\r?\n\r?\n")}
 LINE = re.compile(r"^\s*([\w ]+?)\s*(?:=|:(?!=))\s*(.*?)\s*$")
 # How many numbers a field may hold for n axes; a space may have time as its fourth.
-NUMBERS = {
+NUMBERS: dict[str, Callable[[int], int]] = {
     "ndims": lambda _: 1, "dimsize": lambda n: n, "elementspacing": lambda n: n, "elementsize": lambda n: n,
     "offset": lambda n: n, "position": lambda n: n, "origin": lambda n: n, "centerofrotation": lambda n: n,
     "transformmatrix": lambda n: n * n, "orientation": lambda n: n * n, "rotation": lambda n: n * n,
@@ -42,8 +43,8 @@ CT = {"MET_MOD_CT", "MET_MOD_UNKNOWN", "MET_MOD_OTHER"}
 UNKNOWN = {"spacings": {"nan"}, "thicknesses": {"nan"}, "space directions": {"none"}}  # NRRD's words for no number
 
 
-def _damaged(what: str) -> UnreadableScanError:
-    return UnreadableScanError(f"no readable file: its header has {what}; make it again")
+def _refuse(what: str) -> NoReturn:
+    raise UnreadableScanError(f"no readable file: its header has {what}; make it again")
 
 
 def _fields(file: Path) -> tuple[dict[str, str], list[str]]:
@@ -53,13 +54,13 @@ def _fields(file: Path) -> tuple[dict[str, str], list[str]]:
         head = handle.read(HEADER_BYTES)
     end = END[meta].search(head)
     if not end and (meta or len(head) == HEADER_BYTES):  # NRRD needs no empty line where the data lie elsewhere
-        raise _damaged(f"no end within {min(len(head), HEADER_BYTES)} bytes")
+        _refuse(f"no end within {min(len(head), HEADER_BYTES)} bytes")
     text = head[: end.end() if end else None].decode("latin-1")
     if re.search(r"[^\t\r\n\x20-\x7e\x80-\xff]", text):
-        raise _damaged("bytes that are no text")
+        _refuse("bytes that are no text")
     lines = text.splitlines()
     if not meta and any(len(line) > MAX_LINE and ":=" not in line and line[0] != "#" for line in lines):
-        raise _damaged(f"a line of more than {MAX_LINE} characters")
+        _refuse(f"a line of more than {MAX_LINE} characters")
     fields = {found[1].lower(): found[2] for line in lines if not line.startswith("#") and (found := LINE.match(line))}
     listed = head[end.end() :] if end and meta else text.encode("latin-1").partition(b"LIST")[2]
     return fields, listed.decode("latin-1").splitlines()
@@ -68,14 +69,14 @@ def _fields(file: Path) -> tuple[dict[str, str], list[str]]:
 def _check_numbers(name: str, value: str, axes: int) -> None:
     words = re.split(r"[\s,()]+", value.strip("() \t"))
     if len(words) > NUMBERS[name](axes) or value.count("(") > axes:
-        raise _damaged(f"{len(words)} numbers in {name!r} for {axes} axes")
+        _refuse(f"{len(words)} numbers in {name!r} for {axes} axes")
     for word in words:
         try:
             number = 0.0 if word.lower() in UNKNOWN.get(name, ()) else float(word)
         except ValueError:
             number = math.nan
         if not abs(number) <= MAX_NUMBER:
-            raise _damaged(f"{word[:40]!r} in {name!r}, expected a number of at most {MAX_NUMBER:g}")
+            _refuse(f"{word[:40]!r} in {name!r}, expected a number of at most {MAX_NUMBER:g}")
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,13 @@ def read_text_header(file: Path) -> TextHeader:
     fields, listed = _fields(file)
     axes = fields.get("ndims", fields.get("dimension", ""))
     if not (axes.isdecimal() and 1 <= int(axes) <= MAX_AXES):
-        raise _damaged(f"{axes[:40]!r} axes, expected 1 to {MAX_AXES}")
+        _refuse(f"{axes[:40]!r} axes, expected 1 to {MAX_AXES}")
     for name, value in fields.items():
         if name in NUMBERS:
             _check_numbers(name, value, int(axes))
     skip = fields.get("byte skip", fields.get("byteskip", "0"))
     if skip.startswith("-") and fields.get("encoding", "").lower() != "raw":  # the end of a bomb is far away
-        raise _damaged(f"a byte skip of {skip} in packed voxels, expected 0 or more")
+        _refuse(f"a byte skip of {skip} in packed voxels, expected 0 or more")
     named = next((fields[k] for k in ("elementdatafile", "data file", "datafile") if k in fields), "LOCAL")
     found = []
     for name in [named, *(listed if named.startswith("LIST") else ())]:

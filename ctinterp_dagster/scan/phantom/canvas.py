@@ -121,7 +121,7 @@ def add_noise(hu: FloatArray, rng: np.random.Generator, noise_hu: float) -> Floa
     white = rng.standard_normal((hu.shape[0] + 1, *hu.shape[1:]), dtype=np.float32)
     smooth = ndimage.gaussian_filter(white, (0, 0.7, 0.7), truncate=3)
     smooth -= ndimage.gaussian_filter(white, (0, 1.6, 1.6), truncate=3) * np.float32(0.8)
-    noise = smooth[1:] + np.float32(0.2087) * smooth[:-1]
+    noise: FloatArray = smooth[1:] + np.float32(0.2087) * smooth[:-1]
     return hu + noise * np.float32(noise_hu / float(noise.std(dtype=np.float64)))
 
 
