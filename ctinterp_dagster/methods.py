@@ -57,12 +57,12 @@ def rows(*roles: Role) -> list[Row]:
 
 
 def names(*roles: Role) -> tuple[str, ...]:
-    """The names of some roles."""
+    """The names of the methods of these roles, in the order of the table."""
     return tuple(row.name for row in rows(*roles))
 
 
 def judged() -> Row:
-    """The one that is judged."""
+    """The row of the method that the gate judges."""
     (row,) = rows(Role.JUDGED)
     return row
 

@@ -84,7 +84,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write rows as CSV with a header, floats with 9 significant digits, Unix line ends."""
+    """Write rows as CSV with a header, floats with 9 significant digits, Unix line ends, in one step.
+
+    Args:
+        path: of the file.
+        rows: by column; what a row lacks stays empty.
+        columns: in this order.
+
+    Raises:
+        ValueError: a row has another column.
+    """
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, columns, lineterminator="\n", extrasaction="raise")
         writer.writeheader()

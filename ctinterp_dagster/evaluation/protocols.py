@@ -84,7 +84,15 @@ class Trial:
 
 
 def ssim_padded(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """SSIM of two images with zeros around them, over all pixels; at most 1.
+    """SSIM of two images with zeros around them, over all pixels.
+
+    Args:
+        estimate_hu: (y, x) HU.
+        truth_hu: the same shape.
+        window: to which values are clipped, and whose units they are compared in.
+
+    Returns:
+        A number of at most 1, which equal images have.
 
     Source: Wang et al. 2004, eq. 13, with an 11x11 Gaussian window of sigma 1.5 pixels, K1 = 0.01, K2 = 0.03 and a
         range of 1, as both programs have it; scikit-image leaves out the border of 5 pixels, which are the zeros.

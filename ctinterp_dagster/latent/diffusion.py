@@ -76,11 +76,28 @@ class LatentDiffusion(StoredModel):
         )
 
     def encode(self, unit: Tensor, memory_gib: float | None = None) -> Tensor:
-        """The mean latent of a volume in unit range, (batch, 1, z, y, x), scaled."""
+        """The mean latent of a volume.
+
+        Args:
+            unit: (batch, 1, z, y, x) in unit range.
+            memory_gib: bound on activations; None for the whole at once.
+
+        Returns:
+            (batch, channel, ceil(z/4), ceil(y/4), ceil(x/4)), scaled.
+        """
         return self.autoencoder.encode(unit, memory_gib=memory_gib).mean * self.config.scale_factor
 
     def decode(self, latent: Tensor, size_zyx: tuple[int, int, int], memory_gib: float | None = None) -> Tensor:
-        """The volume in unit range, (batch, 1, *size_zyx), of a scaled latent."""
+        """The volume of a latent.
+
+        Args:
+            latent: (batch, channel, z/4, y/4, x/4), scaled.
+            size_zyx: of the volume, to which padding is cropped.
+            memory_gib: bound on activations; None for the whole at once.
+
+        Returns:
+            (batch, 1, *size_zyx) in unit range.
+        """
         return self.autoencoder.decode(latent / self.config.scale_factor, size_zyx, memory_gib=memory_gib)
 
     def sample(

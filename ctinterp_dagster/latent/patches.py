@@ -101,7 +101,14 @@ class LatentPatches:
         ]
 
     def plan(self, generator: torch.Generator) -> Plan[LatentBatch]:
-        """One batch."""
+        """Draw the patches, noise and times of one batch.
+
+        Args:
+            generator: on the CPU; all chance is its.
+
+        Returns:
+            Tensors (b, channel, *patch.zyx), and t (b,) in [0, 1].
+        """
         patches = [self._draw_pair(generator) for _ in range(self.batch_size)]
         target = torch.stack([pair.target for pair in patches])
         noise = torch.randn(target.shape, generator=generator)

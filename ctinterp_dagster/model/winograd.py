@@ -136,7 +136,7 @@ def _buffer_numbers(deep: int, high: int, broad: int, channels: int, *, volume: 
 
 
 def unchanged(voxels: Tensor) -> Tensor:
-    """What enters is the input itself."""
+    """What enters `convolve`, (z, y, x, channels), as it is."""
     return voxels
 
 

@@ -209,7 +209,12 @@ class NullSpaceDiffusion(StoredModel):
         return mean + log_spread.exp() * drawn
 
     def work(self, evaluations: int, *, mirror: bool) -> float:
-        """What a thick voxel costs with that many evaluations of the denoiser, as `tiles.watched` is told it."""
+        """What a thick voxel costs, in the units of `Reach.work`, for `tiles.watched`.
+
+        Args:
+            evaluations: of the denoiser; 0 for the mean alone.
+            mirror: whether the mean is that of the volume and of its mirror image.
+        """
         mean, spread = self.expectation.mean.reach, self.expectation.spread.reach
         drawn = spread.work + evaluations * self.denoiser.reach.work if evaluations else 0.0
         return self.expectation.looks(mirror=mirror) * mean.work + drawn

@@ -217,5 +217,5 @@ class NoisySlabs:
         return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
 
     def fingerprint(self) -> str:
-        """A hash of the data."""
+        """The hash of volumes and settings, see `ThickSlabs.fingerprint`."""
         return self.slabs.fingerprint()

@@ -39,7 +39,7 @@ class NullSpaceRestorer:
 
     @cached_property
     def log_spread(self) -> Tensor:
-        """Of the coefficients, which only samples need."""
+        """Logarithm of the standard deviation of the coefficients, (1, modes, z, y, x); only samples need it."""
         with self.settings.autocast(self.features.device):
             return self.model.expectation.spread_about(
                 self.expected, self.features, self.geometry, self.settings.memory_gib

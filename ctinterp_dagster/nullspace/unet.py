@@ -56,7 +56,12 @@ class SliceBlock(ResidualUnit):
     def stream(self, chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead.
 
-        A chunk's own memory may come back with the result.
+        Args:
+            chunks: (b, channels, z, y, x) each; their memory may come back with the results.
+            embedding: (b, embedding_channels).
+
+        Returns:
+            Chunks of the shapes that came.
         """
         fast = suits(self.space.weight) and not torch.is_grad_enabled()
         layers = _FastLayers(self, embedding) if fast else _Layers(self, embedding)
@@ -76,7 +81,15 @@ class SliceBlock(ResidualUnit):
         return 1.0 + scale, shift
 
     def in_plane(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """What the convolution across slices is shown, of the shape of x."""
+        """The first half of the block, which looks at each slice by itself: what `space` convolves.
+
+        Args:
+            x: (b, channels, z, y, x).
+            embedding: (b, embedding_channels).
+
+        Returns:
+            (b, channels, z, y, x).
+        """
         scale, shift = self.modulation(embedding)
         h = self.plane(activated(x))
         return silu(torch.addcmul(shift, h, scale))
@@ -202,6 +215,13 @@ class SliceUNet(nn.Module):
 
         Each block reads a chunk ahead; what skips to a later level waits for it, so that about LIVE_TENSORS of the
         finest level are held for a chunk.
+
+        Args:
+            chunks: (b, in_channels, z, y, x) each.
+            condition: (b, condition_size).
+
+        Returns:
+            Chunks (b, out_channels, z, y, x).
         """
         return self._walk(chunks, condition, streamed)
 
@@ -220,7 +240,15 @@ class SliceUNet(nn.Module):
             yield self.conv_out(activated(chunk))[..., :height, :width]
 
     def mirrored(self, chunks: Iterator[Tensor], condition: Tensor) -> Iterator[Tensor]:
-        """What `stream` says of the mirror image along x, mirrored back."""
+        """What `stream` gives of the mirror image along x, mirrored back.
+
+        Args:
+            chunks: (b, in_channels, z, y, x) each.
+            condition: (b, condition_size).
+
+        Returns:
+            Chunks (b, out_channels, z, y, x).
+        """
         first = next(chunks)
         width = first.shape[-1]
         padding = (0, -width % self.multiple, 0, 0, 0, 0)
@@ -237,7 +265,16 @@ class SliceUNet(nn.Module):
 
 
 def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
-    """Blocks in a row."""
+    """Pass chunks through the blocks of a level, each of which sees the slices of the chunks beside its own.
+
+    Args:
+        level: blocks of one width.
+        chunks: (b, channels, z, y, x) each.
+        embedding: (b, embedding_channels).
+
+    Returns:
+        Chunks of the shapes that came.
+    """
     for block in level:
         assert isinstance(block, SliceBlock)
         chunks = block.stream(chunks, embedding)
@@ -245,7 +282,7 @@ def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Te
 
 
 def alone(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
-    """Blocks in a row, of chunks that have no neighbours."""
+    """Pass chunks through the blocks of a level by themselves; arguments and result as in `streamed`."""
     blocks = tuple(level)
     return (reduce(lambda x, block: block(x, embedding), blocks, chunk) for chunk in chunks)
 
@@ -257,24 +294,33 @@ def share_ends(near: Tensor, following: Tensor) -> None:
 
 
 def remembered(x: Iterator[Tensor], skip: deque[Tensor]) -> Iterator[Tensor]:
-    """The chunks, each of which waits in `skip` as well."""
+    """The chunks (b, channels, z, y, x), each of which waits in `skip` as well."""
     for chunk in x:
         skip.append(chunk)
         yield chunk
 
 
 def joined(up: nn.Module, skip: deque[Tensor], coarse: Tensor) -> Tensor:
-    """What comes from the coarser level, and what has waited for it."""
+    """The input of a level on the way up.
+
+    Args:
+        up: convolution to the level's channels.
+        skip: chunks (b, channels, z, 2 y, 2 x) of the way down; the oldest is taken, and its memory not changed.
+        coarse: (b, coarser channels, z, y, x).
+
+    Returns:
+        (b, channels, z, 2 y, 2 x): `up(coarse)`, doubled in the plane, plus the chunk.
+    """
     return functional.interpolate(up(coarse), scale_factor=(1.0, 2.0, 2.0)).add_(skip.popleft())
 
 
 def activated(x: Tensor) -> Tensor:
-    """Norm and SiLU, before a convolution."""
+    """Norm over the channels, then SiLU, of (b, channels, z, y, x); what a block convolves."""
     return silu(pixel_norm(x))
 
 
 def silu(fresh: Tensor) -> Tensor:
-    """SiLU of a tensor that nobody else reads: in its place unless gradients are asked for."""
+    """SiLU of a tensor of any shape that nobody else reads: in its place unless gradients are asked for."""
     return functional.silu(fresh, inplace=not torch.is_grad_enabled())
 
 

@@ -67,7 +67,16 @@ def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
 
 
 def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, float]:
-    """Train on the thin training volumes; an interrupted training goes on where it was."""
+    """Train on the thin training volumes; an interrupted training goes on where it was.
+
+    Args:
+        autoencoder: changed in place.
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        What the stage shows: the last losses, and how well unseen volumes are reconstructed.
+    """
     section = params.autoencoder
     start = [layout.root / section.checkpoint] if section.checkpoint else []
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *start]

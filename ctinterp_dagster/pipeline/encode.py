@@ -84,7 +84,15 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
 
 
 def measure(files: Sequence[Path], tasks: Sequence[ThickTask]) -> dict[str, float]:
-    """Standard deviations over all latents of the training cases: of the thin ones, and of thin minus base."""
+    """Standard deviations over all latents of the training cases.
+
+    Args:
+        files: of the cases, with `<task>/thin` and `<task>/base` (channel, z, y, x).
+        tasks: those whose latents count.
+
+    Returns:
+        `latent_std` of the thin latents, and `residual_std` of thin minus base, in the autoencoder's own units.
+    """
     thin, residual = Moments(), Moments()
     for file in files:
         latents = load_file(file)

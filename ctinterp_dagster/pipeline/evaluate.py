@@ -136,7 +136,7 @@ def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
 
 
 def by_method(scans: Sequence[ScoredScan], task: str) -> ByMethod:
-    """The scores of one task."""
+    """The scores of one task, by method and case."""
     scores = defaultdict[str, dict[str, Scores]](dict)
     for scan, scored, *_ in scans:
         if scan.task == task:

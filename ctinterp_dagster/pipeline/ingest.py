@@ -102,7 +102,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
-    """Synthesise the built-in cohort, one patient each."""
+    """Synthesise the built-in cohort, one patient each, where no scan was ever added.
+
+    Args:
+        section: how many, of which size and noise, and how they are split.
+        seed: of the first phantom; the next has the next.
+        layout: where things are.
+    """
     logger.info("no scan was ever added: %d phantoms stand in", section.phantom.patients)
     recipe = {"phantom": section.phantom.model_dump(), "code": code_version(Path(__file__))}
     folder = CaseFolder(layout.ingest, recipe)

@@ -59,7 +59,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def configuration(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> ModelConfig:
-    """The model's configuration, with the scales that encode measured."""
+    """The model's configuration, with the scales that `encode` measured.
+
+    Args:
+        autoencoder: whose architecture it repeats.
+        params: of all stages.
+        layout: where things are.
+    """
     statistics = read_json(layout.encode / "statistics.json")
     scale = 1 / statistics["latent_std"]
     section, of = params.latent, autoencoder.architecture

@@ -49,7 +49,14 @@ class ResourceMeter:
 
 @dataclass(frozen=True)
 class Scored:
-    """One method on one case."""
+    """One method on one case.
+
+    Attributes:
+        method: its name in the table.
+        scores: against the truth.
+        seconds: of restoring.
+        peak_rss_mib: peak resident set size of the process meanwhile, MiB.
+    """
 
     method: str
     scores: Scores

@@ -64,7 +64,7 @@ class ThickScan:
 
 
 def thick_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
-    """All of them."""
+    """Every thick scan of the test set: the thickened ones of each task, then the real ones."""
     yield from thickened_scans(params, layout)
     yield from real_scans(layout)
 

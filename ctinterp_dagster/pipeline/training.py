@@ -246,7 +246,16 @@ def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | No
 
 
 def thin_volume(path: Path, weight: float, case: str) -> ThinVolume:
-    """A volume that ingest wrote, in whole HU."""
+    """A volume that ingest wrote, int16 HU (z, y, x), mapped into memory where its file allows that.
+
+    Args:
+        path: of the file.
+        weight: how often it is drawn beside the others, 1 is once.
+        case: its name.
+
+    Raises:
+        ScanError: the file cannot be read.
+    """
     if whole := mapped(path):
         hu, spacing_mm = whole
         return ThinVolume(torch.from_numpy(hu), spacing_mm, weight, case)

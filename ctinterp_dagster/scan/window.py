@@ -46,17 +46,17 @@ class Window:
         return self.low_hu / unit_hu, self.high_hu / unit_hu
 
     def clip(self, hu: Values) -> Values:
-        """HU limited to the window."""
+        """HU of any shape, limited to [low_hu, high_hu]."""
         clipped: Values = hu.clip(self.low_hu, self.high_hu)
         return clipped
 
     def to_unit(self, hu: Values) -> Values:
-        """HU to units of the window; nothing is clipped, so that `from_unit` inverts it."""
+        """HU of any shape to units of the window, 0 to 1 within; nothing is clipped, so that `from_unit` inverts it."""
         unit: Values = (hu + -self.low_hu) * (1.0 / self.width_hu)
         return unit
 
     def from_unit(self, unit: Values) -> Values:
-        """Units of the window to HU; nothing is clipped."""
+        """Units of the window, of any shape, to HU; nothing is clipped."""
         hu: Values = unit * self.width_hu + self.low_hu
         return hu
 

@@ -26,7 +26,7 @@ class Plan(Generic[Parts]):
     parts: Parts
 
     def to(self, device: torch.device) -> "Plan[Parts]":
-        """On a device; a copy from pinned memory does not wait."""
+        """The plan with its tensors on a device; a copy from pinned memory does not wait."""
         return Plan(self.cases, send_to_device(self.parts, device, non_blocking=True))
 
     def pinned(self) -> "Plan[Parts]":

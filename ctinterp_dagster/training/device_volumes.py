@@ -61,7 +61,7 @@ class Boxes(NamedTuple):
 
 
 def stacked(boxes: Sequence[Box]) -> Boxes:
-    """Boxes as tensors."""
+    """The boxes of a batch as tensors, b of them; see `Boxes`."""
     return Boxes(
         torch.tensor([box.first for box in boxes]),
         torch.tensor([box.steps for box in boxes]),

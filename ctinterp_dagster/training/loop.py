@@ -369,7 +369,12 @@ def _validate(state: State, validation: Sequence[Batch]) -> float:
 
 @torch.no_grad()
 def mean_loss(objective: nn.Module, batches: Sequence[Batch]) -> float:
-    """Mean loss of these batches."""
+    """Mean loss over batches, each of one weight, in float64.
+
+    Args:
+        objective: gives the loss of a batch's tensors.
+        batches: moved to the device of the objective one by one.
+    """
     device = next(objective.parameters()).device
     losses = [objective(*send_to_device(batch, device)) for batch in batches]
     return float(torch.stack(losses).double().mean())

@@ -14,12 +14,18 @@ def integer(below: int, generator: torch.Generator) -> int:
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
-    """A random number in [low, high)."""
+    """A random number in [low, high), drawn from the generator on the CPU."""
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def window(size: Sequence[int], patch: Sequence[int], generator: torch.Generator) -> list[slice]:
-    """A random window of a patch's size inside a grid."""
+    """A random window inside a grid, a slice an axis.
+
+    Args:
+        size: of the grid, any number of axes.
+        patch: of the window, at most the grid's.
+        generator: on the CPU; one draw an axis.
+    """
     firsts = [integer(n - p + 1, generator) for n, p in zip(size, patch, strict=True)]
     return [slice(first, first + p) for first, p in zip(firsts, patch, strict=True)]
 

@@ -120,7 +120,7 @@ def profile_of(scan: Scan) -> str:
 
 
 def remark_on(thickness_mm: float | None, spacing_mm: float) -> str:
-    """Overlap or gap in words."""
+    """Overlap or gap of slices in words; empty where the thickness is unknown, or is the distance to within 1 %."""
     if thickness_mm is None or abs(thickness_mm - spacing_mm) <= 0.01 * spacing_mm:
         return ""
     kind = "overlapping slices" if thickness_mm > spacing_mm else "gaps between slices"

@@ -67,7 +67,7 @@ def run(options: Options) -> None:
 
 
 def jobs_of(options: Options) -> list[Job]:
-    """What is to be scored."""
+    """The scans, pairs or trials that the options name, in their order."""
     shape, factor = cast("Profile", options.profile or "box"), options.factor or FACTOR  # `Options` refuses "auto"
     thin = partial(load_thin, factor=factor, profile=shape, spacing_mm=options.spacing_mm, thin_mm=options.thin_mm)
     task = f"{factor}, {shape}, {options.spacing_mm}, {options.thin_mm}"
@@ -164,7 +164,7 @@ def load_thin(
 
 
 def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Measurement:
-    """A real thick scan and its partner."""
+    """A real thick scan, measured with the profile or the one that is found, and its thin partner as the truth."""
     thick, thin = fit(thick_path), fit(thin_path)
     return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
 

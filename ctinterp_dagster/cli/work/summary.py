@@ -21,7 +21,7 @@ COLUMNS = {
 
 
 def run() -> None:
-    """Print it."""
+    """Print the scores of the last evaluation, a table a task, and what the gate decided."""
     layout = Layout(Path())
     params = load_params(layout.params)
     decision = read_json(layout.report("promote") / "decision.json")

@@ -213,7 +213,7 @@ class Field:
         return 0 if self.lends else min(rows, self.depth) * self.row_bytes
 
     def scratch_bytes(self, rows: int, plan: SlabPlan, *, keep: bool = True) -> int:
-        """The largest passing memory while `rows` are read; records in `plan` the rows that are kept."""
+        """The largest passing memory, in bytes, while `rows` are read; `plan` is told the rows kept, if `keep`."""
         if isinstance(self._origin, Tensor):
             return 0
         rows = min(rows, self.depth)

@@ -69,7 +69,17 @@ class Winograd(_Fast):
         self._kernel: Tensor | None = None
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
+        """Convolve what output rows need.
+
+        Args:
+            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
+            start: the first output row.
+            stop: the one past the last.
+            depth: rows of the whole source.
+
+        Returns:
+            (batch, out, stop - start, y, x).
+        """
         if self._kernel is None:
             self._kernel = transform_kernel(self.convolution.weight)
         batch, _, _, height, width = x.shape
