@@ -95,7 +95,13 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one rule; `text` is a sentence with the numbers."""
+    """The outcome of one rule.
+
+    Attributes:
+        rule: it.
+        verdict: pass, fail, or note, which decides nothing.
+        text: a sentence with the numbers.
+    """
 
     rule: Rule
     verdict: Verdict
@@ -104,7 +110,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the challenger becomes the champion, and what each rule found."""
+    """What the gate decided.
+
+    Attributes:
+        promoted: whether the challenger becomes the champion.
+        findings: what each rule found, in the order of the rules.
+    """
 
     promoted: bool
     findings: tuple[Finding, ...]

@@ -275,7 +275,12 @@ def _unit(hu: FloatArray, window: Window) -> FloatArray:
 
 
 def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """Mean over slices (z, y, x) of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels; at most 1.
+    """Mean over slices of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels; at most 1.
+
+    Args:
+        estimate_hu: (z, y, x) HU.
+        truth_hu: the same shape.
+        window: to which values are clipped, and whose units they are compared in.
 
     Source: Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03; scikit-image leaves out a border of 5 pixels.
     """
@@ -294,9 +299,11 @@ def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) ->
 
 
 def ssim_volume(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """scikit-image's SSIM of volumes (z, y, x), 7x7x7 uniform window; at most 1.
+    """scikit-image's SSIM of volumes with a uniform window of 7x7x7; at most 1.
 
-    Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume.
+    Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume. Arguments as of
+    `ssim_axial`.
+
     Source: Wang et al. 2004, eq. 13, with sample covariances and without a border of 3 voxels, as scikit-image has it.
     """
     total, count = 0.0, 0

@@ -118,6 +118,11 @@ def restored(
 def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:
     """The volume of whatever is given, and what tags say of it.
 
+    Args:
+        thick: a path, an image, or an array or tensor (z, y, x) HU.
+        spacing_mm: distance of voxels along (z, y, x), of arrays and tensors alone.
+        series: which scan of a path, where it holds several.
+
     Raises:
         ParamsError: `spacing_mm` or `series` does not fit what is given.
     """

@@ -81,10 +81,15 @@ def _blocks(hu: Tensor) -> Tensor:
 
 
 def refuse_doubtful(measurement: Measurement, thin_hu: Tensor, *, force: bool) -> tuple[str, ...]:
-    """The doubts of an estimate (z, y, x) HU, if they are forced.
+    """The doubts of an estimate, if they are forced.
+
+    Args:
+        measurement: what was restored.
+        thin_hu: (z, y, x) HU, the estimate.
+        force: whether doubts are told and not refused.
 
     Raises:
-        DoubtfulResultError: there are some, and they are not.
+        DoubtfulResultError: there are some, and they are not forced.
     """
     found = doubts(measurement, thin_hu)
     if found and not force:

@@ -10,9 +10,17 @@ from ctinterp_dagster.scan.window import MAISI
 
 @torch.inference_mode()
 def autoencoder_ceiling(autoencoder: MaisiAutoencoder, thin_hu: Tensor, memory_gib: float) -> Tensor:
-    """The truth encoded and decoded, (z, y, x) HU on the CPU: what plain decoding of a perfect latent gives.
+    """The truth encoded and decoded: what plain decoding of a perfect latent gives.
 
     HU outside of [-1000, 1000] are lost, as they are to whoever decodes a latent alone.
+
+    Args:
+        autoencoder: on the device that computes.
+        thin_hu: (z, y, x) HU.
+        memory_gib: bound of activations, GiB.
+
+    Returns:
+        (z, y, x) HU on the CPU.
     """
     device = next(autoencoder.parameters()).device
     latent = autoencoder.encode(to_unit(thin_hu.to(device)), memory_gib).mean

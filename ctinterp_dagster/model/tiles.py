@@ -136,6 +136,14 @@ def _in_tiles(
 def tile_that_fits(shape: tuple[int, ...], reach: Reach, memory_gib: float) -> tuple[int, ...]:
     """The tile that fits with its halo and for which the tiles see the fewest voxels in all.
 
+    Args:
+        shape: (b, channels, z, y, x) of the input.
+        reach: of the network.
+        memory_gib: bound of its working memory, GiB.
+
+    Returns:
+        (z, y, x), without the halo.
+
     Raises:
         ParamsError: not even the smallest tile fits.
     """

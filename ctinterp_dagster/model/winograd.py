@@ -124,7 +124,15 @@ def _blocks(rows: int, height: int, width: int) -> Iterator[Block]:
 
 
 def scratch_numbers(rows: int, height: int, width: int, into: int, out: int) -> int:
-    """How many numbers a convolution of three taps along z holds beside its input and output."""
+    """How many numbers a convolution of three taps along z holds beside its input and output.
+
+    Args:
+        rows: of the output, along z.
+        height: of the plane.
+        width: of the plane.
+        into: input channels.
+        out: output channels.
+    """
     deep, high, broad = _block_size(rows, height, width)
     entered = (3 * deep + 8) * (TILE * high + 2) * (TILE * broad + 2) * into
     return 2 * _buffer_numbers(deep, high, broad, max(into, out), volume=True) + entered

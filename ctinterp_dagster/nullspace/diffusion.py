@@ -229,7 +229,13 @@ def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tenso
 
 
 def standardised(coefficients: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
-    """Coefficients c as (c - m) / s, limited to 6 spreads; all (b, MODES, z, y, x) in units of 100 HU."""
+    """Coefficients c as the denoiser sees them, (c - m) / s, limited to 6 standard deviations.
+
+    Args:
+        coefficients: (b, modes, z, y, x) in units of 100 HU.
+        mean: m, the same shape and unit.
+        log_spread: logarithm of s, the same shape.
+    """
     return ((coefficients - mean) / log_spread.exp()).clamp(-FARTHEST, FARTHEST)
 
 

@@ -14,6 +14,11 @@ def thicken(thin: Volume, factor: float, profile: Profile) -> Volume:
 
     Slices at the far end that do not fill a thick one are left out.
 
+    Args:
+        thin: (z, y, x) HU, slices that touch.
+        factor: thin slices to a thick one, above 1.
+        profile: of the thick slices.
+
     Raises:
         ParamsError: the factor is not above 1, or there is no whole thick slice.
     """

@@ -17,7 +17,16 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def spline_weights(n_thick: int, positions: FloatArray, order: int) -> FloatArray:
-    """Weights (positions, n_thick) of an interpolating B-spline: its response to a 1 in each thick slice in turn."""
+    """Weights of an interpolating B-spline with mirror ends: its response to a 1 in each thick slice in turn.
+
+    Args:
+        n_thick: number of thick slices.
+        positions: (n,) float64, in units of thick slice indices.
+        order: of the spline, 1 or 3.
+
+    Returns:
+        (n, n_thick) float64.
+    """
     if n_thick == 1:
         return np.ones((len(positions), 1))
     held = np.clip(positions, 0, n_thick - 1) if order < 2 else positions

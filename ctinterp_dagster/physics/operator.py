@@ -57,6 +57,11 @@ def slices_within(n_thick: int, factor: float) -> int:
 def thin_grid(n_thick: int, thick_spacing_mm: float, thin_spacing_mm: float) -> tuple[int, float]:
     """The thin grid that fills the extent of a thick one, n_thick * spacing, and shares its middle.
 
+    Args:
+        n_thick: number of thick slices.
+        thick_spacing_mm: distance of their centres.
+        thin_spacing_mm: distance of the thin ones' centres.
+
     Returns:
         Number of thin slices, and the position in mm of the first one's centre relative to the first thick one's.
     """
@@ -98,8 +103,12 @@ class ThickeningOperator:
         """Contiguous thick slices of `factor` contiguous thin ones; slice k is centred at factor k + (factor - 1) / 2.
 
         The first begins at the outer face of thin slice 0. Where the factor is not whole a thin slice may lie in two
-        thick ones, in each by its part. Lengths are in units of the thin spacing: a `SampledProfile` has its offsets in
-        thin slices.
+        thick ones, in each by its part. Lengths are in units of the thin spacing.
+
+        Args:
+            n_thin: number of thin slices, as `slices_to_keep` gives it.
+            factor: above 1.
+            profile: of the thick slices; a `SampledProfile` has its offsets in thin slices.
 
         Raises:
             ParamsError: the factor is not above 1, or the thin slices are not those that fill whole thick ones.

@@ -55,7 +55,13 @@ def lags_for(width: float, slices: int) -> int:
 
 
 def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | None) -> Thickness:
-    """Hold a claimed slice thickness, or None, against the noise that was measured with `lags_for` it."""
+    """Hold a claimed slice thickness against the noise of the stack, see `judge_thickness`.
+
+    Args:
+        noise: measured with `lags_for` the claim; None where the stack is too small or too quiet.
+        distance_mm: of the slices.
+        claimed_mm: SliceThickness; None where nothing claims one.
+    """
     if noise is None:
         return Thickness(claimed_mm or distance_mm)
     doubt = SURE * noise.standard_error

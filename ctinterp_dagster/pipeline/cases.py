@@ -14,7 +14,14 @@ from ctinterp_dagster.scan.split import Split
 
 @dataclass(frozen=True)
 class Case:
-    """One thin volume: its id, its patient, the split that the patient belongs to, and whether it is a phantom's."""
+    """One thin volume.
+
+    Attributes:
+        case: its name.
+        patient: whose it is.
+        split: train, val or test, the patient's.
+        phantom: whether it is a phantom.
+    """
 
     case: str
     patient: str

@@ -38,7 +38,14 @@ SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 
 class ScoredScan(NamedTuple):
-    """A thick scan of the test set, what every method scored on it, and how honest the judged model's samples are."""
+    """A thick scan of the test set.
+
+    Attributes:
+        scan: it.
+        scored: what every method scored on it.
+        calibration: of the judged model's standard deviation.
+        sample_noise_ratio: noise of its sample over that of the truth; None where that cannot be measured.
+    """
 
     scan: ThickScan
     scored: list[Scored]
@@ -110,7 +117,17 @@ def generated(path: Path, measurement: Measurement) -> Estimate:
 
 
 def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) -> tuple[Calibration, float | None]:
-    """Whether the judged model's samples spread as its estimate errs, and a sample's noise over the truth's."""
+    """How honest the samples of the judged model are.
+
+    Args:
+        scan: whose estimate, standard deviation and sample lie where `generate` put them.
+        measurement: with the truth.
+        layout: where things are.
+
+    Returns:
+        Coverage and correlation of the standard deviation, and the noise of a sample over that of the truth; None
+        where the truth has no even place to measure it in.
+    """
     stage = judged().stage
     estimate, std, sample = (
         read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation, scan.sample)
@@ -175,7 +192,17 @@ def mean_of_all(values: Sequence[float | None]) -> float | None:
 
 
 def summary(scores: ByMethod, metrics: TaskMetrics, params: Params) -> dict[str, Any]:
-    """Of one task: the model's means over the cases and calibration, the baselines' PSNR, the gain over the best."""
+    """What `metrics.json` says of one task.
+
+    Args:
+        scores: by method and case.
+        metrics: what the gate is shown of the task.
+        params: of all stages, which name the baselines.
+
+    Returns:
+        Means over the cases: of the judged model's scores and calibration, of its gain over the best baseline in dB,
+        and of the PSNR of each baseline in dB.
+    """
     own = scores[judged().name].values()
     return {
         **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},

@@ -127,7 +127,12 @@ class Reconstruction:
 def measure_reconstruction(
     autoencoder: MaisiAutoencoder, volumes: Sequence[Tensor], memory_gib: float
 ) -> Reconstruction:
-    """Encode and decode whole volumes (z, y, x) in HU, on the autoencoder's device.
+    """Encode and decode whole volumes, on the autoencoder's device.
+
+    Args:
+        autoencoder: in evaluation mode.
+        volumes: (z, y, x) HU each.
+        memory_gib: bound of activations, GiB.
 
     Raises:
         TrainingError: there are no volumes.

@@ -39,7 +39,13 @@ class State:
     ema: Ema
 
     def save(self, path: Path, identity: str, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write the file, in the first process; all of them call this, for each has its part to give."""
+        """Write the file, in the first process; all of them call this, for each has its part to give.
+
+        Args:
+            path: of the file.
+            identity: of the training, which `load` asks for.
+            history: of its steps.
+        """
         scaler = self.accelerator.scaler
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights, moments = get_state_dict(self.objective, self.optimizer.optimizer, options=options)

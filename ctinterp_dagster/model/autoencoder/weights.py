@@ -101,7 +101,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def save_weights(module: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write the tensors of a module as safetensors, in one step."""
+    """Write the tensors of a module as safetensors, in one step.
+
+    Args:
+        module: whose tensors are written, contiguous and from the CPU.
+        path: of the file.
+        metadata: words for its header.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata=metadata)

@@ -192,8 +192,13 @@ def nifti_bytes(volume: Volume, dtype: npt.DTypeLike | None = None) -> bytes:
 def write_volume(volume: Volume, path: Path | str, dtype: npt.DTypeLike | None = None) -> None:
     """Write a volume as `.nii`, `.nii.gz`, `.mha` or `.nrrd`; the same volume gives the same bytes.
 
-    Values are of `dtype`, or int16 if all are whole numbers in its range, else float32. A NIfTI file carries its place
-    in space in both the sform and the qform, with code 1 (scanner). It is not written in one step: see `whole_file`.
+    A NIfTI file carries its place in space in both the sform and the qform, with code 1 (scanner). It is not written
+    in one step: see `whole_file`.
+
+    Args:
+        volume: (z, y, x) HU.
+        path: whose ending is the format.
+        dtype: of the values in the file; None for int16 if all are whole numbers in its range, else float32.
 
     Raises:
         UnreadableScanError: the suffix is not one of the four.

@@ -114,9 +114,17 @@ class Canvas:
 
 
 def add_noise(hu: FloatArray, rng: np.random.Generator, noise_hu: float) -> FloatArray:
-    """Add noise to slices (z, y, x): correlated in the plane as a reconstruction leaves it, and by 0.2 along z.
+    """Add noise that is correlated in the plane as a reconstruction leaves it, and by 0.2 along z.
 
     A moving average of white slices e_k + t e_(k-1) has lag-1 correlation t / (1 + t^2), which is 0.2 at t = 0.2087.
+
+    Args:
+        hu: (z, y, x).
+        rng: of the noise.
+        noise_hu: its standard deviation.
+
+    Returns:
+        (z, y, x) HU; `hu` is not changed.
     """
     white = rng.standard_normal((hu.shape[0] + 1, *hu.shape[1:]), dtype=np.float32)
     smooth = ndimage.gaussian_filter(white, (0, 0.7, 0.7), truncate=3)
