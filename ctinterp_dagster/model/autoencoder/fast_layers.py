@@ -100,7 +100,7 @@ class Pointwise(_Fast):
     reach = 0
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:  # noqa: ARG002 (one protocol)
-        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
+        """Output rows [start, stop), see `Winograd.rows`: (batch, in, rows, y, x) to (batch, out, rows, y, x)."""
         batch, channels, *size_zyx = x.shape
         mixing = self.convolution.weight.view(self.out, channels).T
         mixed = torch.addmm(self.bias, x.permute(0, 2, 3, 4, 1).reshape(-1, channels), mixing)
@@ -115,7 +115,7 @@ class FromOneChannel(_Fast):
     """A convolution of width 3 of one channel: the 27 neighbours of each voxel, and one matrix product."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
+        """Output rows [start, stop), see `Winograd.rows`: (batch, in, rows, y, x) to (batch, out, rows, y, x)."""
         padded = functional.pad(x[:, 0], (1, 1, 1, 1, *self.lacking(start, stop, depth))).contiguous()
         batch, _, _, height, width = x.shape
         result = x.new_empty(batch, stop - start, height * width, self.out)
@@ -140,7 +140,7 @@ class ToOneChannel(_Fast):
     """A convolution of width 3 to one channel: one matrix product gives each voxel's 27 shares, which are added."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
+        """Output rows [start, stop), see `Winograd.rows`: (batch, in, rows, y, x) to (batch, out, rows, y, x)."""
         batch, channels, present, height, width = x.shape
         before, _ = self.lacking(start, stop, depth)
         # Zeros around the result take the shares that fall outside of the volume.
