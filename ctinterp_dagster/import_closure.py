@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -35,7 +36,7 @@ def imported_files(module: Path, package: Path = PACKAGE) -> set[Path]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            names = imported_names(ast.parse(file.read_text(encoding="utf-8")))
+            names = imported_names(file.read_text(encoding="utf-8"))
             waiting += [path for name in names for path in _files(name, package)]
     return found
 
@@ -48,8 +49,13 @@ def code_version(module: Path, package: Path = PACKAGE) -> str:
     return digest.hexdigest()
 
 
-def imported_names(node: ast.AST) -> Iterator[str]:
-    """The dotted names that an import may mean: `from a.b import c` means a.b, and a.b.c if that is a module."""
+@cache
+def imported_names(source: str) -> frozenset[str]:
+    """The dotted names that a module's imports may mean: `from a.b import c` means a.b, and a.b.c if it is a module."""
+    return frozenset(_imported_by(ast.parse(source)))
+
+
+def _imported_by(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         return
     if isinstance(node, ast.ImportFrom) and node.module:
@@ -57,7 +63,7 @@ def imported_names(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     for child in ast.iter_child_nodes(node):
-        yield from imported_names(child)
+        yield from _imported_by(child)
 
 
 def _files(name: str, package: Path) -> Iterator[Path]:
