@@ -40,6 +40,7 @@ class Canvas:
             ((np.arange(n) - (n - 1) / 2) * s + c).astype(np.float32)
             for n, s, c in zip(shape_zyx, spacing_mm, centre_mm[::-1], strict=True)
         ]
+        self.first_mm, self.last_mm = (np.array([axis[end] for axis in self.axes_mm]) for end in (0, -1))
         # Borders are as wide as a voxel on average over directions.
         self.edge_mm = float(np.sqrt(np.mean(np.square(spacing_mm))))
 
@@ -86,6 +87,8 @@ class Canvas:
         """
         reach = radius_mm + self.edge_mm
         low, high = np.minimum(*ends)[::-1] - reach, np.maximum(*ends)[::-1] + reach
+        if (low > self.last_mm).any() or (high < self.first_mm).any():
+            return
         part = tuple(slice(*np.searchsorted(axis, (a, b))) for axis, a, b in zip(self.axes_mm, low, high, strict=True))
         region = self.hu[part]
         if region.size == 0:
