@@ -22,9 +22,11 @@ UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "
 HARMLESS = {"pickle.UnpicklingError"}  # an error that is caught
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 SUFFIXES = (".pt", ".safetensors", ".nii", ".nii.gz", ".mha", ".nrrd", ".dcm", ".zip")
-READERS: list[tuple[Callable[[Path], object], str]] = [
-    *((read, suffix) for read in (read_weights, load_checkpoint, read_scan) for suffix in SUFFIXES),
-    (checkpoint._read, ".pt"),  # a checkpoint's name is never the user's
+READERS: list[tuple[Callable[[Path], object], str, str]] = [
+    *((read_weights, suffix, "cannot be read safely as weights") for suffix in SUFFIXES),
+    *((load_checkpoint, suffix, "is not a whole safetensors file") for suffix in SUFFIXES),
+    *((read_scan, suffix, "no known format|no readable|cannot be unpacked") for suffix in SUFFIXES),
+    (checkpoint._read, ".pt", "is not a training checkpoint"),  # its name is never the user's
 ]
 
 
@@ -90,14 +92,14 @@ class Payload:
         return os.mkdir, (str(self.trace),)
 
 
-@pytest.mark.parametrize(("read", "suffix"), READERS)
+@pytest.mark.parametrize(("read", "suffix", "said"), READERS)
 def test_a_file_that_would_run_code_is_refused_by_every_reader(
-    read: Callable[[Path], object], suffix: str, tmp_path: Path
+    read: Callable[[Path], object], suffix: str, said: str, tmp_path: Path
 ) -> None:
     trace = tmp_path / "it was run"
     hostile = tmp_path / f"hostile{suffix}"
     hostile.write_bytes(pickle.dumps({"state_dict": Payload(trace)}, protocol=2))
-    with pytest.raises(CtinterpError):
+    with pytest.raises(CtinterpError, match=said):
         read(hostile)
     assert not trace.exists()
     pickle.loads(hostile.read_bytes())

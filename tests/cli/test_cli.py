@@ -119,7 +119,6 @@ def test_thin_slices_may_overlap(
 def test_mean_deviation_and_samples_are_series_of_one_study(
     monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("highdicom")
     words = ["interpolate", scans / "thick.nii.gz", "--profile", "box", "--steps", 2, "--samples", 2, "--force"]
     words += ["--model", model, "--std", tmp_path / "std", "--draws", tmp_path / "draws"]
     assert run(monkeypatch, *words, "-o", tmp_path / "mean", "--multiframe") == 0

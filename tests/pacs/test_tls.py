@@ -10,14 +10,13 @@ from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
+import pynetdicom
 import pytest
 
 from ctinterp_dagster.errors import PacsError
 from ctinterp_dagster.pacs import Query, connect
 from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
 
-pytest.importorskip("dicomweb_client")
-pynetdicom = pytest.importorskip("pynetdicom")
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 pytestmark = [
     pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl"),

@@ -51,7 +51,7 @@ def test_what_is_no_map_of_the_scan_is_refused(
     write_volume(replace(SCAN.with_hu(LABELS), **change), tmp_path / "m.nii", np.float32)
     with pytest.raises(error, match=message):
         read_labels(tmp_path / "m.nii", SCAN)
-    with pytest.raises(MissingInputError):
+    with pytest.raises(MissingInputError, match="does not exist"):
         read_labels(tmp_path / "none.nii", SCAN)
     (tmp_path / "m.png").touch()
     with pytest.raises(CtinterpError, match="is no map of labels"):
