@@ -13,8 +13,8 @@ from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.io.images import image_of, volume_of
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 LIKE = {"nibabel": nib.Nifti1Image(np.zeros((1, 1, 1), np.float32), np.eye(4)), "sitk": SimpleITK.Image(1, 1, 1, 8)}
 

@@ -10,9 +10,9 @@ import pytest
 from ctinterp_dagster.cli.work import batch
 from ctinterp_dagster.interpolation import Interpolator, thicken
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
 from tests.cli.conftest import run
+from tests.phantoms import phantom
 
 QUICK = ["--method", "cubic_projected", "--force"]
 

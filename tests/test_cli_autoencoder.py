@@ -19,9 +19,9 @@ from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.autoencoder.weights import read_metadata
 from ctinterp_dagster.scan.io import write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI
 from tests.cli.conftest import run
+from tests.phantoms import phantom
 
 BIAS = "decoder.blocks.9.bias"
 

@@ -14,10 +14,10 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import ingest
 from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.scan.window import RPLHR
 from tests.conftest import smoke_params
+from tests.phantoms import phantom
 from tests.pipeline.test_hospital import write_dicom
 
 SPLIT = {"min_slices": 8}

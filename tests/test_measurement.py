@@ -16,8 +16,8 @@ from ctinterp_dagster.physics import operator
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from ctinterp_dagster.cli.memory_slots import needed_gib, slots_gib, turn
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
+from tests.phantoms import phantom
 
 HOLDER = """
 import sys

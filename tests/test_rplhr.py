@@ -13,9 +13,9 @@ from ctinterp_dagster.pipeline import expect, ingest, train
 from ctinterp_dagster.pipeline.cases import read_cases, read_sources
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import RPLHR
 from tests.conftest import smoke_params
+from tests.phantoms import phantom
 
 
 def pair(folder: Path, name: str, seed: int) -> None:

@@ -1,8 +1,10 @@
 """data/raw under DVC: what a copy and a clone of the project get, and what is refused."""
 
 import csv
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,16 +33,24 @@ def shell(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+@pytest.fixture(scope="module", autouse=True)
+def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """DVC and Git leave the machine's own settings alone."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for who in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{who}_NAME", "toy")
+            patch.setenv(f"GIT_{who}_EMAIL", "toy@example.org")
+        patch.setenv("DVC_NO_ANALYTICS", "1")
+        patch.setenv("DVC_SITE_CACHE_DIR", str(home / "site"))
+        patch.setenv("DVC_GLOBAL_CONFIG_DIR", str(home / "global"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with this repository's rules of what Git and DVC leave out, committed before any scan."""
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "toy")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "toy@example.org")
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
-    root = tmp_path / "project"
+    root = tmp_path_factory.mktemp("template") / "project"
     (root / "data" / "raw").mkdir(parents=True)
     for name in (".gitignore", ".dvcignore", "data/raw/.gitignore"):
         (root / name).write_text((ROOT / name).read_text())
@@ -52,6 +62,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     shell(root, "git", "add", "--force", "data/raw/.gitignore")
     shell(root, "git", "add", "--all")
     shell(root, "git", "commit", "--quiet", "--message", "empty")
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A copy of the template."""
+    root = tmp_path / "project"
+    shutil.copytree(template, root)
     monkeypatch.chdir(root)
     return Layout(root)
 

@@ -9,9 +9,9 @@ import pytest
 
 from ctinterp_dagster.cli.work import view
 from ctinterp_dagster.scan.io import write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from tests.cli.conftest import run
 from tests.orchestration.server import free_port
+from tests.phantoms import phantom
 
 
 @pytest.fixture

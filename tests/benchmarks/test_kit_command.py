@@ -11,8 +11,8 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline.cases import Case, write_cases
 from ctinterp_dagster.pipeline.training import thin_volumes
 from ctinterp_dagster.scan.io import write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import smoke_params
+from tests.phantoms import phantom
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.interpolation import thicken
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.scan.io import write_volume
-from ctinterp_dagster.scan.phantom import phantom
+from tests.phantoms import phantom
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

@@ -10,8 +10,8 @@ from ctinterp_dagster.cli.work import evaluate
 from ctinterp_dagster.cli.work.evaluate import FIELDS
 from ctinterp_dagster.physics.measurement import Estimate, Measurement
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 from .conftest import run
 

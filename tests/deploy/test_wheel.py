@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
+from tests.phantoms import phantom
 
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = {"dvc", "dagster", "monai", "hydra-core", "pytest", "matplotlib"}

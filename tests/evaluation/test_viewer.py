@@ -17,9 +17,9 @@ from PIL import Image
 from ctinterp_dagster.errors import GeometryError
 from ctinterp_dagster.evaluation import viewer
 from ctinterp_dagster.evaluation.preview import TITLE, before_after
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
 from tests.orchestration.browser import Browser
+from tests.phantoms import phantom
 
 
 def scans(up: float = 1.0) -> tuple[Volume, Volume]:

@@ -17,8 +17,8 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import ingest
 from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.io import find_scans, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import smoke_params
+from tests.phantoms import phantom
 
 pytestmark = pytest.mark.slow
 

@@ -14,11 +14,11 @@ from ctinterp_dagster.champion import Registry
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv, write_csv
 from ctinterp_dagster.scan.io import write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from tests.checkout import STAGES
 from tests.conftest import ROOT, smoke_params
 from tests.orchestration.browser import Browser
 from tests.orchestration.server import Server, wait_for
+from tests.phantoms import phantom
 
 Shell = Callable[..., str]
 

@@ -11,8 +11,8 @@ from ctinterp_dagster.physics.measurement import Estimate
 from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.scan.padding import OUTSIDE_HU
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 THIN_MM = 1.25
 THIN = phantom(3, shape_zyx=(80, 32, 36), spacing_mm=(THIN_MM, 10.0, 9.0), noise_hu=10.0)

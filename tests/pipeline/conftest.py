@@ -1,7 +1,9 @@
 """All stages in their order."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from types import ModuleType
+
+import pytest
 
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
@@ -18,8 +20,16 @@ from ctinterp_dagster.pipeline import (
     thicken,
     train,
 )
+from tests.phantoms import phantom
 
 STAGES = [ingest, thicken, autoencoder, encode, expect, train, latent, generate, evaluate, promote, report]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _phantoms_are_drawn_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest, "phantom", phantom)
+        yield
 
 
 def run_all(layout: Layout, params: Params, but: Container[ModuleType] = ()) -> None:

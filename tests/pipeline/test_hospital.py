@@ -24,9 +24,9 @@ from ctinterp_dagster.pipeline import evaluate, generate, ingest, thicken
 from ctinterp_dagster.records import read_csv, read_json
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 from tests.conftest import smoke_params
+from tests.phantoms import phantom
 from tests.pipeline.conftest import run_all
 from tests.scan.conftest import ct_slice
 

@@ -8,8 +8,8 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import simulated
 from ctinterp_dagster.pipeline.scoring import score_methods
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 FINE = phantom(3, (80, 24, 24), (0.5, 10.0, 10.0), 10.0)
 

@@ -36,8 +36,8 @@ from ctinterp_dagster.pipeline.training import identity, thin_volumes
 from ctinterp_dagster.records import file_hash, read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.phantom import phantom
 from tests.conftest import smoke_params
+from tests.phantoms import phantom
 from tests.pipeline.conftest import run_all
 
 
@@ -144,10 +144,11 @@ def test_a_training_run_again_writes_all_that_dvc_took_away(
 
 def test_another_task_makes_its_thick_scans_and_no_others(layout: Layout) -> None:
     tasks = [{"factor": 4, "profile": "box"}]
-    ingest.run(smoke_params(layout.root), layout)
-    assert thicken.run(smoke_params(layout.root, thicken={"tasks": tasks}), layout)["made"] == 5
+    few = {"phantom": {"patients": 3}}
+    ingest.run(smoke_params(layout.root, ingest=few), layout)
+    assert thicken.run(smoke_params(layout.root, thicken={"tasks": tasks}), layout)["made"] == 3
     params = smoke_params(layout.root, thicken={"tasks": [*tasks, {"factor": 3.5, "profile": "box"}]})
-    assert thicken.run(params, layout)["made"] == 5
+    assert thicken.run(params, layout)["made"] == 3
     assert thicken.run(params, layout)["made"] == 0
     thick = {name: read_scan(layout.thicken / name / "phantom-01.nii").volume for name in ("box-x4", "box-x3.5")}
     assert [(v.depth, v.spacing_mm[0]) for v in thick.values()] == [(10, 4.0), (11, 3.5)]

@@ -28,7 +28,7 @@ Series = Callable[..., Path]
 
 
 def test_damaged_scans_are_read_or_refused_and_neither_crash_nor_hang_nor_grow() -> None:
-    inputs = 20 * len(SEEDS)
+    inputs = 10 * len(SEEDS)
     run = subprocess.run(
         [sys.executable, "-m", "tests.scan.fuzz", "--inputs", str(inputs), "--seed", "1"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
@@ -38,8 +38,8 @@ def test_damaged_scans_are_read_or_refused_and_neither_crash_nor_hang_nor_grow()
     read = header.split().index("read")
     counts = [[int(n) for n in row.split()[-len(header.split()) :]] for row in rows]
     assert len(counts) == len(SEEDS)
-    assert sum(row[read] for row in counts) > 20  # damage that does no harm
-    assert all(sum(row) - row[read] > 5 for row in counts)
+    assert sum(row[read] for row in counts) > 10  # damage that does no harm
+    assert all(sum(row) - row[read] > 2 for row in counts)
 
 
 def _nested(series: Series, depth: int, *, lengths: bool) -> Path:

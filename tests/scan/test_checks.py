@@ -18,7 +18,7 @@ from ctinterp_dagster.errors import (
     WrongUnitsError,
 )
 from ctinterp_dagster.scan.checks import check_volume
-from ctinterp_dagster.scan.phantom import phantom
+from tests.phantoms import phantom
 
 from .conftest import plain_volume
 

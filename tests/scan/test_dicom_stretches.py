@@ -11,7 +11,7 @@ from pydicom.dataset import FileDataset
 from ctinterp_dagster.cli.interpolate import command
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.phantom import phantom
+from tests.phantoms import phantom
 
 from .conftest import slices_at
 

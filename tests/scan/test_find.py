@@ -21,8 +21,8 @@ from ctinterp_dagster.errors import (
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, archive, find_scans, limits, read_scan, write_volume
 from ctinterp_dagster.scan.io.dicom import read_header
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 from .conftest import ct_slice
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.ndimage import zoom
 
 from ctinterp_dagster.scan.padding import find_padding, without_padding
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import FloatArray
+from tests.phantoms import phantom
 
 from .conftest import plain_volume
 

@@ -6,8 +6,8 @@ from ctinterp_dagster.errors import GeometryError
 from ctinterp_dagster.physics.grids import operator_for, thicken
 from ctinterp_dagster.physics.interpolators import nearest
 from ctinterp_dagster.scan.labels import thin_labels
-from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.volume import Volume
+from tests.phantoms import phantom
 
 POSITIONS = operator_for(12, 5.0, 5.0, 1.0, "box").thin_positions
 
