@@ -57,6 +57,8 @@ def depend_on(file: str) -> set[str]:
 def test_a_stage_has_one_name_everywhere() -> None:
     assert list(STAGES) == WORDS
     assert sorted(p.stem for p in (ROOT / "stages").glob("*.py")) == sorted(WORDS)
+    for word, stage in STAGES.items():
+        assert stage["cmd"] in {f"python -m stages.{word}", f"${{loop.launcher}} -m stages.{word}"}
     assert set(WORDS) <= {p.stem for p in (ROOT / "ctinterp_dagster" / "pipeline").glob("*.py")}
     assert set(Params.model_fields) == {"base", "loop", *WORDS}
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from ctinterp_dagster import LOADED_NS, telemetry
 from ctinterp_dagster.errors import CtinterpError, disk_problem
+from ctinterp_dagster.import_closure import PACKAGE
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Params, load_params
 from ctinterp_dagster.provenance import provenance
@@ -49,6 +50,7 @@ def run_stage(run: Run) -> None:
     word = run.__module__.rpartition(".")[2]
     try:
         layout = Layout(Path())
+        assert_own_code(layout, word)
         limit_instructions(load_params(layout.params).base)
         with alone(layout, word), unmoved(layout, word, LOADED_NS), telemetry.session():
             params = load_params(layout.params)
@@ -67,6 +69,19 @@ def run_stage(run: Run) -> None:
         sys.exit(1)
     shown = " ".join(f"{name}={value:.6g}" for name, value in numbers.items())
     logger.info("done seconds=%.1f %s", time.perf_counter() - start, shown)
+
+
+def assert_own_code(layout: Layout, word: str) -> None:
+    """Refuse the code of another checkout, for which an editable install may stand: DVC would record this one's.
+
+    `python -m` finds the code of the current folder first; `python stages/<word>.py` does not look there.
+
+    Raises:
+        CtinterpError: the project has code, and what runs is not that.
+    """
+    own = layout.root.resolve() / PACKAGE.name
+    if own.exists() and own != PACKAGE.resolve():
+        raise CtinterpError(f"{PACKAGE} runs here, not the code of this checkout: run `python -m stages.{word}`")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ Status = Callable[[DvcProject], set[str]]
 
 ROUNDS = 200
 REAL_EVERY = 20  # rounds between two whose stages Dagster runs as processes, as in use
-SEED = 5
+SEED = int(os.environ.get("AGREEMENT_SEED", "5"))
 DROP = random.Random()
 MADE = ("data/prepared.csv", "models/a.json", "models/b.json", "scores/metrics.json")
 

@@ -34,5 +34,5 @@ def main() -> None:
     assert [size_of_level(level) for level in (1, 2, 3)] == sizes
 
 
-if any(word.startswith("stages/") for word in sys.orig_argv):
+if any(word.startswith("stages.") for word in sys.orig_argv):
     main()

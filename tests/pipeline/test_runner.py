@@ -1,6 +1,8 @@
 import errno
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -65,6 +67,39 @@ def test_an_error_that_nobody_expected_keeps_its_traceback(layout: Layout, monke
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
         run_stage(run)
+
+
+def test_a_stage_runs_the_code_of_the_checkout_that_it_stands_in(tmp_path: Path) -> None:
+    """Whatever other checkout the environment has installed."""
+    other = tmp_path / "ctinterp_dagster" / "pipeline"
+    other.mkdir(parents=True)
+    (other.parent / "__init__.py").touch()
+    (other / "thicken.py").write_text("run = 'code of this checkout'")
+    (other / "runner.py").write_text("run_stage = print")
+    (tmp_path / "stages").mkdir()
+    shutil.copy(ROOT / "stages" / "thicken.py", tmp_path / "stages")
+    command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["thicken"]["cmd"].split()[1:]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
+    ).stdout
+    assert shown == "code of this checkout\n"
+
+
+def test_a_stage_refuses_to_run_the_code_of_another_checkout(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_project(layout, monkeypatch)
+    (layout.root / "ctinterp_dagster").mkdir()
+
+    def run(params: Params, layout: Layout) -> Mapping[str, float]:
+        raise AssertionError
+
+    run.__module__ = "ctinterp_dagster.pipeline.thicken"
+    with pytest.raises(SystemExit, match="1"):
+        run_stage(run)
+    (said,) = caplog.messages
+    assert said.endswith("runs here, not the code of this checkout: run `python -m stages.thicken`")
 
 
 def test_a_second_process_of_a_stage_waits_for_the_first(tmp_path: Path) -> None:
