@@ -27,18 +27,25 @@ def in_dvc(layout: Layout) -> bool:
 def track(layout: Layout) -> None:
     """Tell DVC what data/raw holds (`dvc add`) and Git of `data/raw.dvc`; files that DVC knows are not read again.
 
-    Nothing is done where there is no scan yet.
+    Nothing is done where there is no scan yet. The files stay those that they are: where DVC may only link, and cannot,
+    it would take them away and say that all went well (DVC 3.67).
 
     The file with which Git keeps an empty data/raw is taken out: DVC tracks no folder that Git has a file of.
 
     Raises:
+        MissingInputError: a link leads nowhere.
         CtinterpError: DVC or Git failed, in its own words.
     """
     if not in_dvc(layout) or not (recorded(layout) or listing(layout.raw).files):
         return
+    if lost := [path for path in layout.raw.rglob("*") if path.is_symlink() and not path.exists()]:
+        raise MissingInputError(
+            f"{len(lost)} links in data/raw lead nowhere (`find data/raw -xtype l` names them): bring back what they "
+            "point to, or remove them"
+        )
     _run(layout, "git", "rm", "--quiet", "--force", "--ignore-unmatch", "--", "data/raw/.gitignore")
     layout.raw.mkdir(parents=True, exist_ok=True)
-    _run(layout, sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--quiet", "data/raw")
+    _run(layout, sys.executable, "-m", "dvc", "--wait-for-lock", "add", "--no-relink", "data/raw")
     _run(layout, "git", "add", "--", "data/raw.dvc")
 
 
@@ -98,5 +105,7 @@ def _run(layout: Layout, *command: str) -> None:
         command, cwd=layout.root, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
+        said = done.stderr or done.stdout
+        errors = [line for line in said.splitlines() if line.startswith("ERROR: ")]  # DVC's; a line of thanks follows
+        said = " ".join(" ".join(errors or [said]).split())
         raise CtinterpError(f"`{' '.join(command).replace(f'{sys.executable} -m ', '')}` failed: {said}")

@@ -1,6 +1,7 @@
-"""data/raw under DVC: what a copy and a clone of the project get, and what is refused."""
+"""data/raw under DVC: what a copy and a clone of the project get, what two share, and what is refused."""
 
 import csv
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.errors import CtinterpError, MissingInputError
 from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.orchestration.dvc import DvcProject
 from ctinterp_dagster.tracking import Listing, assert_tracked, listing, recorded, track
 from tests.cli.conftest import run
 
@@ -52,7 +54,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with this repository's rules of what Git and DVC leave out, committed before any scan."""
     root = tmp_path_factory.mktemp("template") / "project"
     (root / "data" / "raw").mkdir(parents=True)
-    for name in (".gitignore", ".dvcignore", "data/raw/.gitignore"):
+    for name in (".gitignore", ".gitattributes", ".dvcignore", "data/raw/.gitignore"):
         (root / name).write_text((ROOT / name).read_text())
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "params.yaml").write_text("seed: 1\n")
@@ -148,3 +150,94 @@ def test_an_empty_folder_of_a_project_with_scans_is_refused(project: Layout) -> 
     shell(project.root, "dvc", "repro", "--quiet")  # which writes down that it is empty
     with pytest.raises(MissingInputError, match="mount it"):
         assert_tracked(project)
+
+
+def names(project: Layout) -> list[str]:
+    return sorted(path.name for path in project.raw.iterdir())
+
+
+def assert_whole(cache: Path) -> None:
+    """Every object is what its name says, and nobody may write to it."""
+    objects = [path for path in (cache / "files" / "md5").glob("*/*") if path.is_file()]
+    assert objects
+    for path in objects:
+        assert hashlib.md5(path.read_bytes()).hexdigest() == path.parent.name + path.name.removesuffix(".dir")
+        assert path.stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize(
+    "types", ["reflink,hardlink,copy", *(pytest.param(one, marks=pytest.mark.slow) for one in ("hardlink", "symlink"))]
+)
+def test_two_checkouts_share_a_cache_and_lose_nothing(project: Layout, types: str) -> None:
+    """One adds, the other takes that over and adds more, each runs, one clears up, and the two merge."""
+    cache = project.root.parent / "cache"
+    clone = Layout(project.root.parent / "clone")
+    shell(project.root.parent, "git", "clone", "--quiet", str(project.root), str(clone.root))
+    for one in (project, clone):
+        shell(one.root, "dvc", "cache", "dir", "--local", str(cache))
+        shell(one.root, "dvc", "config", "--local", "cache.shared", "group")
+        shell(one.root, "dvc", "config", "--local", "cache.type", types)
+    driver = f"{sys.executable} -m dvc git-hook merge-driver --ancestor %O --our %A --their %B"
+    shell(clone.root, "git", "config", "merge.dvc.driver", driver)
+
+    def run_and_commit(one: Layout) -> None:
+        shell(one.root, "dvc", "repro", "--quiet")
+        shell(one.root, "git", "add", "--all")
+        shell(one.root, "git", "commit", "--quiet", "--message", "scans")
+
+    added(project, "a.nii", "b.nii")
+    run_and_commit(project)
+    shell(clone.root, "git", "pull", "--quiet")
+    shell(clone.root, "dvc", "checkout", "--quiet")
+    assert names(clone) == ["a.nii", "b.nii"]
+    assert shell(clone.root, "dvc", "status") == "Data and pipelines are up to date.\n"
+    added(clone, "c.nii")
+    added(project, "d.nii")
+    run_and_commit(clone)
+    run_and_commit(project)
+    assert not DvcProject(project.root).read().stages["ingest"].changed  # what the sensor asks: no run of the other's
+    shell(project.root, "dvc", "gc", "--quiet", "--force", "--all-commits", "--projects", str(clone.root))
+    for one, own in ((project, "d.nii"), (clone, "c.nii")):
+        assert names(one) == ["a.nii", "b.nii", own]
+        assert [(one.raw / name).read_text() for name in names(one)] == names(one)
+        assert shell(one.root, "dvc", "status") == "Data and pipelines are up to date.\n"
+        assert (one.ingest / "names").read_text().split() == names(one)
+    shell(clone.root, "git", "pull", "--quiet", "--no-rebase", "--strategy-option", "ours")
+    shell(clone.root, "dvc", "checkout", "--quiet", "data/raw")
+    assert names(clone) == ["a.nii", "b.nii", "c.nii", "d.nii"]
+    run_and_commit(clone)
+    assert_whole(cache)
+
+
+@pytest.mark.slow
+def test_scans_outlive_a_clearing_up_that_forgot_a_checkout(project: Layout) -> None:
+    """`dvc gc` without --projects takes the other's scans out of the cache; hardlinks and copies stay."""
+    cache = project.root.parent / "cache"
+    clone = Layout(project.root.parent / "clone")
+    shell(project.root.parent, "git", "clone", "--quiet", str(project.root), str(clone.root))
+    for one, name in ((project, "a.nii"), (clone, "b.nii")):
+        shell(one.root, "dvc", "cache", "dir", "--local", str(cache))
+        shell(one.root, "dvc", "config", "--local", "cache.type", "reflink,hardlink,copy")
+        added(one, name)
+        shell(one.root, "dvc", "checkout", "--quiet", "--relink", "data/raw")
+    shell(project.root, "dvc", "gc", "--quiet", "--force", "--workspace")
+    assert "not in cache" in shell(clone.root, "dvc", "status", "data/raw.dvc")
+    track(clone)
+    assert shell(clone.root, "dvc", "status", "data/raw.dvc") == "Data and pipelines are up to date.\n"
+    assert (clone.raw / "b.nii").read_text() == "b.nii"
+    assert_whole(cache)
+
+
+def test_links_that_lead_nowhere_are_told_and_nothing_is_recorded(project: Layout) -> None:
+    added(project, "a.nii")
+    (project.raw / "b.nii").symlink_to(project.root / "elsewhere")
+    with pytest.raises(MissingInputError, match="1 links in data/raw lead nowhere"):
+        track(project)
+    assert recorded(project) == Listing(1, 5)
+
+
+def test_what_dvc_says_of_a_failure_is_told(project: Layout) -> None:
+    added(project, "a.nii")
+    (project.root / ".dvc" / "config").write_text("[core\n")
+    with pytest.raises(CtinterpError, match=r"`dvc .* add .*` failed: .*config"):
+        track(project)
