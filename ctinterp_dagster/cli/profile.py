@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, profile_named
 
@@ -46,7 +47,7 @@ def read_weights(path: Path) -> SampledProfile:
     try:
         pairs = [(float(row["offset_mm"] or ""), float(row["weight"] or "")) for row in rows]
         offsets_mm, weights = (tuple(column) for column in zip(*pairs, strict=True)) if pairs else ((), ())
-        return SampledProfile(offsets_mm, weights)
+        return SampledProfile(offsets_mm, weights, path.name, sha256sum(path))
     except (KeyError, ValueError, csv.Error, ParamsError) as error:
         raise ParamsError(
             f"{path} is no slice profile: {error}; its columns are {rows.fieldnames}, give numbers in columns of the "

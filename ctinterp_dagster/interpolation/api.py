@@ -138,7 +138,7 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
         scan = read_scan(thick, series)
         for said in scan.warnings:
             warnings.warn(said, stacklevel=3)
-        return scan.volume, Tags(scan.thickness_mm, scan.helical)
+        return scan.volume, Tags(scan.thickness_mm, scan.helical, scan.each_thickness_mm)
     if spacing_mm is None:
         return volume_of(thick), UNTOLD
     if np.ndim(spacing_mm) != 1:

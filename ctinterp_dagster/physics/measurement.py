@@ -11,7 +11,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator, slices_within
-from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.profile import Profile, SampledProfile
 from ctinterp_dagster.physics.recognition import UNTOLD, Auto, SliceProfile, Tags, recognise
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import Padding, without_padding
@@ -178,11 +178,20 @@ def related(
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
     found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm, of_scan)
-    operator = operator_for(thick.depth, distance_mm, found.thickness_mm, target_mm, found.profile, thin_thickness_mm)
+
+    def operator_of(width_mm: float) -> ThickeningOperator:
+        return operator_for(thick.depth, distance_mm, width_mm, target_mm, found.profile, thin_thickness_mm)
+
+    operator = operator_of(found.thickness_mm)
+    each = tags.each_thickness_mm if not (thickness_mm or isinstance(found.profile, SampledProfile)) else ()
+    if each:
+        parts = {mm: operator_of(found.thickness_mm * mm / float(np.mean(each))).matrix for mm in each}
+        operator = replace(operator, matrix=np.stack([parts[mm][k] for k, mm in enumerate(each)]))
     outside = (
         f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None
     )
-    remarks = (outside, *found.warnings, _nearly(operator), _unmeasured(operator, thick))
+    own = "each slice is taken to be as thick as its own SliceThickness says" if each else None
+    remarks = (outside, own, *found.warnings, _nearly(operator), _unmeasured(operator, thick))
     return Measurement(thick, operator, None, padding, found, tuple(filter(None, remarks)))
 
 

@@ -1,7 +1,7 @@
 """Slice sensitivity profiles: how much each thin slice weighs in a thick one."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -21,10 +21,14 @@ class SampledProfile:
     Attributes:
         offsets_mm: increasing distances from the centre of the thick slice.
         weights: the profile there; the scale is free, the sum is made 1.
+        file: name of the file that it is from; empty where it is from none.
+        sha256: of that file.
     """
 
     offsets_mm: tuple[float, ...]
     weights: tuple[float, ...]
+    file: str = field(default="", compare=False, repr=False)
+    sha256: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what is not a profile.
@@ -45,6 +49,16 @@ class SampledProfile:
         offsets_mm = np.linspace(self.offsets_mm[0], self.offsets_mm[-1], 10_001)
         values = np.interp(offsets_mm, self.offsets_mm, self.weights)
         return float(np.ptp(offsets_mm[values >= values.max() / 2]))
+
+    @property
+    def record(self) -> dict[str, object]:
+        """What a record of a run says of it, beside its name."""
+        return {
+            "profile_file": self.file,
+            "profile_file_sha256": self.sha256,
+            "profile_offsets_mm": self.offsets_mm,
+            "profile_weights": self.weights,
+        }
 
     def __str__(self) -> str:
         """Its name in messages and records."""

@@ -33,10 +33,17 @@ class Tags:
     Attributes:
         thickness_mm: SliceThickness, not believed where the stack contradicts it; None where none says.
         helical: whether the table moved during a turn; None where none says.
+        each_thickness_mm: SliceThickness of each slice, where it differs from slice to slice; else empty.
     """
 
     thickness_mm: float | None = None
     helical: bool | None = None
+    each_thickness_mm: tuple[float, ...] = ()
+
+    @property
+    def mean_thickness_mm(self) -> float | None:
+        """SliceThickness, where it differs the mean of all slices; None where none says."""
+        return float(np.mean(self.each_thickness_mm)) if self.each_thickness_mm else self.thickness_mm
 
 
 UNTOLD = Tags()
@@ -63,9 +70,9 @@ class SliceProfile:
     warnings: tuple[str, ...] = ()
 
     @property
-    def record(self) -> dict[str, str | float | None]:
+    def record(self) -> dict[str, object]:
         """What a record of a run says of it."""
-        return {
+        return (self.profile.record if isinstance(self.profile, SampledProfile) else {}) | {
             "profile": str(self.profile),
             "profile_fwhm_mm": self.thickness_mm,
             "profile_confidence": self.confidence,
@@ -164,7 +171,7 @@ def recognise(
                 f"{profile.fwhm_mm:.3g} mm wide: give one of both"
             )
         return SliceProfile(profile, profile.fwhm_mm, "told", "by the user")
-    judged = Thickness(thickness_mm) if thickness_mm else judge_thickness(hu, distance_mm, tags.thickness_mm)
+    judged = Thickness(thickness_mm) if thickness_mm else judge_thickness(hu, distance_mm, tags.mean_thickness_mm)
     warnings = (judged.warning,) if judged.warning else ()
     if profile != "auto":
         return SliceProfile(profile, judged.thickness_mm, "told", "by the user", None, warnings)

@@ -61,7 +61,12 @@ def test_a_profile_may_be_weights_of_a_file_and_is_found_where_none_is_told(
         row = json.loads(record.read_text())
         found = (row["profile"], round(row["profile_fwhm_mm"], 2), row["profile_confidence"])
         assert found == expected
-        assert row["input_thickness_mm"] == row["profile_fwhm_mm"]
+        assert (row["input_thickness_tagged_mm"], row["input_thickness_used_mm"]) == (None, row["profile_fwhm_mm"])
+        of_file = {"file": weights.name, "file_sha256": sha256(weights.read_bytes()).hexdigest()}
+        of_file |= {"offsets_mm": [-4, 0, 4], "weights": [0, 2, 0]}
+        assert {name: row.get(f"profile_{name}") for name in of_file} == (
+            of_file if expected[0] == "sampled" else dict.fromkeys(of_file)
+        )
         out = capsys.readouterr()
         assert f"slice profile: {expected[0]}, {expected[1]:g} mm wide, {expected[2]} (" in out.out
         assert ("warning: the slice profile is not known" in out.err) == (expected[2] == "guessed")

@@ -11,6 +11,7 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
+from ctinterp_dagster.scan.io import find_scans, read_scan
 from ctinterp_dagster.scan.volume import Volume
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -138,3 +139,8 @@ def slices_at(depths: list[float], **marks: list[object]) -> Callable[[int, File
             setattr(dataset, keyword, values[k])
 
     return edit
+
+
+def first_values(folder: Path) -> dict[str, list[float]]:
+    """The first voxel's stored value of each slice, by scan; slice k was written with 100 k."""
+    return {f.name: [float(v) + 1024 for v in read_scan(f).volume.hu[:, 0, 0]] for f in find_scans(folder)}

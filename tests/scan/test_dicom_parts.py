@@ -10,25 +10,17 @@ from pydicom.dataset import Dataset, FileDataset
 
 from ctinterp_dagster.errors import (
     DuplicateSlicesError,
-    MissingSlicesError,
     MixedSeriesError,
-    MixedThicknessError,
-    UnevenSpacingError,
 )
-from ctinterp_dagster.scan.io import Found, find_scans, read_scan, read_stretches
+from ctinterp_dagster.scan.io import Found, find_scans, read_scan
 from ctinterp_dagster.scan.io.grid import Plane, regular_grid
 from ctinterp_dagster.scan.io.source import QUOTED
 
-from .conftest import ct_slice, enhanced_ct, rotation, slices_at
+from .conftest import ct_slice, enhanced_ct, first_values, rotation, slices_at
 
 Series = Callable[..., Path]
 
 Edit = Callable[[int, FileDataset], None]
-
-
-def _read(folder: Path) -> dict[str, list[float]]:
-    """The first voxel's stored value of each slice, by scan; slice k was written with 100 k."""
-    return {f.name: [float(v) + 1024 for v in read_scan(f).volume.hu[:, 0, 0]] for f in find_scans(folder)}
 
 
 TWICE = [*range(0, 20, 5), *range(0, 20, 5)]  # two passes of four slices at the same places
@@ -52,7 +44,7 @@ def test_two_passes_of_one_series_are_two_scans(
     series: Series, depths: list[float], marks: dict[str, list[object]]
 ) -> None:
     folder = series(n=8, edit=slices_at(depths, **marks))
-    assert _read(folder) == PARTS
+    assert first_values(folder) == PARTS
     with pytest.raises(MixedSeriesError, match=r"'series-0004-part-1' \(.*4 slices every 5 mm\); 'series-0004-part-2'"):
         read_scan(folder)
     scan = read_scan(folder, "series-0004-part-2")
@@ -66,13 +58,13 @@ def test_two_passes_of_one_series_are_two_scans(
 def test_settings_and_times_of_reconstruction_tell_only_slices_at_one_place(
     series: Series, marks: dict[str, list[object]]
 ) -> None:
-    assert _read(series(n=8, name="twice", edit=slices_at(TWICE, **marks))) == PARTS
-    assert len(_read(series(n=8, name="moved", edit=slices_at(MOVED, **marks)))) == 1
+    assert first_values(series(n=8, name="twice", edit=slices_at(TWICE, **marks))) == PARTS
+    assert len(first_values(series(n=8, name="moved", edit=slices_at(MOVED, **marks)))) == 1
 
 
 def test_a_table_that_goes_back_and_forth_makes_a_scan_each_way(series: Series) -> None:
     times: list[object] = [f"1015{k:02d}" for k in range(8)]
-    assert _read(series(n=8, edit=slices_at([0, 5, 10, 15, 15, 10, 5, 0], AcquisitionTime=times))) == {
+    assert first_values(series(n=8, edit=slices_at([0, 5, 10, 15, 15, 10, 5, 0], AcquisitionTime=times))) == {
         "series-0004-part-1": [0, 100, 200, 300],
         "series-0004-part-2": [700, 600, 500, 400],
     }
@@ -83,17 +75,17 @@ def test_a_table_that_goes_back_and_forth_makes_a_scan_each_way(series: Series) 
 @pytest.mark.parametrize("labels", [[1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 2, 2, 3, 3, 4, 4], [1, 2, 3, 4, 5, 6, 7, 8]])
 def test_a_scan_of_slabs_is_one_scan(series: Series, labels: list[int], keyword: str, order: int) -> None:
     marks: list[object] = [str(100000 + label) for label in labels[::order]]
-    assert len(_read(series(n=8, edit=slices_at([5.0 * k for k in range(8)], **{keyword: marks})))) == 1
+    assert len(first_values(series(n=8, edit=slices_at([5.0 * k for k in range(8)], **{keyword: marks})))) == 1
 
 
 def test_two_passes_of_slabs_are_two_scans(series: Series) -> None:
-    assert _read(series(n=8, edit=slices_at(MOVED, AcquisitionNumber=[1, 1, 2, 2, 3, 3, 4, 4]))) == PARTS
+    assert first_values(series(n=8, edit=slices_at(MOVED, AcquisitionNumber=[1, 1, 2, 2, 3, 3, 4, 4]))) == PARTS
 
 
 def test_slabs_that_reach_into_each_other_are_one_scan(series: Series) -> None:
     """A heart, slab by slab: the border slices come from either."""
     edit = slices_at([5.0 * k for k in range(8)], AcquisitionNumber=[1, 1, 1, 2, 1, 2, 2, 2])
-    assert len(_read(series(n=8, edit=edit))) == 1
+    assert len(first_values(series(n=8, edit=edit))) == 1
 
 
 def test_a_pass_that_lacks_a_slice_does_not_take_the_other_with_it(series: Series) -> None:
@@ -129,78 +121,6 @@ def test_a_multi_frame_ct_in_several_files_is_one_scan(tmp_path: Path) -> None:
         dataset.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
     scan = read_scan(tmp_path)
     assert (scan.volume.hu[:, 0, 0].tolist(), scan.warnings) == ([100 - 1024, -1024, -1024, 100 - 1024], ())
-
-
-HEAD = [0, 2.5, 5, 7.5, 10, 13.75, 18.75, 23.75]  # slices of 2.5 mm, then of 5 mm, edge to edge
-
-
-def test_two_slice_distances_as_tagged_are_two_scans(series: Series) -> None:
-    folder = series(n=8, edit=slices_at(HEAD, SliceThickness=[2.5] * 5 + [5.0] * 3))
-    assert _read(folder) == {
-        "series-0004-part-1": [0, 100, 200, 300, 400],
-        "series-0004-part-2": [500, 600, 700],
-    }
-    scan = read_scan(folder, "series-0004-part-2")
-    assert (scan.volume.spacing_mm[0], scan.thickness_mm) == (5.0, 5.0)
-    assert scan.warnings == (
-        "stretch 2 of 2, from '003.dcm' to '001.dcm', every 5 mm: the slice distance changes along the series",
-    )
-
-
-@pytest.mark.parametrize("depths", [[0, 2.5, 5, 7.5, 10, 15, 20, 25], [0, 2, 4, 6, 9, 12, 15, 18]])
-def test_two_slice_distances_without_a_tag_are_named(series: Series, depths: list[float]) -> None:
-    said = f"changes from {depths[1]:.3f} to {depths[7] - depths[6]:.3f} mm at '00[45]\\.dcm'"
-    with pytest.raises(UnevenSpacingError, match=said):
-        read_scan(series(n=8, edit=slices_at(depths)))
-
-
-LACKS_TWO = [0, 2, 4, 6, 12, 14, 16, 18]
-
-
-def test_a_series_that_lacks_slices_is_two_stretches_that_are_read_in_order(series: Series) -> None:
-    folder = series(n=8, edit=slices_at(LACKS_TWO))
-    assert [f.refusal for f in find_scans(folder)] == [None, None]
-    assert [scan.volume.hu[0, 0, 0] + 1024 for scan in read_stretches(folder)] == [0, 400]
-    assert [scan.volume.hu[0, 0, 0] + 1024 for scan in read_stretches(folder, "series-0004-part-2")] == [400]
-    with pytest.raises(
-        MissingSlicesError, match=r"2 slice\(s\) missing.* or choose a stretch: series-0004-part-1, series"
-    ):
-        read_scan(folder)
-
-
-def test_stretches_beside_another_scan_are_chosen_by_the_name_of_the_whole(series: Series) -> None:
-    series(name="raw/other", SeriesInstanceUID="1.2.9")
-    raw = series(name="raw/gap", n=8, edit=slices_at(LACKS_TWO)).parent
-    assert len(read_stretches(raw, "gap/series-0004")) == 2
-    with pytest.raises(MixedSeriesError, match=r"none was chosen.*a stretch of 'gap/series-0004'"):
-        read_stretches(raw)
-
-
-@pytest.mark.parametrize("depths", [[0, 2, 5, 7, 10, 12, 15, 17], [0, 2, 4, 6, 6, 8, 10, 12]])
-def test_positions_that_no_stretches_explain_are_refused(series: Series, depths: list[float]) -> None:
-    (found,) = find_scans(series(n=8, edit=slices_at(depths)))
-    assert found.refusal is not None
-    assert found.refusal.reason in {"uneven_spacing", "duplicate_slices"}
-
-
-def test_stretches_of_two_thicknesses_at_one_distance_are_told_apart(series: Series, tmp_path: Path) -> None:
-    """Slices of 5 mm that touch, then slices of 7 mm that overlap."""
-    folder = series(n=12, edit=slices_at([5.0 * k for k in range(12)], SliceThickness=[5.0] * 6 + [7.0] * 6))
-    with pytest.raises(MixedThicknessError, match=r"SliceThickness changes from 5.0 to 7.0 mm at '.*6.*'"):
-        read_scan(folder)
-    one, two = read_stretches(folder)
-    assert (one.thickness_mm, two.thickness_mm) == (5.0, 7.0)
-    assert "SliceThickness changes along the series" in one.warnings[0]
-
-
-def test_thicknesses_that_differ_by_rounding_are_one(series: Series) -> None:
-    thicknesses = [5.0, 4.99, 5.0, 5.0, 5.02, 5.0, 5.0, 4.98]
-    assert len(_read(series(n=8, edit=slices_at([5.0 * k for k in range(8)], SliceThickness=thicknesses)))) == 1
-
-
-def test_thicknesses_that_differ_on_a_regular_grid_are_one_scan(series: Series) -> None:
-    differing = slices_at([2.0 * k for k in range(8)], SliceThickness=[2, 3] * 4)
-    assert len(_read(series(n=8, SliceThickness=2.0, edit=differing))) == 1
 
 
 @pytest.mark.parametrize("step", [0.5, 0.625, 0.75, 0.9766, 1.25, 2.5, 3.3333, 5.0])
@@ -329,7 +249,7 @@ def test_no_folder_of_a_refused_scan_is_left_in_its_message() -> None:
     assert QUOTED.sub("", repr("O'Brien") + repr('a "b"') + repr("c'\"d")) == ""
 
 
-def test_a_zip_that_windows_packed_is_read(series: Series, tmp_path: Path) -> None:
+def test_a_zip_that_windows_packed_isfirst_values(series: Series, tmp_path: Path) -> None:
     folder = series()
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as opened:
         opened.writestr("PA1\\", b"")

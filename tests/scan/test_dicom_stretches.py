@@ -49,7 +49,9 @@ def test_interpolate_joins_the_stretches_of_a_series(series: Series, tmp_path: P
     assert result.exit_code == 0, result.output
     assert "13 slices of 2.5 and 5 mm -> 36 of 1.25 mm, |Ax - y| 0.000 HU" in result.output
     assert "stretch 2 of 2" in result.output
-    assert read_json(tmp_path / "record.json")["input_thickness_mm"] == [2.5, 5.0]
+    assert result.output.count("the slice distance changes from 2.5 to 5 mm") == 1
+    record = read_json(tmp_path / "record.json")
+    assert record["input_thickness_tagged_mm"] == record["input_thickness_used_mm"] == [2.5, 5.0]
     thin = read_scan(tmp_path / "thin.nii").volume
     np.testing.assert_allclose(thin.point_mm((-0.5, 0, 0)), [-10, 20, -1.25], atol=1e-4)
 
@@ -76,3 +78,30 @@ def test_labels_of_a_series_of_stretches_are_refused(series: Series, tmp_path: P
     result = _interpolated(series, tmp_path, "--label", tmp_path / "map.nii", tmp_path / "out.nii")
     assert result.exit_code == 2
     assert "has 2 stretches, give a --series" in result.output
+
+
+def test_slices_that_are_thick_and_thin_by_turns_are_restored_each_with_its_own_thickness(
+    series: Series, tmp_path: Path
+) -> None:
+    tags: list[object] = [5, 3] * 5
+    planes = np.rint(phantom("turns", (10, 24, 24), (5.0, 10.0, 10.0), 10.0).hu).astype(np.int16) + 1024
+    places = slices_at([5.0 * k for k in range(10)], SliceThickness=tags)
+
+    def edit(k: int, dataset: FileDataset) -> None:
+        places(k, dataset)
+        dataset.PixelData = planes[k].tobytes()
+
+    folder = series(n=10, size=planes.shape[1:], PixelSpacing=[10.0, 10.0], edit=edit)
+    words = [folder, "-o", tmp_path / "thin.nii", "--method", "cubic_projected", "--profile", "box"]
+    result = CliRunner().invoke(command, [str(word) for word in (*words, "--json", tmp_path / "record.json")])
+    assert result.exit_code == 0, result.output
+    assert "SliceThickness is 3 and 5 mm from slice to slice" in result.output
+    assert "each slice is taken to be as thick as its own SliceThickness says" in result.output
+    record = read_json(tmp_path / "record.json")
+    assert (record["input_thickness_tagged_mm"], record["input_thickness_used_mm"]) == (tags, 4.0)
+    hu = read_scan(tmp_path / "thin.nii").volume.hu
+    for k, thickness in enumerate((5, 3) * 5):
+        own = hu[5 * k + 2 - thickness // 2 :][:thickness]
+        np.testing.assert_allclose(own.mean(axis=0), planes[k] - 1024, atol=0.6)
+    told = CliRunner().invoke(command, [str(w) for w in (*words[:2], tmp_path / "o.nii", *words[3:], "--thickness", 4)])
+    assert "as its own SliceThickness" not in told.output

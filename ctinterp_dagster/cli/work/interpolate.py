@@ -117,7 +117,7 @@ class Restoration:
             "input": name,
             **outputs.record,
             **known,
-            **grids_of(stretches, result, options.thin_mm),
+            **grids_of(scans, stretches, result, options.thin_mm),
             "method": options.method,
             **(asdict(self.settings) if known else {}),
             "device": str(pick_device(options.device)),
@@ -131,7 +131,7 @@ class Restoration:
             [one.volume for one in scans],
             self.options.target_mm(min(one.volume.spacing_mm[0] for one in scans)),
             self.options.profile,
-            tags=[Tags(one.thickness_mm, one.helical) for one in scans],
+            tags=[Tags(one.thickness_mm, one.helical, one.each_thickness_mm) for one in scans],
             thickness_mm=self.options.thickness_mm,
             thin_thickness_mm=self.options.thin_mm,
             force=self.options.force,
@@ -209,17 +209,19 @@ def whole(scans: Sequence[Scan]) -> Scan:
     return replace(scans[0], warnings=tuple(warnings), found=found)
 
 
-def grids_of(stretches: Stretches, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
+def grids_of(scans: Sequence[Scan], stretches: Stretches, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
     """Both grids, the slice profile, and how well the thin grid explains the thick one; lists for uneven slices."""
     spacing_mm = [part.thick.spacing_mm[0] for part in stretches.parts]
-    thickness_mm = [part.thickness_mm for part in stretches.parts]
+    tagged_mm = [scan.each_thickness_mm or scan.thickness_mm for scan in scans]
+    used_mm = [part.thickness_mm for part in stretches.parts]
     profiles = [part.slice_profile.record for part in stretches.parts if part.slice_profile]
     even = len(stretches.parts) == 1
     return {
         **(profiles[0] if even else {"stretches": profiles}),
         "input_slices": len(stretches.thick_mm),
         "input_spacing_mm": spacing_mm[0] if even else spacing_mm,
-        "input_thickness_mm": thickness_mm[0] if even else thickness_mm,
+        "input_thickness_tagged_mm": tagged_mm[0] if even else tagged_mm,
+        "input_thickness_used_mm": used_mm[0] if even else used_mm,
         "output_slices": result.mean.depth,
         "output_spacing_mm": result.mean.spacing_mm[0],
         "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],

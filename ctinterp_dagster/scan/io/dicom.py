@@ -370,6 +370,7 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         volume=volume,
         patient=used[0].patient,
         thickness_mm=grid.thickness_mm,
+        each_thickness_mm=grid.each_thickness_mm,
         kernel=used[0].kernel,
         modality=used[0].modality,
         kind="dicom",

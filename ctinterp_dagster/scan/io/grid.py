@@ -32,10 +32,9 @@ ROUNDING_MM = 0.05
 TILT_TOLERANCE_DEG = 0.1
 TILT_ROUNDING_MM = 4 * ROUNDING_MM  # of a slice and of those at the ends, each along three axes
 MOST_TILT_DEG = 35.0  # gantries tilt by 30
+THICKNESS_TOLERANCE = 0.02  # relative: what scanners round to
 # Orientations that agree to this are one: DICOM's decimal strings are often rounded to 4 to 6 digits.
 ORIENTATION_TOLERANCE = 1e-3
-# So many steps at either end make a slice distance of their own.
-LEAST_STEPS = 3
 # What tells two scans of one series apart, by name; the attributes of which the name is said, put together. Those from
 # LATE on tell only slices that lie at the same place: times of reconstruction, and settings.
 MARKS = {
@@ -108,9 +107,29 @@ class Grid:
 
     @property
     def thickness_mm(self) -> float | None:
-        """SliceThickness (0018,0050); None where it is absent or differs between planes."""
-        told = {plane.thickness_mm for plane in self.planes}
-        return told.pop() if len(told) == 1 else None
+        """SliceThickness (0018,0050) of the planes that have it; None where none has, or where it differs."""
+        told = thicknesses_mm(self.planes)
+        return told[0] if len(told) == 1 else None
+
+    @property
+    def each_thickness_mm(self) -> tuple[float, ...]:
+        """SliceThickness of each plane, where all have it and it differs; else empty."""
+        each = tuple(p.thickness_mm for p in self.planes if p.thickness_mm is not None)
+        return each if len(each) == len(self.planes) and len(thicknesses_mm(self.planes)) > 1 else ()
+
+
+def as_thick(one_mm: float, other_mm: float) -> bool:
+    """Whether two values of SliceThickness are the same, but for rounding."""
+    return math.isclose(one_mm, other_mm, rel_tol=THICKNESS_TOLERANCE)
+
+
+def thicknesses_mm(planes: Sequence[Plane]) -> list[float]:
+    """The values of SliceThickness that differ, the commonest first; an absent one is unknown, and none."""
+    found: list[float] = []
+    for own_mm, _ in Counter(p.thickness_mm for p in planes if p.thickness_mm is not None).most_common():
+        if not any(as_thick(own_mm, other_mm) for other_mm in found):
+            found.append(own_mm)
+    return found
 
 
 def _orientation_key(plane: Plane) -> tuple[float, ...]:
@@ -213,22 +232,27 @@ def is_regular(along_mm: Array, rounding: float) -> bool:
     )
 
 
-def _refuse_change(steps: Array, planes: Sequence[Plane], rounding: float) -> None:
-    """Refuse slices of one distance followed by slices of another one, at most one odd step between.
+def as_even(one_mm: float, other_mm: float, rounding: float) -> bool:
+    """Whether two slice distances are the same, but for rounding."""
+    return abs(one_mm - other_mm) <= 2 * max(GRID_TOLERANCE * one_mm, rounding)
 
-    Raises:
-        UnevenSpacingError: there are such stretches.
-    """
-    ends = float(steps[:LEAST_STEPS].mean()), float(steps[-LEAST_STEPS:].mean())
-    if abs(ends[0] - ends[1]) <= 2 * rounding:
-        return
-    near = [np.abs(steps - end) <= 2 * rounding for end in ends]
-    before, after = (len(steps) if n.all() else int(np.argmin(n)) for n in (near[0], near[1][::-1]))
-    if before + after in (len(steps) - 1, len(steps)) and min(before, after) >= LEAST_STEPS:
-        raise UnevenSpacingError(
-            f"the slice distance changes from {ends[0]:.3f} to {ends[1]:.3f} mm at {planes[before].file.name!r}: "
-            "expected one distance; give the slices of one distance (`ctinterp interpolate` takes several)"
-        )
+
+def missing_between(step_mm: float, usual_mm: float, rounding: float) -> int:
+    """How many slices are missing in a step from one slice to the next; 0 where it is no multiple of the usual one."""
+    missing = max(0, round(step_mm / usual_mm) - 1)
+    return missing if abs(step_mm - (missing + 1) * usual_mm) <= 2 * max(GRID_TOLERANCE * usual_mm, rounding) else 0
+
+
+def _mixed(planes: Sequence[Plane]) -> str:
+    """SliceThickness in words where it differs, to be put behind what is uneven."""
+    told = thicknesses_mm(planes)
+    return f", and SliceThickness is {listed_mm(told)}" if len(told) > 1 else ""
+
+
+def listed_mm(values_mm: Sequence[float]) -> str:
+    """Lengths in words, in increasing order."""
+    *others, last = (f"{mm:.4g}" for mm in sorted(values_mm))
+    return f"{', '.join(others)} and {last} mm" if others else f"{last} mm"
 
 
 def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> None:
@@ -252,19 +276,18 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> N
         return
     usual = usual_step(along_mm)
     tolerance = max(GRID_TOLERANCE * usual, rounding)
-    _refuse_change(steps, planes, rounding)
     k = int(np.argmax(np.abs(steps - usual)))
     one, other = named(planes[k], planes[k + 1])
     where = f"between {one!r} and {other!r}"
-    missing = round(float(steps[k]) / usual) - 1
-    if missing >= 1 and abs(steps[k] - (missing + 1) * usual) <= 2 * tolerance:
+    if missing := missing_between(float(steps[k]), usual, rounding):
         raise MissingSlicesError(
-            f"{missing} slice(s) missing {where}: a step of {steps[k]:.3f} mm where the others are {usual:.3f} mm; "
-            "export the series again, whole"
+            f"{missing} slice(s) missing {where}: a step of {steps[k]:.3f} mm where the others are {usual:.3f} mm"
+            f"{_mixed(planes)}; export the series again, whole"
         )
     raise UnevenSpacingError(
-        f"slices are unevenly spaced: steps from {steps.min():.3f} to {steps.max():.3f} mm, the oddest {where}; "
-        f"expected {usual:.3f} mm to within {tolerance:.3f} mm; resample the scan or reconstruct it evenly"
+        f"slices are unevenly spaced: steps from {steps.min():.3f} to {steps.max():.3f} mm, the oddest {where}"
+        f"{_mixed(planes)}; expected {usual:.3f} mm to within {tolerance:.3f} mm; resample the scan or reconstruct it "
+        "evenly"
     )
 
 

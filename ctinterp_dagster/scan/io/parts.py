@@ -1,17 +1,23 @@
 """One DICOM series that holds several scans: passes, phases, stretches of another slice distance; and its copies."""
 
 import filecmp
-import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ctinterp_dagster.errors import DuplicateSlicesError, MixedThicknessError, SliceSpacingError
+from ctinterp_dagster.errors import (
+    DuplicateSlicesError,
+    MissingSlicesError,
+    MixedThicknessError,
+    SliceSpacingError,
+    UnevenSpacingError,
+)
 from ctinterp_dagster.scan.io.dicom import DicomFile
 from ctinterp_dagster.scan.io.grid import (
     LATE,
@@ -20,15 +26,18 @@ from ctinterp_dagster.scan.io.grid import (
     Array,
     Plane,
     along_normal,
+    as_even,
+    as_thick,
     is_regular,
+    listed_mm,
+    missing_between,
     named,
-    regular_grid,
     rounding_mm,
+    thicknesses_mm,
     usual_step,
     without_scout,
 )
 
-THICKNESS_TOLERANCE = 0.02  # relative: what scanners round to
 LEAST_SLICES = 3  # of a pass, and of stretches on average: two always lie on a regular grid
 
 
@@ -132,40 +141,95 @@ def _separated(planes: Sequence[Plane], along_mm: Array, rounding: float) -> tup
 def _stretches(planes: Sequence[Plane], along_mm: Array, rounding: float) -> list[slice]:
     """Stretches of sorted planes, each of one SliceThickness and on a regular grid; one where these explain nothing."""
     whole, starts = [slice(0, len(planes))], [0]
-    even = is_regular(along_mm, rounding) and all(_as_thick(one, planes[0]) for one in planes)
+    even = is_regular(along_mm, rounding) and len(thicknesses_mm(planes)) < 2
     if even or np.diff(along_mm).min() <= ROUNDING_MM:
         return whole
     for k in range(1, len(planes)):
-        same = _as_thick(planes[k], planes[starts[-1]])
+        own = slice(starts[-1], k + 1)
         pair = k - starts[-1] < 2
-        if not (same and (pair or is_regular(along_mm[starts[-1] : k + 1], rounding))):
+        if len(thicknesses_mm(planes[own])) > 1 or not (pair or is_regular(along_mm[own], rounding)):
             starts.append(k)
-    if starts[-1] == len(planes) - 1 and _as_thick(planes[-1], planes[-2]):
+    if starts[-1] == len(planes) - 1 and len(thicknesses_mm(planes[-2:])) < 2:
         starts[-1] -= 1  # the last slice and the one before it
     lengths = np.diff([*starts, len(planes)])
     explained = lengths.min() >= 2 and lengths.mean() >= LEAST_SLICES
     return [slice(a, b) for a, b in pairwise([*starts, len(planes)])] if explained else whole
 
 
-def _as_thick(one: Plane, other: Plane) -> bool:
-    """Whether SliceThickness is the same, or absent from both."""
-    own_mm, other_mm = one.thickness_mm, other.thickness_mm
-    if own_mm is None or other_mm is None:
-        return own_mm == other_mm
-    return math.isclose(own_mm, other_mm, rel_tol=THICKNESS_TOLERANCE)
+def _changes(
+    planes: Sequence[Plane], along_mm: Array, stretches: Sequence[slice], rounding: float
+) -> list[list[SliceSpacingError]]:
+    """What is uneven at the ends of each stretch of sorted planes, and within one of two slices."""
+    found = [_Stretch(own, usual_step(along_mm[own]), thicknesses_mm(planes[own])) for own in stretches]
+    said: list[list[SliceSpacingError]] = [[] for _ in found]
+    for k, own in enumerate(found):
+        beside = next((one for one in (*found[k + 1 : k + 2], *found[k - 1 : k]) if own.lacks(one, rounding)), None)
+        if beside:
+            found[k] = own._replace(distance_mm=beside.distance_mm)
+            said[k] += _change(planes, along_mm, own.planes.start, found[k], found[k], rounding)
+    for k, (before, after) in enumerate(pairwise(found)):
+        change = _change(planes, along_mm, before.planes.stop - 1, before, after, rounding)
+        said[k] += change
+        said[k + 1] = change + said[k + 1]
+    return said
 
 
-def _uneven(planes: Sequence[Plane], stretches: Sequence[slice]) -> SliceSpacingError:
-    """What is uneven about sorted planes that are several stretches."""
-    try:
-        regular_grid(planes)
-    except SliceSpacingError as error:
-        return error
-    before, after = (planes[k] for k in (stretches[1].start - 1, stretches[1].start))
-    return MixedThicknessError(
-        f"SliceThickness changes from {before.thickness_mm} to {after.thickness_mm} mm at {after.file.name!r}: "
-        "expected one thickness; give the slices of one (`ctinterp interpolate` takes several)"
+class _Stretch(NamedTuple):
+    """Which of sorted planes it is, its slice distance, and its SliceThickness, where a plane of it has one."""
+
+    planes: slice
+    distance_mm: float
+    thickness_mm: list[float]
+
+    def lacks(self, other: "_Stretch", rounding: float) -> bool:
+        """Whether it is of two slices, between which others as far apart as those of the other one are missing."""
+        two = self.planes.stop - self.planes.start == 2
+        return two and self.is_as_thick(other) and missing_between(self.distance_mm, other.distance_mm, rounding) > 0
+
+    def is_as_thick(self, other: "_Stretch") -> bool:
+        """Whether nothing tells that slices of the other one are thicker or thinner."""
+        return all(as_thick(*both) for both in zip(self.thickness_mm, other.thickness_mm, strict=False))
+
+
+def _change(
+    planes: Sequence[Plane], along_mm: Array, k: int, before: _Stretch, after: _Stretch, rounding: float
+) -> list[SliceSpacingError]:
+    """What changes from the k-th of sorted planes, of one stretch, to the next one, of another; one or nothing."""
+    step_mm, usual_mm = float(along_mm[k + 1] - along_mm[k]), (before.distance_mm + after.distance_mm) / 2
+    kind: type[SliceSpacingError] = UnevenSpacingError
+    said = []
+    if not as_even(before.distance_mm, after.distance_mm, rounding):
+        said.append(f"the slice distance changes from {before.distance_mm:.4g} to {after.distance_mm:.4g} mm")
+    elif missing := missing_between(step_mm, usual_mm, rounding):
+        kind = MissingSlicesError
+        said.append(f"{missing} slice(s) missing")
+    elif not as_even(step_mm, usual_mm, rounding):
+        said.append(f"a step of {step_mm:.4g} mm")
+    if not before.is_as_thick(after):
+        kind, verb = (kind, "") if said else (MixedThicknessError, " changes")
+        said.append(f"SliceThickness{verb} from {before.thickness_mm[0]:.4g} to {after.thickness_mm[0]:.4g} mm")
+    one, other = named(planes[k], planes[k + 1])
+    return [kind(f"{' and '.join(said)} between {one!r} and {other!r}")] if said else []
+
+
+def _uneven(changes: Sequence[Sequence[SliceSpacingError]]) -> SliceSpacingError:
+    """Why stretches are no regular stack."""
+    told = [change for own in changes for change in own] or [UnevenSpacingError("they drift off an even grid")]
+    kind = type(told[0])
+    what = "slices are unevenly spaced: " if kind is UnevenSpacingError else ""
+    return kind(
+        f"{what}{'; '.join(dict.fromkeys(map(str, told)))}: expected one slice distance and thickness, and no slice "
+        "missing; export the series again (`ctinterp interpolate` takes it as it is)"
     )
+
+
+def _mixed(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """What there is to tell of planes in no stretches whose SliceThickness differs."""
+    told, silent = thicknesses_mm(planes), sum(plane.thickness_mm is None for plane in planes)
+    if len(told) < 2:
+        return ()
+    absent = f", and absent from {silent} slice(s): it is not believed" if silent else ""
+    return (f"SliceThickness is {listed_mm(told)} from slice to slice{absent}",)
 
 
 def scans_of(files: Sequence[DicomFile]) -> list[Part]:
@@ -189,17 +253,19 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
         told = (f"pass {number} of {len(passes)} in one series, told apart by {mark}",) if mark else ()
         stretches = _stretches(own, along[members], rounding)
         if len(stretches) == 1:
+            told = (*told, *_mixed(own))
             parts.append(Part(_files_of(files, own) if mark else list(files), told))
             continue
-        uneven = _uneven(own, stretches)
-        changed = "SliceThickness" if isinstance(uneven, MixedThicknessError) else "the slice distance"
-        for k, stretch in enumerate(stretches, start=1):
+        changes = _changes(own, along[members], stretches, rounding)
+        uneven = _uneven(changes)
+        for k, stretch in enumerate(stretches):
             part = own[stretch]
-            changes = (
-                f"stretch {k} of {len(stretches)}, from {part[0].file.name!r} to {part[-1].file.name!r}, every "
-                f"{usual_step(along[members][stretch]):.3g} mm: {changed} changes along the series"
+            where = (
+                f"stretch {k + 1} of {len(stretches)}, from {part[0].file.name!r} to {part[-1].file.name!r}, every "
+                f"{usual_step(along[members][stretch]):.3g} mm"
             )
-            parts.append(Part(_files_of(files, part), (*told, changes), uneven, joined=not mark))
+            said = (*told, where, *map(str, changes[k]))
+            parts.append(Part(_files_of(files, part), said, uneven, joined=not mark))
     return parts
 
 

@@ -137,6 +137,7 @@ class Scan:
         kind: the format that it was read from.
         burned_in_annotation: BurnedInAnnotation (0028,0301) is YES: the pixels may show who the patient is.
         derived: ImageType (0008,0008) is DERIVED: computed from other images, as the results of ctinterp are.
+        each_thickness_mm: SliceThickness of each slice, where all have it and it differs; else empty.
         helical: whether the table moved during a turn, by the tags; None where none tells.
         tilted: the gantry was tilted: slices were shifted in their planes onto a straight grid.
         warnings: what a user should know of a scan that is not refused, each in one line: told by every command that
@@ -153,6 +154,7 @@ class Scan:
     kind: Kind
     burned_in_annotation: bool
     derived: bool = False
+    each_thickness_mm: tuple[float, ...] = ()
     helical: bool | None = None
     tilted: bool = False
     warnings: tuple[str, ...] = ()
