@@ -3,15 +3,22 @@
     ctinterp interpolate TILTED/ -o restored.nii.gz --method cubic_projected
     python -m benchmarks.tilt restored.nii.gz STRAIGHT
 
-Both have to lie in one frame of reference. What is found is the error of the place in the headers, of ours, and of the
-object, which may have moved.
+The positions in both headers are compared as if they were of one frame of reference. What is found is the error of the
+place in the headers, of ours, and of the object, which may have moved. A motion of the object is rigid: it moves all
+landmarks alike, and leaves their distances. So blocks of the scan are found one by one, and a rigid motion of all is
+taken out.
 """
 
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from scipy.spatial.distance import pdist
+from scipy.spatial.transform import Rotation
 
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.io.images import itk_image
@@ -20,6 +27,12 @@ from ctinterp_dagster.scan.padding import without_padding
 SEEN_HU = (-1000.0, 1500.0)
 EDGE = (4, 4, 1)  # voxels (x, y, z) inside of the padding that are not compared
 LANDMARKS_MM = 50.0  # from the centre of what both see, along each axis and both ways
+BLOCK_MM, EVERY_MM = 20.0, 22.0  # side and distance of blocks
+STRUCTURE = 500.0  # least eigenvalue of a block's structure tensor, (HU/mm)^2: edges along every axis
+REACH_MM = 4.0  # a block is looked for so far around its place
+FAR_MM = 40.0  # blocks further apart than that say how long distances are
+
+Array = npt.NDArray[np.float64]
 
 
 def _image(path: Path) -> tuple[sitk.Image, sitk.Image]:
@@ -31,31 +44,86 @@ def _image(path: Path) -> tuple[sitk.Image, sitk.Image]:
     return itk_image(volume, filled.hu.clip(*SEEN_HU)), mask
 
 
-def _registration() -> sitk.ImageRegistrationMethod:
+def _registration(shrink: int) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMeanSquares()
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(0.02, 1)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(0.5, 1e-4, 300)
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([2])
+    method.SetShrinkFactorsPerLevel([shrink])
     method.SetSmoothingSigmasPerLevel([1])
     return method
+
+
+def _blocks(fixed: sitk.Image, both: sitk.Image) -> Iterator[sitk.Image]:
+    """Blocks of a scan that both see whole and that have edges along every axis.
+
+    Source: structure tensor, Foerstner and Guelch 1987, A fast operator for detection and precise location of distinct
+        points.
+    """
+    side, every = (np.maximum(np.rint(mm / np.array(fixed.GetSpacing())), 1).astype(int) for mm in (BLOCK_MM, EVERY_MM))
+    for start in product(*(range(0, n - s, e) for n, s, e in zip(fixed.GetSize(), side, every, strict=True))):
+        window = tuple(slice(a, a + int(s)) for a, s in zip(start, side, strict=True))
+        block = fixed[window]
+        if not sitk.GetArrayFromImage(both[window]).all():
+            continue
+        slopes = np.reshape(np.gradient(sitk.GetArrayFromImage(block), *block.GetSpacing()[::-1]), (3, -1))
+        if np.linalg.eigvalsh(slopes @ slopes.T / slopes.shape[1])[0] > STRUCTURE:
+            yield block
+
+
+def _found(block: sitk.Image, moving: sitk.Image) -> tuple[Array, Array]:
+    """The middle of a block, and where it is found in the other scan; both LPS, mm."""
+    corners = np.array(
+        [block.TransformIndexToPhysicalPoint(at) for at in ((0, 0, 0), tuple(n - 1 for n in block.GetSize()))]
+    )
+    ends = np.stack([corners.min(axis=0) - 2 * REACH_MM, corners.max(axis=0) + 2 * REACH_MM])
+    at = np.array([moving.TransformPhysicalPointToContinuousIndex(point) for point in product(*ends.T.tolist())])
+    low = np.floor(at.min(axis=0)).clip(0).astype(int)
+    high = np.minimum(np.ceil(at.max(axis=0)).astype(int) + 1, moving.GetSize())
+    shift = sitk.TranslationTransform(3)
+    method = _registration(1)
+    method.SetInitialTransform(shift, inPlace=True)
+    method.Execute(block, moving[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))])
+    middle = corners.mean(axis=0)
+    return middle, middle + shift.GetOffset()
+
+
+def _show(what: str, mm: Array) -> None:
+    print(f"{what}: mean {mm.mean():.2f}, 95 % within {np.quantile(mm, 0.95):.2f} mm")
+
+
+def _judge(places: Array, found: Array) -> None:
+    """How far blocks are from their places (n, 3), before and after a rigid motion that all share is taken out."""
+    moved, off = found - places, places - places.mean(axis=0)
+    turn, _ = Rotation.align_vectors(found - found.mean(axis=0), off)
+    left = found - found.mean(axis=0) - turn.apply(off)
+    slopes = np.linalg.lstsq(off, moved - moved.mean(axis=0))[0].T
+    print(f"{len(places)} blocks of {BLOCK_MM:g} mm, LPS")
+    _show("  as the headers place them", np.linalg.norm(moved, axis=1))
+    print("  motion that all share: mm", moved.mean(axis=0).round(2), "degrees", turn.as_rotvec(degrees=True).round(2))
+    _show("  without it", np.linalg.norm(left, axis=1))
+    print("  mm of motion along x, y, z (rows) a metre along x, y, z:", (1000 * slopes).round(1).tolist())
+    apart, before = pdist(found), pdist(places)
+    far = before > FAR_MM
+    ratio, longer = (apart[far] / before[far]).mean(), np.abs((apart - before)[far]).mean()
+    print(f"  distances over {FAR_MM:g} mm: {100 * ratio:.2f} % of what they are, {longer:.2f} mm off on average")
 
 
 @click.command
 @click.argument("restored", type=click.Path(path_type=Path))
 @click.argument("straight", type=click.Path(path_type=Path))
 def main(restored: Path, straight: Path) -> None:
-    """Print the rigid transform from STRAIGHT to RESTORED, and how far it moves landmarks."""
+    """Print the rigid transform from STRAIGHT to RESTORED, how far it moves landmarks, and where blocks are found."""
     (moving, moving_mask), (fixed, fixed_mask) = _image(restored), _image(straight)
     both = sitk.And(fixed_mask, sitk.Resample(moving_mask, fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0))
     zyx = np.argwhere(sitk.GetArrayViewFromImage(both)).mean(axis=0)
     centre = np.array(fixed.TransformContinuousIndexToPhysicalPoint(zyx[::-1].tolist()))
     rigid = sitk.Euler3DTransform()
     rigid.SetCenter(centre.tolist())
-    method = _registration()
+    method = _registration(2)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(0.02, 1)
     method.SetMetricFixedMask(both)
     method.SetMetricMovingMask(moving_mask)
     method.SetInitialTransform(rigid, inPlace=True)
@@ -65,6 +133,9 @@ def main(restored: Path, straight: Path) -> None:
     print("shift at the centre, LPS mm:", np.round(rigid.GetTranslation(), 2).tolist())
     print("turn about x, y, z, degrees:", np.degrees(rigid.GetParameters()[:3]).round(2).tolist())
     print(f"landmarks {LANDMARKS_MM:g} mm off the centre: mean {np.mean(moved_mm):.2f}, at most {max(moved_mm):.2f} mm")
+    pairs = [_found(block, moving) for block in _blocks(fixed, both)]
+    kept = [pair for pair in pairs if np.linalg.norm(pair[1] - pair[0]) < REACH_MM]
+    _judge(*(np.array(points) for points in zip(*kept, strict=True)))
 
 
 if __name__ == "__main__":
