@@ -1,5 +1,8 @@
 """A folder as RPLHR-CT lays it: scored by its protocol, and a model trained on it."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +59,41 @@ def test_a_folder_of_pairs_is_scored_by_the_protocol_of_its_paper_and_goes_on(
     rows = read_json(tmp_path / "scores.json")
     assert [row for row in rows if row["method"] == "linear"] == first
     assert {row["method"] for row in rows} == {"linear", "cubic"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ctinterp_dagster.cli.main import group
+
+left, replace = [int(sys.argv.pop(1))], Path.replace
+
+def replace_or_die(path, target):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(path, target)
+
+Path.replace = replace_or_die
+group(sys.argv[1:])
+"""
+
+
+def test_what_is_killed_goes_on_and_nothing_is_lost_or_doubled(rplhr_ct: Path, tmp_path: Path) -> None:
+    """Killed as the fourth record is put in its place, and again, while going on, as the second is."""
+    words = ("evaluate", "--protocol", "rplhr", "--pairs", rplhr_ct / "test", "--methods", "nearest,linear", "--json")
+    assert run(*words, tmp_path / "whole.json")[0] == 0
+    whole, record = read_json(tmp_path / "whole.json"), tmp_path / "killed.json"
+    for number, kept in ((4, 3), (2, 3)):
+        command = [sys.executable, "-c", KILLED, number, *words, record]
+        done = subprocess.run([str(word) for word in command], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert len(read_json(record)) == kept
+    assert run(*words, record)[0] == 0
+    cost = ("seconds", "peak_rss_mib")
+    rows = [[{k: v for k, v in row.items() if k not in cost} for row in rows] for rows in (whole, read_json(record))]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
 
 
 def test_decimated_scans_are_scored_in_three_planes(rplhr_ct: Path, tmp_path: Path) -> None:

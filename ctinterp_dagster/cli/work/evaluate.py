@@ -36,7 +36,7 @@ COST = {"tv_projected": 10.0, "registration_projected": 20.0, REGRESSION: 10.0, 
 
 
 def run(options: Options) -> None:
-    """Score every scan; the records of each are written as it is done.
+    """Score every scan; the records of each are written as it is done, and those of before kept until all are.
 
     Raises:
         CtinterpError: a scan cannot be scored, told before the first is, or the model cannot be read.
@@ -55,11 +55,13 @@ def run(options: Options) -> None:
             rest = {name: method for name, method in restoring.items() if made_of[name] not in known}
             scored = job.score(rest) if rest else iter(())
             for name, own in made_of.items():
-                records.append(known.get(own) or next(scored) | {"made_of": own})
+                records.append(known.pop(own) if own in known else next(scored) | {"made_of": own})
                 if options.json:
-                    write_json(options.json, records)
+                    write_json(options.json, [*records, *known.values()])
                 spent += size * COST.get(name, 1.0)
                 told(spent / work)
+    if options.json:
+        write_json(options.json, records)
     if options.protocol == OWN:
         tables.show(records)
     else:
