@@ -9,56 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import pandas as pd
-from scipy.ndimage import gaussian_filter, uniform_filter
 
-from benchmarks.evidence import best_classical, contestants, table, thickened, thin_scan
-from ctinterp_dagster.interpolation import load_checkpoint
-from ctinterp_dagster.records import read_json, write_json
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from benchmarks.evidence import MODEL, EvidenceFile, best_classical, contestants, table, thickened, thin_scan
+from ctinterp_dagster.evaluation.evidence_tables import Table
+from ctinterp_dagster.evaluation.structures import TISSUES_HU, noisy, tissue_errors
+from ctinterp_dagster.interpolation import Interpolator, load_checkpoint
 
 NOISE_HU = (0, 25, 50)
-GRAIN_PIXELS = 0.8  # sigma of the kernel that noise in a plane is filtered with
-TISSUES_HU = {
-    "air and lung": (-1100, -700),
-    "edges of lung": (-700, -200),
-    "soft tissue": (-200, 150),
-    "bone": (250, 4000),
-}
-AROUND_MM, END_MM = 2.0, 5.0
-FEWEST_PATIENTS = 3
 
 
-def noisy(thin: Volume, noise_hu: float) -> Volume:
-    """A scan with more noise, Gaussian, of a grain in plane, every slice its own."""
-    white = np.random.default_rng(0).standard_normal(thin.hu.shape, np.float32)
-    grained = gaussian_filter(white, (0, GRAIN_PIXELS, GRAIN_PIXELS))
-    return thin.with_hu(thin.hu + np.float32(noise_hu) * grained / grained.std())
-
-
-def tissue_errors(estimate: FloatArray, truth: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, float]:
-    """Mean |error| in HU by tissue, which the mean of the truth over 2 mm tells; without the end slices."""
-    ends = round(END_MM / spacing_mm[0])
-    size = [max(1, round(AROUND_MM / step)) for step in spacing_mm]
-    around, error = (values[ends:-ends] for values in (uniform_filter(truth, size), np.abs(estimate - truth)))
-    inside = {name: (around > low) & (around < high) for name, (low, high) in TISSUES_HU.items()}
-    return {name: float(error[where].mean()) for name, where in inside.items() if where.sum() >= 1000}
-
-
-def measured(argument: str, side: int) -> Iterator[dict[str, Any]]:
+def measured(argument: str, side: int, model: Interpolator) -> Iterator[dict[str, Any]]:
     """A record a noise and method."""
     case, thin, thickness_mm = thin_scan(argument, side)
     known = thickened(thin, thickness_mm).known
-    methods = contestants(load_checkpoint(device="cpu"))
+    methods = contestants(model)
     for noise in NOISE_HU:
-        measurement = thickened(noisy(thin, noise), thickness_mm)
+        measurement = thickened(thin.with_hu(noisy(thin.hu, noise)), thickness_mm)
         for name, method in methods.items():
             errors = tissue_errors(method(measurement).mean.hu, known.hu, known.spacing_mm)
-            yield {"case": case, "side": side, "noise_hu": noise, "method": name, **errors}
+            means = {tissue: error for tissue, (error, _) in errors.items()}
+            yield {"case": case, "side": side, "noise_hu": noise, "method": name, **means}
 
 
-def by_tissue(records: list[dict[str, Any]]) -> str:
+def by_tissue(records: list[dict[str, Any]]) -> Table:
     """Tissues and scans down, noise across: thick slices, the best classical method of the cell, the model."""
     rows = pd.DataFrame(records).set_index(["case", "noise_hu", "method"]).sort_index()
     lines = []
@@ -71,21 +45,23 @@ def by_tissue(records: list[dict[str, Any]]) -> str:
                 cells.append(" / ".join(f"{values[name]:.1f}" for name in ("nearest", best, "model")))
             lines.append([f"{tissue}, {case}", *cells])
     cases = rows.index.get_level_values("case").nunique()
-    few = f"{cases} scans: one patient or phantom behind each number, fewer than {FEWEST_PATIENTS}"
-    return few + "\n\n" + table(["mean error, HU", *(f"+ {noise} HU" for noise in NOISE_HU)], lines)
+    few = f"Mean |error|, HU: nearest / classical / model; {cases} scans, one patient or phantom behind each number"
+    return table(["tissue, scan", *(f"+ {noise} HU" for noise in NOISE_HU)], lines, f"{few}: fewer than 3, no interval")
 
 
 @click.command
 @click.argument("records", type=click.Path(path_type=Path))
 @click.argument("scans", nargs=-1, metavar="THIN")
 @click.option("--side", default=96, help="pixels of the middle of each slice, 0 for all")
-def main(records: Path, scans: tuple[str, ...], side: int) -> None:
+@MODEL
+def main(records: Path, scans: tuple[str, ...], side: int, model_file: Path) -> None:
     """Measure what RECORDS lacks, and print the table of all."""
-    known = read_json(records) if records.exists() else []
+    file = EvidenceFile(records, model_file)
+    model = load_checkpoint(model_file, "cpu")
     for argument in scans:
-        known += list(measured(argument, side))
-        write_json(records, known)
-    print(by_tissue(known))
+        file.records += list(measured(argument, side, model))
+        file.save([by_tissue(file.records)])
+    print(by_tissue(file.records))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,28 @@
 """What the commands behind docs/evidence.md share: scans as measurements of 5 mm, who restores them, and tables."""
 
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from scipy.ndimage import uniform_filter
+import click
 
 from benchmarks.grids import cropped
-from ctinterp_dagster.interpolation import Interpolator, Measurement, Method, Settings, load_checkpoint, simulated
+from ctinterp_dagster.decision import read_record
+from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table
+from ctinterp_dagster.evaluation.planting import BONE, LUNG, SOFT
+from ctinterp_dagster.interpolation import RELEASED, Interpolator, Measurement, Method, Settings, simulated
 from ctinterp_dagster.methods import Role, names
 from ctinterp_dagster.physics.baselines import METHODS
+from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import Volume
 
 THICK_MM, FINEST_MM = 5.0, 1.0
-LUNG, SOFT, BONE = "lung", "soft tissue", "bone"
 CONTRASTS_HU = {LUNG: (100, 200, 800), SOFT: (20, 100, 800), BONE: (-200, -400, -800)}
 """Of what is planted."""
-WITHIN_HU = {LUNG: (-1020.0, -700.0, 120.0), SOFT: (-20.0, 120.0, 60.0), BONE: (250.0, 3000.0, 500.0)}
-"""Of a tissue: least and greatest mean, greatest standard deviation around a place. The phantom's lungs are of air."""
-
-BoolArray = npt.NDArray[np.bool_]
-
-
 ORDER = ("truth", *METHODS, "model")
 """Of the lines of a table."""
 
@@ -46,9 +45,9 @@ def thickened(thin: Volume, thickness_mm: float | None = None) -> Measurement:
     return simulated(thin, THICK_MM / truth_mm, "box", truth_mm, thickness_mm)
 
 
-def contestants(model: Interpolator | None = None) -> dict[str, Method]:
-    """All classical methods and the released model; `nearest` shows the thick slices as they are."""
-    return {**METHODS, "model": (model or load_checkpoint(device="cpu")).by(Settings())}
+def contestants(model: Interpolator) -> dict[str, Method]:
+    """All classical methods and a model; `nearest` shows the thick slices as they are."""
+    return {**METHODS, "model": model.by(Settings())}
 
 
 def best_classical(values: Mapping[str, float], *, higher_is_better: bool = True) -> str:
@@ -57,15 +56,47 @@ def best_classical(values: Mapping[str, float], *, higher_is_better: bool = True
     return (max if higher_is_better else min)(rivals, key=lambda name: values[name])
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
-    head = list(header)
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
+def table(header: Iterable[object], rows: Iterable[Iterable[object]], title: str = "") -> Table:
+    """A table, whose text is Markdown."""
+    return Table(title, tuple(map(str, header)), tuple(tuple(map(str, row)) for row in rows))
 
 
-def tissue_around(hu: FloatArray, spacing_mm: tuple[float, ...], around_mm: float) -> dict[str, BoolArray]:
-    """Where a tissue is alone in the cube around a voxel, (z, y, x) by tissue: see `WITHIN_HU`."""
-    size = [max(1, round(around_mm / step)) for step in spacing_mm]
-    mean = uniform_filter(hu, size, mode="nearest")
-    deviation = np.sqrt(np.maximum(uniform_filter(np.square(hu), size, mode="nearest") - np.square(mean), 0))
-    return {name: (mean > low) & (mean < high) & (deviation < most) for name, (low, high, most) in WITHIN_HU.items()}
+class EvidenceFile:
+    """A file of `reports/evidence`: records of one model, the commands that measured them, and their tables.
+
+    The report of a run shows commands and tables. Folders are left out of the commands.
+
+    Attributes:
+        records: what was measured; more may be added before `save`.
+    """
+
+    def __init__(self, path: Path, model: Path) -> None:
+        """Read what is there.
+
+        Args:
+            path: of the file.
+            model: the file of the model that is measured.
+
+        Raises:
+            ClickException: the records are of another model.
+        """
+        self._path = path
+        words = [word.rsplit("/", 1)[-1] for word in sys.argv[1:]]
+        command = f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(words)}"
+        self._run = CommandRun(command, datetime.now(UTC).date().isoformat(), file_hash(model))
+        self._runs = read_record(Measured, path).runs if path.exists() else ()
+        self.records: list[dict[str, Any]] = read_json(path)["records"] if path.exists() else []
+        if any(run.model != self._run.model for run in self._runs):
+            raise click.ClickException(f"{path} holds records of another model than {model.name}: give another file")
+
+    def save(self, tables: Iterable[Table]) -> None:
+        """Write the records and their tables; the command that runs is among those that measured them."""
+        self._runs = tuple(dict.fromkeys((*self._runs, self._run)))
+        write_json(self._path, {"runs": self._runs, "tables": list(tables), "records": self.records})
+
+
+MODEL = click.option(
+    "--model", "model_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=RELEASED,
+    help="file of the model, the released one where none is given",
+)  # fmt: skip
+"""The option of every command behind docs/evidence.md."""

@@ -4,68 +4,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
-from scipy.stats import mannwhitneyu
 
-from benchmarks.evidence import LUNG, SOFT, WITHIN_HU
+from ctinterp_dagster.evaluation.structures import blob_response, ranking, regions, unmatched, without_ends
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.scan.volume import FloatArray
 
-BoolArray = npt.NDArray[np.bool_]
 SIZES_MM = (3.0, 6.0)
 LEAST_HU = (50.0, 100.0, 200.0)
-WIDER = 1.6  # the second sigma of a difference of Gaussians over the first, close to a Laplacian
-TOLERANCE_MM = 2.5  # half a thick slice
-AROUND_MM, LUNG_HU = 15.0, -600.0
-END_MM = 5.0
 WORST = 0.1  # of the voxels
-
-
-def blob_response(hu: FloatArray, spacing_mm: tuple[float, ...], size_mm: float) -> FloatArray:
-    """Difference of Gaussians in HU, with which a bright ball of `size_mm` answers its contrast at its centre.
-
-    Source: Lowe 2004, Int. J. Comput. Vis. 60(2), section 3; a ball answers most at sigma = radius / sqrt(3).
-    """
-    sigma_mm = size_mm / 2 / np.sqrt(3)
-    sigmas = [[width * sigma_mm / step for step in spacing_mm] for width in (1.0, WIDER)]
-    grid = np.linspace(0, 8 * WIDER * sigma_mm, 4000)
-    shell = 4 * np.pi * grid**2 * (grid[1] - grid[0])
-    inside = grid <= size_mm / 2
-    ball = [
-        float((shell * np.exp(-(grid**2) / 2 / s**2) / (2 * np.pi * s**2) ** 1.5)[inside].sum())
-        for s in (sigma_mm, WIDER * sigma_mm)
-    ]
-    return (gaussian_filter(hu, sigmas[0]) - gaussian_filter(hu, sigmas[1])) / (ball[0] - ball[1])
-
-
-def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BoolArray:
-    """Where a response is at least `least_hu` and the greatest within `TOLERANCE_MM`."""
-    return (response >= least_hu) & (response == _greatest(response, spacing_mm))
-
-
-def unmatched(
-    found: FloatArray, other: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]
-) -> tuple[BoolArray, BoolArray]:
-    """The peaks of one response, and those of them near which the other one has not even half of `least_hu`."""
-    here = peaks(found, least_hu, spacing_mm)
-    return here, here & (_greatest(other, spacing_mm) < least_hu / 2)
-
-
-def _greatest(response: FloatArray, spacing_mm: tuple[float, ...]) -> FloatArray:
-    return maximum_filter(response, [2 * round(TOLERANCE_MM / step) + 1 for step in spacing_mm], mode="nearest")
-
-
-def regions(truth_hu: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, BoolArray]:
-    """Lung and soft tissue by the mean of the cube around a voxel, without the end slices.
-
-    Crops lie within the body: a mask of the body would leave out lung that a crop cuts.
-    """
-    mean = uniform_filter(truth_hu, [round(AROUND_MM / step) for step in spacing_mm], mode="nearest")
-    ends = round(END_MM / spacing_mm[0])
-    kept = np.zeros(mean.shape, bool)
-    kept[ends:-ends] = True
-    return {LUNG: kept & (mean < LUNG_HU), SOFT: kept & (mean > -100) & (mean < WITHIN_HU[SOFT][1])}
 
 
 def counted(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> Iterator[dict[str, Any]]:
@@ -88,13 +34,6 @@ def counted(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) ->
                     }  # fmt: skip
 
 
-def ranking(score: npt.NDArray[Any], bad: BoolArray) -> float | None:
-    """Area under the ROC curve of a score for what is bad; None where nothing is, or all."""
-    if bad.all() or not bad.any():
-        return None
-    return float(mannwhitneyu(score[bad], score[~bad]).statistic) / (float(bad.sum()) * float((~bad).sum()))
-
-
 def thick_contrast(measurement: Measurement) -> FloatArray:
     """Largest difference of a thick slice from its neighbours, on the thin grid: a warning that needs no model."""
     steps = np.abs(np.diff(measurement.thick.hu, axis=0, prepend=measurement.thick.hu[:1]))
@@ -110,9 +49,7 @@ def warned(measurement: Measurement, volumes: Mapping[str, FloatArray]) -> dict[
     """
     spacing, truth = measurement.known.spacing_mm, volumes["truth"]
     inside = np.logical_or(*regions(truth, spacing).values())
-    ends = round(END_MM / spacing[0])
-    whole = np.zeros(truth.shape, bool)
-    whole[ends:-ends] = True
+    whole = without_ends(truth, spacing)
     error = np.abs(volumes["model"] - truth)
     worst = error[whole] >= np.quantile(error[whole], 1 - WORST)
     pair = [blob_response(volumes[name], spacing, SIZES_MM[0]) for name in ("model", "truth")]

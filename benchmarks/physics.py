@@ -7,7 +7,7 @@
 THIN,MM for slices that overlap. Adds what records.json lacks. docs/evidence.md has the tables.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,64 +15,23 @@ import click
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, label, maximum_filter1d, uniform_filter
-from scipy.optimize import curve_fit
-from scipy.special import ndtr
 
-from benchmarks.evidence import BONE, LUNG, ORDER, SOFT, contestants, table, thickened, thin_scan, tissue_around
+from benchmarks.evidence import MODEL, ORDER, EvidenceFile, contestants, table, thickened, thin_scan
 from benchmarks.grids import cropped
+from ctinterp_dagster.evaluation.evidence_tables import Table
+from ctinterp_dagster.evaluation.planting import BONE, LUNG, SOFT, Numbers, rod_edges, rods
+from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
-from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
-Numbers = npt.NDArray[np.float64]
-BIN_MM, REACH_MM = 0.25, 12.0
 PLATEAU_MM = (6.0, 10.0)  # from an edge, where both sides are flat
-CONTRASTS_HU = (50, 200, 800)
-ROD_MM, ROD_HEIGHT_MM, TILT = 7.0, 24.0, 0.5  # radius; height; how far the faces rise, mm a mm
-EDGE_MM = 0.5  # sigma of a rod's faces
+CONTRASTS_HU = (50.0, 200.0, 800.0)
 ROI_MM = (20.0, 16.0, 16.0)
 FLAT_HU = 12.0  # standard deviation of a block once noise is smoothed away
 MOST_ROIS = 40
 FEWEST_EDGES = 1000
 END_MM = 5.0
-
-
-def edge_spread(hu: FloatArray, step_mm: float, edges: Mapping[str, Numbers]) -> Numbers:
-    """Mean edge spread function over columns along z, in bins of 0.25 mm from -12 to 12 mm; 0 below, 1 above.
-
-    Args:
-        hu: (z, y, x).
-        step_mm: distance of slices.
-        edges: y, x: columns; at_mm: where the edge lies, from the first slice's centre; low, high: HU on either side.
-
-    Source: Richard et al. 2012, Med. Phys. 39(7): the task transfer function of an edge, over-sampled by its tilt.
-    """
-    columns = (hu[:, edges["y"].astype(int), edges["x"].astype(int)] - edges["low"]) / (edges["high"] - edges["low"])
-    from_edge = np.arange(len(hu))[:, None] * step_mm - edges["at_mm"]
-    bins = np.floor((from_edge + REACH_MM) / BIN_MM).astype(int)
-    count = round(2 * REACH_MM / BIN_MM)
-    inside = (bins >= 0) & (bins < count)
-    sums, samples = (np.bincount(bins[inside], weights, count) for weights in (columns[inside], None))
-    filled = samples > 0
-    return np.interp(np.arange(count), np.flatnonzero(filled), sums[filled] / samples[filled])
-
-
-def resolution(spread: Numbers) -> tuple[float, float]:
-    """Full width at half maximum of the Gaussian line spread that fits best, mm; where the transfer is a half, 1/mm.
-
-    The second is of the measured line spread, without a model.
-    """
-    at = (np.arange(len(spread)) + 0.5) * BIN_MM - REACH_MM
-    (_, sigma), _ = curve_fit(lambda z, middle, width: ndtr((z - middle) / width), at, spread, p0=(0.0, 2.0))
-    line = np.diff(spread)
-    padded = np.zeros(4096)
-    padded[: len(line)] = line
-    transfer = np.abs(np.fft.rfft(padded)) / abs(line.sum())
-    frequencies = np.fft.rfftfreq(len(padded), BIN_MM)
-    below = int(np.argmax(transfer < 0.5))
-    share = (transfer[below - 1] - 0.5) / (transfer[below - 1] - transfer[below])
-    return float(2 * np.sqrt(2 * np.log(2)) * abs(sigma)), float(frequencies[below - 1] + share * frequencies[1])
 
 
 def natural_edges(truth: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, Numbers]:
@@ -101,48 +60,6 @@ def natural_edges(truth: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str,
     once = (np.diff(above.astype(int), axis=0) != 0).sum(axis=0) == 1
     values = {"y": y, "x": x, "at_mm": at, "low": low, "high": high}
     return {name: np.asarray(value[once & (first > 0)], float) for name, value in values.items()}
-
-
-def rods(thin: Volume, contrast_hu: float) -> tuple[Volume, list[Numbers]]:
-    """A scan with upright rods of soft tissue or lung whose faces are tilted, and the places of their middles, mm."""
-    where = tissue_around(thin.hu, thin.spacing_mm, ROD_MM)
-    middle = np.logical_or(where[LUNG], where[SOFT])
-    size_mm = np.array(thin.hu.shape) * thin.spacing_mm
-    places = (np.argwhere(middle) + 0.5) * thin.spacing_mm
-    ends = np.array([ROD_HEIGHT_MM / 2 + 12, ROD_MM + 3, ROD_MM + 3])
-    places = np.random.default_rng(0).permutation(places[((places > ends) & (places < size_mm - ends)).all(axis=1)])
-    chosen: list[Numbers] = []
-    between = np.array([ROD_HEIGHT_MM + 20, 4 * ROD_MM, 4 * ROD_MM])
-    for place in places[:3000]:
-        if all((np.abs(place - other) > between).any() for other in chosen):
-            chosen.append(place)
-    scan = thin.with_hu(thin.hu.copy())
-    z, y, x = ((np.arange(n) + 0.5) * step for n, step in zip(thin.hu.shape, thin.spacing_mm, strict=True))
-    parts = ((np.arange(5) + 0.5) / 5 - 0.5) * thin.spacing_mm[0]
-    for place in chosen:
-        across = ndtr((ROD_MM - np.hypot((y - place[1])[:, None], (x - place[2])[None])) / EDGE_MM)
-        rise = TILT * (x - place[2])
-        heights = (z - place[0])[:, None, None] + parts[None, :, None] - rise[None, None]
-        along = (ndtr((ROD_HEIGHT_MM / 2 - np.abs(heights)) / EDGE_MM)).mean(axis=1)
-        scan.hu[:] += (contrast_hu * along[:, None, :] * across[None]).astype(np.float32)
-    return scan, chosen
-
-
-def rod_edges(places_mm: list[Numbers], spacing_mm: tuple[float, ...], contrast_hu: float) -> dict[str, Numbers]:
-    """Both faces of the rods, 5 mm around their axes, for `edge_spread` of what the rods add to a volume."""
-    rows = []
-    for place in places_mm:
-        reach = [int(5 / step) for step in spacing_mm[1:]]
-        middle = [int(mm / step) for mm, step in zip(place[1:], spacing_mm[1:], strict=True)]
-        y, x = (np.arange(m - r, m + r + 1) for m, r in zip(middle, reach, strict=True))
-        y, x = (grid.ravel() for grid in np.meshgrid(y, x, indexing="ij"))
-        rise = TILT * ((x + 0.5) * spacing_mm[2] - place[2])
-        for side in (-1, 1):
-            at = place[0] + side * ROD_HEIGHT_MM / 2 + rise - spacing_mm[0] / 2
-            ends = (0.0, contrast_hu) if side < 0 else (contrast_hu, 0.0)
-            rows.append([y, x, at, *(np.full(len(y), end) for end in ends)])
-    joined = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    return dict(zip(("y", "x", "at_mm", "low", "high"), joined, strict=True))
 
 
 def flat_regions(truth: FloatArray, spacing_mm: tuple[float, ...]) -> list[tuple[slice, ...]]:
@@ -255,35 +172,37 @@ def rod_records(thin: Volume, thickness_mm: float | None, model: Interpolator) -
     bare = {"truth": twin.known.hu, **{name: method(twin).mean.hu for name, method in methods.items()}}
     records: dict[str, Any] = {}
     for contrast in CONTRASTS_HU:
-        scan, places = rods(thin, contrast)
+        scan, by_contrast = rods(thin, (contrast,))
+        places = by_contrast[contrast]
         measurement = thickened(scan, thickness_mm)
         spacing = measurement.known.spacing_mm
         edges = rod_edges(places, spacing, contrast)
         made = {"truth": measurement.known.hu, **{name: it(measurement).mean.hu for name, it in methods.items()}}
-        records[str(contrast)] = {"rods": len(places)} | {
+        records[f"{contrast:g}"] = {"rods": len(places)} | {
             name: resolution(edge_spread(hu - bare[name], spacing[0], edges)) for name, hu in made.items()
         }
     return records
 
 
-def resolution_table(records: list[dict[str, Any]]) -> str:
+def resolution_table(records: list[dict[str, Any]]) -> Table:
     """Width and half transfer by contrast, means over the scans with rods."""
     rods_of = [record["rods"] for record in records if "rods" in record]
     lines = []
     for method in ORDER:
-        means = [np.mean([scan[str(hu)][method] for scan in rods_of], axis=0) for hu in CONTRASTS_HU]
+        means = [np.mean([scan[f"{hu:g}"][method] for scan in rods_of], axis=0) for hu in CONTRASTS_HU]
         lines.append([method, *(f"{width:.1f} mm, {half:.3f}" for width, half in means)])
-    return table(["planted rods", *(f"{hu} HU" for hu in CONTRASTS_HU)], lines)
+    title = "Faces of planted rods: full width at half maximum, frequency (1/mm) at which the transfer is a half"
+    return table(["method", *(f"{hu:g} HU" for hu in CONTRASTS_HU)], lines, title)
 
 
 def method_table(
     title: str, records: list[dict[str, Any]], cell: Callable[[dict[str, Any], dict[str, Any]], str]
-) -> str:
+) -> Table:
     """Methods down, scans across; a cell is made of the method's row and the truth's."""
     lines = [
         [name, *(cell(record["methods"][name], record["methods"]["truth"]) for record in records)] for name in ORDER
     ]
-    return table([title, *(record["case"] for record in records)], lines)
+    return table(["method", *(record["case"] for record in records)], lines, title)
 
 
 def noise_cell(row: dict[str, Any], _: dict[str, Any]) -> str:
@@ -299,7 +218,7 @@ def insert_cell(row: dict[str, Any], truth: dict[str, Any]) -> str:
     return f"{off.mean():.1f}, {off.max():.1f} ({len(off)})"
 
 
-def calibration_table(records: list[dict[str, Any]]) -> str:
+def calibration_table(records: list[dict[str, Any]]) -> Table:
     """Tissues down, scans across: coverage; root mean square error over deviation."""
     tissues = dict.fromkeys(name for record in records for name in record["calibration"])
 
@@ -307,7 +226,26 @@ def calibration_table(records: list[dict[str, Any]]) -> str:
         return "-" if values is None else f"{values[1]:.3f}, {values[2]:.0f} / {values[3]:.0f}"
 
     lines = [[name, *(cell(record["calibration"].get(name)) for record in records)] for name in tissues]
-    return table(["tissue by the estimate", *(record["case"] for record in records)], lines)
+    title = (
+        "Calibration by the estimate's tissue: share of the truth within 1.645 deviations, rms error / deviation, HU"
+    )
+    return table(["tissue", *(record["case"] for record in records)], lines, title)
+
+
+def tables(records: list[dict[str, Any]]) -> Iterator[Table]:
+    """All that was measured."""
+    yield resolution_table(records)
+    for record in records:
+        if "width_mm" in record["methods"]["truth"]:
+            rows = ((name, record["methods"][name]) for name in ORDER)
+            yield table(
+                ["method", "width, half transfer"],
+                [[name, f"{row['width_mm']:.1f} mm, {row['half']:.3f}"] for name, row in rows],
+                f"Edges of {record['case']} ({record['edges']} columns; profile {record['profile']})",
+            )
+    yield method_table("Noise in flat blocks: deviation, mean frequency along z, in plane (1/mm)", records, noise_cell)
+    yield method_table("Even insides: mean, largest error of their mean, HU (how many)", records, insert_cell)
+    yield calibration_table(records)
 
 
 @click.command
@@ -315,10 +253,11 @@ def calibration_table(records: list[dict[str, Any]]) -> str:
 @click.argument("scans", nargs=-1, metavar="THIN")
 @click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="a real thick and thin scan")
 @click.option("--side", default=128, help="pixels of the middle of each slice, 0 for all")
-def main(records: Path, scans: tuple[str, ...], pair: tuple[Path, Path] | None, side: int) -> None:
+@MODEL
+def main(records: Path, scans: tuple[str, ...], pair: tuple[Path, Path] | None, side: int, model_file: Path) -> None:
     """Measure what RECORDS lacks, and print the tables of all."""
-    known = read_json(records) if records.exists() else []
-    model = load_checkpoint(device="cpu")
+    file = EvidenceFile(records, model_file)
+    model = load_checkpoint(model_file, "cpu")
     new: list[dict[str, Any]] = []
     for argument in scans:
         case, thin, thickness_mm = thin_scan(argument, side)
@@ -327,20 +266,11 @@ def main(records: Path, scans: tuple[str, ...], pair: tuple[Path, Path] | None, 
     if pair:
         thick, thin = (cropped(read_scan(path).volume, side) for path in pair)
         new.append({"case": "pair", "side": side, **measured(paired(thick, thin), model)})
-    known = [other for other in known if other["case"] not in {record["case"] for record in new}] + new
-    write_json(records, known)
-    print(resolution_table(known))
-    print(*(f"{r['case']}: {r['edges']} columns, {r['blocks']} blocks, {r['profile']}" for r in known), sep="\n")
-    for record in known:
-        if "width_mm" in record["methods"]["truth"]:
-            lines = [
-                [name, f"{row['width_mm']:.1f} mm, {row['half']:.3f}"]
-                for name, row in ((name, record["methods"][name]) for name in ORDER)
-            ]
-            print("", table([f"edges of {record['case']}", "width, half transfer"], lines), sep="\n")
-    print("", method_table("noise: deviation, mean frequency along z, in plane", known, noise_cell), sep="\n")
-    print("", method_table("inserts: mean, largest error HU (how many)", known, insert_cell), sep="\n")
-    print("", calibration_table(known), sep="\n")
+    if new:
+        measured_now = {record["case"] for record in new}
+        file.records = [other for other in file.records if other["case"] not in measured_now] + new
+        file.save(tables(file.records))
+    print(*tables(file.records), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -16,25 +16,34 @@ from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
-from scipy.special import ndtr
 from scipy.stats import mannwhitneyu
 
-from benchmarks.evidence import BONE, CONTRASTS_HU, LUNG, SOFT, thickened, thin_scan, tissue_around
-from benchmarks.invented import LEAST_HU, SIZES_MM, blob_response, counted, ranking, regions, unmatched, warned
+from benchmarks.evidence import CONTRASTS_HU, MODEL, EvidenceFile, table, thickened, thin_scan
+from benchmarks.invented import LEAST_HU, SIZES_MM, counted, warned
 from benchmarks.planted_tables import counted_tables, planted_tables, warning_table
 from benchmarks.worst import Case, picture
+from ctinterp_dagster.evaluation.evidence import share_kept
+from ctinterp_dagster.evaluation.evidence_tables import Table
+from ctinterp_dagster.evaluation.planting import (
+    BONE,
+    CRACKS,
+    LUNG,
+    SOFT,
+    Numbers,
+    Planted,
+    Structure,
+    around,
+    candidates,
+    is_apart,
+    paint,
+    tissue_around,
+)  # fmt: skip
+from ctinterp_dagster.evaluation.structures import blob_response, ranking, regions, unmatched
 from ctinterp_dagster.interpolation import Interpolator, Measurement, MixedPrecision, Settings, load_checkpoint
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
-Numbers = npt.NDArray[np.float64]
 DIAMETERS_MM, CRACK_MM = (2, 4, 8), 8
-CRACKS = ("crack in a slice", "crack across slices")
-EDGE_MM = 0.5  # sigma of a structure's edge
-PARTS = 5  # of a slice, whose mean a voxel sees
-WIDTH_MM = 1.0  # of a crack
 AROUND_MM = 6.0  # what must be one tissue around a structure
 BETWEEN_MM = (15.0, 11.0, 11.0)  # from structure to structure
 FROM_END_MM = (17.0, 11.0, 11.0)
@@ -45,37 +54,6 @@ FEWEST = 8  # places of a structure in a scan
 STRONG_HU, WORST_PLACES = 200, 0.2
 
 
-@dataclass(frozen=True)
-class Structure:
-    """What is planted.
-
-    Attributes:
-        tissue: that it lies in.
-        kind: ball; crack across the slices' axis, or along it.
-        size_mm: diameter; a crack is a disc of it, 1 mm wide.
-        contrast_hu: that it adds.
-    """
-
-    tissue: str
-    kind: str
-    size_mm: float
-    contrast_hu: float
-
-    @property
-    def reach_mm(self) -> float:
-        """From its centre to where nothing is added."""
-        return self.size_mm / 2 + 3 * EDGE_MM
-
-    def share(self, z: Numbers, y: Numbers, x: Numbers) -> Numbers:
-        """How much of its contrast is added at places in mm from its centre, 0 to 1."""
-        radius = self.size_mm / 2
-        if self.kind == "ball":
-            return ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)
-        normal, others = (z, (y, x)) if self.kind == CRACKS[0] else (x, (z, y))
-        band = ndtr((WIDTH_MM / 2 - normal) / EDGE_MM) + ndtr((WIDTH_MM / 2 + normal) / EDGE_MM) - 1
-        return band * ndtr((radius - np.hypot(*others)) / EDGE_MM)
-
-
 STRUCTURES = (
     *(Structure(LUNG, "ball", size, hu) for size in DIAMETERS_MM for hu in CONTRASTS_HU[LUNG]),
     *(Structure(SOFT, "ball", size, hu) for size in DIAMETERS_MM for hu in CONTRASTS_HU[SOFT]),
@@ -83,50 +61,19 @@ STRUCTURES = (
 )
 
 
-def paint(scan: Volume, centre_mm: Numbers, structure: Structure) -> None:
-    """Add a structure to a scan's values, voxels its mean over their slice.
-
-    Args:
-        scan: the thin scan.
-        centre_mm: (z, y, x) from the outer corner of its first voxel.
-        structure: what to add.
-    """
-    cut = around(scan.hu.shape, scan.spacing_mm, centre_mm, structure.reach_mm)
-    steps = [
-        (np.arange(part.start, part.stop) + 0.5) * step - centre
-        for part, step, centre in zip(cut, scan.spacing_mm, centre_mm, strict=True)
-    ]
-    z, y, x = np.meshgrid(*steps, indexing="ij")
-    parts = ((np.arange(PARTS) + 0.5) / PARTS - 0.5) * scan.spacing_mm[0]
-    share = np.mean([structure.share(z + part, y, x) for part in parts], axis=0)
-    scan.hu[cut] += (structure.contrast_hu * share).astype(np.float32)
-
-
-def around(
-    shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_mm: Numbers, reach_mm: float
-) -> tuple[slice, ...]:
-    """The voxels that a cube around a place reaches into, always as many away from the ends."""
-    halves = [int(np.ceil(reach_mm / step)) for step in spacing_mm]
-    middle = [int(centre / step) for centre, step in zip(centre_mm, spacing_mm, strict=True)]
-    return tuple(slice(max(0, m - h), min(n, m + h + 1)) for m, h, n in zip(middle, halves, shape, strict=True))
-
-
-def sites(thin: Volume, rng: np.random.Generator) -> list[tuple[Structure, Numbers]]:
+def sites(thin: Volume, rng: np.random.Generator) -> Planted:
     """Structures and their places (mm, see `paint`), far from each other; every structure of a tissue as often.
 
     Bone is the rarest, and comes first.
     """
-    size_mm = np.array(thin.hu.shape) * thin.spacing_mm
     where = tissue_around(thin.hu, thin.spacing_mm, AROUND_MM)
-    chosen: list[tuple[Structure, Numbers]] = []
+    chosen: Planted = []
     for tissue in (BONE, SOFT, LUNG):
-        places = (np.argwhere(where[tissue]) + rng.random(3)) * thin.spacing_mm
-        inside = ((places > FROM_END_MM) & (places < size_mm - FROM_END_MM)).all(axis=1)
-        candidates = rng.permutation(places[inside])[:5000]
+        places = candidates(thin, where[tissue], FROM_END_MM, rng, rng.random(3))
         kinds = [structure for structure in STRUCTURES if structure.tissue == tissue]
         order, count = rng.permutation(len(kinds)), 0
-        for place in candidates:
-            if all((np.abs(place - other) > BETWEEN_MM).any() for _, other in chosen):
+        for place in places:
+            if is_apart(place, (other for _, other in chosen), BETWEEN_MM):
                 chosen.append((kinds[order[count % len(kinds)]], place))
                 count += 1
     return chosen
@@ -175,11 +122,7 @@ class Found:
 
     def share_kept(self, method: str) -> float:
         """The contrast of the structure in an estimate over that in the truth, by least squares."""
-        added, planted = (self.present[name] - self.absent[name] for name in (method, "truth"))
-        return float((added * planted).sum() / np.square(planted).sum())
-
-
-Planted = list[tuple[Structure, Numbers]]
+        return share_kept(*(self.present[name] - self.absent[name] for name in (method, "truth")))
 
 
 def plant(thin: Volume, seed: int) -> tuple[Volume, Planted]:
@@ -274,26 +217,38 @@ def measured(argument: str, side: int, replicates: int, model: Interpolator) -> 
     return record, picture(list(worst_cases(last, made, twin, spacing)), spacing)
 
 
+def tables(records: list[dict[str, Any]]) -> Iterator[Table]:
+    """All that was measured."""
+    yield from planted_tables(records)
+    yield from counted_tables(records)
+    yield warning_table(records)
+    yield table(
+        ["case", "worst fifth of planted places", "over 200 HU, deviation over the twin's"],
+        [[it["case"], f"{it['alarmed']['area_places']:.2f}", f"{it['alarmed']['rise_strong']:.2f}"] for it in records],
+        "What the standard deviation tells of planted structures: area under the ROC curve; median ratio",
+    )
+
+
 @click.command
 @click.argument("records", type=click.Path(path_type=Path))
 @click.argument("scans", nargs=-1, metavar="THIN")
 @click.option("--side", default=128, help="pixels of the middle of each slice, 0 for all")
 @click.option("--replicates", default=3, help="plantings a scan")
 @click.option("--pictures", type=click.Path(path_type=Path), help="folder for a PNG a scan")
-def main(records: Path, scans: tuple[str, ...], side: int, replicates: int, pictures: Path | None) -> None:
+@MODEL
+def main(
+    records: Path, scans: tuple[str, ...], side: int, replicates: int, pictures: Path | None, model_file: Path
+) -> None:
     """Measure what RECORDS lacks, and print the tables of all."""
-    known = read_json(records) if records.exists() else []
-    model = load_checkpoint(device="cpu")
+    file = EvidenceFile(records, model_file)
+    model = load_checkpoint(model_file, "cpu")
     for argument in scans:
         record, drawn = measured(argument, side, replicates, model)
-        known = [other for other in known if other["case"] != record["case"]] + [record]
-        write_json(records, known)
+        file.records = [other for other in file.records if other["case"] != record["case"]] + [record]
+        file.save(tables(file.records))
         if pictures:
             (pictures / f"worst-{record['case']}.png").write_bytes(drawn)
-    if known:
-        print(*planted_tables(known), *counted_tables(known), warning_table(known), sep="\n\n")
-        for record in known:
-            print(record["case"], record["alarmed"])
+    print(*tables(file.records), sep="\n\n")
 
 
 if __name__ == "__main__":

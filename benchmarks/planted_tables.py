@@ -7,17 +7,20 @@ import pandas as pd
 
 from benchmarks.evidence import CONTRASTS_HU, ORDER, table
 from benchmarks.invented import LEAST_HU, SIZES_MM
+from ctinterp_dagster.evaluation.evidence_tables import Table
 from ctinterp_dagster.methods import Role, names
 
 RIVALS = [name for name in names(Role.RIVAL) if name != "nearest"]
 
 
-def planted_tables(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+def planted_tables(records: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """Detection and contrast by tissue, size and contrast: means over scans, weighted by places."""
     rows = pd.DataFrame([row for record in records for row in record["planted"]])
     weighted = rows.assign(area=rows["area"] * rows["places"], kept=rows["kept"] * rows["places"])
     keys = ["tissue", "kind", "size_mm", "contrast_hu", "method"]
     sums = weighted.groupby(keys)[["area", "kept", "places"]].sum()
+    places = sums.xs("model", level="method")["places"]
+    counted = f"{len(records)} scans, {places.min():g} to {places.max():g} places a cell"
     for score, title in {"area": "Area under the ROC curve", "kept": "Share of the contrast that is kept"}.items():
         means = (sums[score] / sums["places"]).reset_index(name="mean").pivot_table("mean", keys[:-1], "method")
         means["classical"] = means[RIVALS].max(axis=1)
@@ -29,11 +32,8 @@ def planted_tables(records: Sequence[dict[str, Any]]) -> Iterator[str]:
                 [f"{kind}, {size:g} mm", *(_cell(here, (kind, size, hu), score) for hu in contrasts)]
                 for kind, size in sorted({(kind, size) for kind, size, _ in here.index})
             ]
-            yield f"{title}, {tissue}: {' / '.join(_methods(score))}\n\n" + table(
-                [tissue, *(f"{hu} HU" for hu in contrasts)], lines
-            )
-    places = sums.xs("model", level="method")["places"]
-    yield f"places a cell: {places.min():g} to {places.max():g}, median {places.median():g}"
+            heading = f"{title}, {tissue}: {' / '.join(_methods(score))}; {counted}"
+            yield table([tissue, *(f"{hu} HU" for hu in contrasts)], lines, heading)
 
 
 def _methods(score: str) -> list[str]:
@@ -47,7 +47,7 @@ def _cell(means: pd.DataFrame, key: tuple[str, float, float], score: str) -> str
     return " / ".join("-" if pd.isna(value) else f"{value:.2f}" for value in values)
 
 
-def counted_tables(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+def counted_tables(records: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """Structures that the truth lacks, and that the estimate lacks, by method and threshold, summed over scans."""
     rows = pd.DataFrame([row for record in records for row in record["counted"]])
     for (region, size), group in rows.groupby(["region", "size_mm"]):
@@ -57,12 +57,11 @@ def counted_tables(records: Sequence[dict[str, Any]]) -> Iterator[str]:
         )
         litres = group[group["method"] == "model"].groupby("least_hu")["litres"].sum().iloc[0]
         lines = [[name, *cells.loc[name]] for name in (*ORDER[1:], "sample")]
-        yield f"{region}, {size:g} mm, {litres:.2f} l: invented of found; lost of true\n\n" + table(
-            ["", *(f"{hu:g} HU" for hu in LEAST_HU)], lines
-        )
+        heading = f"{region}, {size:g} mm, {litres:.2f} l: invented of found; lost of true"
+        yield table(["method", *(f"{hu:g} HU" for hu in LEAST_HU)], lines, heading)
 
 
-def warning_table(records: Sequence[dict[str, Any]]) -> str:
+def warning_table(records: Sequence[dict[str, Any]]) -> Table:
     """How well the standard deviation ranks the errors of the model, against the contrast of the thick slices."""
 
     def pair(record: dict[str, Any], key: str) -> str:
@@ -79,4 +78,4 @@ def warning_table(records: Sequence[dict[str, Any]]) -> str:
         ]
         for record in records
     ]
-    return table(header, lines)
+    return table(header, lines, "What the standard deviation, and the contrast of the thick slices, tell of errors")

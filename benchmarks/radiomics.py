@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.evidence import LUNG, contestants, table, thickened, thin_scan, tissue_around
+from benchmarks.evidence import MODEL, EvidenceFile, contestants, table, thickened, thin_scan
 from benchmarks.tasks import isotropic
-from ctinterp_dagster.interpolation import load_checkpoint
-from ctinterp_dagster.records import read_json, write_json
+from ctinterp_dagster.evaluation.evidence_tables import Table
+from ctinterp_dagster.evaluation.planting import LUNG, Numbers, tissue_around
+from ctinterp_dagster.interpolation import Interpolator, load_checkpoint
 from ctinterp_dagster.scan.volume import FloatArray
 
-Numbers = npt.NDArray[np.float64]
 FAMILIES = ["statistics", "intensity_histogram", "glcm", "glrlm", "glszm", "ngtdm"]
 BIN_HU, LEAST_HU = 25.0, -1100.0
 DIAMETER_MM, APART_MM = 16, 17
@@ -83,11 +83,11 @@ def features(hu: FloatArray) -> dict[str, float]:
     return {name: float(row[name].iloc[0]) for name in kept}
 
 
-def measured(argument: str, side: int, count: int) -> Iterator[dict[str, Any]]:
+def measured(argument: str, side: int, count: int, model: Interpolator) -> Iterator[dict[str, Any]]:
     """A record a place and method."""
     case, thin, thickness_mm = thin_scan(argument, side)
     measurement = thickened(thin, thickness_mm)
-    methods, spacing = contestants(load_checkpoint(device="cpu")), measurement.known.spacing_mm
+    methods, spacing = contestants(model), measurement.known.spacing_mm
     volumes = {
         name: isotropic(measurement.known.hu if name == "truth" else methods[name](measurement).mean.hu, spacing)
         for name in SHOWN
@@ -97,7 +97,7 @@ def measured(argument: str, side: int, count: int) -> Iterator[dict[str, Any]]:
             yield {"case": case, "place": number, "method": name, "features": features(hu[cut])}
 
 
-def shares(records: list[dict[str, Any]]) -> str:
+def shares(records: list[dict[str, Any]]) -> Table:
     """The table: methods down."""
     rows = pd.DataFrame([record["features"] for record in records])
     labels = pd.DataFrame([{name: record[name] for name in ("case", "place", "method")} for record in records])
@@ -108,7 +108,7 @@ def shares(records: list[dict[str, Any]]) -> str:
         share, low, high = share_good(values, truth)
         lines.append([name, f"{share:.2f} ({low:.2f}, {high:.2f})", f"{np.nanmedian(concordance(values, truth)):.2f}"])
     title = f"{truth.shape[1]} features, {len(truth)} places in {labels['case'].nunique()} scans"
-    return table([title, f"share with concordance >= {GOOD}", "median"], lines)
+    return table(["method", f"share with concordance >= {GOOD}", "median"], lines, title)
 
 
 @click.command
@@ -116,13 +116,15 @@ def shares(records: list[dict[str, Any]]) -> str:
 @click.argument("scans", nargs=-1, metavar="THIN")
 @click.option("--side", default=96, help="pixels of the middle of each slice, 0 for all")
 @click.option("--places", "count", default=10, help="spheres a scan")
-def main(records: Path, scans: tuple[str, ...], side: int, count: int) -> None:
+@MODEL
+def main(records: Path, scans: tuple[str, ...], side: int, count: int, model_file: Path) -> None:
     """Measure what RECORDS lacks, and print the table of all."""
-    known = read_json(records) if records.exists() else []
+    file = EvidenceFile(records, model_file)
+    model = load_checkpoint(model_file, "cpu")
     for argument in scans:
-        known += list(measured(argument, side, count))
-        write_json(records, known)
-    print(shares(known))
+        file.records += list(measured(argument, side, count, model))
+        file.save([shares(file.records)])
+    print(shares(file.records))
 
 
 if __name__ == "__main__":

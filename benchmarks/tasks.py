@@ -6,14 +6,13 @@
 THIN,MM for slices that overlap; without THIN the tables alone. docs/evidence.md has them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import binary_dilation, distance_transform_edt, label, zoom
 from scipy.spatial import cKDTree
@@ -21,14 +20,24 @@ from skimage.filters import sato
 from skimage.measure import marching_cubes
 from skimage.morphology import skeletonize
 
-from benchmarks.evidence import LUNG, contestants, table, thickened, thin_scan, tissue_around
-from benchmarks.invented import BoolArray, regions
-from benchmarks.planted import Planted, Structure, paint
+from benchmarks.evidence import MODEL, EvidenceFile, contestants, table, thickened, thin_scan
+from ctinterp_dagster.evaluation.evidence_tables import Table
+from ctinterp_dagster.evaluation.metrics import BoolArray
+from ctinterp_dagster.evaluation.planting import (
+    LUNG,
+    Numbers,
+    Planted,
+    Structure,
+    candidates,
+    is_apart,
+    paint,
+    tissue_around,
+)  # fmt: skip
+from ctinterp_dagster.evaluation.statistics import bootstrap_mean
+from ctinterp_dagster.evaluation.structures import regions
 from ctinterp_dagster.interpolation import Measurement, Method, load_checkpoint
-from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
-Numbers = npt.NDArray[np.float64]
 NODULES_MM, SHOWN_MM = (4, 6, 8, 10, 12), (4, 6, 10)
 SOLID_HU, NODULE_HU = 20.0, -400.0  # of a nodule; the threshold of its volume
 AROUND_NODULE_MM = 3.0
@@ -66,12 +75,10 @@ def volume_mm3(hu: FloatArray, spacing_mm: tuple[float, ...], centre_mm: Numbers
 def nodules(thin: Volume) -> Planted:
     """Solid balls in lung, every size as often, and their places in mm from the outer corner."""
     rng = np.random.default_rng(0)
-    size_mm = np.array(thin.hu.shape) * thin.spacing_mm
-    places = (np.argwhere(tissue_around(thin.hu, thin.spacing_mm, 14.0)[LUNG]) + rng.random(3)) * thin.spacing_mm
-    places = rng.permutation(places[((places > 17) & (places < size_mm - 17)).all(axis=1)])[:5000]
+    inside = tissue_around(thin.hu, thin.spacing_mm, 14.0)[LUNG]
     chosen: Planted = []
-    for place in places:
-        if all((np.abs(place - other) > APART_MM).any() for _, other in chosen):
+    for place in candidates(thin, inside, (17.0, 17.0, 17.0), rng, rng.random(3)):
+        if is_apart(place, (other for _, other in chosen), APART_MM):
             size = NODULES_MM[len(chosen) % len(NODULES_MM)]
             index = tuple((place / thin.spacing_mm).astype(int))
             chosen.append((Structure(LUNG, "ball", size, SOLID_HU - float(np.median(_around(thin.hu, index)))), place))
@@ -171,37 +178,60 @@ def own_nodules(thin: Volume, at: list[list[float]], methods: Mapping[str, Metho
             yield record | {"nodule": number}
 
 
-def by_scan(rows: pd.DataFrame, task: str, cell: Callable[[pd.Series], str]) -> str:
-    """Methods down, scans across."""
-    here = rows[rows["task"] == task].set_index(["method", "case"])
-    methods, cases = (list(dict.fromkeys(here.index.get_level_values(level))) for level in ("method", "case"))
-    return table([task, *cases], [[name, *(cell(here.loc[(name, case)]) for case in cases)] for name in methods])
+def vessels(rows: pd.DataFrame) -> Table:
+    """Share of the true centre lines that is found, methods down, scans across; the mean over the scans."""
+    recall = rows.pivot_table("recall", "method", "case", sort=False)
+    lines = [[name, *(f"{x:.3f}" for x in line), with_interval(line, ".3f")] for name, line in recall.iterrows()]
+    return table(["method", *recall.columns, "mean of scans"], lines, "Thin vessels in lung: share found of the true")
 
 
-def planted_volumes(rows: pd.DataFrame) -> str:
-    """Bias and spread of the volume in % of what the same ruler gives in the truth; methods down, sizes across."""
+def surfaces(rows: pd.DataFrame) -> Table:
+    """Mean and 95 % distance, mm, methods down, scans across; the mean over the scans and its 95 % interval."""
+    task, cases = rows["task"].iloc[0], list(dict.fromkeys(rows["case"]))
+    lines = []
+    for method, group in rows.groupby("method", sort=False):
+        here = group.set_index("case")
+        cells = (f"{here.loc[case, 'mean_mm']:.2f}, {here.loc[case, 'far_mm']:.2f}" for case in cases)
+        lines.append([method, *cells, with_interval(here["mean_mm"], ".2f")])
+    return table(
+        ["method", *cases, "mean of scans"], lines, f"Surface of {task}: mean, 95 % distance to the true one, mm"
+    )
+
+
+def with_interval(values: pd.Series, form: str) -> str:
+    """A mean and its 95 % bootstrap interval, none of a single value."""
+    interval = bootstrap_mean(values.to_numpy(float), seed=0)
+    if interval.low is None:
+        return format(interval.mean, form)
+    return f"{interval.mean:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def planted_volumes(rows: pd.DataFrame) -> Table:
+    """Bias and spread of the volume in % of what the same ruler gives in the truth; methods down, sizes across.
+
+    The bias has its 95 % bootstrap interval over the nodules.
+    """
     truth = rows[rows["method"] == "truth"].set_index(["case", "nodule"])["mm3"]
     joined = rows.join(truth.rename("true_mm3"), on=["case", "nodule"])
-    spread = (
-        joined.assign(off=100 * (joined["mm3"] / joined["true_mm3"] - 1))
-        .groupby(["method", "size_mm"])["off"]
-        .agg(["mean", "std", "count"])
-    )
-    cells = {key: f"{row['mean']:+.0f}, {row['std']:.0f} %" for key, row in spread.iterrows()}
+    joined["off"] = 100 * (joined["mm3"] / joined["true_mm3"] - 1)
+    by_size = joined.groupby(["method", "size_mm"])["off"]
+    cells = {key: f"{with_interval(off, '+.0f')}, {off.std():.0f} %" for key, off in by_size}
     lines = [[name, *(cells[name, size] for size in SHOWN_MM)] for name in dict.fromkeys(rows["method"])]
-    least = int(spread["count"].min())
-    return table([f"volume: bias, spread ({least} or more a size)", *(f"{s} mm" for s in SHOWN_MM)], lines)
+    title = (
+        f"Volume of planted nodules: bias (95 % interval over nodules), spread; {by_size.size().min()} or more a size"
+    )
+    return table(["method", *(f"{size} mm" for size in SHOWN_MM)], lines, title)
 
 
-def own_volumes(rows: pd.DataFrame) -> str:
+def own_volumes(rows: pd.DataFrame) -> Table:
     """mm3, methods down, nodules across."""
     values = rows.set_index(["method", "nodule"])["mm3"]
     numbers = sorted({int(k) for k in rows["nodule"]})
     lines = [[name, *(f"{values[name, k]:.0f}" for k in numbers)] for name in dict.fromkeys(rows["method"])]
-    return table(["nodules of the scan, mm3", *numbers], lines)
+    return table(["method", *(f"nodule {k}" for k in numbers)], lines, "Nodules of the scan: volume, mm3")
 
 
-def tables(records: list[dict[str, Any]]) -> Iterator[str]:
+def tables(records: list[dict[str, Any]]) -> Iterator[Table]:
     """All that was measured."""
     rows = pd.DataFrame(records)
     for task, group in rows.groupby("task", sort=False):
@@ -210,9 +240,9 @@ def tables(records: list[dict[str, Any]]) -> Iterator[str]:
         elif task == OWN:
             yield own_volumes(group)
         elif task == VESSELS:
-            yield by_scan(rows, VESSELS, lambda row: f"{row['recall']:.3f}")
+            yield vessels(group)
         else:
-            yield by_scan(rows, str(task), lambda row: f"{row['mean_mm']:.2f}, {row['far_mm']:.2f} mm")
+            yield surfaces(group)
 
 
 @click.command
@@ -220,17 +250,18 @@ def tables(records: list[dict[str, Any]]) -> Iterator[str]:
 @click.argument("scans", nargs=-1, metavar="THIN")
 @click.option("--at", multiple=True, help="Z,Y,X,MM: a nodule of the scan, in place of the other tasks")
 @click.option("--side", default=128, help="pixels of the middle of each slice, 0 for all")
-def main(records: Path, scans: tuple[str, ...], at: tuple[str, ...], side: int) -> None:
+@MODEL
+def main(records: Path, scans: tuple[str, ...], at: tuple[str, ...], side: int, model_file: Path) -> None:
     """Measure what RECORDS lacks, and print the tables of all."""
-    known = read_json(records) if records.exists() else []
-    methods = contestants(load_checkpoint(device="cpu"))
+    file = EvidenceFile(records, model_file)
+    methods = contestants(load_checkpoint(model_file, "cpu"))
     for argument in scans:
         case, thin, thickness_mm = thin_scan(argument, 0 if at else side)
         places = [[float(number) for number in place.split(",")] for place in at]
         made = own_nodules(thin, places, methods) if at else measured(thin, thickness_mm, methods)
-        known += [{"case": case, "side": side, **record} for record in made]
-        write_json(records, known)
-    print(*tables(known), sep="\n\n")
+        file.records += [{"case": case, "side": side, **record} for record in made]
+        file.save(tables(file.records))
+    print(*tables(file.records), sep="\n\n")
 
 
 if __name__ == "__main__":

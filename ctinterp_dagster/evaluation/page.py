@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ctinterp_dagster.decision import Decision
 from ctinterp_dagster.errors import EvaluationError
+from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, Table, shown
 from ctinterp_dagster.evaluation.figures import gain_chart, position_chart, training_chart
 from ctinterp_dagster.evaluation.metrics import end_slices
 from ctinterp_dagster.evaluation.statistics import (
@@ -81,6 +82,9 @@ class ReportData:
         calibration: by task; empty where the model gives no standard deviation.
         decision: of the promotion gate; None where it has not been asked.
         coverage_90: the shares of the truth that the 90 % interval has to hold, smallest and largest.
+        evidence: tables of what the run measured of its first task beyond scores.
+        measured: what longer commands measured, by the names of `COMMANDS`; absent where they were not run.
+        model: hash of the file of the run's model.
         phantoms: whether the test cases are built-in phantoms.
         provenance: by group (`packages`, `params`, `hashes`, `device`), name and value.
         seed: of the bootstrap.
@@ -93,6 +97,9 @@ class ReportData:
     calibration: Mapping[str, Calibration]
     decision: Decision | None
     coverage_90: tuple[float, float]
+    evidence: Sequence[Table]
+    measured: Mapping[str, Measured]
+    model: str
     phantoms: bool
     provenance: Mapping[str, Mapping[str, str]]
     seed: int
@@ -113,6 +120,14 @@ class MethodRow(NamedTuple):
     method: str
     cells: Sequence[Cell]
     below: str
+
+
+class LongerMeasurement(NamedTuple):
+    """What a longer command measured: its name, where that comes from, its tables."""
+
+    name: str
+    origin: Sequence[str]
+    tables: Sequence[Table]
 
 
 @dataclass(frozen=True)
@@ -154,8 +169,14 @@ def render(report: ReportData) -> str:
         report=report,
         tasks=tasks,
         columns=COLUMNS,
+        model_title=judged().title,
+        longer=[_longer(name, report.measured.get(name), report.model) for name in COMMANDS],
         training=Markup(training_chart(report.losses)) if report.losses else None,  # noqa: S704 - our own SVG
     )
+
+
+def _longer(name: str, measured: Measured | None, model: str) -> LongerMeasurement:
+    return LongerMeasurement(name, shown(measured, name, model), measured.tables if measured else ())
 
 
 def _section(name: str, rows: pd.DataFrame, report: ReportData) -> TaskSection:

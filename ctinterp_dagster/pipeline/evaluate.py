@@ -23,6 +23,7 @@ from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.evidence import write_evidence
 from ctinterp_dagster.pipeline.scoring import Scored, score_methods
 from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
 from ctinterp_dagster.records import write_csv, write_json
@@ -54,10 +55,12 @@ class ScoredScan(NamedTuple):
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/evaluate`: `judged.json`, `metrics.json`, `per_case.csv`, `position.csv` and `calibration.csv`."""
+    """Write `reports/evaluate`: `judged.json`, `metrics.json`, `evidence.json`, and the tables of cases as CSV."""
     reports = layout.report("evaluate")
-    scans = list(score_test_set(params, layout))
+    model = load_checkpoint(layout.trained(judged().stage), params.base.device)
+    scans = list(score_test_set(model, params, layout))
     write_tables(scans, reports)
+    write_evidence(model, params, layout, reports)
     tasks = {it.scan.task: it.scan.is_real for it in scans}
     scores = {task: by_method(scans, task) for task in tasks}
     metrics = {task: task_metrics(scores[task], [it for it in scans if it.scan.task == task], params) for task in tasks}
@@ -69,9 +72,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {f"{task}_gain_db": values["gain_db"] for task, values in summaries.items()}
 
 
-def score_test_set(params: Params, layout: Layout) -> Iterator[ScoredScan]:
+def score_test_set(model: Interpolator, params: Params, layout: Layout) -> Iterator[ScoredScan]:
     """Every method on every thick scan."""
-    model = load_checkpoint(layout.trained(judged().stage), params.base.device)
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     decoded: dict[tuple[Any, ...], Tensor] = {}  # the last truth, which several tasks share
     for scan in thick_scans(params, layout):

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ctinterp_dagster import telemetry
 from ctinterp_dagster.decision import Decision, read_record
+from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, run_tables
 from ctinterp_dagster.evaluation.figures import Look, views
 from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.evaluation.page import ReportData, View, render
@@ -51,6 +52,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         calibration=calibrations(layout),
         decision=read_record(Decision, layout.report("promote") / "decision.json"),
         coverage_90=params.promote.coverage_90,
+        evidence=list(run_tables(pd.read_csv(layout.report("evaluate") / "evidence.csv"), seed=params.base.seed)),
+        measured=longer_measurements(layout),
+        model=file_hash(layout.trained(judged().stage)),
         phantoms=any(case.phantom for case in read_cases(layout, "test")),
         provenance=provenance(params, layout),
         seed=params.base.seed,
@@ -133,6 +137,12 @@ def calibrations(layout: Layout) -> dict[str, Calibration]:
         correlation = None if group["correlation"].isna().any() else float(group["correlation"].mean())
         result[task] = Calibration(float(group["coverage_90"].mean()), correlation)
     return result
+
+
+def longer_measurements(layout: Layout) -> dict[str, Measured]:
+    """What longer commands left in `reports/evidence`, by name."""
+    files = {name: layout.report("evidence") / f"{name}.json" for name in COMMANDS}
+    return {name: read_record(Measured, file) for name, file in files.items() if file.exists()}
 
 
 def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:

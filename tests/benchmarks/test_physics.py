@@ -2,17 +2,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from benchmarks.physics import (
-    calibration,
-    edge_spread,
-    flat_regions,
-    inserts,
-    natural_edges,
-    noise_power,
-    resolution,
-    rod_edges,
-    rods,
-)
+from benchmarks.physics import calibration, flat_regions, inserts, natural_edges, noise_power
+from ctinterp_dagster.evaluation.planting import rod_edges, rods
+from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 SPACING = (1.0, 0.8, 0.7)
@@ -38,7 +30,8 @@ def test_the_width_and_half_transfer_of_a_gaussian_are_found_at_natural_edges(si
 
 def test_rods_tell_the_width_that_slices_of_5_mm_have() -> None:
     thin = Volume(np.full((150, 100, 100), 40, np.float32), SPACING, (0.0, 0.0, 0.0), np.eye(3))
-    scan, places = rods(thin, 200)
+    scan, by_contrast = rods(thin, (200,))
+    places = by_contrast[200]
     assert len(places) >= 4
     added = scan.hu - thin.hu
     assert added.max() == pytest.approx(200, abs=0.5)

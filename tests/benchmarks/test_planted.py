@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.invented import blob_response, peaks, ranking, unmatched
-from benchmarks.planted import Found, Structure, around, judged, observed, paint, sites
+from benchmarks.planted import Found, judged, observed, sites
 from benchmarks.planted_tables import counted_tables, planted_tables
 from benchmarks.worst import Case, picture
+from ctinterp_dagster.evaluation.planting import Structure, around, paint
+from ctinterp_dagster.evaluation.structures import blob_response, peaks, ranking, unmatched
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.scan.volume import Volume
 
@@ -81,7 +82,7 @@ def test_a_method_that_keeps_half_is_said_to_keep_half_in_the_tables() -> None:
     assert rows["truth"]["kept"] == 1
     assert rows["nearest"]["kept"] == 0
     assert rows["nearest"]["area"] == 0.5
-    assert any("| ball, 5 mm | - | 0.00 / 0.00 / 0.50 / - | - |" in text for text in planted_tables(records))
+    assert any("| ball, 5 mm | - | 0.00 / 0.00 / 0.50 / - | - |" in str(it) for it in planted_tables(records))
 
 
 def test_a_blob_answers_with_its_contrast_and_is_invented_where_the_truth_has_none() -> None:
@@ -103,7 +104,7 @@ def test_a_blob_answers_with_its_contrast_and_is_invented_where_the_truth_has_no
         for name in names
         for hu in (50.0, 100.0, 200.0)
     ]
-    assert "| model | 1 of 2; 0 of 1 |" in next(counted_tables([{"counted": counts}]))
+    assert "| model | 1 of 2; 0 of 1 |" in str(next(counted_tables([{"counted": counts}])))
 
 
 def test_a_ranking_is_one_where_the_bad_have_the_greatest_scores() -> None:

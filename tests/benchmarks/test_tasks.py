@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.planted import Structure, paint
-from benchmarks.tasks import planted_volumes, surface_distance, vessel_recall, vesselness, volume_mm3
+from benchmarks.tasks import planted_volumes, surface_distance, surfaces, vessel_recall, vesselness, volume_mm3
+from ctinterp_dagster.evaluation.planting import Structure, paint
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 SPACING = (1.0, 0.8, 0.8)
@@ -55,6 +55,15 @@ def test_bias_and_spread_are_against_the_same_nodule_in_the_truth() -> None:
         for k, (mm3, own) in enumerate(zip(volumes, estimated, strict=True))
         for method, share in (("truth", 1), ("model", own))
     ]
-    table = planted_volumes(pd.DataFrame(rows))
-    assert "| truth | +0, 0 % |" in table
-    assert "| model | -10, 14 % |" in table
+    table = str(planted_volumes(pd.DataFrame(rows)))
+    assert "| truth | +0 (+0 to +0), 0 % |" in table
+    assert "| model | -10 (-20 to +0), 14 % |" in table
+
+
+def test_a_distance_has_its_mean_over_scans_and_an_interval() -> None:
+    rows = [
+        {"case": case, "task": "bone", "method": "model", "mean_mm": mm, "far_mm": 2 * mm}
+        for case, mm in {"a": 1.0, "b": 2.0, "c": 3.0}.items()
+    ]
+    assert "| model | 1.00, 2.00 | 2.00, 4.00 | 3.00, 6.00 | 2.00 (1.00 to 3.00) |" in str(surfaces(pd.DataFrame(rows)))
+    assert "| model | 1.00, 2.00 | 1.00 |" in str(surfaces(pd.DataFrame(rows[:1])))

@@ -9,6 +9,7 @@ import pytest
 
 from ctinterp_dagster.decision import Decision, Finding
 from ctinterp_dagster.errors import EvaluationError
+from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table
 from ctinterp_dagster.evaluation.figures import Look, views
 from ctinterp_dagster.evaluation.page import COLUMNS, ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration
@@ -37,6 +38,9 @@ def report(**changes: Any) -> ReportData:
         calibration={"box-x5": Calibration(0.873, 0.61)},
         decision=Decision(promoted=False, findings=(Finding("residual", "fail", "box-x5: residual 0.7 HU"),)),
         coverage_90=(0.8, 0.97),
+        evidence=[Table("Width of an edge", ("Method", "50 HU"), (("ctinterp model", "2.6"),))],
+        measured={},
+        model="a" * 64,
         phantoms=False,
         provenance={"packages": {"torch": "2.13.0"}},
         seed=0,
@@ -98,9 +102,9 @@ def test_ids_are_unique_and_links_lead_somewhere(page: str) -> None:
 def test_every_picture_has_a_text_and_every_table_its_own_scroll_box(page: str) -> None:
     parsed = Tags(page)
     assert all(attrs.get("alt") for tag, attrs in parsed.tags if tag == "img")
-    assert sum(tag == "table" for tag, _ in parsed.tags) == 4
+    assert sum(tag == "table" for tag, _ in parsed.tags) == 4 + 1
     boxes = sum(attrs.get("class") == "scroll" for _, attrs in parsed.tags)
-    assert boxes == 4 + 1
+    assert boxes == 4 + 1 + 1
 
 
 def test_the_page_says_what_it_is_not(page: str) -> None:
@@ -135,6 +139,18 @@ def test_what_is_absent_leaves_no_section() -> None:
     page = render(report(positions={}, views=[], losses={}, calibration={}, decision=None))
     assert not any(f'id="{name}"' in page for name in ("views", "training", "decision"))
     assert "Does the model know" not in page
+
+
+def test_evidence_that_was_not_measured_names_its_command_and_what_was_its_model() -> None:
+    page = render(report())
+    assert page.count("Not measured: run python -m benchmarks.") == 5
+    tables = (Table("Blobs", ("Method", "Lost"), (("model", "2 of 9"),)),)
+    runs = (CommandRun("python -m benchmarks.dose dose.json a.nii", "2026-11-28", "b" * 64),)
+    page = render(report(measured={"dose": Measured(runs, tables)}))
+    assert page.count("Not measured: run python -m benchmarks.") == 4
+    assert "2026-11-28: python -m benchmarks.dose dose.json a.nii" in page
+    assert "Of another model than this run&#39;s: bbbbbbbbbbbb." in page
+    assert "<td>2 of 9</td>" in page
 
 
 def test_a_noise_floor_that_cannot_be_measured_is_said(page: str) -> None:

@@ -1,0 +1,210 @@
+"""What PSNR does not tell of a run: width of edges, what is lost and invented, error by tissue and noise, its ranking.
+
+Measured on a cube of each test case, whose structures and noise are added before it is thickened.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ctinterp_dagster.evaluation.metrics import end_slices
+from ctinterp_dagster.evaluation.planting import (
+    LUNG,
+    SOFT,
+    Planted,
+    Structure,
+    around,
+    candidates,
+    is_apart,
+    paint,
+    rod_edges,
+    rods,
+    tissue_around,
+)
+from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
+from ctinterp_dagster.evaluation.structures import blob_response, noisy, ranking, regions, tissue_errors, unmatched
+from ctinterp_dagster.physics.measurement import Measurement, Method, simulated
+from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.scan.volume import FloatArray, Volume
+
+SIDE_MM = 100.0
+ROD_CONTRASTS_HU = (50.0, 200.0, 800.0)
+BALLS_MM, BALL_HU, BALL_TISSUE_MM = (2.0, 4.0, 8.0), 200.0, 6.0
+BALL_ENDS_MM, BALL_BETWEEN_MM = (17.0, 11.0, 11.0), (15.0, 11.0, 11.0)
+ROOM_MM = 2.0  # around a ball
+NOISE_HU = (0.0, 25.0, 50.0)
+BLOB_MM, BLOB_HU = 3.0, 100.0
+WORST = 0.1  # of the voxels
+TRUTH = "truth"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One number of one method.
+
+    Attributes:
+        method: its name; `truth` for the thin scan itself.
+        measure: `width_mm` of an edge along z (full width at half maximum); of planted balls the share of contrast
+            that is `kept`, and the share of which not half is kept (`lost_balls`); `invented`, the share of blobs that
+            the truth lacks; `lost`, the share of the truth's that are missing; `error_hu`, the mean of |error|;
+            `ranking`, the area under the ROC curve of the standard deviation for the worst tenth of the voxels.
+        at: contrast, diameter, tissue and noise, with their unit.
+        value: the number.
+        count: of how many rods, balls, blobs or voxels.
+    """
+
+    method: str
+    measure: str
+    at: str
+    value: float
+    count: int
+
+
+COLUMNS = ("case", *(field.name for field in fields(Finding)))
+
+
+class Setting(NamedTuple):
+    """How thin slices are thickened: by how many, and with which slice profile."""
+
+    factor: float
+    profile: Profile
+
+
+def cube(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[slice, ...]:
+    """The middle 100 mm of a volume (z, y, x)."""
+    sides = [min(size, round(SIDE_MM / step)) for size, step in zip(shape, spacing_mm, strict=True)]
+    return tuple(slice((size - side) // 2, (size - side) // 2 + side) for size, side in zip(shape, sides, strict=True))
+
+
+def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> Iterator[Finding]:
+    """What every method makes of a thin scan, of the scan with rods, with balls, and with more noise.
+
+    Args:
+        thin: the scan, of which five thick scans are made and restored.
+        setting: how it is thickened.
+        methods: by name.
+    """
+    twin = simulated(thin, *setting)
+    truth, spacing = twin.known.hu, twin.known.spacing_mm
+    bare = restored(twin, methods)
+    for noise in NOISE_HU:
+        noise_of = bare if noise == 0 else restored(simulated(thin.with_hu(noisy(thin.hu, noise)), *setting), methods)
+        for name in methods:
+            for tissue, (error, voxels) in tissue_errors(noise_of[name], truth, spacing).items():
+                yield Finding(name, "error_hu", f"{tissue}, +{noise:g} HU", error, voxels)
+    yield from _blobs(bare, spacing)
+    yield from _widths(thin, setting, methods, bare)
+    yield from _balls(thin, setting, methods, bare)
+
+
+def restored(measurement: Measurement, methods: Mapping[str, Method]) -> dict[str, FloatArray]:
+    """The truth and all estimates, (z, y, x) HU by name."""
+    return {TRUTH: measurement.known.hu, **{name: it(measurement).mean.hu for name, it in methods.items()}}
+
+
+def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> Iterator[Finding]:
+    """Bright blobs of 3 mm that one of estimate and truth has, and the other has not half of."""
+    where = regions(volumes[TRUTH], spacing_mm)
+    inside = where[LUNG] | where[SOFT]
+    responses = {name: blob_response(hu, spacing_mm, BLOB_MM) for name, hu in volumes.items()}
+    truth = responses.pop(TRUTH)
+    for name, response in responses.items():
+        for measure, pair in {"invented": (response, truth), "lost": (truth, response)}.items():
+            found, alone = (int((mask & inside).sum()) for mask in unmatched(*pair, BLOB_HU, spacing_mm))
+            if found:
+                yield Finding(name, measure, f"{BLOB_HU:g} HU", alone / found, found)
+
+
+def _widths(
+    thin: Volume, setting: Setting, methods: Mapping[str, Method], bare: Mapping[str, FloatArray]
+) -> Iterator[Finding]:
+    """Widths of the faces of rods, in what the rods add to the truth and to an estimate."""
+    scan, by_contrast = rods(thin, ROD_CONTRASTS_HU)
+    if not any(by_contrast.values()):
+        return
+    made = restored(simulated(scan, *setting), methods)
+    for contrast, places in by_contrast.items():
+        if places:
+            edges = rod_edges(places, thin.spacing_mm, contrast)
+            for name, hu in made.items():
+                width_mm, _ = resolution(edge_spread(hu - bare[name], thin.spacing_mm[0], edges))
+                yield Finding(name, "width_mm", f"{contrast:g} HU", width_mm, len(places))
+
+
+def balls(thin: Volume) -> Planted:
+    """Balls of 200 HU in lung and soft tissue, each diameter that fills a pixel as often, and their places in mm."""
+    sizes = [size for size in BALLS_MM if size >= max(thin.spacing_mm[1:])]
+    chosen: Planted = []
+    if not sizes:
+        return chosen
+    where, rng = tissue_around(thin.hu, thin.spacing_mm, BALL_TISSUE_MM), np.random.default_rng(0)
+    for place in candidates(thin, where[LUNG] | where[SOFT], BALL_ENDS_MM, rng, rng.random(3)):
+        if is_apart(place, (other for _, other in chosen), BALL_BETWEEN_MM):
+            chosen.append((Structure("", "ball", sizes[len(chosen) % len(sizes)], BALL_HU), place))
+    return chosen
+
+
+def share_kept(estimate: FloatArray, truth: FloatArray) -> float:
+    """The contrast of a structure in an estimate over that in the truth, by least squares, of what it adds to each."""
+    return float((estimate * truth).sum() / np.square(truth).sum())
+
+
+def _balls(
+    thin: Volume, setting: Setting, methods: Mapping[str, Method], bare: Mapping[str, FloatArray]
+) -> Iterator[Finding]:
+    """How much of planted balls is kept, and how many are not half as strong as they were."""
+    chosen = balls(thin)
+    if not chosen:
+        return
+    scan = thin.with_hu(thin.hu.copy())
+    for structure, place in chosen:
+        paint(scan, place, structure)
+    made = restored(simulated(scan, *setting), methods)
+    added = {name: hu - bare[name] for name, hu in made.items()}
+    for name in methods:
+        for size in BALLS_MM:
+            shares = []
+            for structure, place in chosen:
+                if structure.size_mm == size:
+                    cut = around(added[TRUTH].shape, thin.spacing_mm, place, structure.reach_mm + ROOM_MM)
+                    shares.append(share_kept(added[name][cut], added[TRUTH][cut]))
+            if shares:
+                yield Finding(name, "kept", f"{size:g} mm", float(np.mean(shares)), len(shares))
+                yield Finding(name, "lost_balls", f"{size:g} mm", float(np.mean(np.less(shares, 0.5))), len(shares))
+
+
+def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float) -> Finding | None:
+    """How well a standard deviation finds the worst tenth of the voxels by |error|; None where all err alike.
+
+    Args:
+        method: whose it is.
+        std_hu: (z, y, x).
+        error_hu: of the estimate.
+        factor: thin slices a thick one; as many are left out at each end.
+    """
+    kept = slice(end_slices(factor), -end_slices(factor))
+    error = np.abs(error_hu[kept])
+    area = ranking(std_hu[kept].ravel(), (error >= np.quantile(error, 1 - WORST)).ravel())
+    return None if area is None else Finding(method, "ranking", f"worst {WORST:.0%}", area, error.size)
+
+
+def row(case: str, finding: Finding) -> dict[str, Any]:
+    """A line of `evidence.csv`."""
+    return dict(zip(COLUMNS, (case, *astuple(finding)), strict=True))
+
+
+def summary(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """By measure, by what it is measured at: the mean over the cases of one method, weighted by counts."""
+    return {
+        str(measure): {str(at): pooled(lines)[0] for at, lines in group.groupby("at", sort=False)}
+        for measure, group in rows.groupby("measure", sort=False)
+    }
+
+
+def pooled(lines: pd.DataFrame) -> tuple[float, int]:
+    """The mean of lines of one method, measure and place of measuring, weighted by their counts; the sum of these."""
+    count = int(lines["count"].sum())
+    return float((lines["value"] * lines["count"]).sum() / count), count

@@ -1,0 +1,106 @@
+"""Structures that an estimate has and the truth lacks, or lost; which voxels are of which tissue; what ranks errors."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
+from scipy.stats import mannwhitneyu
+
+from ctinterp_dagster.evaluation.metrics import BoolArray
+from ctinterp_dagster.evaluation.planting import LUNG, SOFT, WITHIN_HU
+from ctinterp_dagster.scan.volume import FloatArray
+
+WIDER = 1.6  # the second sigma of a difference of Gaussians over the first, close to a Laplacian
+TOLERANCE_MM = 2.5  # half a thick slice of 5 mm
+AROUND_MM, LUNG_HU = 15.0, -600.0
+END_MM = 5.0
+TISSUES_HU = {
+    "air and lung": (-1100, -700),
+    "edges of lung": (-700, -200),
+    "soft tissue": (-200, 150),
+    "bone": (250, 4000),
+}
+TISSUE_MM = 2.0
+FEWEST_VOXELS = 1000
+
+
+def blob_response(hu: FloatArray, spacing_mm: tuple[float, ...], size_mm: float) -> FloatArray:
+    """Difference of Gaussians in HU, with which a bright ball of `size_mm` answers its contrast at its centre.
+
+    Source: Lowe 2004, Int. J. Comput. Vis. 60(2), section 3; a ball answers most at sigma = radius / sqrt(3).
+    """
+    sigma_mm = size_mm / 2 / np.sqrt(3)
+    sigmas = [[width * sigma_mm / step for step in spacing_mm] for width in (1.0, WIDER)]
+    grid = np.linspace(0, 8 * WIDER * sigma_mm, 4000)
+    shell = 4 * np.pi * grid**2 * (grid[1] - grid[0])
+    inside = grid <= size_mm / 2
+    ball = [
+        float((shell * np.exp(-(grid**2) / 2 / s**2) / (2 * np.pi * s**2) ** 1.5)[inside].sum())
+        for s in (sigma_mm, WIDER * sigma_mm)
+    ]
+    return (gaussian_filter(hu, sigmas[0]) - gaussian_filter(hu, sigmas[1])) / (ball[0] - ball[1])
+
+
+def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BoolArray:
+    """Where a response is at least `least_hu` and the greatest within `TOLERANCE_MM`."""
+    return (response >= least_hu) & (response == _greatest(response, spacing_mm))
+
+
+def unmatched(
+    found: FloatArray, other: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]
+) -> tuple[BoolArray, BoolArray]:
+    """The peaks of one response, and those of them near which the other one has not even half of `least_hu`."""
+    here = peaks(found, least_hu, spacing_mm)
+    return here, here & (_greatest(other, spacing_mm) < least_hu / 2)
+
+
+def _greatest(response: FloatArray, spacing_mm: tuple[float, ...]) -> FloatArray:
+    return maximum_filter(response, [2 * round(TOLERANCE_MM / step) + 1 for step in spacing_mm], mode="nearest")
+
+
+def regions(truth_hu: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, BoolArray]:
+    """Lung and soft tissue by the mean of the cube around a voxel, without the end slices.
+
+    Crops lie within the body: a mask of the body would leave out lung that a crop cuts.
+    """
+    mean = uniform_filter(truth_hu, [round(AROUND_MM / step) for step in spacing_mm], mode="nearest")
+    kept = without_ends(truth_hu, spacing_mm)
+    return {LUNG: kept & (mean < LUNG_HU), SOFT: kept & (mean > -100) & (mean < WITHIN_HU[SOFT][1])}
+
+
+def without_ends(hu: FloatArray, spacing_mm: tuple[float, ...]) -> BoolArray:
+    """All voxels (z, y, x) but those of the slices within 5 mm of the ends."""
+    ends = round(END_MM / spacing_mm[0])
+    kept = np.zeros(hu.shape, bool)
+    kept[ends : len(hu) - ends] = True
+    return kept
+
+
+def tissue_errors(
+    estimate: FloatArray, truth: FloatArray, spacing_mm: tuple[float, ...]
+) -> dict[str, tuple[float, int]]:
+    """Mean |error| in HU and number of voxels by tissue, without the end slices; of 1000 voxels or more.
+
+    The tissue is told by the mean of the truth over 2 mm: by single values one would choose by their noise.
+    """
+    ends = round(END_MM / spacing_mm[0])
+    size = [max(1, round(TISSUE_MM / step)) for step in spacing_mm]
+    around, error = (values[ends:-ends] for values in (uniform_filter(truth, size), np.abs(estimate - truth)))
+    inside = {name: (around > low) & (around < high) for name, (low, high) in TISSUES_HU.items()}
+    counts = {name: int(where.sum()) for name, where in inside.items()}
+    return {name: (float(error[inside[name]].mean()), n) for name, n in counts.items() if n >= FEWEST_VOXELS}
+
+
+def noisy(hu: FloatArray, noise_hu: float) -> FloatArray:
+    """A scan (z, y, x) with more noise, Gaussian, of a grain of 0.8 pixels in plane, every slice its own."""
+    white = np.random.default_rng(0).standard_normal(hu.shape, np.float32)
+    grained = gaussian_filter(white, (0, 0.8, 0.8))
+    return hu + np.float32(noise_hu) * grained / grained.std()
+
+
+def ranking(score: npt.NDArray[Any], bad: BoolArray) -> float | None:
+    """Area under the ROC curve of a score for what is bad; None where nothing is, or all."""
+    if bad.all() or not bad.any():
+        return None
+    return float(mannwhitneyu(score[bad], score[~bad]).statistic) / (float(bad.sum()) * float((~bad).sum()))
