@@ -1,12 +1,15 @@
-"""What training holds in memory of few scans and of many, and how long its batches take; run by hand, in the root.
+"""What an epoch of training costs of few scans of real size and of many; run by hand, in the root.
 
-    python -m benchmarks.many_volumes 10 300
+    python -m benchmarks.many_volumes 100 1000 10000
 
-Scans are noise of 60x256x256, files of their own in a temporary folder; each number has a process of its own. Memory is
-that of the process without pages of files, which the system takes back where it needs room, and with them.
+Scans are four volumes of noise of 250x512x512 (0.5 GiB), under as many names as told by hard links, so that the pages
+of files in memory are those of four. An epoch draws as many slabs as there are scans. Each number has a process
+of its own. Memory is that of the process without pages of files, which the system takes back where it needs room, and
+with them.
 """
 
 import multiprocessing
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -25,18 +28,19 @@ from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded
 
-SHAPE = (60, 256, 256)
-BATCHES = 200
+SHAPE, DISTINCT = (250, 512, 512), 4
 
 
 def make(layout: Layout, count: int) -> None:
     """Write so many scans as ingest does."""
     (layout.ingest / "volumes").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    cases = [Case(f"scan-{n:04d}", f"scan-{n:04d}", "train") for n in range(count)]
-    for case in cases:
+    cases = [Case(f"scan-{n:05d}", f"scan-{n:05d}", "train") for n in range(count)]
+    for case in cases[:DISTINCT]:
         hu = rng.integers(-1000, 1000, SHAPE).astype(np.float32)
         write_volume(Volume(hu, (1.0, 0.7, 0.7), (0.0, 0.0, 0.0), np.eye(3)), case.thin(layout))
+    for number, case in enumerate(cases[DISTINCT:]):
+        os.link(cases[number % DISTINCT].thin(layout), case.thin(layout))
     write_cases(layout.ingest / "cases.csv", cases)
 
 
@@ -46,23 +50,24 @@ def measure(layout: Layout, count: int) -> None:
     process, start = psutil.Process(), time.monotonic()
     slabs = ThickSlabs(thin_volumes(layout, "train"), slab_settings(section), section.batch_size)
     slabs.fingerprint()
-    read_s = time.monotonic() - start
-    for step in range(BATCHES):
-        slabs.batch(slabs.plan(seeded(0, step)))
+    read_s, batches = time.monotonic() - start, count // section.batch_size
     start = time.process_time()
-    for step in range(BATCHES):
+    for step in range(batches):
         slabs.batch(slabs.plan(seeded(0, step)))
-    batch_ms = (time.process_time() - start) / BATCHES * 1000
+    epoch_s = time.process_time() - start
     memory = process.memory_info()
     own, whole = (memory.rss - memory.shared) / 2**20, memory.rss / 2**20
-    click.echo(f"| {count} | {own:.0f} | {whole:.0f} | {read_s:.1f} | {batch_ms:.1f} |")
+    click.echo(
+        f"| {count:,} | {own:.0f} | {whole:.0f} | {read_s:.1f} | {epoch_s:.1f} | {epoch_s / batches * 1e3:.1f} |"
+    )
 
 
 @click.command
 @click.argument("counts", nargs=-1, type=int, required=True)
 def main(counts: tuple[int, ...]) -> None:
     """Print a table, a row for each number of scans."""
-    click.echo("| scans | MiB | MiB with pages of files | s to start | CPU ms a batch |\n|---|---|---|---|---|")
+    columns = ["scans", "MiB", "MiB with pages of files", "s to start", "CPU s an epoch", "ms a batch"]
+    click.echo(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             make(layout := Layout(Path(folder)), count)

@@ -176,18 +176,20 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     truths = partners(found, max_thin_mm=section.max_spacing_mm)
     done = Ingested([], {}, [], {})
     names: dict[str, str] = {}
+    given_names: set[str] = set()
     taken: dict[str, Found] = {}
-    fit: list[FitScan] = []
+    fit: dict[str, FitScan] = {}
 
     def turn(scan: Found) -> tuple[bool, ...]:
         return (scan.name in truths, scan.name not in given, scan.kind != "dicom")  # the thick ones after the truths
 
     for scan in sorted(found, key=turn):
         listed = scan.name in given
-        name = unique_name(scan.name, set(names.values())) if listed else pseudonym(scan.name, key, "s")
+        name = unique_name(scan.name, given_names) if listed else pseudonym(scan.name, key, "s")
         names[scan.name] = name
+        given_names.add(name)
         truth = names.get(truths.get(scan.name, ""))
-        paired = any(one.case == truth for one in fit)
+        paired = truth in fit
         try:
             record = take_in(scan, name, section, folder, key, paired=paired)
             refuse_duplicate(scan, taken.setdefault(record.voxels, scan), names)
@@ -205,11 +207,11 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
             continue
         row = given.get(scan.name, {"patient": record.patient, "split": ""})
-        fit.append(FitScan(name, row["patient"], row["split"]))
+        fit[name] = FitScan(name, row["patient"], row["split"])
         source = row.get("licence", ""), row.get("citation", "")
         if any(source):
             done.sources[name] = source
-    return replace(done, cases=split_cases(fit, section))
+    return replace(done, cases=split_cases(list(fit.values()), section))
 
 
 def refuse_duplicate(scan: Found, first: Found, names: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Loop, Optimisation, Section
 from ctinterp_dagster.pipeline.cases import read_cases
 from ctinterp_dagster.records import file_hash, write_csv, write_json
-from ctinterp_dagster.scan.io import mapped, read_scan
+from ctinterp_dagster.scan.io import read_scan, stored_hu
 from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.batches import Batch, Batches
 from ctinterp_dagster.training.device_volumes import ThinVolume
@@ -246,7 +247,7 @@ def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | No
 
 
 def thin_volume(path: Path, weight: float, case: str) -> ThinVolume:
-    """A volume that ingest wrote, int16 HU (z, y, x), mapped into memory where its file allows that.
+    """A volume that ingest wrote, in whole HU; its file is mapped and not held open, for there may be thousands.
 
     Args:
         path: of the file.
@@ -256,8 +257,11 @@ def thin_volume(path: Path, weight: float, case: str) -> ThinVolume:
     Raises:
         ScanError: the file cannot be read.
     """
-    if whole := mapped(path):
-        hu, spacing_mm = whole
-        return ThinVolume(torch.from_numpy(hu), spacing_mm, weight, case)
+    if stored := stored_hu(path):
+        words = torch.from_file(
+            str(path), shared=False, size=stored.offset // 2 + math.prod(stored.shape), dtype=torch.int16
+        )
+        hu = words[stored.offset // 2 :].reshape(stored.shape).permute(stored.axes).contiguous()
+        return ThinVolume(hu, stored.spacing_mm, weight, case)
     thin = read_scan(path).volume
     return ThinVolume(torch.from_numpy(thin.hu).round().to(torch.int16), thin.spacing_mm, weight, case)

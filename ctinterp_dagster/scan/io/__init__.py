@@ -2,7 +2,7 @@
 
 from ctinterp_dagster.scan.io.files import WRITABLE_SUFFIXES, nifti_bytes, write_volume
 from ctinterp_dagster.scan.io.find import find_scans, read_scan, read_stretches
-from ctinterp_dagster.scan.io.images import mapped
+from ctinterp_dagster.scan.io.images import stored_hu
 from ctinterp_dagster.scan.io.labels import read_labels
 from ctinterp_dagster.scan.io.output import check_output, check_overwriting, input_files, write_result
 from ctinterp_dagster.scan.io.source import Found, Scan
@@ -15,11 +15,11 @@ __all__ = [
     "check_overwriting",
     "find_scans",
     "input_files",
-    "mapped",
     "nifti_bytes",
     "read_labels",
     "read_scan",
     "read_stretches",
+    "stored_hu",
     "write_result",
     "write_volume",
 ]

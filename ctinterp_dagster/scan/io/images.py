@@ -90,18 +90,30 @@ def _axes_of(affine: Array) -> _Axes:
     return _Axes(order, (z, y, x), np.ascontiguousarray(direction[:, order]))
 
 
-def mapped(path: Path) -> tuple[npt.NDArray[np.int16], tuple[float, float, float]] | None:
-    """The voxels of a `.nii` file that `write_volume` wrote, mapped into memory: pages are read as they are used.
+class StoredHu(NamedTuple):
+    """Where a `.nii` file has its voxels, int16 in whole HU.
 
-    Returns:
-        (z, y, x) int16 HU and the spacing (z, y, x) in mm, as reading the volume gives them; None where the file has
-        fractions of HU.
+    Attributes:
+        offset: bytes before the first.
+        shape: of the file's axes, the slowest first.
+        axes: which of these are the volume's z, y and x.
+        spacing_mm: (z, y, x).
     """
+
+    offset: int
+    shape: tuple[int, int, int]
+    axes: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+
+
+def stored_hu(path: Path) -> StoredHu | None:
+    """Where a `.nii` file that `write_volume` wrote has its voxels; None where it has fractions of HU."""
     image = nib.load(path)
     if image.get_data_dtype() != np.int16:
         return None
-    axes = _axes_of(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
-    return np.ascontiguousarray(image.dataobj.get_unscaled().transpose(axes.order[::-1])), axes.spacing_mm
+    order, spacing_mm, _ = _axes_of(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
+    x, y, z = image.shape
+    return StoredHu(image.dataobj.offset, (z, y, x), (2 - order[2], 2 - order[1], 2 - order[0]), spacing_mm)
 
 
 def affine_of(volume: Volume) -> Array:
