@@ -35,15 +35,19 @@ def measured(argument: str, side: int, model: Interpolator) -> Iterator[dict[str
 def by_tissue(records: list[dict[str, Any]]) -> Table:
     """Tissues and scans down, noise across: thick slices, the best classical method of the cell, the model."""
     rows = pd.DataFrame(records).set_index(["case", "noise_hu", "method"]).sort_index()
+    of_training = {record["case"] for record in records if record.get("training")}
     lines = []
     for tissue in TISSUES_HU:
         for case in dict.fromkeys(rows.index.get_level_values("case")):
+            if rows.loc[case, tissue].isna().any():
+                continue
             cells = []
             for noise in NOISE_HU:
                 values = {str(name): float(value) for name, value in rows.loc[(case, noise), tissue].items()}
                 best = best_classical(values, higher_is_better=False)
                 cells.append(" / ".join(f"{values[name]:.1f}" for name in ("nearest", best, "model")))
-            lines.append([f"{tissue}, {case}", *cells])
+            training = " (training volume)" if case in of_training else ""
+            lines.append([f"{tissue}, {case}{training}", *cells])
     cases = rows.index.get_level_values("case").nunique()
     few = f"Mean |error|, HU: nearest / classical / model; {cases} scans, one patient or phantom behind each number"
     return table(["tissue, scan", *(f"+ {noise} HU" for noise in NOISE_HU)], lines, f"{few}: fewer than 3, no interval")
@@ -53,13 +57,15 @@ def by_tissue(records: list[dict[str, Any]]) -> Table:
 @click.argument("records", type=click.Path(path_type=Path))
 @click.argument("scans", nargs=-1, metavar="THIN")
 @click.option("--side", default=96, help="pixels of the middle of each slice, 0 for all")
+@click.option("--trained-on", multiple=True, metavar="CASE", help="a scan that the model was trained on; it is said")
 @MODEL
-def main(records: Path, scans: tuple[str, ...], side: int, model_file: Path) -> None:
+def main(records: Path, scans: tuple[str, ...], side: int, trained_on: tuple[str, ...], model_file: Path) -> None:
     """Measure what RECORDS lacks, and print the table of all."""
     file = EvidenceFile(records, model_file)
     model = load_checkpoint(model_file, "cpu")
     for argument in scans:
-        file.records += list(measured(argument, side, model))
+        made = measured(argument, side, model)
+        file.records += [record | {"training": record["case"] in trained_on} for record in made]
         file.save([by_tissue(file.records)])
     print(by_tissue(file.records))
 

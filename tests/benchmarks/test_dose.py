@@ -45,4 +45,9 @@ def test_the_table_names_the_few_and_takes_the_best_that_interpolates() -> None:
     ]
     shown = str(by_tissue(records))
     assert "fewer than 3" in shown
+    assert "training volume" not in shown
+    limb = [{k: v for k, v in record.items() if k != "air and lung"} | {"case": "limb"} for record in records]
+    assert "| air and lung, limb" not in str(by_tissue([*records, *limb]))
+    assert "| bone, limb |" in str(by_tissue([*records, *limb]))
+    assert "| bone, a (training volume) |" in str(by_tissue([record | {"training": True} for record in records]))
     assert "| bone, a | 1.0 / 7.0 / 5.0 | 1.0 / 7.0 / 5.0 | 1.0 / 7.0 / 5.0 |" in shown
