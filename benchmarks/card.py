@@ -90,7 +90,11 @@ LINES: dict[str, Callable[[Records], Iterator[Line]]] = {
 @click.command
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
-    """Print the table of the files of FOLDER."""
+    """Print the table of the files of FOLDER.
+
+    Raises:
+        ClickException: it holds none.
+    """
     files = {name: folder / f"{name}.json" for name in LINES}
     lines = [line for name, file in files.items() if file.exists() for line in LINES[name](read_json(file)["records"])]
     if not lines:

@@ -56,7 +56,11 @@ def make(layout: Layout, count: int) -> None:
 
 
 def cost(command: list[str], root: Path) -> str:
-    """Seconds, CPU seconds, and peak MiB of a command, as the cells of a table."""
+    """Seconds, CPU seconds, and peak MiB of a command, as the cells of a table.
+
+    Raises:
+        ClickException: the command fails.
+    """
     folders = {name: str(root / ".dvc" / "tmp" / name) for name in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR")}
     known = {"PYTHONPATH": str(Path.cwd()), "DVC_NO_ANALYTICS": "1", **folders}
     start = time.monotonic()

@@ -127,7 +127,7 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 @click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
-@click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
+@click.option("--mixed-precision", type=click.Choice(["no", "bf16", "int8"]), default="no", show_default=True,
               help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
 @click.option("--json", type=click.Path(path_type=Path),
               help="write the records as JSON, each as it is made; a later run goes on from there")  # fmt: skip

@@ -13,7 +13,7 @@ from ctinterp_dagster.methods import Role, judged, rows
 
 if TYPE_CHECKING:
     from ctinterp_dagster.model.sampler import Sampler
-    from ctinterp_dagster.model.settings import MixedPrecision
+    from ctinterp_dagster.model.settings import Precision
     from ctinterp_dagster.physics.profile import Profile
     from ctinterp_dagster.physics.recognition import Auto
 
@@ -48,7 +48,7 @@ class Options:
     seed: int
     series: str | None
     memory_gib: float
-    mixed_precision: "MixedPrecision"
+    mixed_precision: "Precision"
     labels: tuple[tuple[Path, Path], ...]  # --label
     preview: Path | None
     json: Path | None
@@ -144,8 +144,8 @@ def refuse_pattern(option: str, pattern: str) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
 @click.option("--series", help="of several scans the one of this name, UID, description or number (see scans check)")
 @click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
-@click.option("--mixed-precision", type=click.Choice(["no", "bf16"]), default="no", show_default=True,
-              help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
+@click.option("--mixed-precision", type=click.Choice(["auto", "no", "bf16", "int8"]), default="auto",
+              show_default=True, help="no is float32, auto the fastest that the processor or GPU knows")  # fmt: skip
 @click.option("--preview", type=click.Path(path_type=Path), help="PNG of coronal and sagittal planes, before and after")
 @click.option("--json", type=click.Path(path_type=Path),
               help="write what was done as JSON; of many scans a line is added for each")  # fmt: skip

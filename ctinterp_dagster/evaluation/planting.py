@@ -50,10 +50,12 @@ class Structure:
         """How much of its contrast is added at places in mm from its centre, 0 to 1."""
         radius = self.size_mm / 2
         if self.kind == "ball":
-            return ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)
+            inside: Numbers = ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)
+            return inside
         normal, others = (z, (y, x)) if self.kind == CRACKS[0] else (x, (z, y))
-        band = ndtr((WIDTH_MM / 2 - normal) / EDGE_MM) + ndtr((WIDTH_MM / 2 + normal) / EDGE_MM) - 1
-        return band * ndtr((radius - np.hypot(*others)) / EDGE_MM)
+        band: Numbers = ndtr((WIDTH_MM / 2 - normal) / EDGE_MM) + ndtr((WIDTH_MM / 2 + normal) / EDGE_MM) - 1
+        disc: Numbers = ndtr((radius - np.hypot(*others)) / EDGE_MM)
+        return band * disc
 
 
 Planted = list[tuple[Structure, Numbers]]

@@ -39,12 +39,15 @@ def blob_response(hu: FloatArray, spacing_mm: tuple[float, ...], size_mm: float)
         float((shell * np.exp(-(grid**2) / 2 / s**2) / (2 * np.pi * s**2) ** 1.5)[inside].sum())
         for s in (sigma_mm, WIDER * sigma_mm)
     ]
-    return (gaussian_filter(hu, sigmas[0]) - gaussian_filter(hu, sigmas[1])) / (ball[0] - ball[1])
+    narrow, wide = (gaussian_filter(hu, sigma) for sigma in sigmas)
+    response: FloatArray = (narrow - wide) / (ball[0] - ball[1])
+    return response
 
 
 def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BoolArray:
     """Where a response is at least `least_hu` and the greatest within `TOLERANCE_MM`."""
-    return (response >= least_hu) & (response == _greatest(response, spacing_mm))
+    greatest: BoolArray = response == _greatest(response, spacing_mm)
+    return (response >= least_hu) & greatest
 
 
 def unmatched(
@@ -56,7 +59,9 @@ def unmatched(
 
 
 def _greatest(response: FloatArray, spacing_mm: tuple[float, ...]) -> FloatArray:
-    return maximum_filter(response, [2 * round(TOLERANCE_MM / step) + 1 for step in spacing_mm], mode="nearest")
+    size = [2 * round(TOLERANCE_MM / step) + 1 for step in spacing_mm]
+    greatest: FloatArray = maximum_filter(response, size, mode="nearest")
+    return greatest
 
 
 def regions(truth_hu: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, BoolArray]:
@@ -96,7 +101,8 @@ def noisy(hu: FloatArray, noise_hu: float) -> FloatArray:
     """A scan (z, y, x) with more noise, Gaussian, of a grain of 0.8 pixels in plane, every slice its own."""
     white = np.random.default_rng(0).standard_normal(hu.shape, np.float32)
     grained = gaussian_filter(white, (0, 0.8, 0.8))
-    return hu + np.float32(noise_hu) * grained / grained.std()
+    result: FloatArray = hu + np.float32(noise_hu) * grained / grained.std()
+    return result
 
 
 def ranking(score: npt.NDArray[Any], bad: BoolArray) -> float | None:

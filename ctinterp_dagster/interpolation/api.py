@@ -14,7 +14,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import CtinterpError, ParamsError
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
-from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.model.settings import Precision, Settings
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags
@@ -45,6 +45,7 @@ def interpolate(
     model: Path | str = RELEASED,
     device: str = "auto",
     memory_gib: float = 3.0,
+    mixed_precision: Precision = "auto",
     force: bool = False,
 ) -> Any:
     """The posterior mean of the thin scan behind a thick one, and its standard deviation if that is asked for.
@@ -66,6 +67,7 @@ def interpolate(
         model: a model file.
         device: auto, cpu or cuda.
         memory_gib: bound of the networks' working memory.
+        mixed_precision: no is float32; auto is the fastest of int8, bf16 and no that the device has instructions for.
         force: True takes values that do not look like HU, and gives a doubtful result, with warnings.
 
     Returns:
@@ -80,13 +82,19 @@ def interpolate(
     """
     if return_std and samples < 2:
         raise ParamsError(f"a standard deviation needs samples=2 or more, got {samples}")
-    settings = Settings(samples=samples if return_std else 0, seed=seed, memory_gib=memory_gib)
     with words_of_python() as say:
         volume, tags = read(thick, spacing_mm, series)
         measurement = measure(
             volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name="the thick scan"
         )
-        estimate, doubts = restored(measurement, load_checkpoint(model, device), settings, force=force)
+        interpolator = load_checkpoint(model, device)
+        settings = Settings(
+            samples=samples if return_std else 0,
+            seed=seed,
+            memory_gib=memory_gib,
+            mixed_precision=interpolator.precision(mixed_precision),
+        )
+        estimate, doubts = restored(measurement, interpolator, settings, force=force)
     for sentence in (*measurement.warnings, *doubts):
         warnings.warn(say(sentence), stacklevel=2)
     mean = like(estimate.mean, thick)

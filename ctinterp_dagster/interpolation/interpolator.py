@@ -13,8 +13,9 @@ from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.latent.restorer import LatentRestorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
 from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.quantized import is_exact
 from ctinterp_dagster.model.sampler import Sampler
-from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.model.settings import MixedPrecision, Precision, Settings, quickest_precision
 from ctinterp_dagster.model.tiles import watched
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
@@ -45,6 +46,12 @@ class Interpolator:
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
 
+    def precision(self, asked: Precision) -> MixedPrecision:
+        """What was asked for, and for `auto` the fastest; of a latent diffusion nobody measured the loss: float32."""
+        if asked != "auto":
+            return asked
+        return quickest_precision(self.device) if isinstance(self.model, NullSpaceDiffusion) else "no"
+
     def __call__(
         self,
         measurement: Measurement,
@@ -69,8 +76,9 @@ class Interpolator:
             on_part: told how much of the networks' work is done, 0 to 1; of a latent diffusion after each sample.
 
         Raises:
-            ParamsError: the memory does not suffice.
+            ParamsError: the memory does not suffice, or the processor or the model knows no int8.
         """
+        self._check(settings)
         advice = f"lower memory_gib, which is {settings.memory_gib:g}, take mixed_precision bf16, or device cpu"
         model, done = self.model, 0.0
         work = 0.0
@@ -89,6 +97,17 @@ class Interpolator:
 
         with out_of_memory(ParamsError, advice), torch.inference_mode(), watched(tell if work else nothing):
             return measurement.estimate(*self._restore(measurement, settings, drawn, on_mean))
+
+    def _check(self, settings: Settings) -> None:
+        if settings.mixed_precision != "int8":
+            return
+        if not isinstance(self.model, NullSpaceDiffusion):
+            raise ParamsError(
+                "mixed_precision int8 is for null-space models, this is a latent diffusion: use bf16 or no"
+            )
+        if self.device.type != "cpu" or not is_exact():
+            where = "its device is a GPU" if self.device.type != "cpu" else "this processor has no instructions for it"
+            raise ParamsError(f"mixed_precision int8 is for CPUs with AVX512-VNNI, AVX-VNNI or AMX; {where}: use auto")
 
     def _restore(
         self,

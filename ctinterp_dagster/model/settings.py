@@ -1,13 +1,15 @@
-"""How to sample."""
+"""How to sample, and what a processor is quickest in."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from ctinterp_dagster.model import quantized
 from ctinterp_dagster.model.sampler import Sampler
 
-MixedPrecision = Literal["no", "bf16"]
+MixedPrecision = Literal["no", "bf16", "int8"]
+Precision = MixedPrecision | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Settings:
         samples: how many to draw for the standard deviation; 0 for the mean alone, which needs none.
         seed: of the first sample; the next ones count up from it.
         memory_gib: bound of the networks' working memory.
-        mixed_precision: bf16 has the networks multiply in bfloat16, which only processors with instructions for it do
-            fast; what explains the measurement is in float32 all the same.
+        mixed_precision: bf16 has the networks multiply in bfloat16, and int8 those of the null-space model's mean in
+            eight bits, the others in bfloat16; only processors with instructions for it do that fast. What explains
+            the measurement is in float32 all the same.
         mirror: True has the null-space model look at the scan and at its mirror image for the mean; False is one pass,
             the plain regression that tables compare with.
     """
@@ -36,4 +39,14 @@ class Settings:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which the networks run."""
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision == "bf16")
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision != "no")
+
+
+def quickest_precision(device: torch.device) -> MixedPrecision:
+    """What the networks of the null-space model compute fastest in on a device; docs/performance.md has its loss."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
+    if quantized.is_exact():
+        return "int8"
+    known = torch.cpu.get_capabilities()
+    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") else "no"

@@ -14,6 +14,7 @@ from torch import Tensor
 from ctinterp_dagster.model.blocks import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import StoredModel
+from ctinterp_dagster.model.quantized import Peaks
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import swept
 from ctinterp_dagster.nullspace.unet import SliceUNet
@@ -81,7 +82,15 @@ class Expectation(StoredModel):
         return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
 
     @torch.inference_mode()
-    def expect(self, features: Tensor, geometry: Tensor, memory_gib: float | None, *, mirror: bool = True) -> Tensor:
+    def expect(
+        self,
+        features: Tensor,
+        geometry: Tensor,
+        memory_gib: float | None,
+        *,
+        mirror: bool = True,
+        quantized: bool = False,
+    ) -> Tensor:
         """The mean that `forward` gives, in bounded memory, of two mirror images if asked and meant so.
 
         Args:
@@ -89,11 +98,13 @@ class Expectation(StoredModel):
             geometry: (b, GEOMETRY).
             memory_gib: bound of the activations; None for none.
             mirror: whether to look at the mirror image too, where the model was trained so.
+            quantized: whether the convolutions are in eight bits; of one volume on the CPU.
         """
         modes, geometry = self.config.modes, geometry[:, : self.config.geometry]
+        peaks = self.mean.peaks(features, geometry) if quantized else None
 
-        def seen(one_pass: Callable[[Iterator[Tensor], Tensor], Iterator[Tensor]]) -> Tensor:
-            return swept(lambda chunks: one_pass(chunks, geometry), features, modes, self.mean.reach, memory_gib)
+        def seen(one_pass: Callable[[Iterator[Tensor], Tensor, Peaks | None], Iterator[Tensor]]) -> Tensor:
+            return swept(lambda chunks: one_pass(chunks, geometry, peaks), features, modes, self.mean.reach, memory_gib)
 
         mean = seen(self.mean.stream)
         if self.looks(mirror=mirror) > 1:

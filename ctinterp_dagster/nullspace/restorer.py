@@ -34,7 +34,11 @@ class NullSpaceRestorer:
         self.geometry = self.space.geometry(measurement.thick.spacing_mm)[None].to(device)
         with settings.autocast(device):
             self.expected = model.expectation.expect(
-                self.features, self.geometry, settings.memory_gib, mirror=settings.mirror
+                self.features,
+                self.geometry,
+                settings.memory_gib,
+                mirror=settings.mirror,
+                quantized=settings.mixed_precision == "int8",
             )
 
     @cached_property

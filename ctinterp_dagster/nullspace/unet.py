@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.blocks import ResidualUnit, pixel_norm, zero_init
+from ctinterp_dagster.model.quantized import ROWS, Peaks, QuantizedConv, Quantizer, peaks
 from ctinterp_dagster.model.tiles import Reach
 from ctinterp_dagster.model.winograd import Voxels, convolve, suits, transform_kernel
 
@@ -53,18 +54,18 @@ class SliceBlock(ResidualUnit):
         change: Tensor = self.space(self.in_plane(x, embedding))
         return change.add_(x)
 
-    def stream(self, chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterator[Tensor], embedding: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; it reads one chunk ahead.
 
         Args:
             chunks: (b, channels, z, y, x) each; their memory may come back with the results.
             embedding: (b, embedding_channels).
+            peaks: of `SliceUNet.peaks`, to compute the convolutions in eight bits; None for floating point.
 
         Returns:
             Chunks of the shapes that came.
         """
-        fast = suits(self.space.weight) and not torch.is_grad_enabled()
-        layers = _FastLayers(self, embedding) if fast else _Layers(self, embedding)
+        layers = self._layers(embedding, peaks)
         waiting = deque[tuple[Tensor, Tensor]]()
         for x in chunks:
             near = layers.in_plane(x)
@@ -74,6 +75,12 @@ class SliceBlock(ResidualUnit):
             if len(waiting) == 2:
                 yield layers.in_space(*waiting.popleft())
         yield layers.in_space(*waiting.popleft())
+
+    def _layers(self, embedding: Tensor, peaks: Peaks | None) -> "_Layers":
+        if peaks:
+            return _QuantizedLayers(self, embedding, peaks)
+        fast = suits(self.space.weight) and not torch.is_grad_enabled()
+        return _FastLayers(self, embedding) if fast else _Layers(self, embedding)
 
     def modulation(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and shift of FiLM, both (b, channels, 1, 1, 1)."""
@@ -138,6 +145,37 @@ class _FastLayers(_Layers):
         for source, target in zip(near.permute(0, 2, 3, 4, 1), x.permute(0, 2, 3, 4, 1), strict=True):
             convolve(source, self.space, target, partial(_added, self.bias, target))
         return x
+
+
+class _QuantizedLayers(_Layers):
+    """The same in eight bits, of a single volume."""
+
+    def __init__(self, block: SliceBlock, embedding: Tensor, peaks: Peaks) -> None:
+        super().__init__(block, embedding)
+        plane, space = block.plane, block.space
+        assert plane.bias is not None
+        assert space.bias is not None
+        (scale,), (shift,) = (part.flatten(1) for part in block.modulation(embedding))
+        self.near = Quantizer.up_to(peaks[space])
+        bias = torch.addcmul(shift, plane.bias, scale)
+        self.plane = QuantizedConv(plane.weight * scale[:, None, None, None], bias, Quantizer.up_to(peaks[plane]))
+        self.space = QuantizedConv(space.weight, space.bias, self.near)
+
+    def in_plane(self, x: Tensor) -> Tensor:
+        """As it is told of `_Layers`, but uint8."""
+        slices = x[0].transpose(0, 1)
+        levels = torch.empty_like(slices, dtype=torch.uint8)
+        for source, target in zip(slices.split(1), levels.split(1), strict=True):
+            for rows, out in zip(source.split(ROWS, dim=2), target.split(ROWS, dim=2), strict=True):
+                self.plane.entering.write(activated(rows), out)
+        convolved = self.plane.silu(levels, self.near).permute(0, 2, 3, 1)
+        near = convolved.new_full((1, len(convolved) + 2, *convolved.shape[1:]), self.near.zero)
+        near[0, 1:-1] = convolved
+        return near.permute(0, 4, 1, 2, 3)
+
+    def in_space(self, x: Tensor, near: Tensor) -> Tensor:
+        """The block's result, of the shape of x."""
+        return self.space(near, x.dtype).add_(x)
 
 
 def _activated_voxels(voxels: Tensor) -> Tensor:
@@ -210,7 +248,7 @@ class SliceUNet(nn.Module):
         """
         return next(self._walk(iter([x]), condition, alone))
 
-    def stream(self, chunks: Iterator[Tensor], condition: Tensor) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterator[Tensor], condition: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; nothing is computed twice.
 
         Each block reads a chunk ahead; what skips to a later level waits for it, so that about LIVE_TENSORS of the
@@ -219,11 +257,17 @@ class SliceUNet(nn.Module):
         Args:
             chunks: (b, in_channels, z, y, x) each.
             condition: (b, condition_size).
+            peaks: of `SliceUNet.peaks`, to compute the convolutions in eight bits; None for floating point.
 
         Returns:
             Chunks (b, out_channels, z, y, x).
         """
-        return self._walk(chunks, condition, streamed)
+        return self._walk(chunks, condition, partial(streamed, peaks=peaks))
+
+    def peaks(self, x: Tensor, condition: Tensor) -> Peaks:
+        """The greatest activations before the blocks' convolutions, for `stream` of x (1, in_channels, z, y, x)."""
+        blocks = [block for block in self.modules() if isinstance(block, SliceBlock)]
+        return peaks(self, [layer for block in blocks for layer in (block.plane, block.space)], x, condition)
 
     def _walk(self, chunks: Iterator[Tensor], condition: Tensor, through: Through) -> Iterator[Tensor]:
         embedding, skips = self.embed(condition), list[deque[Tensor]]()
@@ -239,12 +283,13 @@ class SliceUNet(nn.Module):
         for chunk in x:
             yield self.conv_out(activated(chunk))[..., :height, :width]
 
-    def mirrored(self, chunks: Iterator[Tensor], condition: Tensor) -> Iterator[Tensor]:
+    def mirrored(self, chunks: Iterator[Tensor], condition: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
         """What `stream` gives of the mirror image along x, mirrored back.
 
         Args:
             chunks: (b, in_channels, z, y, x) each.
             condition: (b, condition_size).
+            peaks: as for `stream`.
 
         Returns:
             Chunks (b, out_channels, z, y, x).
@@ -253,7 +298,7 @@ class SliceUNet(nn.Module):
         width = first.shape[-1]
         padding = (0, -width % self.multiple, 0, 0, 0, 0)
         images = (functional.pad(x, padding, mode="replicate").flip(-1) for x in itertools.chain([first], chunks))
-        return (output.flip(-1)[..., :width] for output in self.stream(images, condition))
+        return (output.flip(-1)[..., :width] for output in self.stream(images, condition, peaks))
 
     def _enter(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -264,20 +309,23 @@ class SliceUNet(nn.Module):
         return features
 
 
-def streamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
+def streamed(
+    level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor, peaks: Peaks | None
+) -> Iterator[Tensor]:
     """Pass chunks through the blocks of a level, each of which sees the slices of the chunks beside its own.
 
     Args:
         level: blocks of one width.
         chunks: (b, channels, z, y, x) each.
         embedding: (b, embedding_channels).
+        peaks: as for `SliceUNet.stream`.
 
     Returns:
         Chunks of the shapes that came.
     """
     for block in level:
         assert isinstance(block, SliceBlock)
-        chunks = block.stream(chunks, embedding)
+        chunks = block.stream(chunks, embedding, peaks)
     return chunks
 
 
@@ -309,9 +357,11 @@ def joined(up: nn.Module, skip: deque[Tensor], coarse: Tensor) -> Tensor:
         coarse: (b, coarser channels, z, y, x).
 
     Returns:
-        (b, channels, z, 2 y, 2 x): `up(coarse)`, doubled in the plane, plus the chunk.
+        (b, channels, z, 2 y, 2 x): `up(coarse)`, doubled in the plane, plus the chunk; channels last in memory.
     """
-    return functional.interpolate(up(coarse), scale_factor=(1.0, 2.0, 2.0)).add_(skip.popleft())
+    assert isinstance(up, nn.Conv3d)
+    mixed = functional.linear(coarse.movedim(1, -1), up.weight.flatten(1), up.bias).movedim(-1, 1)
+    return functional.interpolate(mixed, scale_factor=(1.0, 2.0, 2.0)).add_(skip.popleft())
 
 
 def activated(x: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 
 from ctinterp_dagster.evaluation.preview import before_after
-from ctinterp_dagster.interpolation import thicken
+from ctinterp_dagster.interpolation import interpolator, thicken
+from ctinterp_dagster.model import quantized
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 
@@ -162,6 +164,29 @@ def test_bf16_reaches_the_networks(monkeypatch: pytest.MonkeyPatch, scans: Path,
         scored.append(json.loads(record.read_text())[0]["psnr_db"])
     assert not np.array_equal(*made)
     assert 0 < abs(scored[1] - scored[0]) < 0.2
+
+
+@pytest.mark.parametrize("taken", ["int8", "no"])
+def test_the_fastest_precision_is_the_default_and_on_record(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, taken: str
+) -> None:
+    if taken == "int8" and not quantized.is_exact():
+        pytest.skip("this processor has no products of eight bits")
+    monkeypatch.setattr(quantized, "is_exact", lambda: taken == "int8")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    output, record = tmp_path / "thin.nii", tmp_path / "thin.json"
+    words = ["interpolate", scans / "thick.nii.gz", "-o", output, "--json", record, "--force"]
+    assert run(monkeypatch, *words) == 0
+    assert json.loads(record.read_text())["mixed_precision"] == taken
+
+
+def test_eight_bits_need_a_processor_that_has_them(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(interpolator, "is_exact", lambda: False)
+    words = ["interpolate", scans / "thick.nii.gz", "-o", tmp_path / "thin.nii", "--mixed-precision", "int8"]
+    assert run(monkeypatch, *words) == 1
+    assert "mixed_precision int8 is for CPUs with AVX512-VNNI, AVX-VNNI or AMX" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.interpolation import RELEASED
 from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.quantized import is_exact
 from ctinterp_dagster.nullspace import basis
 from ctinterp_dagster.nullspace.basis import FEATURES, MODES, NullSpace
 from ctinterp_dagster.nullspace.diffusion import (
@@ -136,3 +137,21 @@ def test_the_released_weights_in_a_network_that_knows_more_cosines_give_the_same
     for ours, theirs in zip(*given, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert float(given[0][0].abs().max()) > 0.1
+
+
+@pytest.mark.skipif(not is_exact(), reason="this processor has no products of eight bits")
+def test_the_mean_in_eight_bits_is_near_that_in_floating_point_and_knows_no_chunks() -> None:
+    torch.manual_seed(0)
+    expectation = Expectation(replace(CONFIG, channels=(32, 32, 32))).eval()
+    for name, weight in expectation.mean.named_parameters():
+        if weight.dim() > 3 and not weight.any():
+            torch.nn.init.normal_(weight, std=0.05 if "space" in name else 0.1)
+    features = torch.randn(1, 6, 9, 40, 44)
+    exact = expectation.expect(features, GEOMETRY, None)
+    near = expectation.expect(features, GEOMETRY, None, quantized=True)
+    assert not torch.equal(near, exact)
+    assert (near - exact).square().mean() < 1e-3 * exact.square().mean()
+    chunks = expectation.expect(features, GEOMETRY, 0.02, quantized=True)
+    assert expectation.mean.reach.bytes_per_voxel * features[0, 0].numel() > 0.02 * 2**30  # so that there are chunks
+    lost = (near - exact).square().mean()
+    assert (chunks - near).square().mean() < 0.2 * lost  # a sum that is rounded otherwise becomes another step

@@ -58,19 +58,24 @@ class Restoration:
 
     def __init__(self, options: Options) -> None:
         self.options, self.model = options, options.model or RELEASED
-        self.settings = Settings(
-            options.sampler,
-            options.steps,
-            options.samples if options.drawing else 0,
-            options.seed,
-            options.memory_gib,
-            options.mixed_precision,
-        )
 
     @cached_property
     def interpolator(self) -> Interpolator:
         """The model."""
         return load_checkpoint(self.model, self.options.device)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Of the model."""
+        options = self.options
+        return Settings(
+            options.sampler,
+            options.steps,
+            options.samples if options.drawing else 0,
+            options.seed,
+            options.memory_gib,
+            self.interpolator.precision(options.mixed_precision),
+        )
 
     @cached_property
     def known_model(self) -> dict[str, str]:
