@@ -67,7 +67,8 @@ def runs(thick: Path, out: Path, steps: tuple[int, ...], samples: int) -> Iterat
         yield method, [sys.executable, "-c", CLASSICAL, method, str(thick), str(out)]
     model = ["ctinterp", "interpolate", str(thick), "-o", str(out), "--factor", str(FACTOR)]
     yield "model, the estimate (one step)", model
-    yield "the same with --mixed-precision bf16", [*model, "--mixed-precision", "bf16"]
+    for precision in ("no", "bf16"):
+        yield f"the same with --mixed-precision {precision}", [*model, "--mixed-precision", precision]
     for count in steps if samples else ():
         std = ["--force", "--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
         yield f"model, and {samples} samples of {count} steps", [*model, *std]
