@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ class Interpolator:
 
     def by(self, settings: Settings) -> Method:
         """The method that restores with these settings."""
-        return lambda measurement: self(measurement, settings)
+        return partial(self, settings=settings)
 
     @property
     def starts_from_regression(self) -> bool:

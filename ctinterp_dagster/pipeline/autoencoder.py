@@ -10,16 +10,7 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
-from ctinterp_dagster.pipeline.training import (
-    final_losses,
-    fixed_batches,
-    identity,
-    is_main_process,
-    loop_settings,
-    thin_volumes,
-    trained,
-    write_reports,
-)
+from ctinterp_dagster.pipeline import training
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, measure_reconstruction
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import StepRecord
@@ -80,19 +71,19 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
     section = params.autoencoder
     start = [layout.root / section.checkpoint] if section.checkpoint else []
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *start]
-    name = identity(Path(__file__), [params.base, params.loop, section], files)
-    settings = loop_settings(section, section.batch_size, params.loop, params.base)
+    name = training.identity(Path(__file__), [params.base, params.loop, section], files)
+    settings = training.loop_settings(section, section.batch_size, params.loop, params.base)
 
     def crops(volumes: Sequence[ThinVolume]) -> VolumeCrops:
         return VolumeCrops(volumes, section.patch_zyx, section.batch_size, autoencoder.latent_channels)
 
-    unseen = thin_volumes(layout, "val")
-    validation = fixed_batches(crops, unseen, VALIDATION_CROPS, settings)
+    unseen = training.thin_volumes(layout, "val")
+    validation = training.fixed_batches(crops, unseen, VALIDATION_CROPS, settings)
     objective = ReconstructionObjective(autoencoder, KL_WEIGHT)
-    batches = crops(thin_volumes(layout, "train"))
-    with trained(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
-        metrics = final_losses(history)
-        if is_main_process():
+    batches = crops(training.thin_volumes(layout, "train"))
+    with training.trained(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
+        metrics = training.final_losses(history)
+        if training.is_main_process():
             if unseen:
                 metrics |= asdict(measure_reconstruction(autoencoder, [v.hu for v in unseen], MEMORY_GIB))
             write_results(autoencoder, history, metrics, layout)
@@ -111,4 +102,4 @@ def write_results(
         layout: where things are.
     """
     autoencoder.save(layout.autoencoder / "autoencoder.safetensors")
-    write_reports(layout.report("autoencoder"), history, metrics, autoencoder)
+    training.write_reports(layout.report("autoencoder"), history, metrics, autoencoder)

@@ -11,16 +11,7 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig,
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.training import (
-    final_losses,
-    fixed_batches,
-    identity,
-    is_main_process,
-    loop_settings,
-    thin_volumes,
-    trained,
-    write_reports,
-)
+from ctinterp_dagster.pipeline import training
 from ctinterp_dagster.pipeline.warm_start import VALIDATION_SLABS, average_with, load_part, slab_settings, start_file
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import mean_loss
@@ -34,23 +25,23 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), GEOMETRY))
     start = start_file(section.start, layout)
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *([start] if start else [])]
-    name = identity(Path(__file__), [params.base, params.loop, section], files)
+    name = training.identity(Path(__file__), [params.base, params.loop, section], files)
     if start:
         load_part(network, "expectation", start, network.config)
-    settings = loop_settings(section, section.batch_size, params.loop, params.base)
+    settings = training.loop_settings(section, section.batch_size, params.loop, params.base)
 
     def slabs(volumes: Sequence[ThinVolume]) -> ThickSlabs:
         return ThickSlabs(volumes, slab_settings(section), section.batch_size)
 
-    train = slabs(thin_volumes(layout, "train", section.weights))
-    validation = fixed_batches(slabs, thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
+    train = slabs(training.thin_volumes(layout, "train", section.weights))
+    validation = training.fixed_batches(slabs, training.thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
     objective = ExpectationObjective(network, LossWeights(**section.loss.model_dump()))
-    with trained(objective, train, validation, settings, folder=layout.expect, name=name) as history:
-        metrics = final_losses(history)
+    with training.trained(objective, train, validation, settings, folder=layout.expect, name=name) as history:
+        metrics = training.final_losses(history)
         if start and section.start_share:
             average_with(network, "expectation", start, network.config, section.start_share)
             metrics |= {"val_loss": mean_loss(objective, validation)} if validation else {}
-        if is_main_process():
+        if training.is_main_process():
             network.save(layout.expectation)
-            write_reports(layout.report("expect"), history, metrics, network)
+            training.write_reports(layout.report("expect"), history, metrics, network)
     return metrics

@@ -12,16 +12,8 @@ from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSett
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.params import Params
+from ctinterp_dagster.pipeline import training
 from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.training import (
-    final_losses,
-    fixed_batches,
-    identity,
-    is_main_process,
-    loop_settings,
-    trained,
-    write_reports,
-)
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.split import Split
 
@@ -40,21 +32,23 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     model.autoencoder = autoencoder
     latents = [layout.encode / "manifest.json", layout.encode / "statistics.json"]
     sections = [params.base, params.loop, params.thicken, params.encode, section]
-    name = identity(Path(__file__), sections, [layout.ingest / "cases.csv", weights, *latents])
+    name = training.identity(Path(__file__), sections, [layout.ingest / "cases.csv", weights, *latents])
     patch = PatchSettings(section.patch_zyx, FLIP_AXES, ONE_STEP_SHARE)
-    settings = loop_settings(section, section.batch_size, params.loop, params.base)
+    settings = training.loop_settings(section, section.batch_size, params.loop, params.base)
 
     def patches(pairs: Sequence[LatentPair]) -> LatentPatches:
         return LatentPatches(pairs, patch, section.batch_size)
 
     train = patches(latent_pairs("train", model.config, params, layout))
-    validation = fixed_batches(patches, latent_pairs("val", model.config, params, layout), VALIDATION_PATCHES, settings)
+    validation = training.fixed_batches(
+        patches, latent_pairs("val", model.config, params, layout), VALIDATION_PATCHES, settings
+    )
     objective = DenoisingObjective(model.denoiser, section.prediction)
-    with trained(objective, train, validation, settings, folder=layout.latent, name=name) as history:
-        metrics = final_losses(history)
-        if is_main_process():
+    with training.trained(objective, train, validation, settings, folder=layout.latent, name=name) as history:
+        metrics = training.final_losses(history)
+        if training.is_main_process():
             model.save(layout.trained("latent"))
-            write_reports(layout.report("latent"), history, metrics, model.denoiser)
+            training.write_reports(layout.report("latent"), history, metrics, model.denoiser)
     return metrics
 
 

@@ -10,16 +10,7 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, NullSpaceConfig, N
 from ctinterp_dagster.nullspace.objective import NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.training import (
-    final_losses,
-    fixed_batches,
-    identity,
-    is_main_process,
-    loop_settings,
-    thin_volumes,
-    trained,
-    write_reports,
-)
+from ctinterp_dagster.pipeline import training
 from ctinterp_dagster.pipeline.warm_start import VALIDATION_SLABS, load_part, must_predict, slab_settings, start_file
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.training.device_volumes import ThinVolume
@@ -35,25 +26,25 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     start = start_file(section.start, layout)
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", layout.expectation]
     sections = [params.base, params.loop, params.expect, section]
-    name = identity(Path(__file__), sections, [*files, *([start] if start else [])])
+    name = training.identity(Path(__file__), sections, [*files, *([start] if start else [])])
     if start:
         load_part(model.denoiser, "denoiser", start, expectation.config)
         must_predict(section.prediction, start)
     model.expectation = expectation
-    settings = loop_settings(section, params.expect.batch_size, params.loop, params.base)
+    settings = training.loop_settings(section, params.expect.batch_size, params.loop, params.base)
 
     def noisy(volumes: Sequence[ThinVolume]) -> NoisySlabs:
         slabs = ThickSlabs(volumes, slab_settings(params.expect), params.expect.batch_size)
         return NoisySlabs(slabs, expectation.config.modes)
 
-    batches = noisy(thin_volumes(layout, "train", params.expect.weights))
-    validation = fixed_batches(noisy, thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
+    batches = noisy(training.thin_volumes(layout, "train", params.expect.weights))
+    validation = training.fixed_batches(noisy, training.thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
     objective = NullSpaceObjective(model)
-    with trained(objective, batches, validation, settings, folder=layout.train, name=name) as history:
-        metrics = final_losses(history)
-        if is_main_process():
+    with training.trained(objective, batches, validation, settings, folder=layout.train, name=name) as history:
+        metrics = training.final_losses(history)
+        if training.is_main_process():
             rows = loss_by_time(objective, validation) if validation else []
             write_csv(reports / "by_time.csv", rows, ["t", "loss"])
             model.save(layout.trained("train"))
-            write_reports(reports, history, metrics, model.denoiser)
+            training.write_reports(reports, history, metrics, model.denoiser)
     return metrics

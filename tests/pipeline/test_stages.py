@@ -292,7 +292,7 @@ def test_a_training_begins_with_the_weights_of_another(
     params, layout = done
     begun: list[float] = []
     monkeypatch.setattr(training, "run_loop", lambda objective, *_, **__: begun.append(first_number(objective)) or [])
-    monkeypatch.setattr(expect, "final_losses", lambda _: {})
+    monkeypatch.setattr(training, "final_losses", lambda _: {})
     for start in ("", "data/train/model.safetensors", "data/expect/expectation.safetensors", "champion"):
         section = params.expect.model_copy(update={"start": start})
         elsewhere = Layout(tmp_path / str(len(begun)))
@@ -317,7 +317,7 @@ def test_a_share_of_the_weights_that_a_training_began_with_is_kept(
         return []
 
     monkeypatch.setattr(training, "run_loop", add_eight)
-    monkeypatch.setattr(expect, "final_losses", lambda _: {})
+    monkeypatch.setattr(training, "final_losses", lambda _: {})
     section = params.expect.model_copy(update={"start": "champion", "start_share": 0.25})
     metrics = expect.run(params.model_copy(update={"expect": section}), elsewhere)
     before = load_checkpoint(layout.trained("train")).model.expectation
