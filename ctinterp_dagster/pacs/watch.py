@@ -22,8 +22,8 @@ from ctinterp_dagster.pacs.transfer import Restore, fetch, is_own, send
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
 from ctinterp_dagster.scan.io.dicom import read_header
-from ctinterp_dagster.scan.io.parts import incomplete
 from ctinterp_dagster.scan.io.pixels import BROKEN
+from ctinterp_dagster.scan.io.series_parts import incomplete
 from ctinterp_dagster.scan.io.source import QUOTED
 
 
