@@ -10,14 +10,14 @@ Array = npt.NDArray[np.floating | np.integer]
 
 TISSUE_HU = (-150.0, 250.0)  # fat to contrast-filled blood: no lung, no bone, no air that is clipped
 BORDER_HU = 150.0  # a voxel further outside of that is no noise
-HIGH_PASS = 1.0  # sigma in pixels; anatomy that stays the same over some slices is gone, half of the noise is left
+HIGH_PASS = 0.7  # sigma in pixels; anatomy that stays the same over some slices is gone, half of the noise is left
 SMOOTH = 3.0  # sigma in pixels, at which anatomy is looked at
 RIM = 4  # pixels around a flat one that must be tissue as well
 FLATTEST = 0.25  # of the tissue of each window
 OUTLIER = 4.5  # standard deviations
 TILE = 16  # pixels: tiles of this size are taken as independent
 LEAST_PIXELS, LEAST_TILES = 200, 8
-LEAST_NOISE_HU = 0.5  # after the high-pass; whole HU say nothing about less
+LEAST_NOISE_HU = 0.4  # after the high-pass; whole HU say nothing about less
 MOST_VOXELS = 16_000_000
 # Rounding to whole HU adds 1/12 HU^2 to each voxel, of which the high-pass leaves 1 - 2 g(0) + |g|^2.
 ROUNDING_HU2 = (1 - 1 / (np.pi * HIGH_PASS**2) + 1 / (4 * np.pi * HIGH_PASS**2)) / 12
