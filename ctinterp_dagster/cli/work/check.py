@@ -115,7 +115,7 @@ def profile_of(scan: Scan) -> str:
     distance_mm = scan.volume.spacing_mm[0]
     if distance_mm <= THIN_MM:
         return ""
-    tags = Tags(scan.thickness_mm, scan.helical)
+    tags = Tags(scan.thickness_mm, scan.helical, scan.each_thickness_mm)
     return str(recognise(scan.volume.hu, distance_mm, tags=tags, thin_mm=THIN_MM))
 
 
