@@ -148,7 +148,12 @@ def balls(thin: Volume) -> Planted:
 
 
 def share_kept(estimate: FloatArray, truth: FloatArray) -> float:
-    """The contrast of a structure in an estimate over that in the truth, by least squares, of what it adds to each."""
+    """The contrast of a structure in an estimate over that in the truth, by least squares.
+
+    Args:
+        estimate: (z, y, x) HU, what the structure adds to the estimate.
+        truth: the same shape, what it adds to the truth.
+    """
     return float((estimate * truth).sum() / np.square(truth).sum())
 
 

@@ -88,14 +88,30 @@ def _parts(scan: Volume) -> Numbers:
 def around(
     shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_mm: Numbers, reach_mm: float
 ) -> tuple[slice, ...]:
-    """The voxels that a cube around a place reaches into, always as many away from the ends."""
+    """The voxels that a cube around a place reaches into, always as many away from the ends.
+
+    Args:
+        shape: (z, y, x) of the volume.
+        spacing_mm: distance of voxels along (z, y, x).
+        centre_mm: (z, y, x) from the outer corner of the first voxel.
+        reach_mm: half the cube's side.
+    """
     halves = [int(np.ceil(reach_mm / step)) for step in spacing_mm]
     middle = [int(centre / step) for centre, step in zip(centre_mm, spacing_mm, strict=True)]
     return tuple(slice(max(0, m - h), min(n, m + h + 1)) for m, h, n in zip(middle, halves, shape, strict=True))
 
 
 def tissue_around(hu: FloatArray, spacing_mm: tuple[float, ...], around_mm: float) -> dict[str, BoolArray]:
-    """Where a tissue is alone in the cube around a voxel, (z, y, x) by tissue: see `WITHIN_HU`."""
+    """Where a tissue is alone in the cube around a voxel, see `WITHIN_HU`.
+
+    Args:
+        hu: (z, y, x) HU.
+        spacing_mm: distance of voxels along (z, y, x).
+        around_mm: side of the cube.
+
+    Returns:
+        (z, y, x) by the name of the tissue.
+    """
     size = [max(1, round(around_mm / step)) for step in spacing_mm]
     mean = uniform_filter(hu, size, mode="nearest")
     deviation = np.sqrt(np.maximum(uniform_filter(np.square(hu), size, mode="nearest") - np.square(mean), 0))
@@ -120,7 +136,13 @@ def candidates(
 
 
 def is_apart(place: Numbers, others: Iterable[Numbers], between_mm: Sequence[float]) -> bool:
-    """Whether a place is as far from all others as told, along at least one axis."""
+    """Whether a place is as far from all others as told, along at least one axis.
+
+    Args:
+        place: (z, y, x) mm.
+        others: the same each.
+        between_mm: least distances along (z, y, x).
+    """
     return all((np.abs(place - other) > between_mm).any() for other in others)
 
 
@@ -152,7 +174,16 @@ def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[floa
 
 
 def rod_edges(places_mm: Sequence[Numbers], spacing_mm: tuple[float, ...], contrast_hu: float) -> Mapping[str, Numbers]:
-    """Both faces of rods, 5 mm around their axes, for `resolution.edge_spread` of what the rods add to a volume."""
+    """Both faces of rods, 5 mm around their axes, for `resolution.edge_spread` of what the rods add to a volume.
+
+    Args:
+        places_mm: (z, y, x) of their middles.
+        spacing_mm: distance of voxels along (z, y, x).
+        contrast_hu: that they add.
+
+    Returns:
+        (n,) each: pixel `y` and `x`, height `at_mm` of the face, and the values `low` below and `high` above it, HU.
+    """
     rows = []
     for place in places_mm:
         reach = [int(5 / step) for step in spacing_mm[1:]]

@@ -26,7 +26,15 @@ FEWEST_VOXELS = 1000
 
 
 def blob_response(hu: FloatArray, spacing_mm: tuple[float, ...], size_mm: float) -> FloatArray:
-    """Difference of Gaussians in HU, with which a bright ball of `size_mm` answers its contrast at its centre.
+    """Difference of Gaussians with which a bright ball answers its contrast at its centre.
+
+    Args:
+        hu: (z, y, x) HU.
+        spacing_mm: distance of voxels along (z, y, x).
+        size_mm: diameter of the ball.
+
+    Returns:
+        (z, y, x) HU.
 
     Source: Lowe 2004, Int. J. Comput. Vis. 60(2), section 3; a ball answers most at sigma = radius / sqrt(3).
     """
@@ -45,7 +53,16 @@ def blob_response(hu: FloatArray, spacing_mm: tuple[float, ...], size_mm: float)
 
 
 def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BoolArray:
-    """Where a response is at least `least_hu` and the greatest within `TOLERANCE_MM`."""
+    """Where a response is strong, and the greatest within `TOLERANCE_MM`.
+
+    Args:
+        response: (z, y, x) HU, of `blob_response`.
+        least_hu: that a peak has.
+        spacing_mm: distance of voxels along (z, y, x).
+
+    Returns:
+        (z, y, x).
+    """
     greatest: BoolArray = response == _greatest(response, spacing_mm)
     return (response >= least_hu) & greatest
 
@@ -53,7 +70,17 @@ def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) 
 def unmatched(
     found: FloatArray, other: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]
 ) -> tuple[BoolArray, BoolArray]:
-    """The peaks of one response, and those of them near which the other one has not even half of `least_hu`."""
+    """The peaks of one response, and those of them near which the other one has not even half of `least_hu`.
+
+    Args:
+        found: (z, y, x) HU, whose peaks are looked at.
+        other: the same shape.
+        least_hu: that a peak has.
+        spacing_mm: distance of voxels along (z, y, x).
+
+    Returns:
+        Both (z, y, x).
+    """
     here = peaks(found, least_hu, spacing_mm)
     return here, here & (_greatest(other, spacing_mm) < least_hu / 2)
 
@@ -68,6 +95,13 @@ def regions(truth_hu: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, Bo
     """Lung and soft tissue by the mean of the cube around a voxel, without the end slices.
 
     Crops lie within the body: a mask of the body would leave out lung that a crop cuts.
+
+    Args:
+        truth_hu: (z, y, x) HU.
+        spacing_mm: distance of voxels along (z, y, x).
+
+    Returns:
+        (z, y, x) by the name of the tissue.
     """
     mean = uniform_filter(truth_hu, [round(AROUND_MM / step) for step in spacing_mm], mode="nearest")
     kept = without_ends(truth_hu, spacing_mm)
@@ -88,6 +122,11 @@ def tissue_errors(
     """Mean |error| in HU and number of voxels by tissue, without the end slices; of 1000 voxels or more.
 
     The tissue is told by the mean of the truth over 2 mm: by single values one would choose by their noise.
+
+    Args:
+        estimate: (z, y, x) HU.
+        truth: the same shape.
+        spacing_mm: distance of voxels along (z, y, x).
     """
     ends = round(END_MM / spacing_mm[0])
     size = [max(1, round(TISSUE_MM / step)) for step in spacing_mm]
@@ -106,7 +145,12 @@ def noisy(hu: FloatArray, noise_hu: float) -> FloatArray:
 
 
 def ranking(score: npt.NDArray[Any], bad: BoolArray) -> float | None:
-    """Area under the ROC curve of a score for what is bad; None where nothing is, or all."""
+    """Area under the ROC curve of a score for what is bad; None where nothing is, or all.
+
+    Args:
+        score: any shape; more is to mean worse.
+        bad: the same shape.
+    """
     if bad.all() or not bad.any():
         return None
     return float(mannwhitneyu(score[bad], score[~bad]).statistic) / (float(bad.sum()) * float((~bad).sum()))
