@@ -60,7 +60,7 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def ct_like(size: tuple[int, int, int] = (12, 16, 24)) -> Tensor:
+def ct_like(size: tuple[int, int, int] = (8, 12, 16)) -> Tensor:
     """Air around an ellipsoid of soft tissue with a bone and noise, in unit range."""
     z, y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
     radius = z**2 + 1.4 * y**2 + x**2
@@ -70,11 +70,11 @@ def ct_like(size: tuple[int, int, int] = (12, 16, 24)) -> Tensor:
 
 
 INPUTS = {
-    "noise": torch.rand(1, 1, 8, 24, 16, generator=torch.Generator().manual_seed(2)),
+    "noise": torch.rand(1, 1, 8, 16, 12, generator=torch.Generator().manual_seed(2)),
     "ct": ct_like(),
-    "air": torch.zeros(1, 1, 16, 16, 16),
-    "tissue": torch.full((1, 1, 8, 16, 16), 0.5),
-    "batch": torch.rand(2, 1, 8, 16, 12, generator=torch.Generator().manual_seed(3)),
+    "air": torch.zeros(1, 1, 8, 12, 8),
+    "tissue": torch.full((1, 1, 8, 12, 12), 0.5),
+    "batch": torch.rand(2, 1, 8, 8, 12, generator=torch.Generator().manual_seed(3)),
 }
 
 
