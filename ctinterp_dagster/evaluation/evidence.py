@@ -201,7 +201,11 @@ def row(case: str, finding: Finding) -> dict[str, Any]:
     return dict(zip(COLUMNS, (case, *astuple(finding)), strict=True))
 
 
-def summary(rows: pd.DataFrame) -> dict[str, dict[str, float]]:
+Summary = dict[str, dict[str, float]]
+"""Means by measure, by what it is measured at."""
+
+
+def summary(rows: pd.DataFrame) -> Summary:
     """By measure, by what it is measured at: the mean over the cases of one method, weighted by counts."""
     return {
         str(measure): {str(at): pooled(lines)[0] for at, lines in group.groupby("at", sort=False)}

@@ -55,17 +55,18 @@ class ScoredScan(NamedTuple):
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/evaluate`: `judged.json`, `metrics.json`, `evidence.json`, and the tables of cases as CSV."""
+    """Write `reports/evaluate`: `judged.json`, `metrics.json`, and the tables of cases as CSV."""
     reports = layout.report("evaluate")
     model = load_checkpoint(layout.trained(judged().stage), params.base.device)
     scans = list(score_test_set(model, params, layout))
     write_tables(scans, reports)
-    write_evidence(model, params, layout, reports)
+    evidence = write_evidence(model, params, layout, reports)
     tasks = {it.scan.task: it.scan.is_real for it in scans}
     scores = {task: by_method(scans, task) for task in tasks}
     metrics = {task: task_metrics(scores[task], [it for it in scans if it.scan.task == task], params) for task in tasks}
     write_json(reports / "judged.json", {task: metrics[task] for task, is_real in tasks.items() if not is_real})
     summaries = {task: summary(scores[task], metrics[task], params) for task in tasks}
+    summaries[params.thicken.tasks[0].name]["evidence"] = evidence
     cases = read_cases(layout, "test")
     counts = {"cases": len(cases), "phantoms": sum(case.phantom for case in cases)}
     write_json(reports / "metrics.json", {"test": counts, **summaries})

@@ -9,21 +9,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ctinterp_dagster.evaluation.evidence import COLUMNS, Finding, Setting, cube, findings, ranked, row, summary
+from ctinterp_dagster.evaluation.evidence import (
+    COLUMNS,
+    Finding,
+    Setting,
+    Summary,
+    cube,
+    findings,
+    ranked,
+    row,
+    summary,
+)
 from ctinterp_dagster.interpolation import Interpolator, Method, Settings
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.testset import ThickScan, thickened_scans
-from ctinterp_dagster.records import write_csv, write_json
+from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)
 
 
-def write_evidence(model: Interpolator, params: Params, layout: Layout, reports: Path) -> None:
-    """Write `evidence.csv`, a line a number, and `evidence.json`, the model's means; of the first task.
+def write_evidence(model: Interpolator, params: Params, layout: Layout, reports: Path) -> Summary:
+    """Write `evidence.csv`, a line a number, of the first task; the model's means.
 
     Args:
         model: the judged one.
@@ -42,7 +52,7 @@ def write_evidence(model: Interpolator, params: Params, layout: Layout, reports:
     ]
     write_csv(reports / "evidence.csv", rows, COLUMNS)
     own = [line for line in rows if line["method"] == judged().name]
-    write_json(reports / "evidence.json", summary(pd.DataFrame(own, columns=list(COLUMNS))))
+    return summary(pd.DataFrame(own, columns=list(COLUMNS)))
 
 
 def evidence_of(scan: ThickScan, setting: Setting, methods: Mapping[str, Method], layout: Layout) -> Iterator[Finding]:
