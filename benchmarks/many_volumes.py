@@ -2,10 +2,9 @@
 
     python -m benchmarks.many_volumes 100 1000 10000
 
-Scans are four volumes of noise of 250x512x512 (0.5 GiB), under as many names as told by hard links, so that the pages
-of files in memory are those of four. An epoch draws as many slabs as there are scans. Each number has a process
-of its own. Memory is that of the process without pages of files, which the system takes back where it needs room, and
-with them.
+Scans are four volumes of noise of 250x512x512 (0.5 GiB), under as many names as told by hard links. An epoch draws as
+many slabs as there are scans. Each number has a process of its own. Memory is that of the process without pages of
+files, which the system takes back where it needs room.
 """
 
 import multiprocessing
@@ -56,17 +55,15 @@ def measure(layout: Layout, count: int) -> None:
         slabs.batch(slabs.plan(seeded(0, step)))
     epoch_s = time.process_time() - start
     memory = process.memory_info()
-    own, whole = (memory.rss - memory.shared) / 2**20, memory.rss / 2**20
-    click.echo(
-        f"| {count:,} | {own:.0f} | {whole:.0f} | {read_s:.1f} | {epoch_s:.1f} | {epoch_s / batches * 1e3:.1f} |"
-    )
+    own = (memory.rss - memory.shared) / 2**20
+    click.echo(f"| {count:,} | {own:.0f} | {read_s:.1f} | {epoch_s:.1f} | {epoch_s / batches * 1e3:.1f} |")
 
 
 @click.command
 @click.argument("counts", nargs=-1, type=int, required=True)
 def main(counts: tuple[int, ...]) -> None:
     """Print a table, a row for each number of scans."""
-    columns = ["scans", "MiB", "MiB with pages of files", "s to start", "CPU s an epoch", "ms a batch"]
+    columns = ["scans", "MiB", "s to start", "CPU s an epoch", "ms a batch"]
     click.echo(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for count in counts:
         with tempfile.TemporaryDirectory() as folder:
