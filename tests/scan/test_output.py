@@ -184,6 +184,13 @@ def test_frames_of_a_multiframe_source_are_named_by_number(tmp_path: Path) -> No
         assert (item.ReferencedSOPInstanceUID, item.ReferencedFrameNumber) == (source.SOPInstanceUID, frames)
 
 
+def _assert_references_are_listed(dataset: pydicom.Dataset) -> None:
+    """The instances that the frames refer to, in the list of the file. Source: DICOM PS3.3 C.12.2."""
+    frames = [one.ConversionSourceAttributesSequence[0] for one in dataset.PerFrameFunctionalGroupsSequence]
+    listed = [one for series in dataset.ReferencedSeriesSequence for one in series.ReferencedInstanceSequence]
+    assert {one.ReferencedSOPInstanceUID for one in frames} == {one.ReferencedSOPInstanceUID for one in listed}
+
+
 @pytest.mark.parametrize("quantity", ["mean", "std"])
 def test_a_multiframe_file_comes_back_through_every_reader(series: Series, tmp_path: Path, quantity: Quantity) -> None:
     highdicom = pytest.importorskip("highdicom")
@@ -201,6 +208,7 @@ def test_a_multiframe_file_comes_back_through_every_reader(series: Series, tmp_p
     assert dataset.StudyInstanceUID == SOURCE["StudyInstanceUID"]
     assert dataset.ImageType[3] == ("STD_DEVIATION" if quantity == "std" else "RESAMPLED")
     assert f"ctinterp {quantity}" in dataset.SeriesDescription
+    _assert_references_are_listed(dataset)
     image = SimpleITK.ReadImage(str(file))
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image), thin.hu[::-1])
     np.testing.assert_allclose(image.GetOrigin(), thin.point_mm((thin.depth - 1, 0, 0)), atol=1e-3)
@@ -229,6 +237,8 @@ def test_dciodvfy_finds_no_error(
     write_result(thin, folder, source, SAID, quantity=quantity, as_multiframe=as_multiframe)
     for file in (min(folder.iterdir()), max(folder.iterdir())):
         assert dicom_errors(file) == []
+    if as_multiframe:
+        _assert_references_are_listed(pydicom.dcmread(file))
 
 
 def test_values_that_16_bits_do_not_hold_are_refused_and_nothing_is_left(tmp_path: Path) -> None:

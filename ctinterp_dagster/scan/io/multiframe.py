@@ -84,6 +84,4 @@ def multiframe(slices: Sequence[Dataset], source_series: str) -> Dataset:
         out[laterality.tag] = laterality
     if evidence := _evidence(slices, source_series):
         out.SourceImageEvidenceSequence = evidence
-    else:
-        del out.ReferencedSeriesSequence
     return out
