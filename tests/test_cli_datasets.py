@@ -142,6 +142,22 @@ def test_thick_scans_are_told_and_left_out(monkeypatch: pytest.MonkeyPatch, layo
     assert len(read_csv(layout.raw / "scans.csv")) == len(places)
 
 
+def test_a_thick_series_is_left_out_whatever_else_keeps_it_from_being_truth(
+    monkeypatch: pytest.MonkeyPatch, layout: Layout, tmp_path: Path
+) -> None:
+    lay("lidc-idri", tmp_path / "set")
+    place = tmp_path / "set" / "LIDC-IDRI-0003" / "01-01-2000"
+    write_dicom(place / "tilted", thin(3).hu, 5.0, edit=lambda k, image: image.ImagePositionPatient.__setitem__(1, k))
+    hu = thin(4).hu
+    write_dicom(place / "uneven", hu[:12], 5.0, SeriesInstanceUID="1.2.9")
+    write_dicom(place / "rest", hu[12:], 8.0, first_mm=63.0, SeriesInstanceUID="1.2.9")
+    for file in (place / "rest").iterdir():
+        file.rename(place / "uneven" / f"rest-{file.name}")
+    (place / "rest").rmdir()
+    code, out = add(monkeypatch, layout, "lidc-idri", tmp_path / "set")
+    assert (code, out.count("left out: "), "refused" in out) == (0, 3, False), out
+
+
 def test_scans_of_one_folder_are_told_apart(monkeypatch: pytest.MonkeyPatch, layout: Layout, tmp_path: Path) -> None:
     folder = tmp_path / "set" / "CQ500CT1 CQ500CT1" / "Unknown Study"
     write_dicom(folder / "both", thin(1).hu, 1.0)

@@ -318,13 +318,22 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
             "the gantry was tilted, so that slices were shifted in their planes: expected slices as measured for thin "
             "truth; interpolate it instead"
         )
-    if read.volume.spacing_mm[0] > section.max_spacing_mm:
-        raise TooThickError(
-            f"slices every {read.volume.spacing_mm[0]:g} mm are not thin truth: expected at most "
-            f"{section.max_spacing_mm:g} mm (ingest.max_spacing_mm); interpolate it instead"
-        )
+    check_thin(read.volume.spacing_mm[0], section)
     check_volume(read.volume, min_slices=section.min_slices)
     return read
+
+
+def check_thin(distance_mm: float, section: Ingest) -> None:
+    """Refuse slices that are too far apart for thin truth.
+
+    Raises:
+        TooThickError: they are.
+    """
+    if distance_mm > section.max_spacing_mm:
+        raise TooThickError(
+            f"slices every {distance_mm:g} mm are not thin truth: expected at most {section.max_spacing_mm:g} mm "
+            "(ingest.max_spacing_mm); interpolate it instead"
+        )
 
 
 def split_cases(fit: Sequence[FitScan], section: Ingest) -> list[Case]:

@@ -14,7 +14,7 @@ from ctinterp_dagster.cli.work.protocols import in_hu
 from ctinterp_dagster.errors import GeometryError, MissingInputError, ScanError, TooThickError, UnreadableScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, load_params
-from ctinterp_dagster.pipeline.ingest import read_thin
+from ctinterp_dagster.pipeline.ingest import check_thin, read_thin
 from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
 
 Row = dict[str, str]
@@ -91,7 +91,7 @@ def add_scan(
         for scan in fit:
             file = known or name if path.is_file() else f"{known or name}/{scan}"
             rows.setdefault(file, {"file": file, **told, "citation": row.citation})
-        already = f"{place} is in data/raw already, as {known}: the same bytes, nothing added" if known else ""
+        already = f"{place} is in data/raw already, as {known}: nothing added" if known else ""
         yield known is None, already
 
 
@@ -100,6 +100,8 @@ def judged(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
     fit, bad = [], list[ScanError]()
     for found in find_scans(path):
         try:
+            if found.place:
+                check_thin(found.place.spacing_mm[0], section)
             if error := found.refusal or found.uneven:
                 raise error
             read_thin(found, section)
