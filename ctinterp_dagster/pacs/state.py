@@ -55,16 +55,19 @@ class State:
         self.database.execute("insert or replace into seen values (?, ?, ?)", (series, images, now_s))
         return 0.0
 
-    def verdict(self, series: str, images: str) -> Verdict | None:
-        """What became of a series with these images."""
-        row = self.database.execute(
-            "select verdict from done where series = ? and images = ?", (series, images)
-        ).fetchone()
-        return row[0] if row else None
+    def is_done(self, series: str, images: str, listed: str, now_s: float) -> bool:
+        """Whether a series is done with these images; where it is, the list and the time are kept as the last seen."""
+        row = (listed, now_s, series, images)
+        return (
+            self.database.execute("update done set listed = ?, at = ? where series = ? and images = ?", row).rowcount
+            > 0
+        )
 
-    def was_listed(self, series: str, listed: str) -> bool:
-        """Whether a series is done that had this number of images in the archive's list."""
-        row = self.database.execute("select 1 from done where series = ? and listed = ?", (series, listed)).fetchone()
+    def was_listed(self, series: str, listed: str, since_s: float) -> bool:
+        """Whether a series that had this number of images in the archive's list was seen done since a time."""
+        row = self.database.execute(
+            "select 1 from done where series = ? and listed = ? and at > ?", (series, listed, since_s)
+        ).fetchone()
         return bool(listed and row)
 
     def finish(self, series: str, images: str, listed: str, verdict: Verdict, detail: str, now_s: float) -> None:

@@ -61,5 +61,7 @@ def send(archive: Archive, folder: Path) -> int:
     missing = files.keys() - archive.images(result).uids
     archive.send([file for uid, file in files.items() if uid in missing])
     if lost := files.keys() - archive.images(result).uids:
-        raise PacsError(f"the archive lists {len(files) - len(lost)} of {len(files)} images: it dropped the others")
+        raise PacsError(
+            f"the archive lists {len(files) - len(lost)} of {len(files)} images: it dropped the others: look at its log"
+        )
     return len(missing)

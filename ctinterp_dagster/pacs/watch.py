@@ -26,6 +26,10 @@ from ctinterp_dagster.scan.io.pixels import BROKEN
 from ctinterp_dagster.scan.io.series_parts import incomplete
 from ctinterp_dagster.scan.io.source import QUOTED
 
+UNASKED_S = (
+    600  # as long a done series whose count stays is not asked for its images, of which an archive may have many
+)
+
 
 class RefusedError(CtinterpError):
     """A series that cannot be restored or added, however often it is tried."""
@@ -66,7 +70,7 @@ class Watch:
             return
         self._tidy({pseudonym(series.uid, self.key, "s") for series in listed})
         for series in listed:
-            if series.maker == MAKER or self.state.was_listed(series.uid, series.count):
+            if series.maker == MAKER or self.state.was_listed(series.uid, series.count, time.time() - UNASKED_S):
                 continue
             name = pseudonym(series.uid, self.key, "s")
             try:
@@ -95,7 +99,7 @@ class Watch:
         digest = hashlib.blake2b("\n".join(sorted(images.uids)).encode(), digest_size=16).hexdigest()
         if not images.uids or self.state.quiet_s(series.uid, digest, now_s) < self.rule.quiet_s:
             return
-        if self.state.verdict(series.uid, digest):
+        if self.state.is_done(series.uid, digest, series.count, now_s):
             return
         work = self.folder / f"{name}-{digest[:8]}"
         try:

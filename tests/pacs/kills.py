@@ -1,6 +1,6 @@
 """A watch that is killed at random moments while series arrive: nothing is lost, and nothing sent twice.
 
-`python -m tests.pacs.kills 100 FOLDER`, in a network namespace, with an empty folder.
+`python -m tests.pacs.kills 100 FOLDER dicomweb`, or dimse, in a network namespace, with an empty folder.
 """
 
 import random
@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from ctinterp_dagster.pacs import connect
-from ctinterp_dagster.pacs.settings import DicomWeb, Rule
+from ctinterp_dagster.pacs.settings import DicomWeb, Dimse, Rule
 from ctinterp_dagster.pacs.state import State
 from ctinterp_dagster.pacs.watch import Watch
 from ctinterp_dagster.scan.io import read_scan, write_result
 from tests.pacs.builders import thick_series
-from tests.pacs.orthanc import WEB, orthanc, rest, stored
+from tests.pacs.orthanc import DICOM, WEB, orthanc, rest, stored
 
-SERVER = DicomWeb(protocol="dicomweb", url=WEB)
+SERVERS = {
+    "dicomweb": DicomWeb(protocol="dicomweb", url=WEB),
+    "dimse": Dimse(protocol="dimse", host="127.0.0.1", port=DICOM, aet="ORTHANC", calling_aet="CTINTERP"),
+}
 SLICES, THIN = 6, 5  # thick slices a series, thin ones a thick one
 RULE = Rule(
     source="archive", description="thick*", min_thickness_mm=3, days=36500, interval_s=0.1, quiet_s=0.3,
@@ -35,10 +38,10 @@ def stand_in(thick: Path, thin: Path) -> None:
     write_result(volume.with_slices(hu, -0.4, volume.spacing_mm[0] / THIN), thin, scan, "stand-in", as_dicom=True)
 
 
-def watch(folder: Path) -> None:
+def watch(folder: Path, protocol: str) -> None:
     """Look for ever."""
     one = Watch(
-        archive=connect("archive", SERVER),
+        archive=connect("archive", SERVERS[protocol]),
         rule=RULE,
         state=State.open(folder / "state.sqlite"),
         folder=folder / "series",
@@ -52,13 +55,13 @@ def watch(folder: Path) -> None:
         time.sleep(RULE.interval_s)
 
 
-def kill_watches(folder: Path, kills: int) -> tuple[int, int, int]:
+def kill_watches(folder: Path, kills: int, protocol: str) -> tuple[int, int, int]:
     """Start a watch and kill it, again and again, while series come slice by slice; then let one end its work.
 
     Returns:
         series that came; results that lie complete in the study of their series; images that came more than once.
     """
-    chance, archive = random.Random(0), connect("archive", SERVER)
+    chance, archive = random.Random(0), connect("archive", SERVERS[protocol])
     state = folder / "watch"
     state.mkdir()
     waiting = [
@@ -66,7 +69,7 @@ def kill_watches(folder: Path, kills: int) -> tuple[int, int, int]:
     ]
     count = len(waiting) // SLICES
     with (folder / "watch.log").open("w") as log:
-        command = [sys.executable, "-m", "tests.pacs.kills", "watch", str(state)]
+        command = [sys.executable, "-m", "tests.pacs.kills", "watch", str(state), protocol]
         for k in range(kills):
             process = subprocess.Popen(command, stdout=log, stderr=log)
             end = time.monotonic() + chance.uniform(0.8, 2.5)
@@ -102,7 +105,7 @@ def _results() -> list[int]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "watch":
-        watch(Path(sys.argv[2]))
+        watch(Path(sys.argv[2]), sys.argv[3])
     with orthanc(Path(sys.argv[2])):
-        came, restored, twice = kill_watches(Path(sys.argv[2]), int(sys.argv[1]))
-    print(f"{sys.argv[1]} kills, {came} series, {restored} whole results, {twice} images sent twice")
+        came, restored, twice = kill_watches(Path(sys.argv[2]), int(sys.argv[1]), sys.argv[3])
+    print(f"{sys.argv[1]} kills over {sys.argv[3]}, {came} series, {restored} whole results, {twice} images sent twice")

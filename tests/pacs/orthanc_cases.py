@@ -20,6 +20,7 @@ from ctinterp_dagster.pacs.settings import DicomWeb, Dimse
 from ctinterp_dagster.pacs.transfer import send
 from ctinterp_dagster.scan.io import read_scan, write_result
 from tests.pacs.builders import thick_series
+from tests.pacs.kills import SERVERS as PROTOCOLS
 from tests.pacs.kills import kill_watches, stand_in
 from tests.pacs.orthanc import DICOM, MOVE, WEB, orthanc, rest, stored
 
@@ -189,7 +190,8 @@ def test_an_archive_that_is_not_there_is_told_in_one_line(caplog: pytest.LogCapt
     assert caplog.text == ""
 
 
-def test_a_watch_that_is_killed_loses_nothing_and_sends_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_watch_that_is_killed_loses_nothing_and_sends_nothing_twice(tmp_path: Path, protocol: str) -> None:
     start = time.monotonic()
-    came, restored, twice = kill_watches(tmp_path, kills=6)
+    came, restored, twice = kill_watches(tmp_path, kills=6, protocol=protocol)
     assert (restored, twice) == (came, 0), f"{time.monotonic() - start:.0f} s"

@@ -1,6 +1,7 @@
 """What a watch takes, leaves and remembers; the archive is a folder."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from ctinterp_dagster.errors import PacsError, ParamsError
 from ctinterp_dagster.pacs import Images, Query, Rule, Series
+from ctinterp_dagster.pacs import watch as watching
 from ctinterp_dagster.pacs.archive import images_of, series_of
 from ctinterp_dagster.pacs.state import State
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
@@ -32,8 +34,10 @@ class Folder:
         return [(file, pydicom.dcmread(file)) for file in sorted(self.folder.iterdir())]
 
     def find(self, query: Query) -> list[Series]:
-        found = {str(d.SeriesInstanceUID): series_of(d) for _, d in self._headers()}
-        return [series for series in found.values() if query.takes(series)]
+        found = [series_of(d) for _, d in self._headers()]
+        count = Counter(series.uid for series in found)
+        listed = {series.uid: replace(series, count=str(count[series.uid])) for series in found}
+        return [series for series in listed.values() if query.takes(series)]
 
     def images(self, series: Series) -> Images:
         return images_of([d for _, d in self._headers() if d.SeriesInstanceUID == series.uid])
@@ -88,6 +92,26 @@ def test_slices_that_come_late_make_another_result(watch: Watch, tmp_path: Path)
     assert _told(watch) == "8 images, sent: 40 images"
 
 
+def test_other_images_in_the_place_of_as_many_make_another_result(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, asked = thick_series(tmp_path / "archive", 1), []
+    _told(watch)
+    for k, file in enumerate(files):
+        dataset = pydicom.dcmread(file)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.840.8.{k}"
+        dataset.save_as(file)
+    listed = watch.archive.images
+    watch.archive.images = lambda series: (asked.append(series), listed(series))[1]
+    assert (_told(watch), asked) == ("", []), "an archive is not asked for all images at each look"
+    monkeypatch.setattr(watching, "UNASKED_S", 0)
+    assert _told(watch) == "6 images, sent: 30 images"
+    assert len(set(watch.archive.sent)) == len(watch.archive.sent) == 60
+    monkeypatch.undo()
+    asked.clear()
+    assert (_told(watch), asked) == ("", [])
+
+
 def test_a_series_has_to_be_quiet(watch: Watch, tmp_path: Path) -> None:
     patient = replace(watch, rule=RULE.model_copy(update={"quiet_s": 1e9}))
     thick_series(tmp_path / "archive", 1)
@@ -136,7 +160,9 @@ def test_an_archive_that_fails_is_asked_again_and_nothing_is_made_twice(watch: W
     made: list[Path] = []
     counting = replace(watch, restore=lambda thick, thin: (made.append(thin), stand_in(thick, thin))[1])
     watch.archive.drops = True
-    assert _told(counting) == "the archive lists 0 of 30 images: it dropped the others; again at the next look"
+    assert _told(counting) == (
+        "the archive lists 0 of 30 images: it dropped the others: look at its log; again at the next look"
+    )
     watch.archive.drops = False
     assert _told(counting) == "6 images, sent: 30 images"
     assert len(made) == 1
