@@ -127,7 +127,7 @@ def test_a_folder_that_holds_no_pairs_says_what_is_missing(rplhr_ct: Path, tmp_p
     assert "give one of test, train, val below it" in run("evaluate", "--pairs", rplhr_ct)[1]
     pair(tmp_path, "CT1", 0)
     (tmp_path / "1mm" / "CT2.nii.gz").touch()
-    assert "CT2.nii.gz of 1 without a partner" in run("evaluate", "--pairs", tmp_path)[1]
+    assert f"{tmp_path / '5mm'} lacks the partner of CT2.nii.gz: add it" in run("evaluate", "--pairs", tmp_path)[1]
 
 
 def test_a_model_is_trained_on_the_folder_and_scored_on_its_test_pairs(

@@ -96,6 +96,20 @@ def test_scans_are_dvc_s_and_no_scan_is_git_s(
     assert recorded(project) == Listing(2, 3)
 
 
+def test_a_commit_is_asked_for_where_there_is_one_to_make(
+    project: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = project.root.parent / "a.nii"
+    scan.write_bytes(b"one")
+    for added, asked in ((1, True), (0, False)):
+        assert run(monkeypatch, "scans", "add", scan) == 0
+        out = capsys.readouterr().out
+        assert (f"{added} added" in out, "next: `git commit` data/raw.dvc" in out) == (True, asked), out
+    (project.raw / "a.nii").write_bytes(b"two")
+    assert run(monkeypatch, "scans", "add") == 0
+    assert "next: `git commit` data/raw.dvc" in capsys.readouterr().out
+
+
 def test_a_clone_gets_the_scans_with_dvc_pull_and_is_up_to_date(project: Layout) -> None:
     added(project, "a.nii", "b.nii")
     shell(project.root, "dvc", "repro", "--quiet")

@@ -82,8 +82,10 @@ def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tupl
         advice = f"; give one of {', '.join(inside)} below it" if inside else ""
         raise click.BadParameter(f"{folder} holds no folders thick and thin, nor 5mm and 1mm{advice}")
     thick, thin = ({it.name: it for it in side.glob("[!.]*")} for side in sides[0])
-    if alone := sorted(thick.keys() ^ thin.keys()):
-        raise click.BadParameter(f"{folder}: {', '.join(alone[:9])} of {len(alone)} without a partner: take them away")
+    for side, lacking in ((sides[0][0], thin.keys() - thick.keys()), (sides[0][1], thick.keys() - thin.keys())):
+        if lacking:
+            names = f"{', '.join(sorted(lacking)[:9])}{', ...' if len(lacking) > 9 else ''}"
+            raise click.BadParameter(f"{side} lacks the partner of {names}: add it, or take the other away")
     if not thick:
         raise click.BadParameter(f"{folder} holds no scans: expected files of one name in both folders")
     return tuple((thick[name], thin[name]) for name in sorted(thick))

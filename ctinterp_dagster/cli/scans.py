@@ -9,6 +9,7 @@ import click
 from ctinterp_dagster.cli import required
 from ctinterp_dagster.cli.datasets import NAMES
 from ctinterp_dagster.cli.raw_folder import TABLES, Added, add_one, table_of
+from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.tracking import listing, track
 
@@ -58,15 +59,20 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     if rows:
         told = [name for name in SOURCE if any(name in row for row in rows.values())]
         write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], [*COLUMNS, *told])
+    before = record(layout)
     track(layout)
     here = listing(layout.raw)
-    click.echo(
-        f"{done} added to data/raw, which holds {here.files} files; scans.csv lists {len(rows)}; next: "
-        "`git commit` data/raw.dvc, which DVC wrote, then `dvc repro`"
-    )
+    then = "; next: `git commit` data/raw.dvc, which DVC wrote, then `dvc repro`" if record(layout) != before else ""
+    click.echo(f"{done} added to data/raw, which holds {here.files} files; scans.csv lists {len(rows)}{then}")
     if refused:
         click.echo(f"{refused} refused", err=True)
         click.get_current_context().exit(1)
+
+
+def record(layout: Layout) -> bytes:
+    """The bytes of data/raw.dvc, none where no scan was ever added."""
+    path = layout.raw.with_suffix(".dvc")
+    return path.read_bytes() if path.exists() else b""
 
 
 def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]) -> Iterator[tuple[bool, str]]:
