@@ -19,7 +19,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
-from ctinterp_dagster.scan.io import Found, archive, find_scans, limits, read_scan, write_volume
+from ctinterp_dagster.scan.io import Found, archive, find_scans, limits, read_scan, read_stretches, write_volume
 from ctinterp_dagster.scan.io.dicom import read_header
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
@@ -123,8 +123,16 @@ def test_identifiers_do_not_reach_names_and_messages(series: Series) -> None:
 def test_nothing_at_a_path_is_a_missing_input(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="nowhere does not exist"):
         find_scans(tmp_path / "nowhere")
-    with pytest.raises(MissingInputError, match="holds no scan"):
-        read_scan(tmp_path)
+    for read in (read_scan, read_stretches):
+        with pytest.raises(MissingInputError, match="holds no scan"):
+            read(tmp_path)
+
+
+def test_very_many_scans_are_told_by_their_number(series: Series) -> None:
+    for number in range(12):
+        folder = series(name=f"s{number}", n=3, SeriesInstanceUID=f"1.2.{number}", SeriesNumber=number)
+    with pytest.raises(MixedSeriesError, match=r"holds 12 .*s6/series-0006' .*; and 3 more, see `ctinterp scans check"):
+        read_scan(folder.parent)
 
 
 def test_a_file_of_no_known_format_is_refused(tmp_path: Path) -> None:

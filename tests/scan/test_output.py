@@ -1,6 +1,7 @@
 """Results out: DICOM that a PACS takes, and files that say no more than they are to."""
 
 import gzip
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -313,6 +314,15 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     (tmp_path / "file").write_text("")
     with pytest.raises(error, match=said):
         check_output(tmp_path / name, as_dicom=as_dicom)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for name in ("thin.nii.gz", "thin"):
+        with pytest.raises(ParamsError, match="cannot be written to: get the permission"):
+            check_output(tmp_path / name)
 
 
 def test_a_folder_with_a_dot_in_its_name_is_dicom_where_that_is_asked(tmp_path: Path) -> None:

@@ -8,12 +8,19 @@ from pathlib import Path
 import click
 
 from ctinterp_dagster.cli.interpolate import Options
-from ctinterp_dagster.errors import MissingInputError, ParamsError
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.physics.measurement import Estimate
 from ctinterp_dagster.physics.stretches import Stretches
 from ctinterp_dagster.records import whole_file
-from ctinterp_dagster.scan.io import WRITABLE_SUFFIXES, Scan, check_output, check_overwriting, write_result
+from ctinterp_dagster.scan.io import (
+    WRITABLE_SUFFIXES,
+    Scan,
+    check_folder,
+    check_output,
+    check_overwriting,
+    write_result,
+)
 from ctinterp_dagster.scan.io.dicom_writer import Quantity
 from ctinterp_dagster.scan.io.multiframe import require_highdicom
 from ctinterp_dagster.scan.io.output import is_series
@@ -24,14 +31,13 @@ def check_files(inputs: Iterable[Path], files: Sequence[Path], *, force: bool) -
     """Refuse, before the work, files that could not be written after it, or would replace an input or what is there.
 
     Raises:
-        MissingInputError: the folder of a file is not there.
-        ParamsError: see `check_overwriting`; also a file that is a folder.
+        MissingInputError: see `check_folder`.
+        ParamsError: see `check_folder` and `check_overwriting`; also a file that is a folder.
     """
     for file in files:
         if file.is_dir():
             raise ParamsError(f"{file} is a folder: give a name for the file")
-        if not file.absolute().parent.is_dir():
-            raise MissingInputError(f"the folder {file.parent} does not exist: make it first")
+        check_folder(file)
     for source in filter(Path.exists, inputs):  # whoever reads it says what is missing
         check_overwriting(source, files, force=force)
 
@@ -109,8 +115,8 @@ class Outputs:
             check_output(self.std)
         if self.preview and self.preview.suffix.lower() != ".png":
             raise click.UsageError(f"--preview writes a PNG: give a name that ends in .png, not {self.preview.name}")
-        if self.draws and not self.draws.absolute().parent.is_dir():
-            raise MissingInputError(f"the folder {self.draws.parent} does not exist: make it first")
+        if self.draws:
+            check_folder(self.draws)
         for _, out in self.labels:
             check_output(out)
             if not out.name.lower().endswith(WRITABLE_SUFFIXES):

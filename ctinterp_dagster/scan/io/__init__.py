@@ -4,13 +4,14 @@ from ctinterp_dagster.scan.io.files import WRITABLE_SUFFIXES, nifti_bytes, write
 from ctinterp_dagster.scan.io.find import find_scans, read_scan, read_stretches
 from ctinterp_dagster.scan.io.images import stored_hu
 from ctinterp_dagster.scan.io.labels import read_labels
-from ctinterp_dagster.scan.io.output import check_output, check_overwriting, input_files, write_result
+from ctinterp_dagster.scan.io.output import check_folder, check_output, check_overwriting, input_files, write_result
 from ctinterp_dagster.scan.io.source import Found, Scan
 
 __all__ = [
     "WRITABLE_SUFFIXES",
     "Found",
     "Scan",
+    "check_folder",
     "check_output",
     "check_overwriting",
     "find_scans",

@@ -27,6 +27,7 @@ from ctinterp_dagster.scan.io.source import Found, Place, Scan
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC keeps a file
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
+MOST_TOLD = 9  # scans in a message
 # How gzip, nibabel and SimpleITK say that a file ends too early.
 ENDS_EARLY = re.compile(r"end-of-stream|Expected \d+ bytes, got|fread got only")
 
@@ -275,9 +276,10 @@ def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
     if uneven and meant[0].whole and {f.whole for f in meant} == {meant[0].whole}:
         raise type(uneven)(f"{path}: {uneven}; or choose a stretch: {', '.join(f.name for f in meant)}")
     asked = "none was chosen" if series is None else f"{len(chosen) or 'none'} of them named {series!r}"
-    raise MixedSeriesError(
-        f"{path} holds {len(found)} scan(s), {asked}: choose one (--series): {'; '.join(_described(f) for f in meant)}"
-    )
+    told = "; ".join(_described(f) for f in meant[:MOST_TOLD])
+    more = f"; and {len(meant) - MOST_TOLD} more, see `ctinterp scans check`" if len(meant) > MOST_TOLD else ""
+    every = ", or every one (interpolate --all)" if series is None else ""
+    raise MixedSeriesError(f"{path} holds {len(found)} scan(s), {asked}: choose one (--series){every}: {told}{more}")
 
 
 def _described(found: Found) -> str:
@@ -338,5 +340,5 @@ def read_stretches(path: Path | str, series: str | None = None) -> tuple[Scan, .
     found = find_scans(path)
     named = [f for f in found if f.whole and (series is None or series in {f.whole, *f.names} - {f.name, f.label})]
     others = [f for f in found if f.whole != named[0].whole and series in {None, *f.names}] if named else found
-    chosen = [_choose(Path(path), series, found)] if others else named
+    chosen = named if named and not others else [_choose(Path(path), series, found)]
     return tuple(read_scan(f) for f in chosen)

@@ -68,6 +68,19 @@ def check_overwriting(source: Path | str, outputs: Sequence[Path | str], *, forc
             raise ParamsError(f"{output} and {other} are one place, or in each other: expected places of their own")
 
 
+def check_folder(output: Path) -> None:
+    """Refuse an output whose folder cannot take it.
+
+    Raises:
+        MissingInputError: the folder does not exist.
+        ParamsError: it cannot be written to.
+    """
+    if not output.absolute().parent.is_dir():
+        raise MissingInputError(f"the folder {output.parent} does not exist: make it first")
+    if not os.access(output.absolute().parent, os.W_OK):
+        raise ParamsError(f"the folder {output.parent} cannot be written to: get the permission, or choose another")
+
+
 def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | None = None) -> tuple[str, ...]:
     """Refuse before the work what could not be written after it.
 
@@ -81,8 +94,8 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
 
     Raises:
         ParamsError: the name has an ending that is not known, one that contradicts `as_dicom`, or is a folder in use;
-            or the source's patient or study cannot be kept.
-        MissingInputError: the folder to write to does not exist.
+            or the source's patient or study cannot be kept; also see `check_folder`.
+        MissingInputError: see `check_folder`.
         IntensityError: values of the source that DICOM does not hold.
         UnreadableScanError: the source's headers cannot be read again.
     """
@@ -95,8 +108,7 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
             f"{output.name} has no known ending: expected {', '.join(WRITABLE_SUFFIXES)}, or a folder name without "
             "an ending for DICOM"
         )
-    if not output.absolute().parent.is_dir():
-        raise MissingInputError(f"the folder {output.parent} does not exist: make it first")
+    check_folder(output)
     if is_series(output, as_dicom=as_dicom) and output.exists():
         if not output.is_dir():
             raise ParamsError(f"{output.name} is a file: expected a new or empty folder for the DICOM series")
