@@ -130,6 +130,9 @@ def test_a_pattern_names_the_results_and_names_that_meet_get_a_number(
     assert made(tmp_path / "out") == [
         "A/ct.png", "B/ct-2.png", "ct_thin-2.json", "ct_thin-2.mha", "ct_thin.json", "ct_thin.mha",
     ]  # fmt: skip
+    words = ["interpolate", tree / "A", tree / "B", "-o", tmp_path / "pictures", "--preview", "{name}.png", *QUICK]
+    assert run(monkeypatch, *words) == 0
+    assert {"ct.png", "ct-2.png", "A/ct.nii.gz", "B/ct-2.nii.gz"} < set(made(tmp_path / "pictures"))
 
 
 def test_a_map_of_each_scan_comes_along_in_its_own_type_and_is_no_scan(

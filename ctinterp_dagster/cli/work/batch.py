@@ -184,9 +184,9 @@ class Batch:
             raise Skip("done before")
         if same or self.options.force:
             return True
-        if path.exists() or any(place.exists() for place in outputs.paths):
+        if present := [place for place in (*outputs.paths, path) if place.exists()]:
             what = "of another scan or by other options" if record.get("made_of") else "by something else"
-            raise ParamsError(f"{outputs.thin} was made {what}: choose another --output or --name, or give --force")
+            raise ParamsError(f"{present[0]} was made {what}: choose another --output or --name, or give --force")
         return False
 
     def show(self) -> None:

@@ -85,12 +85,12 @@ def _path(found: Found, name: str, source: Path, base: Path) -> str:
 
 
 def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, Outputs]]:
-    """Each scan with the places of its results; a name that is taken gets a number.
+    """Each scan with the places of its results; where one of them is taken, all get a number.
 
     Raises:
         ParamsError: the names have an ending that is not known.
     """
-    taken, folder = set[str](), options.output
+    taken = set[str]()
     name = options.name or ("{path}" if options.as_dicom else "{path}.nii.gz")
     as_dicom = options.as_dicom or not name.lower().endswith(WRITABLE_SUFFIXES)
     ending = Path(name).suffix
@@ -100,16 +100,25 @@ def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, 
     for item in items:
         if maps.intersection(file.absolute() for file in item.files):
             continue
-        number = next(n for n in count(1) if str(item.place(folder, name, n)).casefold() not in taken)
-        thin = item.place(folder, name, number)
-        taken.add(str(thin).casefold())
-        others = (options.std, options.draws, options.preview)
-        std, draws, preview = (item.place(folder, str(other), number) if other else None for other in others)
-        labels = tuple(
-            (item.place(item.base, str(label), 1), item.place(folder, str(out), number))
-            for label, out in options.labels
-        )
-        yield item, Outputs(thin, std, draws, preview, None, as_dicom, options.as_multiframe, labels)
+        for number in count(1):
+            outputs = _numbered(item, options, name, number, as_dicom=as_dicom)
+            places = {str(place).casefold() for place in outputs.paths}
+            if not places & taken:
+                break
+        taken |= places
+        yield item, outputs
+
+
+def _numbered(item: Item, options: Options, name: str, number: int, *, as_dicom: bool) -> Outputs:
+    """The places of the results of the `number`-th scan of the same name."""
+    patterns = (name, options.std, options.draws, options.preview)
+    thin, std, draws, preview = (item.place(options.output, str(it), number) if it else None for it in patterns)
+    assert thin is not None  # it has a pattern
+    labels = tuple(
+        (item.place(item.base, str(label), 1), item.place(options.output, str(out), number))
+        for label, out in options.labels
+    )
+    return Outputs(thin, std, draws, preview, None, as_dicom, options.as_multiframe, labels)
 
 
 def stem_of(path: Path) -> str:
