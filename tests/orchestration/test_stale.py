@@ -20,7 +20,7 @@ Edited = Callable[..., set[str]]
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
     """Stages that are stale after replacements, by file, in a project that was up to date; its data are a word each."""
     project = Checkout(tmp_path_factory.mktemp("stale"))
-    tracked = ("dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config", "stages", "ctinterp_dagster")
+    tracked = ("dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config", "stages", "ctinterp_dagster", "reports/evidence")
     names = subprocess.run(["git", "ls-files", *tracked], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in names.splitlines():
         (project.root / name).parent.mkdir(parents=True, exist_ok=True)
