@@ -11,7 +11,14 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from ctinterp_dagster.orchestration.dvc import DvcCliResource, DvcProject, DvcStage, DvcTranslator, build_dvc_assets
+from ctinterp_dagster.orchestration.dvc import (
+    DvcCliResource,
+    DvcInvocation,
+    DvcProject,
+    DvcStage,
+    DvcTranslator,
+    build_dvc_assets,
+)
 from ctinterp_dagster.orchestration.dvc.sensor import lock_events
 
 Edit = Callable[[DvcProject, str, str, str], None]
@@ -138,6 +145,25 @@ def test_a_stage_that_did_not_change_is_skipped_and_a_forced_one_runs(
     assert skipped.asset_materializations_for_node("prepare")[0].metadata["dvc/ran"].value is False
     forced = materialize(toy, instance, "prepare", **{"dvc/force": "true"})
     assert forced.asset_materializations_for_node("prepare")[0].metadata["dvc/ran"].value is True
+
+
+def test_dvc_is_not_started_for_stages_that_did_not_change(
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def start(self: DvcInvocation, variables: dict[str, str]) -> Iterator[str]:
+        started.append(self.arguments[-1])
+        return really(self, variables)
+
+    really = DvcInvocation._print
+    monkeypatch.setattr(DvcInvocation, "_print", start)
+    materialize(toy, instance)
+    assert started == []
+    assert stale(toy, instance) == set()
+    edit(toy, "params.yaml", "rate: 0.5", "rate: 0.25")
+    materialize(toy, instance)
+    assert started == ["fit@a", "fit@b", "score"]
 
 
 def test_a_parameter_makes_stale_what_dvc_calls_changed_and_one_step_at_a_time(

@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, DvcProjectError, project
 
@@ -101,6 +104,23 @@ def test_pushing_to_a_version_aware_remote_moves_no_version(toy: DvcProject, edi
     after = toy.read().stages["prepare"]
     assert after.data_version == before.data_version
     assert after.lock == before.lock
+
+
+def test_the_lock_and_the_parameters_of_all_stages_are_parsed_once(
+    toy: DvcProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed, really = Counter[str](), YAML.load
+
+    def parse(self: YAML, text: str) -> Any:
+        parsed[hashlib.md5(text.encode()).hexdigest()] += 1
+        return really(self, text)
+
+    monkeypatch.setattr(YAML, "load", parse)
+    toy.read()
+    counts = {
+        name: parsed[hashlib.md5((toy.root / name).read_bytes()).hexdigest()] for name in ("dvc.lock", "params.yaml")
+    }
+    assert counts == {"dvc.lock": 1, "params.yaml": 2}  # of which one for the templates of dvc.yaml
 
 
 def test_a_source_says_its_size(toy: DvcProject) -> None:

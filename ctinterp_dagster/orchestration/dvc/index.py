@@ -3,16 +3,18 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from dvc.dependency import ParamsDependency
+from dvc.dvcfile import ProjectFile
 from dvc.exceptions import DvcException
 from dvc.fs import localfs
 from dvc.repo import Repo
+from dvc.stage.loader import StageLoader
 from dvc.utils.serialize import load_path
 from dvc_data.hashfile.tree import Tree
 
@@ -24,6 +26,19 @@ from .stage import (
     DvcSource,
     DvcStage,
 )
+
+
+class _StageLoader(StageLoader):  # type: ignore[misc] # DVC has no types
+    """DVC's own, by which each stage keeps its entry of dvc.lock: that file takes longest to parse."""
+
+    @classmethod
+    def load_stage(cls, dvcfile: Any, name: str, stage_data: Any, lock_data: Any = None) -> Any:
+        stage = super().load_stage(dvcfile, name, stage_data, lock_data)
+        stage.lock_entry = lock_data or None
+        return stage
+
+
+ProjectFile.LOADER = _StageLoader
 
 
 def find_root(start: Path) -> Path:
@@ -51,17 +66,13 @@ def read_index(root: Path) -> DvcIndex:
     with Repo(str(root)) as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd is not None]
         imports = [stage for stage in repo.index.stages if stage.cmd is None]
-        _hash_once(item for stage in repo.index.stages for item in (*stage.deps, *stage.outs))
+        _look_once([item for stage in repo.index.stages for item in (*stage.deps, *stage.outs)])
         reader = _Reader(
             root=root,
             makers={_path(out, root): _target(stage, root) for stage in stages for out in stage.outs},
             tracked={_path(out, root): (stage, out) for stage in imports for out in stage.outs},
             deps={_path(dep, root): dep for stage in stages for dep in stage.deps},
             drifted=frozenset(_path(out, root) for stage in stages for out in stage.outs if out.status()),
-            locks={
-                file.path: file.lockfile_contents
-                for file in {stage.dvcfile.path: stage.dvcfile for stage in stages}.values()
-            },
         )
         read = sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target)
         return DvcIndex({stage.target: stage for stage in read}, reader.sources(read), read_at)
@@ -101,8 +112,11 @@ def _status(item: Any) -> Any:
     return next(iter(item.status().values()), None)
 
 
-def _hash_once(items: Iterable[Any]) -> None:
-    """Let dependencies and outputs of the same path, which are objects of their own, share one look at the files."""
+def _look_once(items: Sequence[Any]) -> None:
+    """Let dependencies and outputs of the same path, which are objects of their own, share one look at the files.
+
+    The state of each is asked for once, and a file of parameters is parsed once for all stages.
+    """
     known: dict[tuple[str, str, str], Any] = {}
 
     def shared(key: tuple[str, str, str], look: Callable[[], Any]) -> Any:
@@ -110,8 +124,29 @@ def _hash_once(items: Iterable[Any]) -> None:
             known[key] = look()
         return known[key]
 
+    asked: dict[str, set[str]] = {}
     for item in items:
-        if not isinstance(item, ParamsDependency):
+        if isinstance(item, ParamsDependency):
+            asked.setdefault(item.fs_path, set()).update(item.params)
+
+    def parameters(item: Any, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        def all_of_file() -> dict[str, Any]:
+            item.params, own = sorted(asked[item.fs_path]), item.params
+            try:
+                return read()
+            finally:
+                item.params = own
+
+        if not item.params:
+            return read()  # the whole file
+        found = shared(("parameters", item.fs_path, ""), all_of_file)
+        return {name: found[name] for name in item.params if name in found}
+
+    for item in items:
+        item.status = cache(item.status)
+        if isinstance(item, ParamsDependency):
+            item.read_params = partial(parameters, item, item.read_params)
+        else:
             look = item._get_hash_meta  # noqa: SLF001 - get_hash and get_meta are each a half of it
             item._get_hash_meta = partial(shared, (item.protocol, item.fs_path, item.hash_name), look)  # noqa: SLF001 (DVC has no public one)
 
@@ -176,7 +211,6 @@ class _Reader:
         deps: path of each dependency to one of those that are it.
         tracked: what `dvc add` and `dvc import` track: its path to its stage and output.
         drifted: outputs that are not what dvc.lock says.
-        locks: path of each dvc.yaml to the content of its dvc.lock.
     """
 
     root: Path
@@ -184,7 +218,6 @@ class _Reader:
     deps: Mapping[str, Any]
     tracked: Mapping[str, tuple[Any, Any]]
     drifted: frozenset[str]
-    locks: Mapping[str, Mapping[str, Any]]
 
     def sources(self, stages: Iterable[DvcStage]) -> dict[str, DvcSource]:
         """The data that no stage makes, whether a stage reads it or not."""
@@ -196,7 +229,7 @@ class _Reader:
 
     def stage(self, stage: Any) -> DvcStage:
         settings = (stage.meta or {}).get("dagster", {})
-        lock = self.locks[stage.dvcfile.path].get("stages", {}).get(stage.name)
+        lock = stage.lock_entry
         files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
         sources = (*self.tracked, *settings.get("sources", []))
         data = [dep for dep in files if _within(_path(dep, self.root), (*self.makers, *sources))]

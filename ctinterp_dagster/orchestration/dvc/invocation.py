@@ -84,9 +84,7 @@ class DvcInvocation:
         """
         if self.context is None:
             raise DvcProjectError("stream() gives events of a step: call dvc.cli(arguments, context=context)")
-        waiting: dict[dg.AssetKey, list[DvcStage]] = {}
-        for stage in self._asked() if self.stages is None else self.stages:
-            waiting.setdefault(self.translator.get_asset_key(stage), []).append(stage)
+        waiting = self._waiting()
         ended: list[tuple[str, dict[str, Any]]] = []
         after = None
         talks = [key for key, stages in waiting.items() if len(waiting) == len(stages) == 1 and stages[0].pipes]
@@ -102,6 +100,25 @@ class DvcInvocation:
                     del waiting[key]
                     yield from self._results(read, key, [pair for pair in ended if pair[0] in own])
         yield from self._others(after or self.project.read())
+
+    def skip(self, index: DvcIndex) -> Iterator[dg.MaterializeResult | dg.AssetMaterialization]:  # type: ignore[type-arg] # of no value
+        """The events that `stream` would give if DVC found nothing to do, without starting it.
+
+        Args:
+            index: the project as it is, in which none of the stages has changed.
+        """
+        for key, stages in self._waiting().items():
+            for stage in stages:
+                self.context.log.info("Stage '%s' didn't change, skipping", stage.target)
+            yield from self._results(index, key, [(stage.target, _about(ran=False, duration_s=0)) for stage in stages])
+        yield from self._others(index)
+
+    def _waiting(self) -> dict[dg.AssetKey, list[DvcStage]]:
+        """The stages that the step was asked for, by asset."""
+        waiting: dict[dg.AssetKey, list[DvcStage]] = {}
+        for stage in self._asked() if self.stages is None else self.stages:
+            waiting.setdefault(self.translator.get_asset_key(stage), []).append(stage)
+        return waiting
 
     def _asked(self) -> list[DvcStage]:
         """The stages of the assets that the step was asked for, and of the partitions."""
@@ -242,7 +259,11 @@ def asked_partitions(context: dg.AssetExecutionContext) -> set[str | None]:
 
 
 def _ended(target: str, ran: bool, begin: float) -> tuple[str, dict[str, Any]]:  # noqa: FBT001 - a line of DVC's output
-    return target, {"dvc/ran": ran, "dvc/duration_s": round(time.monotonic() - begin, 2)}
+    return target, _about(ran=ran, duration_s=time.monotonic() - begin)
+
+
+def _about(*, ran: bool, duration_s: float) -> dict[str, Any]:
+    return {"dvc/ran": ran, "dvc/duration_s": round(duration_s, 2)}
 
 
 def _arriving(stream: IO[str]) -> Iterator[str]:
