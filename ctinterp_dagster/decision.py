@@ -98,7 +98,7 @@ class Finding:
     """The outcome of one rule.
 
     Attributes:
-        rule: it.
+        rule: what is asked of the challenger.
         verdict: pass, fail, or note, which decides nothing.
         text: a sentence with the numbers.
     """

@@ -1,5 +1,6 @@
 """One word for each step, the same everywhere; what a stage imports and reads is what DVC knows of."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,17 @@ def test_a_stage_says_what_it_is_and_where_dagster_shows_it(word: str) -> None:
 def test_no_module_is_over_400_lines() -> None:
     modules = [path for part in ("ctinterp_dagster", "tests", "benchmarks") for path in (ROOT / part).glob("**/*.py")]
     assert [path.name for path in modules if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_no_function_of_the_package_is_over_60_lines() -> None:
+    trees = {path: ast.parse(path.read_text()) for path in PACKAGE.glob("**/*.py")}
+    functions = [
+        (path.name, node)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert [(name, f.name) for name, f in functions if f.end_lineno and f.end_lineno - f.lineno >= 60] == []
 
 
 def test_the_definitions_load_without_torch() -> None:

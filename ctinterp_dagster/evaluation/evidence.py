@@ -206,7 +206,11 @@ Summary = dict[str, dict[str, float]]
 
 
 def summary(rows: pd.DataFrame) -> Summary:
-    """By measure, by what it is measured at: the mean over the cases of one method, weighted by counts."""
+    """By measure, by what it is measured at: the mean over the cases of one method, weighted by counts.
+
+    Args:
+        rows: of one method, with the columns `COLUMNS`.
+    """
     return {
         str(measure): {str(at): pooled(lines)[0] for at, lines in group.groupby("at", sort=False)}
         for measure, group in rows.groupby("measure", sort=False)

@@ -301,8 +301,12 @@ def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) ->
 def ssim_volume(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
     """scikit-image's SSIM of volumes with a uniform window of 7x7x7; at most 1.
 
-    Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume. Arguments as of
-    `ssim_axial`.
+    Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume.
+
+    Args:
+        estimate_hu: (z, y, x) HU.
+        truth_hu: of the same shape.
+        window: to which both are clipped, and whose width is the range of values.
 
     Source: Wang et al. 2004, eq. 13, with sample covariances and without a border of 3 voxels, as scikit-image has it.
     """

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ctinterp_dagster.scan.io.images import image_of, itk_image, volume_of
 from ctinterp_dagster.scan.volume import Volume
 
 Spacing = tuple[float, float, float]
+NAME = "the thick scan"
 # What an option of the command line is called here.
 KEYWORDS = {
     "--spacing or --factor": "target_mm", "--thickness": "thickness_mm", "--profile": "profile", "--series": "series",
@@ -80,25 +82,28 @@ def interpolate(
         DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
     """
-    if return_std and samples < 2:
-        raise ParamsError(f"a standard deviation needs samples=2 or more, got {samples}")
+    settings = _settings(samples if return_std else None, seed, memory_gib)
     with words_of_python() as say:
         volume, tags = read(thick, spacing_mm, series)
-        measurement = measure(
-            volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name="the thick scan"
-        )
+        measurement = measure(volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name=NAME)
         interpolator = load_checkpoint(model, device)
-        settings = Settings(
-            samples=samples if return_std else 0,
-            seed=seed,
-            memory_gib=memory_gib,
-            mixed_precision=interpolator.precision(mixed_precision),
-        )
-        estimate, doubts = restored(measurement, interpolator, settings, force=force)
+        precise = replace(settings, mixed_precision=interpolator.precision(mixed_precision))
+        estimate, doubts = restored(measurement, interpolator, precise, force=force)
     for sentence in (*measurement.warnings, *doubts):
         warnings.warn(say(sentence), stacklevel=2)
     mean = like(estimate.mean, thick)
     return (mean, like(estimate.std, thick)) if estimate.std else mean
+
+
+def _settings(samples: int | None, seed: int, memory_gib: float) -> Settings:
+    """In float32; without samples (None) for the mean alone.
+
+    Raises:
+        ParamsError: one sample, of which there is no standard deviation.
+    """
+    if samples is not None and samples < 2:
+        raise ParamsError(f"a standard deviation needs samples=2 or more, got {samples}")
+    return Settings(samples=samples or 0, seed=seed, memory_gib=memory_gib)
 
 
 def restored(

@@ -39,7 +39,7 @@ def sample(
         shape: shape of one sample, e.g. (channel, z, y, x).
         steps: number of evaluations of `predict_x0`.
         seeds: one a sample; all noise is drawn on the CPU.
-        sampler: `ddim`, `AdamsBashforth` or `ddpm`; the first two are deterministic given their first noise.
+        sampler: `ddim`, `adams` (Adams-Bashforth) or `ddpm`; the first two are deterministic given their first noise.
         shift: times are equally spaced from 1 down to 1 / steps, then shifted by this.
         device: where `predict_x0` wants its arguments.
 

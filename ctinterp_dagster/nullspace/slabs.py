@@ -24,6 +24,8 @@ from ctinterp_dagster.training.device_volumes import Box, Boxes, ResidentVolumes
 from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
 
 ZOOM_STEP = 1.1  # pixels are made smaller by powers of it
+SOFT_NOISE = 1.6  # what the mean of 2x2 pixels of white noise is multiplied by: it stays 0.8 times as strong
+NOISE_POWER = 2  # of the share of the strongest noise, from 0 to 1: little is more likely
 CUBIC = -0.5  # of Keys' cubic convolution
 THICKER = 1.25  # thick slices over thin ones, at least
 
@@ -343,8 +345,8 @@ class ThickSlabs:
         """Noise that is white along z and, in the plane, white or of a softer kernel; little of it is more likely."""
         noise = torch.randn(shape, generator=generator)
         if integer(2, generator):
-            noise = 1.6 * functional.avg_pool2d(noise[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
-        return noise * self.slab.augmentation.noise_hu * uniform(0.0, 1.0, generator) ** 2
+            noise = SOFT_NOISE * functional.avg_pool2d(noise[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
+        return noise * self.slab.augmentation.noise_hu * uniform(0.0, 1.0, generator) ** NOISE_POWER
 
 
 def _padded(slabs: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:

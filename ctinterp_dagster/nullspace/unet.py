@@ -131,7 +131,7 @@ class _FastLayers(_Layers):
         self.bias = block.space.bias
 
     def in_plane(self, x: Tensor) -> Tensor:
-        """As it is told of `_Layers`."""
+        """(b, channels, z, y, x) to (b, channels, z + 2, y, x), zeros in the room."""
         volumes = x.permute(0, 2, 3, 4, 1)
         batch, depth, *plane_and_channels = volumes.shape
         near = x.new_empty(batch, depth + 2, *plane_and_channels)
@@ -141,7 +141,7 @@ class _FastLayers(_Layers):
         return near.permute(0, 4, 1, 2, 3)
 
     def in_space(self, x: Tensor, near: Tensor) -> Tensor:
-        """The block's result, in the place of x."""
+        """The block's result, written over x (b, channels, z, y, x); `near` is what `in_plane` gave."""
         for source, target in zip(near.permute(0, 2, 3, 4, 1), x.permute(0, 2, 3, 4, 1), strict=True):
             convolve(source, self.space, target, partial(_added, self.bias, target))
         return x
@@ -162,7 +162,7 @@ class _QuantizedLayers(_Layers):
         self.space = QuantizedConv(space.weight, space.bias, self.near)
 
     def in_plane(self, x: Tensor) -> Tensor:
-        """As it is told of `_Layers`, but uint8."""
+        """(1, channels, z, y, x) to uint8 (1, channels, z + 2, y, x), the number of 0 in the room."""
         slices = x[0].transpose(0, 1)
         levels = torch.empty_like(slices, dtype=torch.uint8)
         for source, target in zip(slices.split(1), levels.split(1), strict=True):
@@ -174,7 +174,7 @@ class _QuantizedLayers(_Layers):
         return near.permute(0, 4, 1, 2, 3)
 
     def in_space(self, x: Tensor, near: Tensor) -> Tensor:
-        """The block's result, of the shape of x."""
+        """The block's result (1, channels, z, y, x); `near` is what `in_plane` gave."""
         return self.space(near, x.dtype).add_(x)
 
 

@@ -42,7 +42,7 @@ class ScoredScan(NamedTuple):
     """A thick scan of the test set.
 
     Attributes:
-        scan: it.
+        scan: a thick scan of the test set.
         scored: what every method scored on it.
         calibration: of the judged model's standard deviation.
         sample_noise_ratio: noise of its sample over that of the truth; None where that cannot be measured.

@@ -59,7 +59,7 @@ def evidence_of(scan: ThickScan, setting: Setting, methods: Mapping[str, Method]
     """Every number of a thick scan of the test set.
 
     Args:
-        scan: it.
+        scan: a thick scan of the test set.
         setting: how it was thickened.
         methods: by name.
         layout: where generate put the judged model's estimate and its deviation.
@@ -75,4 +75,5 @@ def evidence_of(scan: ThickScan, setting: Setting, methods: Mapping[str, Method]
     ranking = ranked(judged().name, std, estimate - thin.hu, scan.factor)
     if ranking is not None:
         yield ranking
-    logger.info("case=%s evidence voxels=%d seconds=%.1f", scan.case, thin.hu.size, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    logger.info("case=%s task=%s evidence voxels=%d seconds=%.1f", scan.case, scan.task, thin.hu.size, seconds)

@@ -218,7 +218,7 @@ def refuse_duplicate(scan: Found, first: Found, names: dict[str, str]) -> None:
     """Refuse a scan of the same voxels as one that is taken; at the same place, it goes by that one's name.
 
     Args:
-        scan: it.
+        scan: the one that may be a copy.
         first: the first of these voxels, `scan` itself where there is no other.
         names: of all scans, by theirs in data/raw.
 

@@ -103,7 +103,7 @@ def resumable(folder: Path, name: str) -> Iterator[Path]:
             if other != path:
                 other.unlink()
     if path.exists():
-        logger.info("resuming checkpoint=%s", path.name)
+        logger.info("training=%s resuming checkpoint=%s", folder.name, path.name)
     yield path
     if is_main_process():
         path.unlink(missing_ok=True)

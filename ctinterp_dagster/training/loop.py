@@ -26,6 +26,7 @@ from ctinterp_dagster.training.checkpoint import State, whole, whole_weights
 from ctinterp_dagster.training.recompute import compiled, recomputed
 
 BETAS = (0.9, 0.99)
+WEIGHT_DECAY = 0.01  # of AdamW, as torch has it
 """Decay of AdamW's moments. Source: Loshchilov and Hutter 2019, algorithm 2; 0.99 as Karras et al. 2024 (EDM2)."""
 TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
 PLANNERS = 8  # threads that plan batches for a GPU, at most
@@ -199,7 +200,9 @@ def _prepared(objective: nn.Module, accelerator: Accelerator, settings: LoopSett
         objective.to(accelerator.device)
     if gpu and not accelerator.is_fsdp2:  # which refuses weights that are not contiguous
         _channels_last(objective)
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=settings.learning_rate, betas=BETAS, fused=gpu)
+    optimizer = torch.optim.AdamW(
+        objective.parameters(), lr=settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=gpu
+    )
     parallel, optimizer = accelerator.prepare(objective, optimizer)
     objective.train()
     return State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay)), parallel
