@@ -86,13 +86,13 @@ def run_tables(rows: pd.DataFrame, *, seed: int) -> Iterator[Table]:
         lines = rows[(rows["method"] == method) & (rows["measure"] == measure) & (rows["at"] == at)]
         if lines.empty:
             return NOTHING
-        value, count = pooled(lines)
         if decimals is None:
-            return f"{round(value * count)} of {count}"
-        if len(lines) < FEWEST_CASES:
-            return f"{value:.{decimals}f}"
+            share, count = pooled(lines)
+            return f"{round(share * count)} of {count}"
         interval = bootstrap_mean(lines["value"].to_numpy(float), seed=seed)
-        return f"{value:.{decimals}f} ({interval.low:.{decimals}f}\N{EN DASH}{interval.high:.{decimals}f})"
+        if interval.cases < FEWEST_CASES:
+            return f"{interval.mean:.{decimals}f}"
+        return f"{interval.mean:.{decimals}f} ({interval.low:.{decimals}f}\N{EN DASH}{interval.high:.{decimals}f})"
 
     def by_method(title: str, shown: Sequence[str], measure: str, places: Sequence[str], decimals: int | None) -> Table:
         return Table(
@@ -133,7 +133,7 @@ def _errors(rows: pd.DataFrame, cases: int, cell: Cell) -> Table:
     lines = []
     for noise in NOISE_HU:
         for at in dict.fromkeys(at for at in errors["at"] if at.endswith(f"+{noise:g} HU")):
-            means = {name: pooled(group)[0] for name, group in errors[errors["at"] == at].groupby("method")}
+            means = errors[errors["at"] == at].groupby("method")["value"].mean()
             best = min(rivals, key=means.__getitem__, default=THICK)
             lines.append((at, *(cell(name, "error_hu", at, 1) for name in (THICK, best, judged().name))))
     return Table(

@@ -102,6 +102,13 @@ def test_three_cases_have_an_interval() -> None:
     assert "| ctinterp model | 6 of 24 |" in blobs
 
 
+def test_a_mean_and_its_interval_are_of_the_same_cases_whatever_their_counts() -> None:
+    values = {"a": (2.0, 1), "b": (4.0, 1), "c": (6.0, 98)}
+    rows = [row(case, Finding("model", "width_mm", "50 HU", mm, rods)) for case, (mm, rods) in values.items()]
+    widths = next(run_tables(pd.DataFrame(rows, columns=list(COLUMNS)), seed=0))
+    assert "| ctinterp model | 4.0 (2.0\N{EN DASH}6.0) |" in str(widths)
+
+
 def test_the_metrics_are_means_weighted_by_counts() -> None:
     rows = pd.DataFrame(
         [row("a", Finding("model", "kept", "2 mm", 0.5, 1)), row("b", Finding("model", "kept", "2 mm", 0.8, 3))]
