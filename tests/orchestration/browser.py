@@ -29,7 +29,7 @@ class Browser:
         self.process = subprocess.Popen(
             [found, "--headless=new", *sandbox, "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
              f"--remote-debugging-port={port}", f"--user-data-dir={profile}", "--window-size=1440,900",
-             "--force-device-scale-factor=1", "about:blank"],
+             "--force-device-scale-factor=1", "--enable-unsafe-swiftshader", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
