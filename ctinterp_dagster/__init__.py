@@ -15,6 +15,9 @@ LOADED_NS = time.time_ns()
 def __getattr__(name: str) -> Any:
     """Import the API when it is used, so that Dagster's definitions and `--help` do not wait for torch.
 
+    Args:
+        name: of the attribute; `interpolate` is the only one.
+
     Raises:
         AttributeError: it is another name.
     """

@@ -93,6 +93,9 @@ class ThickTask(Section):
 def named_once(tasks: tuple[ThickTask, ...]) -> tuple[ThickTask, ...]:
     """Refuse two tasks of one name, which is a folder's.
 
+    Args:
+        tasks: in the order of params.yaml.
+
     Raises:
         ValueError: a name is there twice.
     """
@@ -254,6 +257,9 @@ class Params(Section):
     def of_this_version(cls, values: Any) -> Any:
         """Refuse a file from before the trainings had a section in common.
 
+        Args:
+            values: of params.yaml, before they are checked.
+
         Raises:
             ValueError: there is no section `loop`.
         """
@@ -283,6 +289,10 @@ def load_params(path: Path) -> Params:
 
 def load_section(kind: type[Kind], path: Path) -> Kind:
     """Read and check a YAML file of the project's root.
+
+    Args:
+        kind: pydantic model of the whole file.
+        path: of the file.
 
     Raises:
         MissingInputError: the file is not there.

@@ -42,6 +42,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 def _canonical(value: Any, where: str) -> Any:
     """Round floats to 9 significant digits and refuse numbers that are not finite; a dataclass is its fields.
 
+    Args:
+        value: what is to be written.
+        where: its dotted place in the record, for messages.
+
     Raises:
         EvaluationError: a number is not finite.
     """
@@ -61,6 +65,10 @@ def _canonical(value: Any, where: str) -> Any:
 def write_json(path: Path, record: Any) -> None:
     """Write a mapping, a sequence or a dataclass as JSON: sorted keys, 9 significant digits, finite numbers only.
 
+    Args:
+        path: of the file.
+        record: of what JSON holds, and dataclasses.
+
     Raises:
         EvaluationError: a number is NaN or infinite; the file is not written.
     """
@@ -71,6 +79,9 @@ def write_json(path: Path, record: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON.
+
+    Args:
+        path: of the file.
 
     Raises:
         MissingInputError: the file is not there, or is damaged.
@@ -103,6 +114,9 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV with a header as a list of rows.
+
+    Args:
+        path: of the file, UTF-8.
 
     Raises:
         MissingInputError: the file is not there.
@@ -260,6 +274,9 @@ class CaseFolder:
 
     def make_all(self, jobs: Iterable[Job]) -> Made:
         """Make what is not there already of every job, with a line of the log each.
+
+        Args:
+            jobs: one a case.
 
         Raises:
             MovedInputError: as `make`.

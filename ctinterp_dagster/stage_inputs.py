@@ -90,6 +90,10 @@ def withdraw_if_moved(layout: Layout, word: str, seen: Mapping[str, Any]) -> lis
 def being_recorded(layout: Layout, outputs: Sequence[Path]) -> bool:
     """Whether a living DVC holds an output of a stage for writing: it runs the stage, or hashes what that used.
 
+    Args:
+        layout: where things are.
+        outputs: files and folders of the stage.
+
     Source: DVC 3.67, `dvc/rwlock.py`: a table of processes by path, rewritten in place.
     """
     table = layout.root / ".dvc" / "tmp" / "rwlock"
@@ -116,6 +120,10 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 def assert_still(moved: Sequence[str], word: str) -> None:
     """Refuse inputs that have moved; names below data/raw, which may be those of persons, are not told.
+
+    Args:
+        moved: paths, relative to the project's root.
+        word: the stage.
 
     Raises:
         MovedInputError: there are any.

@@ -32,6 +32,9 @@ def track(layout: Layout) -> None:
 
     The file with which Git keeps an empty data/raw is taken out: DVC tracks no folder that Git has a file of.
 
+    Args:
+        layout: where things are.
+
     Raises:
         MissingInputError: a link leads nowhere.
         CtinterpError: DVC or Git failed, in its own words.
@@ -51,6 +54,9 @@ def track(layout: Layout) -> None:
 
 def recorded(layout: Layout) -> Listing | None:
     """What `data/raw.dvc` says; None where no scan was ever added.
+
+    Args:
+        layout: where things are.
 
     Raises:
         MissingInputError: the file is damaged.
@@ -80,6 +86,9 @@ def listing(raw: Path) -> Listing:
 
 def assert_tracked(layout: Layout) -> None:
     """Refuse scans that DVC does not know: a copy of the project would run without them.
+
+    Args:
+        layout: where things are.
 
     Raises:
         MissingInputError: data/raw is not what `data/raw.dvc` says.

@@ -149,6 +149,9 @@ class TaskSection:
 def render(report: ReportData) -> str:
     """The whole page: style, pictures and charts are inside, it runs no script and loads nothing.
 
+    Args:
+        report: what the page shows.
+
     Raises:
         EvaluationError: there are no rows, no rows of the model, or a method was not scored on every case of a task.
     """

@@ -83,6 +83,10 @@ def bootstrap_mean(values: Sequence[float] | npt.NDArray[np.float64], *, seed: i
 
     With the same seed and number of cases the resamplings are the same, so that methods are compared on equal draws.
 
+    Args:
+        values: (n,), one a case.
+        seed: of the resampling.
+
     Raises:
         EvaluationError: no value, or one that is not finite.
 
@@ -177,6 +181,10 @@ def best_baseline(rows: pd.DataFrame, metric: str, *, method: str, higher_is_bet
 
 def _by_case(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Cases down in sorted order, methods across in order of appearance.
+
+    Args:
+        rows: one a case and method, of one task.
+        metric: the column that is shown.
 
     Raises:
         EvaluationError: rows of several tasks, a case scored twice, or a method that lacks a case.

@@ -186,6 +186,10 @@ class Interpolator:
 def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interpolator:
     """Load a model file, the released one by default.
 
+    Args:
+        path: a file that `save_model` wrote.
+        device: `auto`, `cpu` or `cuda`.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is not a ctinterp model.

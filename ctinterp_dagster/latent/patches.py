@@ -89,6 +89,11 @@ class LatentPatches:
     def __init__(self, pairs: Sequence[LatentPair], patch: PatchSettings, batch_size: int) -> None:
         """Hold the cases in memory; each is drawn equally often.
 
+        Args:
+            pairs: one a case.
+            patch: what a patch is.
+            batch_size: patches a batch.
+
         Raises:
             TrainingError: there are no cases.
         """

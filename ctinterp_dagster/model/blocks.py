@@ -17,6 +17,9 @@ def pixel_norm(x: Tensor) -> Tensor:
 
     Group norm would see the whole patch, and a network trained on patches would behave differently on a volume.
 
+    Args:
+        x: (b, channel, ...).
+
     Source: Karras et al. 2018, section 4.2; computed as in Karras et al. 2024 (EDM2), eq. 30.
     """
     norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
@@ -25,6 +28,9 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 def time_features(t: Tensor) -> Tensor:
     """Sines and cosines of t (b,) in [0, 1] at octaves of half a turn to 1000 turns: (b, 64).
+
+    Args:
+        t: (b,) times in [0, 1].
 
     Source: Vaswani et al. 2017, section 3.5, as Ho et al. 2020 use it for time.
     """

@@ -11,6 +11,9 @@ from ctinterp_dagster.errors import CtinterpError, ParamsError
 def pick_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU.
 
+    Args:
+        name: `auto`, or one of torch such as `cpu` or `cuda`.
+
     Raises:
         ParamsError: CUDA is asked for and not there.
     """

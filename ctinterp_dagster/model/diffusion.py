@@ -15,6 +15,9 @@ _SMALLEST = 1e-4
 def alpha(t: Tensor) -> Tensor:
     """How much of the signal is left at time t: 1 at t = 0, 0 at t = 1; same shape as `t`, in [0, 1].
 
+    Args:
+        t: times in [0, 1], of any shape.
+
     Source: Nichol and Dhariwal 2021, eq. 17, with offset s = 0, the form of Salimans and Ho 2022, section 2.
     """
     return torch.cos(0.5 * math.pi * t.double()).clamp(0.0, 1.0).to(t.dtype)
@@ -22,6 +25,9 @@ def alpha(t: Tensor) -> Tensor:
 
 def sigma(t: Tensor) -> Tensor:
     """How much noise there is at time t: alpha^2 + sigma^2 = 1; same shape as `t`, in [0, 1].
+
+    Args:
+        t: times in [0, 1], of any shape.
 
     Source: Salimans and Ho 2022, section 2 (variance preserving).
     """
@@ -32,6 +38,10 @@ def shifted(t: Tensor, shift: float) -> Tensor:
     """Times in [0, 1] of any shape, in the same order, crowded towards the noisy end where `shift` is above 1.
 
     What is coarser than a pixel is decided there: noise hides it less.
+
+    Args:
+        t: times in [0, 1], of any shape.
+        shift: above 0; 1 changes nothing.
 
     Source: Esser et al. 2024, eq. 23.
     """

@@ -58,6 +58,9 @@ class Ema:
     def load_state_dict(self, state: dict[str, int | dict[str, Tensor]]) -> None:
         """Continue from a state that `state_dict` gave, with weights of the same shapes.
 
+        Args:
+            state: the number of updates, and the weights by name.
+
         Raises:
             CheckpointError: the state is of another network.
         """

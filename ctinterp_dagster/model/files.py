@@ -36,6 +36,9 @@ class ModelFile:
     def config_as(self, kind: type[Config]) -> Config:
         """The configuration, checked.
 
+        Args:
+            kind: the dataclass of the configuration.
+
         Raises:
             CheckpointError: it is one of another version.
         """
@@ -49,6 +52,9 @@ class ModelFile:
 
     def fill(self, module: nn.Module) -> None:
         """Set the tensors of a module that was built from the configuration.
+
+        Args:
+            module: changed in place.
 
         Raises:
             CheckpointError: names or shapes differ, or a number is not finite.
@@ -102,6 +108,9 @@ class StoredModel(nn.Module):
     def of(cls, file: ModelFile) -> Self:
         """Build the model of a file, for inference.
 
+        Args:
+            file: as `read_model` gives it.
+
         Raises:
             CheckpointError: the file does not fit.
         """
@@ -112,6 +121,9 @@ class StoredModel(nn.Module):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote.
+
+        Args:
+            path: a safetensors file.
 
         Raises:
             MissingInputError: the file is not there.
@@ -127,6 +139,9 @@ def today(name: str) -> str:
 
 def read_model(path: Path) -> ModelFile:
     """Read what `save_model` wrote.
+
+    Args:
+        path: a safetensors file.
 
     Raises:
         MissingInputError: the file is not there.

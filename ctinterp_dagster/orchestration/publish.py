@@ -97,6 +97,11 @@ def _is_ancestor(root: Path, older: str, newer: str) -> bool:
 def _run(root: Path, *command: str, **environment: str) -> str:
     """What a command prints.
 
+    Args:
+        root: the folder in which it runs.
+        *command: the program and its arguments.
+        **environment: variables beside those of this process.
+
     Raises:
         Failure: it failed.
     """

@@ -13,6 +13,10 @@ LOGGERS = ("dicomweb_client", "pynetdicom", "retrying")  # they log addresses, w
 def connect(name: str, server: DicomWeb | Dimse) -> Archive:
     """An archive by its settings.
 
+    Args:
+        name: of the server, for messages.
+        server: its settings.
+
     Raises:
         MissingInputError: the library that speaks its language is not installed.
     """

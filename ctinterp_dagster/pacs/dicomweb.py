@@ -37,6 +37,9 @@ class WebArchive:
     def _asked(self, what: str) -> Iterator[None]:
         """An answer that is none in one line without address, names or numbers of a patient.
 
+        Args:
+            what: the server is asked to do, for messages.
+
         Raises:
             PacsError: the server refused, or did not answer.
         """
@@ -95,6 +98,9 @@ class WebArchive:
 
     def send(self, files: Sequence[Path]) -> None:
         """See `Archive`.
+
+        Args:
+            files: DICOM images.
 
         Raises:
             PacsError: the server refused images.

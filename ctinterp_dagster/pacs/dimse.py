@@ -170,6 +170,9 @@ class DimseArchive:
     def send(self, files: Sequence[Path]) -> None:
         """See `Archive`.
 
+        Args:
+            files: DICOM images.
+
         Raises:
             PacsError: the server refused an image.
         """

@@ -95,6 +95,9 @@ class Settings(_Section):
     def server(self, name: str | None) -> tuple[str, DicomWeb | Dimse]:
         """A server by name; the only one where none is named.
 
+        Args:
+            name: as pacs.yaml has it; None for the only one.
+
         Raises:
             ParamsError: there is none of that name, or several and none was named.
         """
@@ -107,6 +110,9 @@ class Settings(_Section):
 
 def load_pacs(path: Path) -> Settings:
     """Read and check pacs.yaml.
+
+    Args:
+        path: of pacs.yaml.
 
     Raises:
         MissingInputError: the file is not there.

@@ -32,6 +32,9 @@ class State:
     def open(cls, path: Path) -> "State":
         """Open or make it, readable by its owner only: it has the UIDs of series.
 
+        Args:
+            path: a SQLite file.
+
         Raises:
             ParamsError: another watch has it, or it is no such file.
         """

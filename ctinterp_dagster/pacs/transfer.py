@@ -47,6 +47,10 @@ def is_own(file: Path) -> bool:
 def send(archive: Archive, folder: Path) -> int:
     """Send a result, but for what the archive has of it, and see that it is there.
 
+    Args:
+        archive: the PACS.
+        folder: a DICOM result of ctinterp.
+
     Returns:
         how many images were sent.
 

@@ -91,6 +91,10 @@ class Watch:
     def _consider(self, series: Series, name: str) -> None:
         """Take a series that is quiet and was not taken with these images.
 
+        Args:
+            series: as the archive lists it.
+            name: of the series, for messages and its folder.
+
         Raises:
             PacsError: the archive failed.
             OSError: the disk failed.
@@ -139,6 +143,9 @@ class Watch:
 
 def headers_of(files: Sequence[Path]) -> list[Dataset]:
     """The headers of the images of a series.
+
+    Args:
+        files: DICOM images.
 
     Raises:
         RefusedError: one is damaged.

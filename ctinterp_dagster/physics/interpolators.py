@@ -55,7 +55,11 @@ def linear(thick: Tensor, positions: FloatArray) -> Tensor:
 
 
 def cubic(thick: Tensor, positions: FloatArray) -> Tensor:
-    """Interpolating cubic B-spline with mirror ends, equal to SimpleITK's; shapes as in `nearest`.
+    """Interpolating cubic B-spline with mirror ends, equal to SimpleITK's: (..., n, y, x).
+
+    Args:
+        thick: (..., n_thick, y, x).
+        positions: (n,) float64, in units of thick slice indices.
 
     Source: Unser 1999, Splines: a perfect fit for signal and image processing, IEEE Signal Process. Mag. 16(6).
     """

@@ -260,6 +260,10 @@ def synthetic(
 def slices_a_mean(thin: Volume, spacing_mm: float | None) -> float:
     """How many slices of a scan a slice of `spacing_mm` is the mean of; 1 for None. Whole where it nearly is.
 
+    Args:
+        thin: the scan.
+        spacing_mm: at least the slice distance of the scan; None for that.
+
     Raises:
         ParamsError: the scan's own slices are thicker.
     """

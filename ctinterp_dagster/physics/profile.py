@@ -95,6 +95,9 @@ Profile = Literal["box", "gaussian", "triangle"] | Trapezoid | SampledProfile
 def profile_named(name: str) -> Profile:
     """A shape by its name: box, gaussian, triangle, or trapezoid:RAMP.
 
+    Args:
+        name: RAMP is a number.
+
     Raises:
         ParamsError: there is none of this name.
     """
@@ -111,6 +114,10 @@ _NAMED: dict[str, Profile] = {"box": "box", "gaussian": "gaussian", "triangle": 
 
 def gaussian_blur_fwhm_mm(thick_thickness_mm: float, thin_thickness_mm: float) -> float:
     """FWHM of the Gaussian that turns slices of the thin thickness into slices of the thick one.
+
+    Args:
+        thick_thickness_mm: FWHM of the thick slices.
+        thin_thickness_mm: FWHM of the thin slices, above 0.
 
     Raises:
         ParamsError: the thick slice is not thicker than the thin one.

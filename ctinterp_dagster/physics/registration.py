@@ -34,6 +34,10 @@ def _at_level(image: sitk.Image, shrink: int) -> sitk.Image:
 def _displacement(fixed: sitk.Image, moving: sitk.Image) -> Tensor:
     """(2, y, x) float32 displacement in pixels, (dy, dx): moving(q + d(q)) looks like fixed(q).
 
+    Args:
+        fixed: (y, x).
+        moving: (y, x), the same size.
+
     Source: Vercauteren et al. 2009, Diffeomorphic demons (the symmetric forces), NeuroImage 45(1).
     """
     demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()

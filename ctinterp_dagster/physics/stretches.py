@@ -55,6 +55,9 @@ class Stretches:
         mean is padded, and the standard deviation is that of all measured values. What is kept is projected on all that
         was measured.
 
+        Args:
+            estimates: one a part, in the order of `parts`.
+
         Source: mean and variance of a mixture, Fruehwirth-Schnatter 2006, Finite Mixture and Markov Switching Models,
             section 1.2.4.
         """

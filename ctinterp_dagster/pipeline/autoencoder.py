@@ -27,6 +27,10 @@ def build(section: Autoencoder) -> MaisiAutoencoder:
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `data/autoencoder/autoencoder.safetensors`, its metrics and its curve.
 
+    Args:
+        params: of all stages.
+        layout: where things are.
+
     Raises:
         MissingInputError: the checkpoint that the parameters name is not there.
         CheckpointError: it is not one of this architecture and width.
@@ -45,6 +49,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
     """Load a checkpoint and return how many tensors it filled.
+
+    Args:
+        autoencoder: changed in place.
+        path: of the checkpoint.
 
     Raises:
         MissingInputError: the checkpoint is not there.

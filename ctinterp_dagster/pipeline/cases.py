@@ -67,6 +67,9 @@ class ScanRecord:
 def read_scan_record(volume: Path) -> ScanRecord:
     """What ingest kept of the scan of a volume file.
 
+    Args:
+        volume: a file that ingest wrote.
+
     Raises:
         MissingInputError: ingest has not written it, or it is damaged.
     """
@@ -81,6 +84,10 @@ def write_cases(path: Path, cases: list[Case]) -> None:
 
 def read_cases(layout: Layout, *splits: Split) -> list[Case]:
     """The ingested cases of the named splits (all without a name), in the order of their ids.
+
+    Args:
+        layout: where things are.
+        *splits: train, val or test.
 
     Raises:
         MissingInputError: ingest has not run, or no case is in these splits.

@@ -53,7 +53,15 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def write_latents(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout, paths: list[Path]) -> None:
-    """Encode a case, as `Job.action`; see `encode_case`."""
+    """Encode a case, as `Job.action`; see `encode_case`.
+
+    Args:
+        case: its volumes are read.
+        autoencoder: on the device of `base.device`.
+        params: of all stages.
+        layout: where things are.
+        paths: of the one safetensors file.
+    """
     save_file(encode_case(case, autoencoder, params, layout), paths[0])
 
 

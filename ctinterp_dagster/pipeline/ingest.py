@@ -48,6 +48,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     Where scans.csv tells licences or citations, `sources.csv` has them.
 
+    Args:
+        params: of all stages.
+        layout: where things are.
+
     Raises:
         MissingInputError: there is neither a scan nor a phantom to make.
         ParamsError: scans.csv names a split that does not exist.
@@ -290,6 +294,9 @@ def voxels_of(volume: Volume) -> str:
 def read_thick(scan: Found) -> Scan:
     """Read the thick partner of a thin scan.
 
+    Args:
+        scan: as it was found.
+
     Raises:
         ScanError: the reason.
     """
@@ -300,6 +307,10 @@ def read_thick(scan: Found) -> Scan:
 
 def read_thin(scan: Found, section: Ingest) -> Scan:
     """Read a scan and refuse what is not fit for thin truth.
+
+    Args:
+        scan: as it was found.
+        section: with the limits of thin truth.
 
     Raises:
         DerivedError: it was computed from other images.
@@ -326,6 +337,10 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
 def check_thin(distance_mm: float, section: Ingest) -> None:
     """Refuse slices that are too far apart for thin truth.
 
+    Args:
+        distance_mm: of the slices.
+        section: with the limits of thin truth.
+
     Raises:
         TooThickError: they are.
     """
@@ -338,6 +353,10 @@ def check_thin(distance_mm: float, section: Ingest) -> None:
 
 def split_cases(fit: Sequence[FitScan], section: Ingest) -> list[Case]:
     """Cases of scans; a split that scans.csv names for one of a patient's scans is that of all of them.
+
+    Args:
+        fit: the scans.
+        section: with the shares of the splits.
 
     Raises:
         ParamsError: scans.csv names another word.
@@ -357,6 +376,9 @@ def split_cases(fit: Sequence[FitScan], section: Ingest) -> list[Case]:
 
 def assert_splits(cases: Sequence[Case]) -> None:
     """Say which part has no patient or one; refuse what cannot be trained or tested, before hours are spent on it.
+
+    Args:
+        cases: all that were ingested.
 
     Raises:
         TrainingError: train or test is empty.

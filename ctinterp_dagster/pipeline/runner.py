@@ -40,6 +40,9 @@ def run_stage(run: Run) -> None:
 
     The stage's numbers go to the log; exits 1 with one line on an error of ours, or of the disk.
 
+    Args:
+        run: the function of a stage's module; the module's name is the stage.
+
     Raises:
         OSError: one that is no problem of the disk.
         RuntimeError: torch's, the same.
@@ -75,6 +78,10 @@ def assert_own_code(layout: Layout, word: str) -> None:
     """Refuse the code of another checkout, for which an editable install may stand: DVC would record this one's.
 
     `python -m` finds the code of the current folder first; `python stages/<word>.py` does not look there.
+
+    Args:
+        layout: where things are.
+        word: the stage.
 
     Raises:
         CtinterpError: the project has code, and what runs is not that.
@@ -118,6 +125,9 @@ def limit_instructions(base: Base) -> None:
 
     numpy and OpenBLAS read their variables as they are loaded, before any parameter is.
 
+    Args:
+        base: what all stages share.
+
     Source: MKL's branch COMPATIBLE is the only one that it takes on processors of another maker than Intel (oneMKL's
         developer guide, conditional numerical reproducibility).
     """
@@ -128,6 +138,9 @@ def limit_instructions(base: Base) -> None:
 
 def make_deterministic(base: Base) -> None:
     """Make torch repeat its results to the bit: fixed threads, deterministic algorithms.
+
+    Args:
+        base: what all stages share.
 
     Source: the variable is cuBLAS's, without which torch refuses matrix products on a GPU (CUDA's documentation,
         cuBLAS, results reproducibility).

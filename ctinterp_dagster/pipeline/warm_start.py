@@ -24,6 +24,9 @@ VALIDATION_SLABS = 16
 def slab_settings(expect: Expect) -> SlabSettings:
     """Training slabs from parameters.
 
+    Args:
+        expect: parameters of the stage.
+
     Raises:
         ParamsError: there is no such slice profile.
     """
@@ -99,6 +102,10 @@ def load_part(part: nn.Module, name: str, path: Path, config: ExpectationConfig)
 
 def must_predict(prediction: Prediction, path: Path) -> None:
     """Refuse a whole model whose denoiser was trained to predict something else, which the weights do not show.
+
+    Args:
+        prediction: what the network is to predict.
+        path: the model's file.
 
     Raises:
         ParamsError: so it was.

@@ -68,6 +68,9 @@ class _Values:
 def _values_of(hu: FloatArray) -> _Values:
     """Refuse voxels that are no image.
 
+    Args:
+        hu: (z, y, x) HU.
+
     Raises:
         NotFiniteError: a voxel is NaN or infinite.
         ConstantError: all measured voxels have one value.

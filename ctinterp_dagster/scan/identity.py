@@ -27,6 +27,11 @@ def load_key() -> bytes:
 def pseudonym(identifier: str, key: bytes, kind: Literal["p", "s"] = "p") -> str:
     """A name that tells patients (`p-...`) or scans (`s-...`) apart and cannot be looked up without the key.
 
+    Args:
+        identifier: what the source calls the patient or scan.
+        key: the site's secret, at most 64 bytes.
+        kind: `p` for a patient, `s` for a scan.
+
     Source: DICOM PS3.15, annex E (de-identification); the keyed hash is BLAKE2b (RFC 7693).
     """
     return f"{kind}-" + hashlib.blake2b(identifier.encode(), key=key, digest_size=6).hexdigest()

@@ -110,6 +110,9 @@ def thin_labels(labels: LabelArray, thick: Volume, thin_hu: FloatArray, position
 def noise_hu(hu: FloatArray) -> float:
     """Standard deviation of the noise of (z, y, x) HU from second differences along rows; 10 at least.
 
+    Args:
+        hu: (z, y, x) HU, three columns at least.
+
     Source: Donoho and Johnstone 1994, Biometrika 81(3): the median absolute deviation.
     """
     return max(LEAST_NOISE_HU, 1.4826 * float(np.median(np.abs(np.diff(hu, 2, axis=2)))) / 6**0.5)

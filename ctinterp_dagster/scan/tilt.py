@@ -59,6 +59,9 @@ def straightened(volume: Volume, shift: tuple[float, float]) -> tuple[Volume, tu
 def on_one_grid(volumes: Sequence[Volume]) -> list[Volume]:
     """Volumes of one orientation and pixel size, padded with -2000 HU to the rows and columns that all of them cover.
 
+    Args:
+        volumes: one at least; the first one's grid is that of all.
+
     Raises:
         GeometryError: their pixels do not lie on one grid, to a tenth of a pixel.
     """

@@ -58,6 +58,9 @@ class Volume:
     def with_hu(self, hu: FloatArray) -> "Volume":
         """The same place in space with other values of the same shape.
 
+        Args:
+            hu: (z, y, x).
+
         Raises:
             GeometryError: the shape is another one.
         """

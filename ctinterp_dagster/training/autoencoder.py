@@ -65,6 +65,12 @@ class VolumeCrops:
 
         A short one is replicated at its far end.
 
+        Args:
+            volumes: the training's.
+            crop_zyx: voxels of a crop, multiples of 4.
+            batch_size: crops a batch.
+            latent_channels: of the autoencoder.
+
         Raises:
             TrainingError: there are no volumes.
             ParamsError: the crop is not a multiple of 4.

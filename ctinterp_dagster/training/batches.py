@@ -50,6 +50,9 @@ class Batches(Protocol[Parts]):
 def seeded(*keys: int) -> torch.Generator:
     """A CPU generator for a tuple of keys; different tuples give unrelated streams.
 
+    Args:
+        *keys: integers from 0.
+
     Source: NumPy's SeedSequence (O'Neill 2015).
     """
     return torch.Generator().manual_seed(

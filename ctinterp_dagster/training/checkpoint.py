@@ -65,6 +65,10 @@ class State:
     def load(self, path: Path, identity: str) -> list[dict[str, Any]]:
         """Go on from a file; the history.
 
+        Args:
+            path: a file that `save` wrote.
+            identity: of this run, which that of the file must be.
+
         Raises:
             CheckpointError: the file cannot be read.
             TrainingError: it is of another run.

@@ -19,6 +19,10 @@ def recomputed(network: nn.Module, *, asked: bool) -> Iterator[None]:
 
     Gradients are the same to the bit: no block draws random numbers.
 
+    Args:
+        network: its blocks are changed within.
+        asked: False changes nothing.
+
     Source: Chen et al. 2016 (arXiv 1604.06174), section 3.
     """
     blocks = [module for module in network.modules() if isinstance(module, ResidualUnit)] if asked else []

@@ -121,6 +121,9 @@ class Budget:
     def start_pass(self, target: "Field") -> None:
         """Plan the thickest slabs in which `target` can be computed within the budget; clear up after the last pass.
 
+        Args:
+            target: the field whose rows are wanted.
+
         Raises:
             ParamsError: not even one row fits.
         """

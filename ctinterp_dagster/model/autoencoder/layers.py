@@ -80,6 +80,9 @@ class LocalConv(nn.Conv3d):
     def _has_onednn(self, x: Tensor) -> bool:
         """Whether to call oneDNN by name: torch leaves it aside for small inputs, where it is 4-15 times faster.
 
+        Args:
+            x: (batch, channel, z, y, x).
+
         Source: ATen/native/Convolution.cpp, `use_mkldnn`: batch x channels x z x y at most 20480.
         """
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

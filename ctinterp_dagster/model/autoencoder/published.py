@@ -54,6 +54,9 @@ def refuse_other_networks(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def scale_factor(path: Path) -> float:
     """The factor by which latents were multiplied for a diffusion model; it lies in the model's checkpoint.
 
+    Args:
+        path: the checkpoint of a diffusion model.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it cannot be read, or has no positive finite `scale_factor`.

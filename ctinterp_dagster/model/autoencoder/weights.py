@@ -54,6 +54,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     An outer dictionary (`state_dict`, `unet_state_dict`, `model`, ...) is opened.
 
+    Args:
+        path: a safetensors or torch file.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is truncated, of another format, holds other things than tensors, or would run code.

@@ -101,6 +101,10 @@ class _Builder:
     def step(self, assets: Mapping[dg.AssetKey, Sequence[DvcStage]], *, single: bool = False) -> dg.AssetsDefinition:
         """One step that makes some assets.
 
+        Args:
+            assets: the stages that make each, partitions of one asset together.
+            single: whether it is the one step of all of them.
+
         Raises:
             DvcProjectError: a blocking check in a single step.
         """
@@ -132,6 +136,12 @@ class _Builder:
         self, context: dg.AssetExecutionContext, dvc: DvcCliResource, order: Sequence[DvcStage], retries: int
     ) -> Iterator[Any]:
         """Run the stages that were asked for, then judge the checks whose assets were not.
+
+        Args:
+            context: Dagster's, with what was asked for.
+            dvc: runs the stages.
+            order: the stages of the step, makers first.
+            retries: how often a failed step is tried again.
 
         Raises:
             RetryRequested: a stage failed, and tries are left.

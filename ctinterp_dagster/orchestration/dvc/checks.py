@@ -70,6 +70,9 @@ class Threshold:
 def thresholds(stage: DvcStage) -> tuple[Threshold, ...]:
     """What `meta.dagster.checks` of a stage declares.
 
+    Args:
+        stage: of a dvc.yaml.
+
     Raises:
         DvcProjectError: an entry has no metric, an unknown field, or a severity that is neither warn nor error.
     """

@@ -161,6 +161,9 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     def _checkout(self, state_path: Path | None) -> DvcProject:
         """The project on disk, with its selection.
 
+        Args:
+            state_path: of the state of a remote project; None where there is none.
+
         Raises:
             DvcProjectError: a remote project was not cloned yet.
         """

@@ -44,6 +44,9 @@ ProjectFile.LOADER = _StageLoader
 def find_root(start: Path) -> Path:
     """The root of the DVC project that holds a folder.
 
+    Args:
+        start: the project's root, or a folder below it.
+
     Raises:
         DvcProjectError: no folder from `start` upwards holds a `.dvc`.
     """
@@ -57,6 +60,9 @@ def find_root(start: Path) -> Path:
 
 def read_index(root: Path) -> DvcIndex:
     """Every stage of every dvc.yaml below `root`, resolved, and every source; dvc.lock and workspace compared.
+
+    Args:
+        root: of the project, the folder of `.dvc`.
 
     Raises:
         DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read or resolved.

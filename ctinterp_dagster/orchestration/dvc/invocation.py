@@ -304,6 +304,10 @@ def _holder(lines: list[str]) -> str | None:
 def _fail(arguments: Sequence[str], lines: list[str]) -> NoReturn:
     """Say how a command failed.
 
+    Args:
+        arguments: of DVC.
+        lines: what it printed.
+
     Raises:
         Failure: the stage's own last message first, then the last lines of the output.
     """

@@ -52,6 +52,9 @@ def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
 def _table_metadata(path: Path) -> dict[str, dg.MetadataValue]:
     """`dagster/row_count` and `dagster/column_schema` of a CSV file that has a header.
 
+    Args:
+        path: a CSV file.
+
     Raises:
         DvcProjectError: there is none.
     """

@@ -32,6 +32,9 @@ class DvcProject:
     def at(cls, folder: Path) -> "DvcProject":
         """The whole project that holds a folder.
 
+        Args:
+            folder: the project's root, or a folder below it.
+
         Raises:
             DvcProjectError: there is none.
         """
@@ -63,6 +66,9 @@ class DvcProject:
 
     def shown(self, index: DvcIndex) -> dict[str, DvcStage]:
         """The selected stages of the project, by target.
+
+        Args:
+            index: what was read of the project.
 
         Raises:
             DvcProjectError: a name of `select` or `exclude` fits no stage.

@@ -36,6 +36,9 @@ class RemoteGitDvcProject(dg.Resolvable):
     def refresh(self, folder: Path) -> None:
         """Clone the repository into a folder, or bring the clone that is there up to date.
 
+        Args:
+            folder: of the clone.
+
         Raises:
             DvcProjectError: Git fails; what runs changed in the clone may be in the way.
         """

@@ -19,6 +19,9 @@ def write_state(index: DvcIndex, path: Path) -> None:
 def read_state(path: Path) -> DvcIndex:
     """The project that `write_state` wrote.
 
+    Args:
+        path: a JSON file.
+
     Raises:
         DvcProjectError: the file is not of this version.
     """

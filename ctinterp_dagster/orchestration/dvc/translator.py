@@ -58,6 +58,9 @@ class DvcTranslator:
     def get_automation_condition(self, stage: DvcStage) -> dg.AutomationCondition[Any] | None:
         """`meta.dagster.automation`: `eager`, `on_missing`, or a cron string.
 
+        Args:
+            stage: of a dvc.yaml.
+
         Raises:
             DvcProjectError: it is none of them.
         """
@@ -74,6 +77,9 @@ class DvcTranslator:
 
     def get_freshness_policy(self, stage: DvcStage) -> dg.FreshnessPolicy | None:
         """`meta.dagster.freshness`: `fail_hours`, and `warn_hours` if it is to warn before.
+
+        Args:
+            stage: of a dvc.yaml.
 
         Raises:
             DvcProjectError: it has no `fail_hours`, or something else.
@@ -135,6 +141,10 @@ class DvcTranslator:
 
     def get_deps(self, stage: DvcStage, stages: Mapping[str, DvcStage]) -> list[dg.AssetDep]:
         """The assets of the stages and sources that it reads, or that its partitions read.
+
+        Args:
+            stage: of a dvc.yaml.
+            stages: all of the project, by target.
 
         Raises:
             DvcProjectError: partitions of one asset read each other.

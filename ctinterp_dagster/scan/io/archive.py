@@ -55,6 +55,9 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
     Sizes are those that the archive declares; the unpacker stops there, so a lie cannot exceed the limits.
 
+    Args:
+        archive: a zip file.
+
     Raises:
         UnreadableScanError: the archive is corrupt or encrypted, holds links or names that lead out of it,
             or exceeds 20,000 files, 8 GiB, or 200 times its packed size.

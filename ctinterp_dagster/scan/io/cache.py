@@ -31,6 +31,9 @@ class HeaderCache:
     def read(self, file: Path) -> DicomFile:
         """The header of a file, its patient a pseudonym.
 
+        Args:
+            file: DICOM.
+
         Raises:
             ScanError: see `read_header`.
         """

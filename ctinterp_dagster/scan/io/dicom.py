@@ -143,6 +143,9 @@ def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 def _frame_groups(dataset: Dataset) -> list[Dataset]:
     """Per frame, one flat dataset of the attributes that its functional groups or the file itself give.
 
+    Args:
+        dataset: of a whole file.
+
     Source: DICOM PS3.3 C.7.6.16 (multi-frame functional groups).
     """
     if "PerFrameFunctionalGroupsSequence" not in dataset:
@@ -160,6 +163,13 @@ def _frame_groups(dataset: Dataset) -> list[Dataset]:
 
 def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple[int, int]) -> Plane | None:
     """One frame's place and values, by its own attributes; what it does not say, the `whole` file does.
+
+    Args:
+        dataset: the attributes of the frame.
+        whole: those of its file.
+        file: where it lies.
+        frame: its index in the file, from 0.
+        size: rows and columns.
 
     Raises:
         GeometryError: they do not place the frame in space.
@@ -194,6 +204,10 @@ def _rescale_type(dataset: Dataset) -> str:
 
 def _missing_bytes(dataset: Dataset, after_header: int) -> int:
     """How many bytes uncompressed pixels need beyond the `after_header` that follow the header.
+
+    Args:
+        dataset: a header, read without pixels.
+        after_header: bytes of the file behind it.
 
     Source: DICOM PS3.3 C.7.6.3 (image pixel); PS3.5, 7.1 (the element's tag, VR and length take 8 or 12 bytes).
     """
@@ -240,6 +254,9 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
 def read_header(file: Path) -> DicomFile:
     """Read the header of one DICOM file, without its pixels.
 
+    Args:
+        file: with or without a preamble.
+
     Raises:
         UnreadableScanError: the file is not DICOM, or broken before its pixels.
         GeometryError: the numbers that place it in space are impossible.
@@ -261,6 +278,9 @@ def read_header(file: Path) -> DicomFile:
 
 def check_series(files: Sequence[DicomFile]) -> Grid:
     """Say from the headers alone whether one series is an axial CT in HU on a regular grid, which is returned.
+
+    Args:
+        files: headers of one series, in any order.
 
     Raises:
         SecondaryCaptureError: nothing but pictures of a screen.

@@ -64,7 +64,13 @@ def _equipment(header: Dataset, description: str) -> list[Dataset]:
 
 
 def _derivation(quantity: Quantity) -> list[Dataset]:
-    """Source: DICOM PS3.16, CID 7203 (image derivation)."""
+    """The codes of how the voxels were made.
+
+    Args:
+        quantity: what the voxels are.
+
+    Source: DICOM PS3.16, CID 7203 (image derivation).
+    """
     resampled = _code("113085", "Spatial resampling")
     return [resampled, _code("113061", "Standard Deviation")] if quantity == "std" else [resampled]
 
@@ -101,7 +107,18 @@ def _decimal(value: float) -> DSfloat:
 def _template(
     volume: Volume, origin: Origin, source: bytes, series: UID, quantity: Quantity, description: str
 ) -> Dataset:
-    """The attributes that all slices share. Source: DICOM PS3.3 A.3 (CT image IOD), C.7.6.1 and C.12.1."""
+    """The attributes that all slices share.
+
+    Args:
+        volume: the result, its place in mm.
+        origin: attributes of the source.
+        source: digest of the source, of which UIDs are made.
+        series: SeriesInstanceUID of the result.
+        quantity: what the voxels are.
+        description: how they were made, 1024 characters at most.
+
+    Source: DICOM PS3.3 A.3 (CT image IOD), C.7.6.1 and C.12.1.
+    """
     out = Dataset()
     out.update(origin.header)
     equipment = _equipment(out, description)
@@ -144,6 +161,9 @@ def _template(
 
 def refuse_range(hu: FloatArray) -> None:
     """Refuse values, of any shape, that a CT image does not hold.
+
+    Args:
+        hu: HU, of any shape.
 
     Raises:
         IntensityError: a value is not finite, or out of 16 bits.

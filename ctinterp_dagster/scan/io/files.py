@@ -38,6 +38,9 @@ def _stored_bytes(shape: Sequence[int], itemsize: int) -> int:
 def _nifti_image(file: Path) -> nib.Nifti1Image:
     """A NIfTI-1 or NIfTI-2 image of as many bytes as its header has voxels, however far its file unpacks.
 
+    Args:
+        file: packed or not.
+
     Raises:
         UnreadableScanError: no NIfTI header, or values that are no real numbers.
     """
@@ -61,6 +64,9 @@ def read_nifti(file: Path) -> tuple[Volume, tuple[str, ...]]:
 
     The sform is used where its code is set, else the qform. A file with neither is refused: its axes, and so left and
     right, would be a guess.
+
+    Args:
+        file: .nii or .nii.gz.
 
     Returns:
         the volume, and what its header says in two ways, or against HU.
@@ -122,6 +128,9 @@ def middle_planes(file: Path) -> list[Picture]:
 def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
     """Read a MetaImage or NRRD file, its unit of length applied.
 
+    Args:
+        file: .mha, .mhd, .nrrd or .nhdr.
+
     Returns:
         the volume, and what its header says that is not believed.
 
@@ -153,6 +162,10 @@ def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
 def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
     """The type that is told, else int16 where that loses nothing, else float32.
 
+    Args:
+        hu: HU, of any shape.
+        dtype: None to choose.
+
     Raises:
         IntensityError: a value is not finite.
     """
@@ -169,6 +182,9 @@ def gzipped(data: bytes) -> bytes:
 
     The same data give the same bytes on any number of cores. isal would take a fifth of the time, but its bytes depend
     on the kind of processor.
+
+    Args:
+        data: of any length.
 
     Source: RFC 1952, section 2.3; RFC 1951, section 3.2.4 (an empty stored block ends each but the last on a byte).
     """

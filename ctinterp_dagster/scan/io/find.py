@@ -219,6 +219,10 @@ def _folder_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dico
 def _without_strays(folder: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
     """The scans of a folder, and each link that leads out of it as one that cannot be read.
 
+    Args:
+        folder: searched to any depth.
+        read: gives the header of a DICOM file.
+
     Raises:
         UnreadableScanError: folders are nested too deep.
     """

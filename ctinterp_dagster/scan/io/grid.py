@@ -189,6 +189,9 @@ class Stack(NamedTuple):
 def along_normal(planes: Sequence[Plane]) -> Stack:
     """Sort planes along their normal; arrays of (n,) and (n, 3) come with them.
 
+    Args:
+        planes: n of one orientation, in any order.
+
     Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
     """
     row = np.array(planes[0].orientation[:3])
@@ -258,6 +261,11 @@ def listed_mm(values_mm: Sequence[float]) -> str:
 def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> None:
     """Refuse positions along the normal, sorted, that do not lie on a regular grid.
 
+    Args:
+        along_mm: (n,) mm along the normal, sorted.
+        planes: n, in the same order.
+        rounding: mm along the normal that rounding may have moved one.
+
     Raises:
         DuplicateSlicesError: two lie at the same place.
         MissingSlicesError: one step is a multiple of the others.
@@ -292,7 +300,12 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> N
 
 
 def _refuse_shifts(across_mm: Array, line_mm: Array, planes: Sequence[Plane]) -> None:
-    """Refuse planes that lie off their line in their own plane; both (n, 2), mm along x and y.
+    """Refuse planes that lie off their line in their own plane.
+
+    Args:
+        across_mm: (n, 2) mm along x and y.
+        line_mm: (n, 2) mm, where they should lie.
+        planes: n, in the same order.
 
     Raises:
         MixedSeriesError: one lies too far off.
@@ -310,7 +323,12 @@ def _refuse_shifts(across_mm: Array, line_mm: Array, planes: Sequence[Plane]) ->
 def _tilt_of(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> Array:
     """Where planes lie in their own plane: (2, 2), mm along x and y of the first one, and from each to the next.
 
-    Zeros where the gantry is straight. `along_mm`: (n,) along the normal; `across_mm`: (n, 2) along x and y.
+    Zeros where the gantry is straight.
+
+    Args:
+        along_mm: (n,) mm along the normal, from 0.
+        across_mm: (n, 2) mm along x and y.
+        planes: n, in the same order.
 
     Raises:
         GantryTiltError: the angle is more than any gantry has.
@@ -336,6 +354,9 @@ def regular_grid(planes: Sequence[Plane]) -> Grid:
 
     File names and instance numbers play no part. The normal is the cross product of the row and column directions.
     Where positions run off it by more than 0.1 degree the gantry was tilted.
+
+    Args:
+        planes: of one series, in any order.
 
     Raises:
         TooFewSlicesError: fewer than two planes.

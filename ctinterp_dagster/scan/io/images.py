@@ -74,6 +74,9 @@ class _Axes(NamedTuple):
 def _axes_of(affine: Array) -> _Axes:
     """The axes of an image.
 
+    Args:
+        affine: (3, 4), from voxel indices (x, y, z, 1) to LPS, mm.
+
     Raises:
         GeometryError: the affine is not finite, or a spacing not positive.
     """
@@ -124,6 +127,9 @@ def affine_of(volume: Volume) -> Array:
 def refuse_shape(shape: tuple[int, ...]) -> None:
     """Refuse what is not one volume; axes of length 1 beyond the third are allowed.
 
+    Args:
+        shape: of the image, voxels along each axis.
+
     Raises:
         TooFewSlicesError: too few axes.
         UnreadableScanError: no voxels.
@@ -139,6 +145,9 @@ def refuse_shape(shape: tuple[int, ...]) -> None:
 
 def unit_mm(word: str) -> float:
     """The millimetres of a unit of length.
+
+    Args:
+        word: such as `mm`, in any case; a plural is understood.
 
     Raises:
         GeometryError: the word is none.
@@ -247,6 +256,9 @@ def volume_of(image: Image) -> Volume:
     """The volume of an image in HU; the slice axis is brought to z, no axis is flipped. What is odd is warned of.
 
     The sform of NIfTI is used where its code is set, else the qform. Units of length become millimetres.
+
+    Args:
+        image: of nibabel or SimpleITK.
 
     Raises:
         NotCtError: the image is not one volume with one real number a voxel.

@@ -61,6 +61,11 @@ def _itk_dtype(path: Path) -> np.dtype[Any]:
 def _turned(labels: Volume, scan: Volume, path: Path) -> npt.NDArray[Any]:
     """Values with the axes that run against the scan's reversed, as other readers of DICOM have them.
 
+    Args:
+        labels: whole numbers.
+        scan: on whose grid they should lie.
+        path: of the labels, for messages.
+
     Raises:
         GeometryError: the labels are on another grid.
     """

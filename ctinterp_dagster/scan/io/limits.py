@@ -54,6 +54,10 @@ def _sequences(level: list[Dataset], left: int) -> Iterator[Dataset]:
 def refuse_depth(dataset: Dataset, name: str) -> None:
     """Refuse a DICOM file whose sequences lie so deep in each other that a reader that recurses would die of it.
 
+    Args:
+        dataset: of a whole file.
+        name: of the file, for messages.
+
     Raises:
         UnreadableScanError: more than 64 levels.
     """
@@ -69,6 +73,9 @@ def refuse_depth(dataset: Dataset, name: str) -> None:
 
 def refuse_inflation(file: Path) -> None:
     """Refuse a deflated DICOM file that inflates to more than it can hold: pydicom inflates it whole.
+
+    Args:
+        file: DICOM, deflated or not.
 
     Raises:
         UnreadableScanError: more than 8 GiB, or than 200 times the file.

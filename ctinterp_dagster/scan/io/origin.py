@@ -128,6 +128,9 @@ def _source_files(scan: Scan) -> Iterator[Sequence[Path]]:
 def read_origin(scan: Scan) -> Origin:
     """Read the source's headers again: they are kept nowhere in between.
 
+    Args:
+        scan: as it was read.
+
     Raises:
         UnreadableScanError: the source is no longer what it was.
         ParamsError: its patient or study cannot stand in a new file as it stands there.

@@ -71,6 +71,9 @@ def check_overwriting(source: Path | str, outputs: Sequence[Path | str], *, forc
 def check_folder(output: Path) -> None:
     """Refuse an output whose folder cannot take it.
 
+    Args:
+        output: a file or folder that is to be written.
+
     Raises:
         MissingInputError: the folder does not exist.
         ParamsError: it cannot be written to.

@@ -82,6 +82,9 @@ def _decoded(dataset: Dataset) -> Stored:
 def stored_values(dataset: Dataset) -> Stored:
     """(frames, y, x) stored values of a data set of one sample a pixel, before any rescale, never inverted.
 
+    Args:
+        dataset: of a whole file; its photometric interpretation is overwritten.
+
     Raises:
         ValueError: its pixels cannot be decoded; or another of `BROKEN`.
 
@@ -101,6 +104,9 @@ def stored_values(dataset: Dataset) -> Stored:
 
 def read_stored(file: Path) -> Stored:
     """(frames, y, x) stored values of one file, see `stored_values`.
+
+    Args:
+        file: DICOM.
 
     Raises:
         UnreadableScanError: they cannot be decoded.

@@ -61,6 +61,9 @@ class Part:
 def without_copies(files: Sequence[DicomFile]) -> tuple[list[DicomFile], tuple[str, ...]]:
     """Drop files that are the same, byte for byte, as another one of their series, and say so.
 
+    Args:
+        files: headers of one series.
+
     Raises:
         DuplicateSlicesError: two folders have one image (SOPInstanceUID, place) in two files that differ.
     """
@@ -159,7 +162,14 @@ def _stretches(planes: Sequence[Plane], along_mm: Array, rounding: float) -> lis
 def _changes(
     planes: Sequence[Plane], along_mm: Array, stretches: Sequence[slice], rounding: float
 ) -> list[list[SliceSpacingError]]:
-    """What is uneven at the ends of each stretch of sorted planes, and within one of two slices."""
+    """What is uneven at the ends of each stretch of sorted planes, and within one of two slices.
+
+    Args:
+        planes: n, sorted along the normal.
+        along_mm: (n,) mm along the normal.
+        stretches: which planes each has.
+        rounding: mm along the normal that rounding may have moved one.
+    """
     found = [_Stretch(own, usual_step(along_mm[own]), thicknesses_mm(planes[own])) for own in stretches]
     said: list[list[SliceSpacingError]] = [[] for _ in found]
     for k, own in enumerate(found):
@@ -194,7 +204,16 @@ class _Stretch(NamedTuple):
 def _change(
     planes: Sequence[Plane], along_mm: Array, k: int, before: _Stretch, after: _Stretch, rounding: float
 ) -> list[SliceSpacingError]:
-    """What changes from the k-th of sorted planes, of one stretch, to the next one, of another; one or nothing."""
+    """What changes from the k-th of sorted planes, of one stretch, to the next one, of another; one or nothing.
+
+    Args:
+        planes: n, sorted along the normal.
+        along_mm: (n,) mm along the normal.
+        k: index of a plane, below n - 1.
+        before: the stretch of the k-th plane.
+        after: the stretch of the next one.
+        rounding: mm along the normal that rounding may have moved one.
+    """
     step_mm, usual_mm = float(along_mm[k + 1] - along_mm[k]), (before.distance_mm + after.distance_mm) / 2
     kind: type[SliceSpacingError] = UnevenSpacingError
     said = []

@@ -172,6 +172,9 @@ def _number(word: str) -> float:
 def read_text_header(file: Path) -> TextHeader:
     """Check a MetaImage or NRRD header.
 
+    Args:
+        file: .mha, .mhd, .nrrd or .nhdr.
+
     Raises:
         UnreadableScanError: no text, no end, numbers that are none or too many, or a data file (or a link to one)
             outside of the header's folder.
