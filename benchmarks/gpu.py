@@ -36,6 +36,9 @@ SECTIONS: dict[str, Callable[[Context], None]] = {
 def parse_sections(_context: click.Context, _option: click.Parameter, value: str) -> list[str]:
     """Split a,b,c and refuse unknown names.
 
+    Args:
+        value: names of `SECTIONS`, with commas between.
+
     Raises:
         BadParameter: a name is unknown.
     """

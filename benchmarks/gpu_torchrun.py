@@ -64,6 +64,12 @@ def trained(context: Context, kind: str, *, interrupted: bool) -> Path:
 def launch(context: Context, kind: str, folder: Path, *, die_at: int) -> None:
     """Start the worker under torchrun, and see it end as it should.
 
+    Args:
+        context: the device, and whether all is small.
+        kind: of training, one of `KINDS`.
+        folder: of its files and logs.
+        die_at: the step at which it is to be killed; 0 for never.
+
     Raises:
         RuntimeError: it does not; with the last lines that it wrote.
     """

@@ -105,6 +105,10 @@ def shares(given: Path, out: Path) -> None:
 def measured(command: list[str], checkout: Path) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak resident GiB of a process that runs the package of a checkout.
 
+    Args:
+        command: the program and its arguments.
+        checkout: the folder that holds the package.
+
     Raises:
         SystemExit: the process failed.
     """

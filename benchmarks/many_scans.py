@@ -58,6 +58,10 @@ def make(layout: Layout, count: int) -> None:
 def cost(command: list[str], root: Path) -> str:
     """Seconds, CPU seconds, and peak MiB of a command, as the cells of a table.
 
+    Args:
+        command: the program and its arguments.
+        root: of the project, where it runs.
+
     Raises:
         ClickException: the command fails.
     """

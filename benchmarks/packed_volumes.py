@@ -90,6 +90,9 @@ def write_kit(folder: Path, train: Sequence[ThinVolume], val: Sequence[ThinVolum
 def read_kit(folder: Path) -> tuple[list[ThinVolume], list[ThinVolume]]:
     """The volumes of a kit: those to train on, those to validate on.
 
+    Args:
+        folder: of the kit.
+
     Raises:
         MissingInputError: a file is missing or damaged, or a volume is not restored as it was.
     """

@@ -33,6 +33,10 @@ GOOD, DRAWS = 0.85, 1000
 def concordance(one: Numbers, other: Numbers) -> Numbers:
     """Lin's concordance correlation coefficient of columns (places, features), (features,); NaN for constant ones.
 
+    Args:
+        one: (places, features).
+        other: the same shape.
+
     Source: Lin 1989, Biometrics 45(1), equation 1.1 with moments over n.
     """
     covariance = ((one - one.mean(axis=0)) * (other - other.mean(axis=0))).mean(axis=0)

@@ -58,6 +58,10 @@ def _registration(shrink: int) -> sitk.ImageRegistrationMethod:
 def _blocks(fixed: sitk.Image, both: sitk.Image) -> Iterator[sitk.Image]:
     """Blocks of a scan that both see whole and that have edges along every axis.
 
+    Args:
+        fixed: the scan.
+        both: mask on the same grid, 0 where either scan sees nothing.
+
     Source: structure tensor, Foerstner and Guelch 1987, A fast operator for detection and precise location of distinct
         points.
     """
