@@ -25,7 +25,14 @@ class LatentRestorer:
     def __init__(
         self, model: LatentDiffusion, measurement: Measurement, device: torch.device, settings: Settings
     ) -> None:
-        """Encode what was measured; all on the model's device."""
+        """Encode what was measured; all on the model's device.
+
+        Args:
+            model: whose networks are used.
+            measurement: its thick slices and operator.
+            device: that of the model.
+            settings: how to sample, with what memory and precision.
+        """
         thick_hu, operator = measurement.thick_hu.to(device), measurement.operator
         self.model, self.thick_hu, self.operator, self.settings = model, thick_hu, operator, settings
         cells = operator.divided(operator.whole_factor)

@@ -234,7 +234,10 @@ class NullSpaceDiffusion(StoredModel):
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
     """What the denoiser sees beside the noisy coefficients, (b, FEATURES + 2 MODES, z, y, x).
 
-    `features` is (b, FEATURES, z, y, x), `mean` and `log_spread` are (b, MODES, z, y, x).
+    Args:
+        features: (b, FEATURES, z, y, x).
+        mean: (b, MODES, z, y, x).
+        log_spread: like `mean`.
     """
     return torch.cat([features, mean, log_spread], dim=1)
 

@@ -25,7 +25,14 @@ class NullSpaceRestorer:
         device: torch.device,
         settings: Settings,
     ) -> None:
-        """Show the networks what was measured; all on the model's device."""
+        """Show the networks what was measured; all on the model's device.
+
+        Args:
+            model: whose networks are used.
+            measurement: its thick slices and operator.
+            device: that of the model.
+            settings: how to sample, with what memory and precision.
+        """
         self.model, self.settings = model, settings
         self.space = NullSpace(measurement.operator, model.config.expectation.modes)
         thick_hu = measurement.thick_hu.to(device)

@@ -42,7 +42,13 @@ def build_failure_sensor(root: Path, settings: Alert) -> dg.SensorDefinition:
 
 
 def tell(url: str, record: Mapping[str, object], context: dg.RunFailureSensorContext) -> None:
-    """POST a record as JSON; a webhook that does not answer is logged, the record on disk stays."""
+    """POST a record as JSON; a webhook that does not answer is logged, the record on disk stays.
+
+    Args:
+        url: http or https.
+        record: with `run_id`.
+        context: of the sensor, for its log.
+    """
     body = json.dumps(record).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 (the operator's own)
     try:

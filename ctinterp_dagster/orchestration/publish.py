@@ -53,6 +53,11 @@ def commit_to(root: Path, branch: str, message: str) -> str:
     """Commit every tracked file as it is, dvc.lock and all reports to a branch; the commit, which may be there already.
 
     Another branch than that leaves the one that is checked out, its index and its files as they are.
+
+    Args:
+        root: of the Git repository.
+        branch: made where there is none.
+        message: of the commit.
     """
     head = _run(root, "git", "rev-parse", "HEAD")
     reference = f"refs/heads/{branch}"

@@ -37,7 +37,13 @@ def new_scans(layout: Layout) -> list[str]:
 
 
 def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> dg.ScheduleDefinition:
-    """The schedule; off until it is switched on."""
+    """The schedule; off until it is switched on.
+
+    Args:
+        project: whose scans are counted.
+        job: that retrains.
+        settings: when, and from how many new scans on.
+    """
     layout = Layout(project.root)
 
     @dg.schedule(

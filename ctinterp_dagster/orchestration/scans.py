@@ -87,6 +87,11 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
 
     What was seen lies in the cursor, what was done in dvc.lock: a sensor that lost its cursor asks DVC, and starts a
     run only if ingest is out of date.
+
+    Args:
+        project: whose data/raw is watched.
+        job: that takes scans in.
+        settings: how often it looks.
     """
     layout = Layout(project.root)
 

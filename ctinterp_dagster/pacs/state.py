@@ -51,7 +51,13 @@ class State:
         return cls(database)
 
     def quiet_s(self, series: str, images: str, now_s: float) -> float:
-        """For how long a series has had these images, and none beside."""
+        """For how long a series has had these images, and none beside.
+
+        Args:
+            series: its UID.
+            images: digest of the UIDs of its images.
+            now_s: epoch, seconds.
+        """
         row = self.database.execute("select images, since from seen where series = ?", (series,)).fetchone()
         if row and row[0] == images:
             return now_s - float(row[1])
@@ -59,7 +65,14 @@ class State:
         return 0.0
 
     def is_done(self, series: str, images: str, listed: str, now_s: float) -> bool:
-        """Whether a series is done with these images; where it is, the list and the time are kept as the last seen."""
+        """Whether a series is done with these images; where it is, the list and the time are kept as the last seen.
+
+        Args:
+            series: its UID.
+            images: digest of the UIDs of its images.
+            listed: how many images the archive's list has of it.
+            now_s: epoch, seconds.
+        """
         row = (listed, now_s, series, images)
         return (
             self.database.execute("update done set listed = ?, at = ? where series = ? and images = ?", row).rowcount
@@ -67,7 +80,13 @@ class State:
         )
 
     def was_listed(self, series: str, listed: str, since_s: float) -> bool:
-        """Whether a series that had this number of images in the archive's list was seen done since a time."""
+        """Whether a series that had this number of images in the archive's list was seen done since a time.
+
+        Args:
+            series: its UID.
+            listed: how many images the archive's list has of it; empty where it does not say.
+            since_s: epoch, seconds.
+        """
         row = self.database.execute(
             "select 1 from done where series = ? and listed = ? and at > ?", (series, listed, since_s)
         ).fetchone()

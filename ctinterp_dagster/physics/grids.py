@@ -81,7 +81,13 @@ def operator_for(
 
 
 def thin_volume(thick: Volume, operator: ThickeningOperator, hu: Tensor) -> Volume:
-    """Values (n, y, x) HU on the operator's thin grid, in the place of the thick volume."""
+    """Values (n, y, x) HU on the operator's thin grid, in the place of the thick volume.
+
+    Args:
+        thick: in whose place it lies.
+        operator: from the thin grid to the slices of `thick`.
+        hu: (n, y, x) HU, on any device.
+    """
     positions = operator.thin_positions
     spacing_mm = float(positions[1] - positions[0]) * thick.spacing_mm[0]
     return thick.with_slices(hu.cpu().numpy(), float(positions[0]), spacing_mm)

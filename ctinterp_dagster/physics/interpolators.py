@@ -50,7 +50,12 @@ def nearest(thick: Tensor, positions: FloatArray) -> Tensor:
 
 
 def linear(thick: Tensor, positions: FloatArray) -> Tensor:
-    """Linear interpolation between neighbouring thick slices; shapes as in `nearest`."""
+    """Linear interpolation between neighbouring thick slices: (..., n, y, x).
+
+    Args:
+        thick: (..., n_thick, y, x).
+        positions: (n,) float64, in units of thick slice indices.
+    """
     return apply_along_z(spline_weights(thick.shape[-3], positions, order=1), thick)
 
 

@@ -74,7 +74,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def score_test_set(model: Interpolator, params: Params, layout: Layout) -> Iterator[ScoredScan]:
-    """Every method on every thick scan."""
+    """Every method on every thick scan.
+
+    Args:
+        model: the trained model.
+        params: of all stages.
+        layout: where things are.
+    """
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     decoded: dict[tuple[Any, ...], Tensor] = {}  # the last truth, which several tasks share
     for scan in thick_scans(params, layout):

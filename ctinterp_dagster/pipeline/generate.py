@@ -37,7 +37,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[Job]:
-    """Every thick scan of the test set, by every model."""
+    """Every thick scan of the test set, by every model.
+
+    Args:
+        settings: of the restoration.
+        params: of all stages.
+        layout: where things are.
+    """
     for stage in trained().values():
         model = layout.trained(stage)
         interpolator = load_checkpoint(model, params.base.device)

@@ -44,9 +44,7 @@ PHANTOM_NOISE_HU = 12.0  # standard deviation
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/ingest/volumes/<case>.nii`, `cases.csv` and `quarantine.csv`; thick partners and `pairs.csv`.
-
-    Where scans.csv tells licences or citations, `sources.csv` has them.
+    """Write volumes and thick partners, and `cases.csv`, `pairs.csv`, `quarantine.csv` and, of licences, `sources.csv`.
 
     Args:
         params: of all stages.
@@ -292,14 +290,7 @@ def voxels_of(volume: Volume) -> str:
 
 
 def read_thick(scan: Found) -> Scan:
-    """Read the thick partner of a thin scan.
-
-    Args:
-        scan: as it was found.
-
-    Raises:
-        ScanError: the reason.
-    """
+    """Read the thick partner of a thin scan; a ScanError says why it is not fit."""
     read = read_scan(scan)
     check_volume(read.volume, min_slices=LEAST_SHARED)
     return read
@@ -315,8 +306,7 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
     Raises:
         DerivedError: it was computed from other images.
         GantryTiltError: its slices were shifted in their planes.
-        TooThickError: its slices are farther apart than `ingest.max_spacing_mm`.
-        ScanError: the reason.
+        ScanError: the reason, by `check_thin` or `check_volume`.
     """
     read = read_scan(scan)
     if read.derived:

@@ -67,7 +67,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def previewed(views: list[View], scan: ThickScan, layout: Layout) -> list[View]:
-    """The views, each also as a file, which Dagster shows as soon as it is there."""
+    """The views, each also as a file, which Dagster shows as soon as it is there.
+
+    Args:
+        views: pictures as PNG.
+        scan: which they show.
+        layout: where things are.
+    """
     for number, view in enumerate(views, start=1):
         path = layout.report("report") / "previews" / f"{scan.case}-{number}.png"
         with whole_file(path) as partial:

@@ -34,5 +34,11 @@ def jobs(params: Params, layout: Layout) -> Iterator[Job]:
 
 
 def write_thick(thin: Path, task: ThickTask, paths: list[Path]) -> None:
-    """Thicken a thin volume, as `Job.action`."""
+    """Thicken a thin volume, as `Job.action`.
+
+    Args:
+        thin: the volume's file.
+        task: factor and profile.
+        paths: of the one volume.
+    """
     write_volume(thicken(read_scan(thin).volume, task.factor, task.profile), paths[0])

@@ -148,12 +148,7 @@ class Budget:
 
 
 class Field:
-    """A (batch, channel, z, y, x) volume that is read by rows: stored as a whole, or computed by a recipe.
-
-    Attributes:
-        shape: (batch, channel, z, y, x).
-        element_bytes: of one number.
-    """
+    """A volume (batch, channel, z, y, x) of `element_bytes` a number, read by rows: stored, or computed by a recipe."""
 
     def __init__(self, origin: "Tensor | Recipe", budget: Budget, element_bytes: int) -> None:
         self.shape: Shape = tuple(origin.shape)  # type: ignore[assignment] # a tensor's shape has no fixed length

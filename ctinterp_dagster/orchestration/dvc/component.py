@@ -144,7 +144,13 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     def execute(
         self, context: dg.AssetExecutionContext, dvc: DvcCliResource, stages: Sequence[DvcStage]
     ) -> Iterator[Any]:
-        """Run stages, given in an order in which each comes after what it reads, and give their events."""
+        """Run stages, given in an order in which each comes after what it reads, and give their events.
+
+        Args:
+            context: Dagster's, with what was asked for.
+            dvc: runs the stages.
+            stages: makers first.
+        """
         yield from repro(self.translator, self.get_cli_args(context))(context, dvc, stages)
 
     def get_cli_args(self, context: dg.AssetExecutionContext) -> list[str]:

@@ -23,7 +23,13 @@ DATA_VERSION_TAG = "dagster/data_version"
 
 
 def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator: DvcTranslator) -> dict[str, str]:
-    """The tags of the materialization that dvc.lock records for a stage that has run."""
+    """The tags of the materialization that dvc.lock records for a stage that has run.
+
+    Args:
+        stage: one that has run.
+        stages: all of the project, by target.
+        translator: gives the keys of assets and sources.
+    """
     tags = {
         DATA_VERSION_TAG: str(stage.data_version),
         "dagster/data_version_is_user_provided": "true",
@@ -141,14 +147,26 @@ def _pointer_tag(key: dg.AssetKey) -> str:
 
 
 def recorded_tags(instance: DagsterInstance, key: dg.AssetKey, partition: str | None = None) -> Mapping[str, str]:
-    """The tags of the latest materialization of an asset or partition; empty if there is none."""
+    """The tags of the latest materialization of an asset or partition; empty if there is none.
+
+    Args:
+        instance: Dagster's.
+        key: of the asset.
+        partition: None for an asset without partitions.
+    """
     event = latest_event(instance, key, partition)
     materialization = event.asset_materialization if event else None
     return (materialization.tags if materialization else None) or {}
 
 
 def latest_event(instance: DagsterInstance, key: dg.AssetKey, partition: str | None = None) -> dg.EventLogEntry | None:
-    """The latest materialization of an asset or partition."""
+    """The latest materialization of an asset or partition.
+
+    Args:
+        instance: Dagster's.
+        key: of the asset.
+        partition: None for an asset without partitions.
+    """
     if partition is None:
         return instance.get_latest_materialization_event(key)
     wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])

@@ -107,7 +107,13 @@ class DvcTranslator:
     def get_partition_mapping(
         self, stage: DvcStage, maker: DvcStage, stages: Mapping[str, DvcStage]
     ) -> dg.PartitionMapping | None:
-        """Which partitions of a maker's asset each partition of a stage's asset reads: those whose files it names."""
+        """Which partitions of a maker's asset each partition of a stage's asset reads: those whose files it names.
+
+        Args:
+            stage: that reads.
+            maker: that is read.
+            stages: all of the project, by target.
+        """
         if maker.partition is None:
             return None
         reads = {

@@ -141,13 +141,7 @@ def _numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def _frame_groups(dataset: Dataset) -> list[Dataset]:
-    """Per frame, one flat dataset of the attributes that its functional groups or the file itself give.
-
-    Args:
-        dataset: of a whole file.
-
-    Source: DICOM PS3.3 C.7.6.16 (multi-frame functional groups).
-    """
+    """Per frame, the attributes that its functional groups or the file itself give (DICOM PS3.3 C.7.6.16), flat."""
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         return [dataset]
     flat = []

@@ -228,7 +228,12 @@ def deviation_mm(along_mm: Array) -> float:
 
 
 def is_regular(along_mm: Array, rounding: float) -> bool:
-    """Whether sorted positions (n,) in mm lie on a regular grid, each at a place of its own."""
+    """Whether sorted positions (n,) in mm lie on a regular grid, each at a place of its own.
+
+    Args:
+        along_mm: (n,) mm along the normal, sorted.
+        rounding: mm along the normal that rounding may have moved one.
+    """
     steps = np.diff(along_mm)
     return bool(steps.min() > ROUNDING_MM) and deviation_mm(along_mm) <= max(
         GRID_TOLERANCE * usual_step(along_mm), rounding
@@ -236,12 +241,18 @@ def is_regular(along_mm: Array, rounding: float) -> bool:
 
 
 def as_even(one_mm: float, other_mm: float, rounding: float) -> bool:
-    """Whether two slice distances are the same, but for rounding."""
+    """Whether two slice distances in mm are the same, but for what rounding moves a slice, mm."""
     return abs(one_mm - other_mm) <= 2 * max(GRID_TOLERANCE * one_mm, rounding)
 
 
 def missing_between(step_mm: float, usual_mm: float, rounding: float) -> int:
-    """How many slices are missing in a step from one slice to the next; 0 where it is no multiple of the usual one."""
+    """How many slices are missing in a step from one slice to the next; 0 where it is no multiple of the usual one.
+
+    Args:
+        step_mm: from one slice to the next.
+        usual_mm: the distance of the others, above 0.
+        rounding: mm along the normal that rounding may have moved a slice.
+    """
     missing = max(0, round(step_mm / usual_mm) - 1)
     return missing if abs(step_mm - (missing + 1) * usual_mm) <= 2 * max(GRID_TOLERANCE * usual_mm, rounding) else 0
 

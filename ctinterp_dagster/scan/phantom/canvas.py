@@ -33,7 +33,13 @@ class Canvas:
     def __init__(
         self, shape_zyx: tuple[int, int, int], spacing_mm: tuple[float, float, float], centre_mm: Point
     ) -> None:
-        """Start with air around `centre_mm` (x, y, z)."""
+        """Start with air around `centre_mm` (x, y, z).
+
+        Args:
+            shape_zyx: voxels.
+            spacing_mm: (z, y, x).
+            centre_mm: of the canvas, (x, y, z).
+        """
         self.hu = np.full(shape_zyx, -1000.0, dtype=np.float32)
         self.spacing_mm = spacing_mm
         self.axes_mm = [

@@ -79,7 +79,10 @@ def paint_vessels(canvas: Canvas, branches: Iterator[Branch], hu: float, within:
 def paint_airways(canvas: Canvas, branches: Iterator[Branch], within: FloatArray) -> None:
     """Paint a tree of air tubes with walls of a quarter of the radius, as far as a scan shows them (1.2 mm).
 
-    `within` (z, y, x) is the share of each voxel that may be painted, 0 to 1.
+    Args:
+        canvas: painted on.
+        branches: of the tree.
+        within: (z, y, x), the share of each voxel that may be painted, 0 to 1.
     """
     shown = [b for b in branches if b.radius_mm > 1.2]
     for branch in shown:
