@@ -8,6 +8,7 @@ spheres are the same for all methods.
 """
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,13 @@ def shares(records: list[dict[str, Any]]) -> Table:
 @click.option("--places", "count", default=10, help="spheres a scan")
 @MODEL
 def main(records: Path, scans: tuple[str, ...], side: int, count: int, model_file: Path) -> None:
-    """Measure what RECORDS lacks, and print the table of all."""
+    """Measure what RECORDS lacks, and print the table of all.
+
+    Raises:
+        ClickException: MIRP is not installed.
+    """
+    if scans and find_spec("mirp") is None:
+        raise click.ClickException("MIRP is not installed: pip install '.[radiomics]'")
     file = EvidenceFile(records, model_file)
     model = load_checkpoint(model_file, "cpu")
     for argument in scans:

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import radiomics
 from benchmarks.radiomics import concordance, places, share_good
 
 
@@ -29,3 +33,11 @@ def test_places_lie_in_lung_and_apart() -> None:
     assert all((hu[cube] == -850).mean() > 0.9 for cube in cubes)
     starts = np.array([[part.start for part in cube] for cube in cubes])
     assert all(np.abs(np.delete(starts, k, 0) - start).max(axis=1).min() >= 17 for k, start in enumerate(starts))
+
+
+def test_what_is_not_installed_is_said_before_anything_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(radiomics, "find_spec", lambda _: None)
+    done = CliRunner().invoke(radiomics.main, [str(tmp_path / "records.json"), "absent.nii"])
+    assert done.output == "Error: MIRP is not installed: pip install '.[radiomics]'\n"
