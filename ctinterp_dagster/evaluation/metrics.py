@@ -52,8 +52,7 @@ class Scores:
         mae_hu: mean absolute error.
         mae_body_hu: the same inside `body_mask`.
         residual_hu: mean |A x - y|: what is left when the estimate is thickened again.
-        noise_floor_db: the PSNR of an estimate that is perfect but for noise that no method can know; None where the
-            truth has no noise to be measured (see `quiet_tissue` and `noise_along_z_hu`).
+        noise_floor_db: PSNR of an estimate that is perfect but for noise; None without one, see `noise_along_z_hu`.
         noise_ratio: noise along z of the estimate over that of the truth; below 1 is smoother than a real thin scan.
         shift_air_hu: mean of estimate - truth inside of air, see `interiors`; None where there is none. Not clipped.
         shift_fat_hu: the same for fat.
@@ -139,8 +138,8 @@ class Truth:
         """PSNR of the best possible estimate: MSE = (1 - 1/f) sigma^2, the noise that a thick slice averages away.
 
         It takes the noise as white along z and as strong everywhere as in soft tissue, so it is an estimate.
-        Source: the variance of f independent values about their mean; where f is not whole, what a projection on
-            n / f of n dimensions leaves of them.
+
+        Source: the variance of f independent values about their mean, or what a projection on n / f of n leaves.
         """
         if self.noise_hu is None:
             return None
@@ -234,6 +233,10 @@ def mae_by_position(error_hu: npt.NDArray[np.float64], factor: float, first: int
 def check_estimate(estimate_hu: FloatArray, truth: Truth) -> None:
     """Refuse an estimate that cannot be compared with the truth.
 
+    Args:
+        estimate_hu: (z, y, x) HU.
+        truth: what it is compared with.
+
     Raises:
         EvaluationError: shapes differ or a value is not finite.
     """
@@ -259,6 +262,10 @@ def slice_mse(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> 
 
 def psnr_db(mse_hu2: float, window: Window) -> float:
     """Peak signal-to-noise ratio 10 log10((high - low)^2 / MSE), dB.
+
+    Args:
+        mse_hu2: mean square error in HU^2, above 0.
+        window: to which the values were clipped.
 
     Raises:
         EvaluationError: the MSE is 0: the ratio is infinite, and no record holds that.
@@ -299,9 +306,7 @@ def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) ->
 
 
 def ssim_volume(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """scikit-image's SSIM of volumes with a uniform window of 7x7x7; at most 1.
-
-    Slab by slab with the neighbours that the window reaches, which gives the mean of the whole volume.
+    """scikit-image's SSIM of whole volumes, computed by slabs, with a uniform window of 7x7x7; at most 1.
 
     Args:
         estimate_hu: (z, y, x) HU.
@@ -344,18 +349,18 @@ def quiet_tissue(hu: FloatArray) -> BoolArray:
 
 
 def noise_ratio(hu: FloatArray, truth: Truth) -> float | None:
-    """Noise along z of a volume (z, y, x) HU over that of the truth; None where the truth has no noise to be measured.
-
-    A smooth volume may have no noise at all, which is a ratio of 0.
-    """
+    """Noise along z of (z, y, x) HU over that of the truth; 0 of a smooth volume, None where the truth has none."""
     return None if truth.noise_hu is None else (noise_along_z_hu(hu, truth.quiet) or 0.0) / truth.noise_hu
 
 
 def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
     """Deviation of white noise along z of (z, y, x), HU, from third differences, which no smooth anatomy survives.
 
-    Robust: the median absolute deviation in quiet tissue. Noise of neighbouring slices that correlates makes it too
-    small, which makes the noise floor too high a PSNR: a bound still.
+    Noise that correlates along z makes it too small, and the noise floor too high a PSNR: a bound still.
+
+    Args:
+        hu: (z, y, x) HU.
+        quiet: (z - 3, y, x), see `quiet_tissue`.
 
     Returns:
         None where fewer than 500 quiet voxels, or no noise, leave nothing to be measured.
@@ -374,8 +379,7 @@ def interiors(hu: FloatArray, factor: float, noise_hu: float | None) -> dict[str
     """Where one tissue is alone, (z, y, x) by tissue: no edge within a thick slice and 3 pixels.
 
     A voxel counts if the mean of the box around it lies in the tissue's window, and its standard deviation is at most
-    twice the noise, or 20 HU. Choosing voxels by their own value would choose by their noise, and every estimate that
-    has less noise would seem shifted.
+    twice the noise, or 20 HU. Chosen by their own value, voxels of a smoother estimate would seem shifted.
 
     Args:
         hu: (z, y, x) HU, the truth.

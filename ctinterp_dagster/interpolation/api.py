@@ -96,7 +96,12 @@ def interpolate(
 
 
 def _settings(samples: int | None, seed: int, memory_gib: float) -> Settings:
-    """In float32; without samples (None) for the mean alone.
+    """In float32.
+
+    Args:
+        samples: two or more; None for the mean alone.
+        seed: of the first sample.
+        memory_gib: bound of the networks' working memory.
 
     Raises:
         ParamsError: one sample, of which there is no standard deviation.

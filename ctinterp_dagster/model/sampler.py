@@ -74,6 +74,9 @@ def sample(
 def angle(t: Tensor) -> float:
     """The angle phi of a time, one number: alpha = cos phi is the signal's share, sigma = sin phi the noise's.
 
+    Args:
+        t: one time in [0, 1].
+
     Source: Salimans and Ho 2022, appendix D.
     """
     return math.atan2(float(sigma(t)), float(alpha(t)))

@@ -167,6 +167,10 @@ def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[
 def resampling(n: int, zoom: float) -> Tensor:
     """(n, n): n pixels to n that are `zoom` times smaller, from the first ones on, by cubic convolution.
 
+    Args:
+        n: pixels along an axis.
+        zoom: pixels out for each one in, above 0.
+
     Source: Keys 1981, eq. 4, with a = -1/2.
     """
     at = torch.arange(n) / zoom
@@ -243,6 +247,11 @@ class ThickSlabs:
 
     def __init__(self, volumes: Sequence[ThinVolume], slab: SlabSettings, batch_size: int) -> None:
         """Hold the volumes; each is drawn as often as its weight says.
+
+        Args:
+            volumes: the training's.
+            slab: what a slab is.
+            batch_size: slabs a batch.
 
         Raises:
             TrainingError: there are no volumes.

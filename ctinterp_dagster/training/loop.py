@@ -45,8 +45,7 @@ class LoopSettings:
         clip_norm: largest norm of the gradient.
         ema_decay: decay of the running mean of the weights.
         mixed_precision: no, bf16, or fp16 (GPU only).
-        gradient_checkpointing: compute the inside of each residual block again on the way back, in the place of
-            keeping it.
+        gradient_checkpointing: compute the inside of each residual block again on the way back, and keep none of it.
         compile: have torch compile the residual blocks; on a GPU only.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
@@ -108,8 +107,7 @@ def run_loop(
         batches: where batches come from.
         settings: how to optimise.
         validation: fixed batches.
-        checkpoint: file to resume from, if it exists, and to write; None to do neither. The caller removes it when
-            the result is safe.
+        checkpoint: file to resume from, if it exists, and to write; the caller removes it. None to do neither.
         on_step: told of every step, in the main process.
 
     Returns:
@@ -150,6 +148,10 @@ def run_loop(
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:
     """Linear warm-up, then half a cosine down to 0 after the last step; torch's schedulers give other last bits.
+
+    Args:
+        step: from 0, below `settings.steps`.
+        settings: of the loop.
 
     Source: Loshchilov and Hutter 2017 (SGDR), eq. 5, without restarts; warm-up as Goyal et al. 2017, section 2.2.
     """
@@ -232,6 +234,11 @@ def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
 
     Measured with torch 2.13 on x86: kernel 3, padding 1, depth 2 in and out; NaN in half of all trials, and never at
     another depth, kernel, or in float32.
+
+    Args:
+        module: any layer.
+        inputs: of the layer, (b, channel, z, y, x) of a convolution.
+        output: of the layer.
 
     Raises:
         TrainingError: such a convolution is met.
@@ -341,6 +348,10 @@ def _take_step(
 
 def _settled(pending: Sequence[_Step], accelerator: Accelerator) -> list[StepRecord]:
     """The records of steps; it waits for them.
+
+    Args:
+        pending: steps whose losses may not be computed yet.
+        accelerator: reduces over the processes.
 
     Raises:
         TrainingError: a loss or a gradient is not finite.
