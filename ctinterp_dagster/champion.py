@@ -69,6 +69,9 @@ def model_files(folder: Path) -> dict[str, Path]:
 def trained_models(layout: Layout) -> dict[str, Path]:
     """What was trained last, by its place in a model's folder.
 
+    Args:
+        layout: where things are.
+
     Raises:
         MissingInputError: a stage has trained nothing yet.
     """
@@ -162,6 +165,9 @@ class Registry:
     def get(self, hash_: str) -> Challenger | None:
         """What is known of a model, by its hash; None if it was never judged.
 
+        Args:
+            hash_: of the model, whole.
+
         Raises:
             MissingInputError: the record is damaged.
         """
@@ -195,6 +201,9 @@ class Registry:
 
         It is not promoted again by itself.
 
+        Args:
+            reason: kept in the record of the champion.
+
         Raises:
             MissingInputError: there is no champion.
         """
@@ -208,6 +217,10 @@ class Registry:
         """Take the champion back; the new one is the one before it, or the promoted model whose hash begins with `to`.
 
         The one taken back is not promoted again by itself. Calling it twice with the same `to` changes nothing.
+
+        Args:
+            reason: kept in the record of the model that is taken back.
+            to: the first digits of a hash; empty for the one before.
 
         Raises:
             MissingInputError: there is no such model.
@@ -244,6 +257,11 @@ class Registry:
 
     def _read(self, path: Path, names: set[str], since: Collection[str] = ()) -> dict[str, Any]:
         """A JSON object of exactly these names; those in `since` are missing in records of before.
+
+        Args:
+            path: of the file.
+            names: of the fields.
+            since: those of them that came with a later version.
 
         Raises:
             MissingInputError: the file is damaged or of another version.

@@ -136,6 +136,10 @@ def count_shared_patients(cases: Iterable[tuple[str, str]]) -> int:
 def read_record(kind: type[Kind], path: Path) -> Kind:
     """Read what `write_json` wrote of a dataclass, or of a mapping or sequence of them.
 
+    Args:
+        kind: what the file should hold.
+        path: a JSON file.
+
     Raises:
         MissingInputError: the file is not there, is damaged, or holds something else.
     """

@@ -71,6 +71,9 @@ class Options:
 def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tuple[tuple[Path, Path], ...]:
     """The thick and thin scans of one name in `thick` and `thin`, or `5mm` and `1mm`, below a folder.
 
+    Args:
+        folder: holds both folders; None gives no pairs.
+
     Raises:
         BadParameter: no such folders, no scans in them, or scans without a partner.
     """
@@ -93,6 +96,9 @@ def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tupl
 
 def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     """Split a,b,c and refuse unknown names.
+
+    Args:
+        value: names of `METHODS`, with commas between.
 
     Raises:
         BadParameter: a name is unknown.

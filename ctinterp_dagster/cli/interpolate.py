@@ -90,6 +90,10 @@ class Options:
 def refuse_pattern(option: str, pattern: str) -> None:
     """Refuse a pattern that names no scan, an unknown field, or a place out of the folder of results.
 
+    Args:
+        option: its name, without dashes.
+        pattern: what was given for it, with fields such as `{path}`.
+
     Raises:
         UsageError: it does.
     """

@@ -42,6 +42,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; a mistyped one gets the nearest name.
 
+        Args:
+            ctx: click's context.
+            args: the words after the program, the command first.
+
         Raises:
             UsageError: there is no such command.
         """

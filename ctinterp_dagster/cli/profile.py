@@ -37,6 +37,9 @@ class ProfileType(click.ParamType[Profile | Literal["auto"]]):
 def read_weights(path: Path) -> SampledProfile:
     """Weights of a slice profile from a table with the columns offset_mm and weight.
 
+    Args:
+        path: a CSV file with a header; offsets in mm.
+
     Raises:
         MissingInputError: the file is not there.
         ParamsError: it is no such table, or no profile.

@@ -165,6 +165,10 @@ def table_of(path: Path) -> list[dict[str, str]]:
 def given_for(path: Path, name: str) -> Iterator[dict[str, str]]:
     """What the tables beside a scan, or inside a folder, say of it, under its name in data/raw.
 
+    Args:
+        path: a file or folder, of which the tables lie beside or inside.
+        name: of it, in data/raw.
+
     Raises:
         ParamsError: a line of `index.jsonl` is not JSON.
     """
@@ -189,6 +193,12 @@ def given_for(path: Path, name: str) -> Iterator[dict[str, str]]:
 
 def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone: bool) -> tuple[bool, list[str]]:
     """Add what can be added of a file or folder, and its rows to those of scans.csv.
+
+    Args:
+        path: a file or folder outside of data/raw.
+        added: what data/raw holds.
+        rows: of scans.csv, by file; new ones are put in.
+        alone: see `names_for`.
 
     Returns:
         Whether anything was added, and what the user should know.

@@ -11,6 +11,10 @@ from ctinterp_dagster.layout import Layout
 def option(given: object, advice: str) -> None:
     """Refuse a command that was given nothing.
 
+    Args:
+        given: what the command was given; empty counts as nothing.
+        advice: the message.
+
     Raises:
         UsageError: `given` is false, with the advice.
     """

@@ -50,6 +50,9 @@ class Row:
 def run(options: Options) -> None:
     """Restore every thick scan of the inputs.
 
+    Args:
+        options: of the command.
+
     Raises:
         MissingInputError: there is no scan below the inputs.
         CtinterpError: an input is missing, the output cannot be written to, or the model cannot be read.
@@ -72,6 +75,9 @@ class Batch:
 
     def __init__(self, options: Options) -> None:
         """Refuse, before the first scan, what would fail for each.
+
+        Args:
+            options: of the command.
 
         Raises:
             ParamsError: the output is a file.
@@ -141,6 +147,9 @@ class Batch:
     def _skip_unfit(self, item: Item) -> None:
         """Pass over what is no CT of slices, or thin by its headers.
 
+        Args:
+            item: a scan, as its headers have it.
+
         Raises:
             Skip: it is such.
             ScanError: it cannot be read.
@@ -173,6 +182,11 @@ class Batch:
 
     def _is_ours(self, path: Path, outputs: Outputs, origin: Mapping[str, Any]) -> bool:
         """Whether the places are free or were begun by a run of the same, whose rest may be replaced.
+
+        Args:
+            path: of the record beside the result.
+            outputs: the places of the result.
+            origin: what the result is to be made of.
 
         Raises:
             Skip: it is done.

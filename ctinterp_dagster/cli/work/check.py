@@ -37,6 +37,11 @@ class Verdict:
 def run(path: Path, *, as_json: bool, strict: bool) -> None:
     """Print what each scan below a path is, as it is read; JSON when all are.
 
+    Args:
+        path: a file, a zip or a folder.
+        as_json: print data instead of lines.
+        strict: exit 1 where a scan is not fit.
+
     Raises:
         MissingInputError: there is none.
         Exit: 1, where one is refused and none may be.

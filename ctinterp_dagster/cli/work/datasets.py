@@ -65,6 +65,15 @@ def add_scan(
 ) -> Iterator[tuple[bool, str]]:
     """Add one scan, as `of_data_set` has it.
 
+    Args:
+        row: the data set.
+        folder: where it lies.
+        place: of the scan, relative to the folder.
+        groups: what the place tells: `patient`, maybe `split`.
+        held: data/raw.
+        rows: of scans.csv, by file; those of the scan are put in.
+        section: of ingest, with the limits of thin truth.
+
     Raises:
         UnreadableScanError: data/raw has another scan of that name.
         ScanError: why it is not fit.
@@ -120,6 +129,10 @@ def why(place: str, error: ScanError) -> str:
 
 def check_partner(thin: Path, thick: Path) -> None:
     """Refuse a thin scan without its thick partner, or with one of another field of view.
+
+    Args:
+        thin: a file or folder.
+        thick: a file.
 
     Raises:
         UnreadableScanError: there is no such file.

@@ -38,6 +38,9 @@ COST = {"tv_projected": 10.0, "registration_projected": 20.0, REGRESSION: 10.0, 
 def run(options: Options) -> None:
     """Score every scan; the records of each are written as it is done, and those of before kept until all are.
 
+    Args:
+        options: of the command.
+
     Raises:
         CtinterpError: a scan cannot be scored, told before the first is, or the model cannot be read.
     """
@@ -82,6 +85,9 @@ def jobs_of(options: Options) -> list[Job]:
 
 def restoring_by(options: Options) -> dict[str, Method]:
     """The methods that are asked for, in their order.
+
+    Args:
+        options: of the command.
 
     Raises:
         UsageError: the regression is asked for by its name, of a model that does not start from one.

@@ -17,6 +17,11 @@ from ctinterp_dagster.records import write_json
 def run(path: Path, source: str, licence: str) -> None:
     """Verify a file and write it to data/maisi as safetensors, with its card, under DVC.
 
+    Args:
+        path: a safetensors or torch file.
+        source: where it comes from, for the card.
+        licence: of the weights, for the card.
+
     Raises:
         CtinterpError: it is refused, there is no project here, or DVC refuses.
     """
@@ -34,6 +39,10 @@ def run(path: Path, source: str, licence: str) -> None:
 
 def track(layout: Layout, weights: Path) -> None:
     """Put a file under DVC where the folder is a DVC project.
+
+    Args:
+        layout: where things are.
+        weights: the file.
 
     Raises:
         MissingInputError: DVC refuses.

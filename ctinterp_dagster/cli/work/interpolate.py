@@ -86,6 +86,11 @@ class Restoration:
     def __call__(self, scans: Sequence[Scan], outputs: Outputs, name: str) -> dict[str, Any]:
         """Restore a scan, or the stretches of one, and write the results.
 
+        Args:
+            scans: one, or the stretches of one.
+            outputs: the places of the results.
+            name: of the scan, for messages.
+
         Returns:
             what was done.
 

@@ -63,6 +63,9 @@ class Item:
 def items_of(sources: Sequence[Path]) -> list[Item]:
     """Every scan of some inputs, each once, in the order of their places.
 
+    Args:
+        sources: files, zips or folders.
+
     Raises:
         MissingInputError: an input is not there.
     """
@@ -86,6 +89,10 @@ def _path(found: Found, name: str, source: Path, base: Path) -> str:
 
 def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, Outputs]]:
     """Each scan with the places of its results; where one of them is taken, all get a number.
+
+    Args:
+        items: the scans.
+        options: of the command, with its patterns.
 
     Raises:
         ParamsError: the names have an ending that is not known.

@@ -30,6 +30,11 @@ from ctinterp_dagster.scan.volume import Volume
 def check_files(inputs: Iterable[Path], files: Sequence[Path], *, force: bool) -> None:
     """Refuse, before the work, files that could not be written after it, or would replace an input or what is there.
 
+    Args:
+        inputs: what is read; one that is not there is passed over.
+        files: what is to be written.
+        force: replace another file that is there.
+
     Raises:
         MissingInputError: see `check_folder`.
         ParamsError: see `check_folder` and `check_overwriting`; also a file that is a folder.
@@ -100,6 +105,11 @@ class Outputs:
 
     def check(self, source: Path, model: Path, *, force: bool) -> None:
         """Refuse what could not be written, or would replace what is there; see `scan.io.output`.
+
+        Args:
+            source: the scan.
+            model: the model's file.
+            force: replace another file that is there.
 
         Raises:
             UsageError: --multiframe without DICOM, or --preview without a name that ends in .png.

@@ -184,6 +184,10 @@ def _add(folder: Path) -> None:
 def _ctinterp(*arguments: str, shown: bool = False) -> None:
     """Run a command; what it refuses is refused here, in its words unless these are shown as they come.
 
+    Args:
+        *arguments: the command and its words.
+        shown: print its errors as they come.
+
     Raises:
         RefusedError: it refused.
         PacsError: it was ended from outside, so that it may be tried again.

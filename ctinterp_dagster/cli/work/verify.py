@@ -58,6 +58,9 @@ class Verified:
 def verify_file(path: Path) -> tuple[MaisiAutoencoder, Verified]:
     """Load a file of weights and encode the phantom with it.
 
+    Args:
+        path: a safetensors or torch file.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is refused; the message says why.

@@ -55,6 +55,11 @@ def run(
 def serve(content: bytes, port: int, *, opens: bool) -> None:
     """Give one page to browsers on this machine until interrupted.
 
+    Args:
+        content: the page, UTF-8 HTML.
+        port: of 127.0.0.1; 0 takes a free one.
+        opens: show it in the browser.
+
     Raises:
         ParamsError: the port cannot be used.
     """
