@@ -8,15 +8,20 @@ before the pointer, and the pointer moves in one step: an interruption leaves th
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from ctinterp_dagster.decision import Decision, Metrics, mismatch
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
+
+Kind = TypeVar("Kind")
 
 JUDGED = "nullspace/model.safetensors"
 """Where a model's folder has the weights behind the row `model` of per_case.csv."""
@@ -36,7 +41,7 @@ class Challenger:
         model_hash: of its files.
         number: how many were judged before it.
         against: the champion's hash at that time; None for the first.
-        decision: `promoted`, and the findings of the gate.
+        decision: of the gate.
         metrics: what the gate was shown.
         seen: content hash by case of every scan there was when it was trained.
         data: hashes of what it was made from and measured on.
@@ -48,8 +53,8 @@ class Challenger:
     model_hash: str
     number: int
     against: str | None
-    decision: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    decision: Decision
+    metrics: Metrics
     seen: Mapping[str, str]
     data: Mapping[str, str]
     rolled_back: str
@@ -59,6 +64,13 @@ class Challenger:
     def name(self) -> str:
         """The short hash that folders, tags and people use."""
         return self.model_hash[:DIGITS]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The champion, by its hash."""
+
+    model_hash: str
 
 
 def model_files(folder: Path) -> dict[str, Path]:
@@ -103,7 +115,6 @@ def card(challenger: Challenger, commit: str) -> str:
         challenger: the model.
         commit: where its weights, data and figures can be checked out.
     """
-    tasks = challenger.metrics["tasks"]
     lines = [
         f"# Model {challenger.name}",
         "",
@@ -112,19 +123,18 @@ def card(challenger: Challenger, commit: str) -> str:
         "| task | cases | PSNR dB | best classical | PSNR dB | largest residual HU |",
         "|---|---|---|---|---|---|",
     ]
-    for name, task in sorted(tasks.items()):
-        scores = task["psnr_db_by_case"].values()
+    for name, task in sorted(challenger.metrics.tasks.items()):
         lines.append(
-            f"| {name} | {len(scores)} | {sum(scores) / len(scores):.2f} | {task['baseline']} | "
-            f"{task['baseline_psnr_db']:.2f} | {task['residual_hu']:.3f} |"
+            f"| {name} | {len(task.psnr_db_by_case)} | {task.psnr_db:.2f} | {task.baseline} | "
+            f"{task.baseline_psnr_db:.2f} | {task.residual_hu:.3f} |"
         )
-    lines += ["", *(f"- {finding['verdict']}: {finding['text']}" for finding in challenger.decision["findings"])]
+    lines += ["", *(f"- {finding.verdict}: {finding.text}" for finding in challenger.decision.findings)]
     if challenger.rolled_back:
         lines += [f"- rolled back: {challenger.rolled_back}"]
     if challenger.sources:
         lines += ["", "| scans trained on | licence and citation |", "|---|---|"]
         lines += [f"| {count} | {source} |" for source, count in challenger.sources.items()]
-    hashes = {"model": challenger.model_hash, "test set": challenger.metrics["test_set_hash"], **challenger.data}
+    hashes = {"model": challenger.model_hash, "test set": challenger.metrics.test_set_hash, **challenger.data}
     lines += ["", "| SHA-256 of | |", "|---|---|", *(f"| {name} | `{value}` |" for name, value in hashes.items())]
     return "\n".join(lines) + "\n"
 
@@ -145,7 +155,7 @@ class Registry:
         pointer = self.folder / "champion.json"
         if not pointer.exists():
             return None
-        hash_ = self._read(pointer, {"model_hash"})["model_hash"]
+        hash_ = self._read(Pointer, pointer).model_hash
         champion, files = self.get(hash_), self.files(hash_)
         if champion is None or not model_files(files):
             gone = self._record(hash_) if champion is None else files
@@ -159,7 +169,7 @@ class Registry:
         Raises:
             MissingInputError: a record is damaged.
         """
-        records = [self._challenger(path) for path in (self.folder / "challengers").glob("*.json")]
+        records = [self._read(Challenger, path) for path in (self.folder / "challengers").glob("*.json")]
         return sorted(records, key=lambda challenger: challenger.number)
 
     def get(self, hash_: str) -> Challenger | None:
@@ -172,7 +182,7 @@ class Registry:
             MissingInputError: the record is damaged.
         """
         path = self._record(hash_)
-        return self._challenger(path) if path.exists() else None
+        return self._read(Challenger, path) if path.exists() else None
 
     def files(self, hash_: str) -> Path:
         """The folder of a promoted model's files."""
@@ -180,7 +190,7 @@ class Registry:
 
     def record(self, challenger: Challenger) -> None:
         """Keep what is known of a model."""
-        write_json(self._record(challenger.model_hash), asdict(challenger))
+        write_json(self._record(challenger.model_hash), challenger)
 
     def judged(self, challenger: Challenger) -> str:
         """The day on which the record of a model was written on this machine."""
@@ -194,7 +204,7 @@ class Registry:
 
     def point_at(self, hash_: str) -> None:
         """Make a model whose files are in place the champion."""
-        write_json(self.folder / "champion.json", {"model_hash": hash_})
+        write_json(self.folder / "champion.json", Pointer(hash_))
 
     def reset(self, reason: str) -> None:
         """Take the champion back and leave its place empty: the next model is judged as the first.
@@ -251,12 +261,8 @@ class Registry:
     def _record(self, hash_: str) -> Path:
         return self.folder / "challengers" / f"{hash_[:DIGITS]}.json"
 
-    def _challenger(self, path: Path) -> Challenger:
-        names = {field.name for field in fields(Challenger)}
-        return Challenger(**self._read(path, names - {"sources"}, ["sources"]))
-
-    def _read(self, path: Path, names: set[str], since: Collection[str] = ()) -> dict[str, Any]:
-        """A JSON object of exactly these names; those in `since` are missing in records of before.
+    def _read(self, kind: type[Kind], path: Path) -> Kind:
+        """A record of this folder.
 
         Args:
             path: of the file.
@@ -267,13 +273,11 @@ class Registry:
             MissingInputError: the file is damaged or of another version.
         """
         try:
-            record = read_json(path)
+            return TypeAdapter(kind).validate_python(read_json(path))
         except MissingInputError as error:
             raise MissingInputError(f"{path} is damaged: {self._restore}") from error
-        if not isinstance(record, dict) or set(record).difference(since) != names:
-            expected = ", ".join(sorted(names))
-            raise MissingInputError(f"{path} is of another version: expected {expected}; {self._restore}")
-        return record
+        except ValidationError as error:
+            raise MissingInputError(f"{path} is of another version ({mismatch(error)}): {self._restore}") from error
 
     @property
     def _restore(self) -> str:

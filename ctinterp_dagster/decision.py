@@ -115,10 +115,12 @@ class Decision:
     Attributes:
         promoted: whether the challenger becomes the champion.
         findings: what each rule found, in the order of the rules.
+        challenger: hash of the model that was judged.
     """
 
     promoted: bool
     findings: tuple[Finding, ...]
+    challenger: str
 
 
 def count_shared_patients(cases: Iterable[tuple[str, str]]) -> int:
@@ -146,6 +148,10 @@ def read_record(kind: type[Kind], path: Path) -> Kind:
     try:
         return TypeAdapter(kind).validate_python(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MissingInputError(f"{path} is of another version ({where}: {first['msg']}): run `dvc repro`") from error
+        raise MissingInputError(f"{path} is of another version ({mismatch(error)}): run `dvc repro`") from error
+
+
+def mismatch(error: ValidationError) -> str:
+    """The first place of a record that is not as expected, and what is wrong there."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -9,6 +9,7 @@ import pytest
 
 from ctinterp_dagster import champion
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, card, model_files, model_hash, trained_models
+from ctinterp_dagster.decision import Decision, Finding, Metrics, Rule, TaskMetrics
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 
@@ -17,13 +18,13 @@ def promoted(registry: Registry, trained: Path, weights: str) -> Challenger:
     """A model that was trained, judged and promoted."""
     (trained / "a").mkdir(parents=True, exist_ok=True)
     (trained / "a" / "model.safetensors").write_text(weights)
-    before = registry.champion
+    before, hash_ = registry.champion, model_hash(model_files(trained))
     judged = Challenger(
-        model_hash=model_hash(model_files(trained)),
+        model_hash=hash_,
         number=len(registry.challengers),
         against=before.model_hash if before else None,
-        decision={"promoted": True, "findings": []},
-        metrics={},
+        decision=Decision(promoted=True, findings=(), challenger=hash_),
+        metrics=Metrics(hash_, "2", {}, shared_patients=0),
         seen={"case": "1"},
         data={},
         rolled_back="",
@@ -77,7 +78,7 @@ def test_a_roll_back_that_is_interrupted_leaves_a_champion_and_can_be_done_again
     written = []
     really = champion.write_json
 
-    def killed_at_the_pointer(path: Path, record: dict[str, object]) -> None:
+    def killed_at_the_pointer(path: Path, record: object) -> None:
         written.append(path.name)
         if path.name == "champion.json":
             raise KeyboardInterrupt
@@ -123,11 +124,15 @@ def test_a_record_is_json_that_a_person_can_read(registry: Registry, tmp_path: P
     ("file", "content", "message"),
     [
         ("champion.json", "{", "champion.json is damaged: `dvc checkout --force "),
-        ("champion.json", '{"hash": "1"}', "champion.json is of another version: expected model_hash; "),
-        ("champion.json", '["1"]', "champion.json is of another version: expected model_hash; "),
+        ("champion.json", '{"hash": "1"}', r"champion.json is of another version \(model_hash: Field required\): "),
+        ("champion.json", '["1"]', "champion.json is of another version "),
         ("champion.json", '{"model_hash": "never judged"}', r"names a model, but .*never judged\.json is missing: "),
         ("challengers/{name}.json", "not JSON", r"\w{16}\.json is damaged: "),
-        ("challengers/{name}.json", '{"model_hash": "1"}', r"\w{16}\.json is of another version: expected against, "),
+        (
+            "challengers/{name}.json",
+            '{"model_hash": "1"}',
+            r"\w{16}\.json is of another version \(number: Field required\): ",
+        ),
     ],
 )
 def test_a_damaged_or_old_registry_is_said_on_one_line(
@@ -148,7 +153,7 @@ def test_a_champion_without_its_files_is_not_taken_for_none(registry: Registry, 
 
 
 def test_the_card_tells_under_which_licences_the_scans_were(registry: Registry, tmp_path: Path) -> None:
-    plain = replace(promoted(registry, tmp_path / "train", "one"), metrics={"tasks": {}, "test_set_hash": "2"})
+    plain = promoted(registry, tmp_path / "train", "one")
     assert "licence" not in card(plain, "abc")
     assert "| 3 | CC BY 4.0: A et al. |" in card(replace(plain, sources={"CC BY 4.0: A et al.": 3}), "abc")
 
@@ -160,3 +165,20 @@ def test_a_record_of_before_has_no_sources(registry: Registry, tmp_path: Path) -
     del record["sources"]
     path.write_text(json.dumps(record))
     assert registry.get(known.model_hash) == known
+
+
+def test_reading_a_record_and_writing_it_again_changes_no_byte(registry: Registry, tmp_path: Path) -> None:
+    plain = promoted(registry, tmp_path / "train", "one")
+    findings = (Finding(Rule.CALIBRATION, "note", "82 % of the truth"), Finding(Rule.CHAMPION, "pass", "no worse"))
+    tasks = {"box-x5": TaskMetrics({"a": 30.1234568}, 0.25, "cubic", 29.0, coverage_90=0.82)}
+    judged = replace(
+        plain, decision=replace(plain.decision, findings=findings), metrics=replace(plain.metrics, tasks=tasks)
+    )
+    registry.record(judged)
+    path = registry.folder / "challengers" / f"{judged.name}.json"
+    before = path.read_bytes()
+    assert registry.get(judged.model_hash) == judged
+    registry.record(registry.get(judged.model_hash))
+    assert path.read_bytes() == before
+    finding = {"rule": "calibration", "text": "82 % of the truth", "verdict": "note"}
+    assert json.loads(before)["decision"]["findings"][0] == finding

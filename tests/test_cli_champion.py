@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from ctinterp_dagster.champion import Challenger, Registry
 from ctinterp_dagster.cli import champion
 from ctinterp_dagster.cli.champion import command
+from ctinterp_dagster.decision import Decision, Finding, Metrics, Rule, TaskMetrics
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 
-TASK = {"psnr_db_by_case": {"a": 30.0, "b": 31.0}, "residual_hu": 0.01, "baseline": "cubic", "baseline_psnr_db": 29.0}
+TASK = TaskMetrics({"a": 30.0, "b": 31.0}, residual_hu=0.01, baseline="cubic", baseline_psnr_db=29.0)
 
 
 @pytest.fixture
@@ -25,14 +26,14 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
         hash_ = digit * 64
         (registry.files(hash_)).mkdir(parents=True)
         (registry.files(hash_) / "model.safetensors").write_text(digit)
-        finding = {"rule": "tasks", "verdict": "pass", "text": "measured on box-x5"}
+        finding = Finding(Rule.TASKS, "pass", "measured on box-x5")
         registry.record(
             Challenger(
                 model_hash=hash_,
                 number=number,
                 against="a" * 64 if number else None,
-                decision={"promoted": True, "findings": [finding]},
-                metrics={"tasks": {"box-x5": TASK}, "test_set_hash": "t" * 64},
+                decision=Decision(promoted=True, findings=(finding,), challenger=hash_),
+                metrics=Metrics(hash_, "t" * 64, {"box-x5": TASK}, shared_patients=0),
                 seen={"s1": "1", "s2": "1"},
                 data={"scores": "c" * 64},
                 rolled_back="",

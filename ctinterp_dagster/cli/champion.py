@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean
 
 import click
 from rich.console import Console
@@ -32,7 +31,7 @@ def list_() -> None:
     champion = registry.champion
     table = Table("number", "judged", "model", "PSNR dB", "decision", "against", "scans", "")
     for c in registry.challengers:
-        decision = "promoted" if c.decision["promoted"] else "refused"
+        decision = "promoted" if c.decision.promoted else "refused"
         mark = "champion" if champion and c.model_hash == champion.model_hash else ""
         remark = f"rolled back: {c.rolled_back}" if c.rolled_back else mark
         against = (c.against or "")[: len(c.name)]
@@ -70,8 +69,7 @@ def reset(reason: str) -> None:
 
 def scores_of(challenger: Challenger) -> str:
     """Mean PSNR by task."""
-    tasks = sorted(challenger.metrics["tasks"].items())
-    return "\n".join(f"{name} {fmean(task['psnr_db_by_case'].values()):.2f}" for name, task in tasks)
+    return "\n".join(f"{name} {task.psnr_db:.2f}" for name, task in sorted(challenger.metrics.tasks.items()))
 
 
 def _tell_dvc() -> None:

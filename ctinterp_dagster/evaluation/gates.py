@@ -42,7 +42,8 @@ def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decis
     """
     if champion is not None and challenger.model_hash == champion.model_hash:
         kept = f"the challenger is the champion ({challenger.model_hash[:12]}): it is kept"
-        return Decision(promoted=False, findings=(Finding(Rule.CHAMPION, "note", kept),))
+        finding = Finding(Rule.CHAMPION, "note", kept)
+        return Decision(promoted=False, findings=(finding,), challenger=challenger.model_hash)
     findings = [_tasks(challenger), _splits(challenger)]
     for name in sorted(challenger.tasks):
         task = challenger.tasks[name]
@@ -51,7 +52,8 @@ def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decis
             continue
         findings += [_residual(name, task, rules), _baseline(name, task, rules), *_calibration(name, task, rules)]
     findings += _against_champion(challenger, champion, rules)
-    return Decision(promoted=all(finding.verdict != "fail" for finding in findings), findings=tuple(findings))
+    promoted = all(finding.verdict != "fail" for finding in findings)
+    return Decision(promoted, tuple(findings), challenger.model_hash)
 
 
 def _all_finite(task: TaskMetrics) -> bool:

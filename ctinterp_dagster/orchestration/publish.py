@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 
 from ctinterp_dagster.champion import Registry, card
+from ctinterp_dagster.decision import Decision, read_record
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration.settings import Publish
-from ctinterp_dagster.records import read_json
 
 PUBLISHED = dg.AssetKey("published")
 
@@ -28,9 +28,9 @@ def build_published(root: Path, settings: Publish) -> dg.AssetsDefinition:
         description="The state that ran as a commit, a promoted model as a tag; `dvc push` where a remote is set.",
     )
     def published(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        decision = read_json(Layout(root).report("promote") / "decision.json")
-        verdict = "promoted" if decision["promoted"] else "refused"
-        commit = commit_to(root, settings.branch, f"retrain: challenger {decision['challenger'][:16]} {verdict}")
+        decision = read_record(Decision, Layout(root).report("promote") / "decision.json")
+        verdict = "promoted" if decision.promoted else "refused"
+        commit = commit_to(root, settings.branch, f"retrain: challenger {decision.challenger[:16]} {verdict}")
         metadata: dict[str, dg.MetadataValue] = {
             "commit": dg.MetadataValue.text(commit),
             "branch": dg.MetadataValue.text(settings.branch),
@@ -40,7 +40,7 @@ def build_published(root: Path, settings: Publish) -> dg.AssetsDefinition:
         if champion:
             text = card(champion, commit)
             metadata["card"] = dg.MetadataValue.md(text)
-            if settings.tag and decision["promoted"] and champion.model_hash == decision["challenger"]:
+            if settings.tag and decision.promoted and champion.model_hash == decision.challenger:
                 metadata["tag"] = dg.MetadataValue.text(tag(root, f"champion-{champion.name}", commit, text))
         if settings.push:
             context.log.info(_run(root, sys.executable, "-m", "dvc", "push"))

@@ -5,14 +5,11 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
-
-from pydantic import TypeAdapter
+from dataclasses import replace
 
 from ctinterp_dagster import telemetry
 from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
-from ctinterp_dagster.decision import Finding, Metrics, Rule, TaskMetrics, count_shared_patients, read_record
+from ctinterp_dagster.decision import Decision, Finding, Metrics, Rule, TaskMetrics, count_shared_patients, read_record
 from ctinterp_dagster.evaluation.gates import Rules, decide
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
@@ -40,8 +37,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         decided = champion.decision
     elif known and known.rolled_back:
         text = f"the challenger was the champion and was rolled back: {known.rolled_back}"
-        finding = asdict(Finding(Rule.ROLLED_BACK, "fail", text))
-        decided = {**known.decision, "promoted": False, "findings": [*known.decision["findings"], finding]}
+        findings = (*known.decision.findings, Finding(Rule.ROLLED_BACK, "fail", text))
+        decided = replace(known.decision, promoted=False, findings=findings)
     else:
         decided = judge(challenger, champion, params, layout)
         record = Challenger(
@@ -49,29 +46,29 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             number=known.number if known else len(registry.challengers),
             against=champion.model_hash if champion and judges(champion, layout) else None,
             decision=decided,
-            metrics=asdict(challenger),
+            metrics=challenger,
             seen=seen_scans(layout),
             data=data_hashes(layout),
             rolled_back="",
             sources=read_sources(layout, "train"),
         )
-        if decided["promoted"]:
+        if decided.promoted:
             registry.keep_files(challenger.model_hash, trained_models(layout))
         registry.record(record)
-        if decided["promoted"]:
+        if decided.promoted:
             registry.point_at(challenger.model_hash)
-    for finding in decided["findings"]:
-        logger.info("rule=%s verdict=%s: %s", finding["rule"], finding["verdict"], finding["text"])
+    for finding in decided.findings:
+        logger.info("rule=%s verdict=%s: %s", finding.rule, finding.verdict, finding.text)
     write_json(layout.report("promote") / "decision.json", decided)
     telemetry.result(
-        decision=("promoted" if decided["promoted"] else "not promoted"),
-        reasons=telemetry.markdown("\n".join(f"- **{it['verdict']}**: {it['text']}" for it in decided["findings"])),
+        decision=("promoted" if decided.promoted else "not promoted"),
+        reasons=telemetry.markdown("\n".join(f"- **{it.verdict}**: {it.text}" for it in decided.findings)),
         **{f"{name} dB": task.psnr_db for name, task in sorted(challenger.tasks.items())},
     )
-    return {"promoted": float(decided["promoted"])}
+    return {"promoted": float(decided.promoted)}
 
 
-def judge(challenger: Metrics, champion: Challenger | None, params: Params, layout: Layout) -> dict[str, Any]:
+def judge(challenger: Metrics, champion: Challenger | None, params: Params, layout: Layout) -> Decision:
     """The gate's decision, with the champion measured on the same tasks of the same test set.
 
     A champion that was trained on other data, none of whose cases is here, such as the phantoms, judges nothing.
@@ -83,7 +80,7 @@ def judge(challenger: Metrics, champion: Challenger | None, params: Params, layo
         layout: where things are.
     """
     stranger = champion if champion and not judges(champion, layout) else None
-    rival = TypeAdapter(Metrics).validate_python(champion.metrics) if champion and not stranger else None
+    rival = champion.metrics if champion and not stranger else None
     if rival and (rival.test_set_hash, set(rival.tasks)) != (challenger.test_set_hash, set(challenger.tasks)):
         rival = rescored(rival, challenger, params, layout)
     decision = decide(challenger, rival, Rules(**params.promote.model_dump(), seed=params.base.seed))
@@ -97,11 +94,7 @@ def judge(challenger: Metrics, champion: Challenger | None, params: Params, layo
     if any(case.phantom for case in read_cases(layout, "test")):
         text = "the test set is of built-in phantoms, which stand in until scans are added: no figure is of a patient"
         findings.insert(0, Finding(Rule.TASKS, "note", text))
-    return {
-        "promoted": decision.promoted,
-        "findings": [asdict(f) for f in findings],
-        "challenger": challenger.model_hash,
-    }
+    return replace(decision, findings=tuple(findings))
 
 
 def judges(champion: Challenger, layout: Layout) -> bool:

@@ -36,7 +36,9 @@ def report(**changes: Any) -> ReportData:
         views=[View("case 0, soft tissue", "Three planes of a case.", b"\x89PNG")],
         losses={"train": ([1, 2, 3], [1.0, 0.5, 0.2])},
         calibration={"box-x5": Calibration(0.873, 0.61)},
-        decision=Decision(promoted=False, findings=(Finding("residual", "fail", "box-x5: residual 0.7 HU"),)),
+        decision=Decision(
+            promoted=False, findings=(Finding("residual", "fail", "box-x5: residual 0.7 HU"),), challenger="1"
+        ),
         coverage_90=(0.8, 0.97),
         evidence=[Table("Width of an edge", ("Method", "50 HU"), (("ctinterp model", "2.6"),))],
         measured={},

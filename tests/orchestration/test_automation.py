@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ctinterp_dagster.champion import Challenger, Registry, seen_scans
-from ctinterp_dagster.decision import Rule
+from ctinterp_dagster.decision import Decision, Metrics, Rule
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration import gate, scans
@@ -215,7 +215,9 @@ def test_the_schedule_counts_the_scans_that_no_challenger_has_seen(
     ingested(layout, {"a": "1", "b": "1"})
     request = tick(dg.build_schedule_context(instance=stored))
     assert request.tags["ctinterp/new_scans"] == "2"
-    judged = Challenger("1" * 64, 0, None, {"promoted": False}, {}, seen_scans(layout), {}, "")
+    decision = Decision(promoted=False, findings=(), challenger="1" * 64)
+    metrics = Metrics("1" * 64, "t", {}, shared_patients=0)
+    judged = Challenger("1" * 64, 0, None, decision, metrics, seen_scans(layout), {}, "")
     Registry(layout.promote).record(judged)
     ingested(layout, {"a": "1", "b": "2"})
     skip = tick(dg.build_schedule_context(instance=stored))
@@ -323,8 +325,8 @@ def promoted(root: Path) -> Challenger:
         model_hash="ab" * 32,
         number=0,
         against=None,
-        decision={"promoted": True, "findings": [], "challenger": "ab" * 32},
-        metrics={"tasks": {}, "test_set_hash": "t"},
+        decision=Decision(promoted=True, findings=(), challenger="ab" * 32),
+        metrics=Metrics("ab" * 32, "t", {}, shared_patients=0),
         seen={},
         data={},
         rolled_back="",

@@ -62,7 +62,7 @@ def test_a_worse_challenger_is_recorded_and_the_pointer_stays(layout: Layout, pa
     assert not decision["promoted"]
     assert "+0.00 [-0.50, +0.50] dB against the champion" in str(decision["findings"])
     assert (layout.promote / "champion.json").read_bytes() == pointer
-    assert [c.decision["promoted"] for c in registry.challengers] == [True, False]
+    assert [c.decision.promoted for c in registry.challengers] == [True, False]
     assert not registry.files(registry.challengers[1].model_hash).exists()
 
 
@@ -135,8 +135,8 @@ def test_a_champion_of_other_tasks_is_scored_on_the_present_ones(
     judge(layout, params, "one", 30.0, 31.0, 32.0)
     registry = Registry(layout.promote)
     first = registry.champion
-    older = {"box x5": first.metrics["tasks"]["box-x5"]}
-    registry.record(replace(first, metrics={**first.metrics, "tasks": older}))
+    older = {"box x5": first.metrics.tasks["box-x5"]}
+    registry.record(replace(first, metrics=replace(first.metrics, tasks=older)))
     better = (33.0, 34.0, 35.0)
 
     def scored_again(champion: Metrics, challenger: Metrics, *_: object) -> Metrics:

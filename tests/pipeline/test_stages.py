@@ -95,7 +95,7 @@ def test_new_scans_and_tasks_make_the_champion_judged_again(
 ) -> None:
     shutil.copytree(done[1].root, layout.root, dirs_exist_ok=True)
     champion = Registry(layout.promote).champion
-    before = champion.metrics["tasks"]["box-x5"]["psnr_db_by_case"]
+    before = champion.metrics.tasks["box-x5"].psnr_db_by_case
     judged = []
     monkeypatch.setattr(promote, "decide", lambda new, old, rules: judged.append((new, old)) or decide(new, old, rules))
     tasks = [{"factor": 5, "profile": "box"}, {"factor": 4, "profile": "box"}]
