@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
-from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
+from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
-from ctinterp_dagster.params import Profile
+from ctinterp_dagster.params import ProfileName
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.io import read_scan
@@ -68,7 +68,7 @@ def psnr_db(estimate_hu: Tensor, truth_hu: Tensor) -> float:
     return float(10 * torch.log10(MAISI.width_hu**2 / error.double().square().mean()))
 
 
-def report(autoencoder: MaisiAutoencoder, name: str, thin_hu: Tensor, profile: Profile) -> None:
+def report(autoencoder: MaisiAutoencoder, name: str, thin_hu: Tensor, profile: ProfileName) -> None:
     """Print the rows of one scan and profile."""
     operator = ThickeningOperator.from_factor(thin_hu.shape[0], FACTOR, profile)
     thick_hu = operator.forward(thin_hu)
@@ -77,7 +77,7 @@ def report(autoencoder: MaisiAutoencoder, name: str, thin_hu: Tensor, profile: P
         return autoencoder.encode(unit, memory_gib=MEMORY_GIB).mean
 
     thin = encode(to_unit(thin_hu))
-    gathered = partial(gather_evidence, thick_hu, operator, encode)
+    gathered = partial(conditions_of, thick_hu, operator, encode)
     shown, resized = gathered("encoded_interpolation"), gathered("interpolated_latent")
     numbers = [*relative_error(shown.condition, thin), *relative_error(resized.condition, thin)]
     alone = autoencoder_ceiling(autoencoder, thin_hu, MEMORY_GIB)

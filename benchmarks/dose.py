@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmarks.evidence import MODEL, EvidenceFile, best_classical, contestants, table, thickened, thin_scan
 from ctinterp_dagster.evaluation.evidence_tables import Table
-from ctinterp_dagster.evaluation.structures import TISSUES_HU, noisy, tissue_errors
+from ctinterp_dagster.evaluation.structures import REGIONS_HU, noisy, tissue_errors
 from ctinterp_dagster.interpolation import Interpolator, load_checkpoint
 
 NOISE_HU = (0, 25, 50)
@@ -37,7 +37,7 @@ def by_tissue(records: list[dict[str, Any]]) -> Table:
     rows = pd.DataFrame(records).set_index(["case", "noise_hu", "method"]).sort_index()
     of_training = {record["case"] for record in records if record.get("training")}
     lines = []
-    for tissue in TISSUES_HU:
+    for tissue in REGIONS_HU:
         for case in dict.fromkeys(rows.index.get_level_values("case")):
             if rows.loc[case, tissue].isna().any():
                 continue

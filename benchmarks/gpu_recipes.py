@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.gpu_subjects import AUGMENTATION, LOSS, expectation_of
+from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
 from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
-from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
 from ctinterp_dagster.latent.objective import DenoisingObjective
 from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
@@ -252,7 +252,7 @@ def encoded(volumes: Sequence[ThinVolume], autoencoder: MaisiAutoencoder) -> Ite
         for profile in ("box", "gaussian"):
             operator = ThickeningOperator.from_factor(len(thin_hu) // FACTOR * FACTOR, FACTOR, profile)
             thin_hu = thin_hu[: operator.n_thin]
-            base = gather_evidence(operator.forward(thin_hu), operator, encode, "encoded_interpolation").base
+            base = conditions_of(operator.forward(thin_hu), operator, encode, "encoded_interpolation").base
             yield Encoded(encode(to_unit(thin_hu))[0].float().cpu(), base[0].float().cpu(), volume.case)
 
 

@@ -18,7 +18,7 @@ from ctinterp_dagster.evaluation.metrics import check_size
 from ctinterp_dagster.evaluation.statistics import best_baseline
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.interpolation.interpolator import RELEASED
-from ctinterp_dagster.params import Profile
+from ctinterp_dagster.params import ProfileName
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import simulated
 from ctinterp_dagster.pipeline.scoring import score_methods
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("scans", nargs="*", metavar="THIN")
     parser.add_argument("--factors", type=float, nargs="+", default=FACTORS)
     parser.add_argument("--spacing", type=float, help="slice distance of the truth in mm [the scan's own]")
-    parser.add_argument("--profile", choices=Profile.__args__, default="box")
+    parser.add_argument("--profile", choices=ProfileName.__args__, default="box")
     parser.add_argument("--crop", type=int, default=0, help="pixels of the middle of each slice [all]")
     parser.add_argument("--model", type=Path, default=RELEASED)
     parser.add_argument("--memory-gib", type=float, default=3.0)

@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Triple = Annotated[tuple[Count, Count, Count], Field()]
-Profile = Literal["box", "gaussian", "triangle"]
+ProfileName = Literal["box", "gaussian", "triangle"]
 
 
 def _is_rival(name: str) -> str:
@@ -30,7 +30,9 @@ def _is_rival(name: str) -> str:
 
 Baseline = Annotated[str, AfterValidator(_is_rival)]
 # YAML reads a bare no, which DVC writes, as false.
-Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
+TrainingPrecision = Annotated[
+    Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
+]
 
 
 class Section(BaseModel):
@@ -82,7 +84,7 @@ class ThickTask(Section):
     """One kind of thick scan: `factor` thin slices a thick one, which need not be whole."""
 
     factor: Annotated[float, Field(gt=1)]
-    profile: Profile
+    profile: ProfileName
 
     @property
     def name(self) -> str:
@@ -118,7 +120,7 @@ class Loop(Section):
     launcher: str
     accumulation: Count
     clip_norm: Positive
-    mixed_precision: Precision
+    mixed_precision: TrainingPrecision
     gradient_checkpointing: bool
     checkpoint_every: Count
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.interpolation import operator_for
+from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import Conditioning
-from ctinterp_dagster.latent.evidence import gather_evidence
 
 
 def pooled(unit: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def test_a_ramp_in_the_thin_volume_is_the_same_ramp_in_the_condition(
     assert len(operator.thin_positions) == thin_depth
     ramp = torch.linspace(-500, 500, thin_depth)
     thick = operator.forward(ramp[:, None, None].expand(-1, 4, 4))
-    condition = gather_evidence(thick, operator, pooled, kind).condition
+    condition = conditions_of(thick, operator, pooled, kind).condition
     expected = pooled(((ramp + 1000) / 2000)[None, None, :, None, None].expand(-1, -1, -1, 4, 4))
     assert condition.shape == expected.shape
     # Away from the ends, where interpolation has only one side.

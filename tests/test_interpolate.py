@@ -8,8 +8,8 @@ import torch
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, operator_for, thicken
 from ctinterp_dagster.interpolation.interpolator import Model
+from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
-from ctinterp_dagster.latent.evidence import gather_evidence
 from ctinterp_dagster.model.device import pick_device, why_no_gpu
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
@@ -154,9 +154,9 @@ def test_a_resized_thick_latent_is_aligned_with_the_thin_one() -> None:
 
     ramp = torch.linspace(-400, 400, 80)[:, None, None].expand(80, 8, 8).contiguous()
     operator = ThickeningOperator.from_factor(80, 5, "box")
-    evidence = gather_evidence(operator.forward(ramp), operator, encode, "interpolated_latent")
+    conditions = conditions_of(operator.forward(ramp), operator, encode, "interpolated_latent")
     inner = slice(4, 16)
-    torch.testing.assert_close(evidence.condition[:, :, inner], evidence.base[:, :, inner], atol=2e-3, rtol=0)
+    torch.testing.assert_close(conditions.condition[:, :, inner], conditions.base[:, :, inner], atol=2e-3, rtol=0)
 
 
 def test_a_target_that_is_not_finer_is_refused() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctinterp_dagster.cli.profile import METAVAR, ProfileType
+from ctinterp_dagster.cli.profile_option import METAVAR, ProfileType
 from ctinterp_dagster.methods import REGRESSION, Role, judged, names
 from ctinterp_dagster.physics.profile import SampledProfile
 

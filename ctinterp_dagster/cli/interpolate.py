@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctinterp_dagster.cli.profile import METAVAR, ProfileType
+from ctinterp_dagster.cli.profile_option import METAVAR, ProfileType
 from ctinterp_dagster.methods import Role, judged, rows
 
 if TYPE_CHECKING:

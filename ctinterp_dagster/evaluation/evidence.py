@@ -42,7 +42,7 @@ TRUTH = "truth"
 
 
 @dataclass(frozen=True)
-class Finding:
+class MeasuredValue:
     """One number of one method.
 
     Attributes:
@@ -63,7 +63,7 @@ class Finding:
     count: int
 
 
-COLUMNS = ("case", *(field.name for field in fields(Finding)))
+COLUMNS = ("case", *(field.name for field in fields(MeasuredValue)))
 
 
 class Setting(NamedTuple):
@@ -79,7 +79,7 @@ def cube(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[slice, ...]
     return tuple(slice((size - side) // 2, (size - side) // 2 + side) for size, side in zip(shape, sides, strict=True))
 
 
-def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> Iterator[Finding]:
+def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> Iterator[MeasuredValue]:
     """What every method makes of a thin scan, of the scan with rods, with balls, and with more noise.
 
     Args:
@@ -94,7 +94,7 @@ def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> I
         noise_of = bare if noise == 0 else restored(simulated(thin.with_hu(noisy(thin.hu, noise)), *setting), methods)
         for name in methods:
             for tissue, (error, voxels) in tissue_errors(noise_of[name], truth, spacing).items():
-                yield Finding(name, "error_hu", f"{tissue}, +{noise:g} HU", error, voxels)
+                yield MeasuredValue(name, "error_hu", f"{tissue}, +{noise:g} HU", error, voxels)
     yield from _blobs(bare, spacing)
     yield from _widths(thin, setting, methods, bare)
     yield from _balls(thin, setting, methods, bare)
@@ -105,7 +105,7 @@ def restored(measurement: Measurement, methods: Mapping[str, Method]) -> dict[st
     return {TRUTH: measurement.known.hu, **{name: it(measurement).mean.hu for name, it in methods.items()}}
 
 
-def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> Iterator[Finding]:
+def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> Iterator[MeasuredValue]:
     """Bright blobs of 3 mm that one of estimate and truth has, and the other has not half of."""
     where = regions(volumes[TRUTH], spacing_mm)
     inside = where[LUNG] | where[SOFT]
@@ -115,12 +115,12 @@ def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> 
         for measure, pair in {"invented": (response, truth), "lost": (truth, response)}.items():
             found, alone = (int((mask & inside).sum()) for mask in unmatched(*pair, BLOB_HU, spacing_mm))
             if found:
-                yield Finding(name, measure, f"{BLOB_HU:g} HU", alone / found, found)
+                yield MeasuredValue(name, measure, f"{BLOB_HU:g} HU", alone / found, found)
 
 
 def _widths(
     thin: Volume, setting: Setting, methods: Mapping[str, Method], bare: Mapping[str, FloatArray]
-) -> Iterator[Finding]:
+) -> Iterator[MeasuredValue]:
     """Widths of the faces of rods, in what the rods add to the truth and to an estimate."""
     scan, by_contrast = rods(thin, ROD_CONTRASTS_HU)
     if not any(by_contrast.values()):
@@ -131,7 +131,7 @@ def _widths(
             edges = rod_edges(places, thin.spacing_mm, contrast)
             for name, hu in made.items():
                 width_mm, _ = resolution(edge_spread(hu - bare[name], thin.spacing_mm[0], edges))
-                yield Finding(name, "width_mm", f"{contrast:g} HU", width_mm, len(places))
+                yield MeasuredValue(name, "width_mm", f"{contrast:g} HU", width_mm, len(places))
 
 
 def balls(thin: Volume) -> Planted:
@@ -159,7 +159,7 @@ def share_kept(estimate: FloatArray, truth: FloatArray) -> float:
 
 def _balls(
     thin: Volume, setting: Setting, methods: Mapping[str, Method], bare: Mapping[str, FloatArray]
-) -> Iterator[Finding]:
+) -> Iterator[MeasuredValue]:
     """How much of planted balls is kept, and how many are not half as strong as they were."""
     chosen = balls(thin)
     if not chosen:
@@ -177,11 +177,13 @@ def _balls(
                     cut = around(added[TRUTH].shape, thin.spacing_mm, place, structure.reach_mm + ROOM_MM)
                     shares.append(share_kept(added[name][cut], added[TRUTH][cut]))
             if shares:
-                yield Finding(name, "kept", f"{size:g} mm", float(np.mean(shares)), len(shares))
-                yield Finding(name, "lost_balls", f"{size:g} mm", float(np.mean(np.less(shares, 0.5))), len(shares))
+                yield MeasuredValue(name, "kept", f"{size:g} mm", float(np.mean(shares)), len(shares))
+                yield MeasuredValue(
+                    name, "lost_balls", f"{size:g} mm", float(np.mean(np.less(shares, 0.5))), len(shares)
+                )
 
 
-def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float) -> Finding | None:
+def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float) -> MeasuredValue | None:
     """How well a standard deviation finds the worst tenth of the voxels by |error|; None where all err alike.
 
     Args:
@@ -193,10 +195,10 @@ def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float)
     kept = slice(end_slices(factor), -end_slices(factor))
     error = np.abs(error_hu[kept])
     area = ranking(std_hu[kept].ravel(), (error >= np.quantile(error, 1 - WORST)).ravel())
-    return None if area is None else Finding(method, "ranking", f"worst {WORST:.0%}", area, error.size)
+    return None if area is None else MeasuredValue(method, "ranking", f"worst {WORST:.0%}", area, error.size)
 
 
-def row(case: str, finding: Finding) -> dict[str, Any]:
+def row(case: str, finding: MeasuredValue) -> dict[str, Any]:
     """A line of `evidence.csv`."""
     return dict(zip(COLUMNS, (case, *astuple(finding)), strict=True))
 

@@ -15,7 +15,7 @@ WIDER = 1.6  # the second sigma of a difference of Gaussians over the first, clo
 TOLERANCE_MM = 2.5  # half a thick slice of 5 mm
 AROUND_MM, LUNG_HU = 15.0, -600.0
 END_MM = 5.0
-TISSUES_HU = {
+REGIONS_HU = {
     "air and lung": (-1100, -700),
     "edges of lung": (-700, -200),
     "soft tissue": (-200, 150),
@@ -131,7 +131,7 @@ def tissue_errors(
     ends = round(END_MM / spacing_mm[0])
     size = [max(1, round(TISSUE_MM / step)) for step in spacing_mm]
     around, error = (values[ends:-ends] for values in (uniform_filter(truth, size), np.abs(estimate - truth)))
-    inside = {name: (around > low) & (around < high) for name, (low, high) in TISSUES_HU.items()}
+    inside = {name: (around > low) & (around < high) for name, (low, high) in REGIONS_HU.items()}
     counts = {name: int(where.sum()) for name, where in inside.items()}
     return {name: (float(error[inside[name]].mean()), n) for name, n in counts.items() if n >= FEWEST_VOXELS}
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.latent.evidence import to_unit
+from ctinterp_dagster.latent.conditioning import to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
-from ctinterp_dagster.latent.evidence import gather_evidence
 from ctinterp_dagster.model.settings import Settings
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import apply_along_z
@@ -37,8 +37,8 @@ class LatentRestorer:
         self.model, self.thick_hu, self.operator, self.settings = model, thick_hu, operator, settings
         cells = operator.divided(operator.whole_factor)
         self.means = operator.means_of(cells)
-        self.evidence = gather_evidence(thick_hu, cells, self._encode, model.config.conditioning)
-        self.decoded_base = self._decode(self.evidence.base)
+        self.conditions = conditions_of(thick_hu, cells, self._encode, model.config.conditioning)
+        self.decoded_base = self._decode(self.conditions.base)
 
     def mean(self) -> Tensor:
         """The one-step estimate, (z, y, x) HU: that nearest the posterior mean which a single evaluation gives."""
@@ -46,7 +46,7 @@ class LatentRestorer:
 
     def prior(self) -> tuple[Tensor, int]:
         """Zeros (z, y, x), worth no sample: no variance but that of the samples is known."""
-        return self.evidence.base_hu.new_zeros(self.operator.n_thin, *self.thick_hu.shape[1:]), 0
+        return self.conditions.base_hu.new_zeros(self.operator.n_thin, *self.thick_hu.shape[1:]), 0
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
@@ -56,22 +56,22 @@ class LatentRestorer:
     def _draw(self, *, steps: int, seed: int) -> Tensor:
         with self.settings.autocast(self.thick_hu.device):
             latent = self.model.sample(
-                condition=self.evidence.condition,
-                base=self.evidence.base,
+                condition=self.conditions.condition,
+                base=self.conditions.base,
                 steps=steps,
                 seeds=[seed],
                 sampler=self.settings.sampler,
                 memory_gib=self.settings.memory_gib,
             )
         detail_hu = (self._decode(latent) - self.decoded_base) * MAISI.width_hu
-        return self.operator.project(apply_along_z(self.means, self.evidence.base_hu + detail_hu), self.thick_hu)
+        return self.operator.project(apply_along_z(self.means, self.conditions.base_hu + detail_hu), self.thick_hu)
 
     def _encode(self, unit: Tensor) -> Tensor:
         with self.settings.autocast(self.thick_hu.device):
             return self.model.encode(unit, memory_gib=self.settings.memory_gib).float()
 
     def _decode(self, latent: Tensor) -> Tensor:
-        depth, height, width = self.evidence.base_hu.shape
+        depth, height, width = self.conditions.base_hu.shape
         with self.settings.autocast(self.thick_hu.device):
             decoded = self.model.decode(latent, (depth, height, width), memory_gib=self.settings.memory_gib)
         return decoded[0, 0].float()

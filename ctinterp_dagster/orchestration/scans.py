@@ -19,7 +19,7 @@ from ctinterp_dagster.orchestration.dvc.metadata import inline_picture
 from ctinterp_dagster.orchestration.dvc.stage import digest
 from ctinterp_dagster.orchestration.settings import Scans
 from ctinterp_dagster.records import read_csv, read_json
-from ctinterp_dagster.scan.io.files import middle_planes
+from ctinterp_dagster.scan.io.volume_files import middle_planes
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 from ctinterp_dagster.tracking import listing, recorded, track
 
@@ -40,7 +40,7 @@ scan_asset = dg.AssetSpec(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Ingested:
     """What ingest made of one scan; `version` changes when the verdict or the volume does."""
 
     metadata: Mapping[str, str]
@@ -164,7 +164,7 @@ def survey(raw: Path) -> Survey:
     return Survey(digest(files) if files else "", stamp, newest)
 
 
-def read_verdicts(layout: Layout) -> dict[str, Verdict]:
+def read_verdicts(layout: Layout) -> dict[str, Ingested]:
     """The verdicts of ingest by case, or by name for scans in quarantine; empty before its first run."""
     if not (layout.ingest / "quarantine.csv").exists():
         return {}
@@ -174,10 +174,10 @@ def read_verdicts(layout: Layout) -> dict[str, Verdict]:
         case = row["case"]
         shown = {"verdict": "fit", "split": row["split"]}
         version = digest([shown, outputs.get(case)])
-        verdicts[case] = Verdict(shown, layout.ingest / "volumes" / f"{case}.nii", version)
+        verdicts[case] = Ingested(shown, layout.ingest / "volumes" / f"{case}.nii", version)
     for row in read_csv(layout.ingest / "quarantine.csv"):
         shown = {"verdict": "quarantined", "reason": row["reason"], "message": row["message"]}
-        verdicts[row["scan"]] = Verdict(shown, None, digest(shown))
+        verdicts[row["scan"]] = Ingested(shown, None, digest(shown))
     return verdicts
 
 
@@ -201,7 +201,7 @@ def _requests(project: DvcProject, raw: Sequence[object]) -> list[dg.RunRequest]
     return [dg.RunRequest(run_key=key, tags={"ctinterp/trigger": "new_scans"})] if ingest.changed else []
 
 
-def _event(name: str, verdict: Verdict) -> dg.AssetMaterialization | dg.AssetObservation:
+def _event(name: str, verdict: Ingested) -> dg.AssetMaterialization | dg.AssetObservation:
     """The materialization of one scan's partition; of a scan in quarantine an observation, so that it is not green."""
     metadata: dict[str, Any] = dict(verdict.metadata)
     if verdict.volume is None:

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, minimum_filter, uniform_filter
 
 Array = npt.NDArray[np.floating | np.integer]
 
-TISSUE_HU = (-150.0, 250.0)  # fat to contrast-filled blood: no lung, no bone, no air that is clipped
+SOFT_TISSUE_HU = (-150.0, 250.0)  # fat to contrast-filled blood: no lung, no bone, no air that is clipped
 BORDER_HU = 150.0  # a voxel further outside of that is no noise
 HIGH_PASS = 0.7  # sigma in pixels; anatomy that stays the same over some slices is gone, half of the noise is left
 SMOOTH = 3.0  # sigma in pixels, at which anatomy is looked at
@@ -17,7 +17,7 @@ FLATTEST = 0.25  # of the tissue of each window
 OUTLIER = 4.5  # standard deviations
 TILE = 16  # pixels: tiles of this size are taken as independent
 LEAST_PIXELS, LEAST_TILES = 200, 8
-LEAST_NOISE_HU = 0.4  # after the high-pass; whole HU say nothing about less
+LEAST_HIGH_PASSED_HU = 0.4  # noise; whole HU say nothing about less
 MOST_VOXELS = 16_000_000
 # Rounding to whole HU adds 1/12 HU^2 to each voxel, of which the high-pass leaves 1 - 2 g(0) + |g|^2.
 ROUNDING_HU2 = (1 - 1 / (np.pi * HIGH_PASS**2) + 1 / (4 * np.pi * HIGH_PASS**2)) / 12
@@ -50,11 +50,11 @@ def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
     """
     fine = window - gaussian_filter(window, (0, HIGH_PASS, HIGH_PASS))
     smooth = gaussian_filter(window, (0, SMOOTH, SMOOTH))
-    low, high = TISSUE_HU
+    low, high = SOFT_TISSUE_HU
     tissue = (smooth > low) & (smooth < high) & (window > low - BORDER_HU) & (window < high + BORDER_HU)
     tissue = minimum_filter(tissue.all(axis=0) & (np.ptp(window, axis=0) > 0), 2 * RIM + 1, mode="constant")
     energy = uniform_filter(np.square(fine).mean(axis=0), 2 * RIM + 1)
-    if tissue.sum() < LEAST_PIXELS or np.median(energy[tissue]) < LEAST_NOISE_HU**2:
+    if tissue.sum() < LEAST_PIXELS or np.median(energy[tissue]) < LEAST_HIGH_PASSED_HU**2:
         return None
     slope = np.hypot(*np.gradient(smooth.mean(axis=0)))
     rough = sum(m / np.median(m[tissue]) for m in (energy, slope, np.ptp(smooth, axis=0)))

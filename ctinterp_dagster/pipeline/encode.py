@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ctinterp_dagster.import_closure import code_version
-from ctinterp_dagster.latent.evidence import gather_evidence, to_unit
+from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.device import pick_device
@@ -85,8 +85,8 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
     for task in params.thicken.tasks:
         measurement = contiguous(read_scan(case.thick(layout, task.name)).volume, task.factor, task.profile)
         operator = measurement.operator
-        evidence = gather_evidence(measurement.thick_hu, operator, encode, params.encode.conditioning)
-        parts = {"thin": encoded(operator.n_thin), "base": evidence.base, "condition": evidence.condition}
+        conditions = conditions_of(measurement.thick_hu, operator, encode, params.encode.conditioning)
+        parts = {"thin": encoded(operator.n_thin), "base": conditions.base, "condition": conditions.condition}
         latents |= {f"{task.name}/{part}": latent for part, latent in parts.items()}
     return {name: latent[0].cpu().clone() for name, latent in latents.items()}
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ctinterp_dagster.evaluation.evidence import (
     COLUMNS,
-    Finding,
+    MeasuredValue,
     Setting,
     Summary,
     cube,
@@ -55,7 +55,9 @@ def write_evidence(model: Interpolator, params: Params, layout: Layout, reports:
     return summary(pd.DataFrame(own, columns=list(COLUMNS)))
 
 
-def evidence_of(scan: ThickScan, setting: Setting, methods: Mapping[str, Method], layout: Layout) -> Iterator[Finding]:
+def evidence_of(
+    scan: ThickScan, setting: Setting, methods: Mapping[str, Method], layout: Layout
+) -> Iterator[MeasuredValue]:
     """Every number of a thick scan of the test set.
 
     Args:

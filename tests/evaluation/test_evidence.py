@@ -4,7 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ctinterp_dagster.evaluation.evidence import COLUMNS, Finding, Setting, balls, cube, findings, ranked, row, summary
+from ctinterp_dagster.evaluation.evidence import (
+    COLUMNS,
+    MeasuredValue,
+    Setting,
+    balls,
+    cube,
+    findings,
+    ranked,
+    row,
+    summary,
+)
 from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table, run_tables, shown
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import Estimate, Measurement
@@ -14,7 +24,7 @@ SPACING = (1.0, 0.8, 0.8)
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[tuple[str, str, str], Finding]:
+def found() -> dict[tuple[str, str, str], MeasuredValue]:
     """Of a scan of soft tissue beside lung: a method that gives the truth, and the thick slices."""
     hu = np.full((100, 100, 100), 40.0, np.float32)
     hu[:, :50] = -850
@@ -29,7 +39,7 @@ def found() -> dict[tuple[str, str, str], Finding]:
 
 
 def test_a_method_that_knows_the_scan_keeps_all_and_invents_nothing(
-    found: dict[tuple[str, str, str], Finding],
+    found: dict[tuple[str, str, str], MeasuredValue],
 ) -> None:
     for size in ("2 mm", "4 mm", "8 mm"):
         assert found["model", "kept", size].value == pytest.approx(1)
@@ -41,7 +51,7 @@ def test_a_method_that_knows_the_scan_keeps_all_and_invents_nothing(
 
 
 def test_thick_slices_are_as_wide_as_a_box_of_5_mm_and_keep_less_of_small_balls(
-    found: dict[tuple[str, str, str], Finding],
+    found: dict[tuple[str, str, str], MeasuredValue],
 ) -> None:
     width = found["nearest", "width_mm", "800 HU"].value
     # the box of 5 mm twice, as values are held, a slice of 1 mm and the rod's own edge; what is repeated is no Gaussian
@@ -56,7 +66,7 @@ def test_a_ball_that_is_smaller_than_a_pixel_is_not_planted() -> None:
     assert {structure.size_mm for structure, _ in balls(coarse)} == {4, 8}
 
 
-def test_added_noise_is_an_error_as_large_as_it_is(found: dict[tuple[str, str, str], Finding]) -> None:
+def test_added_noise_is_an_error_as_large_as_it_is(found: dict[tuple[str, str, str], MeasuredValue]) -> None:
     noisy = found["model", "error_hu", "soft tissue, +25 HU"].value
     assert noisy == pytest.approx(25 * np.sqrt(2 / np.pi), rel=0.02)
 
@@ -78,13 +88,13 @@ def lines(cases: int) -> pd.DataFrame:
     rows = []
     for case in range(cases):
         for method, width in (("truth", 1.5), ("nearest", 5.0), ("cubic", 4.5), ("model", 3.0)):
-            rows += [row(f"c{case}", Finding(method, "width_mm", "200 HU", width + case, 2))]
+            rows += [row(f"c{case}", MeasuredValue(method, "width_mm", "200 HU", width + case, 2))]
             if method != "truth":
                 rows += [
-                    row(f"c{case}", Finding(method, "invented", "100 HU", 0.25, 8)),
-                    row(f"c{case}", Finding(method, "error_hu", "soft tissue, +0 HU", 10 * width, 1000)),
+                    row(f"c{case}", MeasuredValue(method, "invented", "100 HU", 0.25, 8)),
+                    row(f"c{case}", MeasuredValue(method, "error_hu", "soft tissue, +0 HU", 10 * width, 1000)),
                 ]
-        rows += [row(f"c{case}", Finding("model", "ranking", "worst 10%", 0.8, 1000))]
+        rows += [row(f"c{case}", MeasuredValue("model", "ranking", "worst 10%", 0.8, 1000))]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -104,14 +114,17 @@ def test_three_cases_have_an_interval() -> None:
 
 def test_a_mean_and_its_interval_are_of_the_same_cases_whatever_their_counts() -> None:
     values = {"a": (2.0, 1), "b": (4.0, 1), "c": (6.0, 98)}
-    rows = [row(case, Finding("model", "width_mm", "50 HU", mm, rods)) for case, (mm, rods) in values.items()]
+    rows = [row(case, MeasuredValue("model", "width_mm", "50 HU", mm, rods)) for case, (mm, rods) in values.items()]
     widths = next(run_tables(pd.DataFrame(rows, columns=list(COLUMNS)), seed=0))
     assert "| ctinterp model | 4.0 (2.0\N{EN DASH}6.0) |" in str(widths)
 
 
 def test_the_metrics_are_means_weighted_by_counts() -> None:
     rows = pd.DataFrame(
-        [row("a", Finding("model", "kept", "2 mm", 0.5, 1)), row("b", Finding("model", "kept", "2 mm", 0.8, 3))]
+        [
+            row("a", MeasuredValue("model", "kept", "2 mm", 0.5, 1)),
+            row("b", MeasuredValue("model", "kept", "2 mm", 0.8, 3)),
+        ]
     )
     assert summary(rows) == {"kept": {"2 mm": pytest.approx(0.725)}}
 

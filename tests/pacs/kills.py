@@ -13,8 +13,8 @@ import numpy as np
 
 from ctinterp_dagster.pacs import connect
 from ctinterp_dagster.pacs.settings import DicomWeb, Dimse, Rule
-from ctinterp_dagster.pacs.state import State
 from ctinterp_dagster.pacs.watch import Watch
+from ctinterp_dagster.pacs.watch_state import State
 from ctinterp_dagster.scan.io import read_scan, write_result
 from tests.pacs.builders import thick_series
 from tests.pacs.orthanc import DICOM, WEB, orthanc, rest, stored

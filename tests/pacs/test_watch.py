@@ -13,8 +13,8 @@ from ctinterp_dagster.errors import PacsError, ParamsError
 from ctinterp_dagster.pacs import Images, Query, Rule, Series
 from ctinterp_dagster.pacs import watch as watching
 from ctinterp_dagster.pacs.archive import images_of, series_of
-from ctinterp_dagster.pacs.state import State
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
+from ctinterp_dagster.pacs.watch_state import State
 from tests.pacs.builders import thick_series
 from tests.pacs.kills import stand_in
 

@@ -20,8 +20,8 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.io.files import gzipped
 from ctinterp_dagster.scan.io.images import affine_of, placed
+from ctinterp_dagster.scan.io.volume_files import gzipped
 from ctinterp_dagster.scan.volume import Volume
 
 from .conftest import rotation

@@ -19,7 +19,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
-from ctinterp_dagster.scan.io import Found, archive, find_scans, limits, read_scan, read_stretches, write_volume
+from ctinterp_dagster.scan.io import Found, find_scans, limits, read_scan, read_stretches, write_volume, zipped
 from ctinterp_dagster.scan.io.dicom import read_header
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
@@ -203,7 +203,7 @@ def test_too_large_an_archive_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "MAX_FILES", 3)
+    monkeypatch.setattr(zipped, "MAX_FILES", 3)
     assert "holds 4 files, expected at most 3" in _refusal(_zipped(tmp_path / "s.zip", dict.fromkeys("abcd", b"x")))
 
 

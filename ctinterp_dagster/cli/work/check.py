@@ -18,7 +18,7 @@ from ctinterp_dagster.scan.padding import find_padding
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckedScan:
     """What `check` says of one scan; `verdict` is "fit" or the reason of the refusal."""
 
     scan: str
@@ -59,7 +59,7 @@ def run(path: Path, *, as_json: bool, strict: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def described(verdict: Verdict) -> Iterator[str]:
+def described(verdict: CheckedScan) -> Iterator[str]:
     """A verdict in lines that fit the terminal: the scan, and below it what is known."""
     yield f"{verdict.scan}: {verdict.verdict}"
     size = " x ".join(map(str, verdict.shape_zyx or ()))
@@ -79,12 +79,12 @@ def described(verdict: Verdict) -> Iterator[str]:
         yield from textwrap.wrap(said if value else "", width, initial_indent="  ", subsequent_indent="    ")
 
 
-def verdict_on(found: Found) -> Verdict:
+def verdict_on(found: Found) -> CheckedScan:
     """Read a scan and say what it is."""
     try:
         scan = read_scan(found)
     except ScanError as error:
-        return Verdict(
+        return CheckedScan(
             found.label, error.reason, None, None, None, "", "", str(error), found.description, found.date, found.uid
         )
     word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0]), *scan.warnings]
@@ -100,7 +100,7 @@ def verdict_on(found: Found) -> Verdict:
         word, remarks = error.reason, [str(error), *remarks]
     volume = scan.volume
     said = "; ".join(filter(None, remarks))
-    return Verdict(
+    return CheckedScan(
         scan=found.label,
         verdict=word,
         shape_zyx=volume.hu.shape,

@@ -15,10 +15,10 @@ import click
 from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
 from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
-from ctinterp_dagster.pacs.state import State
 from ctinterp_dagster.pacs.transfer import fetch as fetch_series
 from ctinterp_dagster.pacs.transfer import send as send_series
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
+from ctinterp_dagster.pacs.watch_state import State
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 
 

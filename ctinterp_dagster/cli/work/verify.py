@@ -17,7 +17,7 @@ from ctinterp_dagster.cli.work.outputs import check_files
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
-from ctinterp_dagster.latent.evidence import to_unit
+from ctinterp_dagster.latent.conditioning import to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.autoencoder.published import RELEASES, refuse_other_networks, scale_factor
 from ctinterp_dagster.model.autoencoder.weights import read_weights

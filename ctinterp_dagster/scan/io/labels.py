@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctinterp_dagster.errors import GeometryError, IntensityError, MissingInputError, UnreadableScanError
-from ctinterp_dagster.scan.io.files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
 from ctinterp_dagster.scan.io.itk import simple_itk
+from ctinterp_dagster.scan.io.volume_files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
 from ctinterp_dagster.scan.volume import Volume
 
 LARGEST = 2**24  # whole numbers up to it are exact in float32

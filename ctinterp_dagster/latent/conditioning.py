@@ -19,7 +19,7 @@ Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Conditions:
     """What is known of the thin volume before anything is drawn.
 
     Attributes:
@@ -41,7 +41,7 @@ def to_unit(hu: Tensor) -> Tensor:
     return MAISI.to_unit(MAISI.clip(hu))[None, None]
 
 
-def gather_evidence(thick_hu: Tensor, operator: ThickeningOperator, encode: Encode, kind: "Conditioning") -> Evidence:
+def conditions_of(thick_hu: Tensor, operator: ThickeningOperator, encode: Encode, kind: "Conditioning") -> Conditions:
     """Interpolate a thick scan and encode it.
 
     Args:
@@ -54,10 +54,10 @@ def gather_evidence(thick_hu: Tensor, operator: ThickeningOperator, encode: Enco
     base_hu = cubic_projected(thick_hu, operator)
     base = encode(to_unit(base_hu))
     if kind == "encoded_interpolation":
-        return Evidence(base_hu, base, base)
+        return Conditions(base_hu, base, base)
     thick_latent = encode(to_unit(thick_hu))
     middle = (LATENT_STRIDE - 1) / 2
     thin_centres = np.arange(base.shape[2]) * LATENT_STRIDE + middle
     thick_centres = np.interp(thin_centres, np.arange(len(operator.thin_positions)), operator.thin_positions)
     condition = linear(thick_latent, (thick_centres - middle) / LATENT_STRIDE)
-    return Evidence(base_hu, base, condition)
+    return Conditions(base_hu, base, condition)

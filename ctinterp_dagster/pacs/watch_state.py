@@ -8,7 +8,7 @@ from typing import Literal
 
 from ctinterp_dagster.errors import ParamsError
 
-Verdict = Literal["sent", "added", "thin", "own", "incomplete", "refused"]
+Outcome = Literal["sent", "added", "thin", "own", "incomplete", "refused"]
 TABLES = """
 create table if not exists seen (series text primary key, images text not null, since real not null);
 create table if not exists done (
@@ -92,7 +92,7 @@ class State:
         ).fetchone()
         return bool(listed and row)
 
-    def finish(self, series: str, images: str, listed: str, verdict: Verdict, detail: str, now_s: float) -> None:
+    def finish(self, series: str, images: str, listed: str, verdict: Outcome, detail: str, now_s: float) -> None:
         """Write down what became of a series.
 
         Args:
