@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -22,6 +23,14 @@ from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.statistics import Difference
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import Window
+
+
+class Curve(NamedTuple):
+    """A loss by the step of the training."""
+
+    steps: Sequence[float]
+    values: Sequence[float]
+
 
 Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -176,8 +185,8 @@ def position_chart(mae_hu: Mapping[str, Sequence[float]], *, highlight: str) -> 
     return _svg(figure, "positions")
 
 
-def training_chart(losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
-    """Training curves on a logarithmic axis, as SVG; `losses` has the steps and the values by name."""
+def training_chart(losses: Mapping[str, Curve]) -> str:
+    """Training curves on a logarithmic axis, as SVG; `losses` has them by name."""
     points = {
         name: (np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64))
         for name, (steps, values) in losses.items()

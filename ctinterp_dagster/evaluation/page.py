@@ -13,7 +13,7 @@ from markupsafe import Markup
 from ctinterp_dagster.decision import Decision
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, Table, shown
-from ctinterp_dagster.evaluation.figures import gain_chart, position_chart, training_chart
+from ctinterp_dagster.evaluation.figures import Curve, gain_chart, position_chart, training_chart
 from ctinterp_dagster.evaluation.metrics import end_slices
 from ctinterp_dagster.evaluation.statistics import (
     Calibration,
@@ -78,7 +78,7 @@ class ReportData:
             which may be empty.
         positions: by task (`box-x5`), by method: MAE in HU by position in the thick slice.
         views: pictures.
-        losses: training curves by name, steps and values; empty where nothing was trained.
+        losses: training curves by name; empty where nothing was trained.
         calibration: by task; empty where the model gives no standard deviation.
         decision: of the promotion gate; None where it has not been asked.
         coverage_90: the shares of the truth that the 90 % interval has to hold, smallest and largest.
@@ -93,7 +93,7 @@ class ReportData:
     rows: pd.DataFrame
     positions: Mapping[str, Mapping[str, Sequence[float]]]
     views: Sequence[View]
-    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    losses: Mapping[str, Curve]
     calibration: Mapping[str, Calibration]
     decision: Decision | None
     coverage_90: tuple[float, float]

@@ -38,20 +38,31 @@ CALIBRATION = ("coverage_90", "correlation", "sample_noise_ratio")
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
 
+class SampleScores(NamedTuple):
+    """How honest the samples of the judged model are.
+
+    Attributes:
+        calibration: of their standard deviation.
+        noise_ratio: noise of one of them over that of the truth; None where the truth has no even place to measure
+            it in.
+    """
+
+    calibration: Calibration
+    noise_ratio: float | None
+
+
 class ScoredScan(NamedTuple):
     """A thick scan of the test set.
 
     Attributes:
         scan: a thick scan of the test set.
         scored: what every method scored on it.
-        calibration: of the judged model's standard deviation.
-        sample_noise_ratio: noise of its sample over that of the truth; None where that cannot be measured.
+        samples: what those of the judged model scored on it.
     """
 
     scan: ThickScan
     scored: list[Scored]
-    calibration: Calibration
-    sample_noise_ratio: float | None
+    samples: SampleScores
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -96,7 +107,7 @@ def score_test_set(model: Interpolator, params: Params, layout: Layout) -> Itera
                 scan.case, scan.task, it.method, it.scores.psnr_db, it.scores.ssim, it.seconds, it.peak_rss_mib,
             )  # fmt: skip
             scored.append(it)
-        yield ScoredScan(scan, scored, *judged_samples(scan, measurement, layout))
+        yield ScoredScan(scan, scored, judged_samples(scan, measurement, layout))
 
 
 def methods_on(
@@ -125,30 +136,26 @@ def generated(path: Path, measurement: Measurement) -> Estimate:
     return measurement.estimate(torch.from_numpy(read_scan(path).volume.hu))
 
 
-def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) -> tuple[Calibration, float | None]:
-    """How honest the samples of the judged model are.
+def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) -> SampleScores:
+    """Score the samples of the judged model.
 
     Args:
         scan: whose estimate, standard deviation and sample lie where `generate` put them.
         measurement: with the truth.
         layout: where things are.
-
-    Returns:
-        Coverage and correlation of the standard deviation, and the noise of a sample over that of the truth; None
-        where the truth has no even place to measure it in.
     """
     stage = judged().stage
     estimate, std, sample = (
         read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation, scan.sample)
     )
     truth = Truth.of(measurement.known.hu, factor=measurement.factor)
-    return calibrate(estimate, std, truth), noise_ratio(sample, truth)
+    return SampleScores(calibrate(estimate, std, truth), noise_ratio(sample, truth))
 
 
 def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
     """Write what people look at: scores by case, errors by position in the thick slice, calibration by case."""
     rows, positions, spreads = [], [], []
-    for scan, scored, spread, noise in scans:
+    for scan, scored, (spread, noise) in scans:
         labels = {"case": scan.case, "factor": scan.factor, "profile": scan.profile}
         for it in scored:
             method = {**labels, "method": it.method}
@@ -164,7 +171,7 @@ def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
 def by_method(scans: Sequence[ScoredScan], task: str) -> ByMethod:
     """The scores of one task, by method and case."""
     scores = defaultdict[str, dict[str, Scores]](dict)
-    for scan, scored, *_ in scans:
+    for scan, scored, _ in scans:
         if scan.task == task:
             for it in scored:
                 scores[it.method][scan.case] = it.scores
@@ -188,9 +195,9 @@ def task_metrics(scores: ByMethod, scans: Sequence[ScoredScan], params: Params) 
         max(it.residual_hu for it in own.values()),
         best,
         baselines[best],
-        coverage_90=fmean(it.calibration.coverage_90 for it in scans),
-        correlation=mean_of_all([it.calibration.correlation for it in scans]),
-        sample_noise_ratio=mean_of_all([it.sample_noise_ratio for it in scans]),
+        coverage_90=fmean(it.samples.calibration.coverage_90 for it in scans),
+        correlation=mean_of_all([it.samples.calibration.correlation for it in scans]),
+        sample_noise_ratio=mean_of_all([it.samples.noise_ratio for it in scans]),
     )
 
 

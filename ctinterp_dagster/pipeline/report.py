@@ -3,7 +3,7 @@
 import logging
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from ctinterp_dagster import telemetry
 from ctinterp_dagster.decision import Decision, read_record
 from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, run_tables
-from ctinterp_dagster.evaluation.figures import Look, views
+from ctinterp_dagster.evaluation.figures import Curve, Look, views
 from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
@@ -121,17 +121,17 @@ def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def curves(layout: Layout) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+def curves(layout: Layout) -> dict[str, Curve]:
     """The training curves that are not empty: smoothed loss, and validation loss where there is one."""
-    losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    losses = {}
     for name, file in CURVES.items():
         table = pd.read_csv(layout.root / "reports" / file)
         if table.empty:
             continue
-        losses[name] = (table["step"].tolist(), table["loss"].ewm(span=20).mean().tolist())
+        losses[name] = Curve(table["step"].tolist(), table["loss"].ewm(span=20).mean().tolist())
         validated = table.dropna(subset="val_loss")
         if not validated.empty:
-            losses[f"{name}, validation"] = (validated["step"].tolist(), validated["val_loss"].tolist())
+            losses[f"{name}, validation"] = Curve(validated["step"].tolist(), validated["val_loss"].tolist())
     return losses
 
 

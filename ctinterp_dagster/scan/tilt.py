@@ -8,10 +8,10 @@ from scipy.ndimage import affine_transform
 
 from ctinterp_dagster.errors import GeometryError
 from ctinterp_dagster.scan.padding import OUTSIDE_HU, without_padding
-from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.scan.volume import RemarkedVolume, Volume
 
 
-def straightened(volume: Volume, shift: tuple[float, float]) -> tuple[Volume, tuple[str, ...]]:
+def straightened(volume: Volume, shift: tuple[float, float]) -> RemarkedVolume:
     """A sheared stack on the straight grid along its slices' normal, which holds every slice.
 
     Each slice is shifted in its own plane (cubic B-spline); nothing is resampled from slice to slice. Padding is
@@ -30,7 +30,7 @@ def straightened(volume: Volume, shift: tuple[float, float]) -> tuple[Volume, tu
     Source: Unser 1999, Splines: a perfect fit for signal and image processing, IEEE Signal Process. Mag. 16(6).
     """
     if not any(shift):
-        return volume, ()
+        return RemarkedVolume(volume, ())
     filled, padding = without_padding(volume)
     masks = padding.mask if padding else np.zeros(volume.hu.shape, np.bool_)
     anchor = (np.asarray(volume.origin_mm) @ volume.direction)[1::-1] / volume.spacing_mm[1:]
@@ -53,7 +53,7 @@ def straightened(volume: Volume, shift: tuple[float, float]) -> tuple[Volume, tu
         f"in its plane, by {moved_mm:.3f} mm more than the one before, onto a straight grid along the slice normal; "
         f"shifted back, slices are the measured ones to {apart_hu:.2f} HU on average"
     )
-    return Volume(straight, volume.spacing_mm, (x, y, z), volume.direction), (told,)
+    return RemarkedVolume(Volume(straight, volume.spacing_mm, (x, y, z), volume.direction), (told,))
 
 
 def on_one_grid(volumes: Sequence[Volume]) -> list[Volume]:

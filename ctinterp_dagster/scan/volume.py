@@ -1,6 +1,7 @@
 """The one representation of a CT scan that every other room works on."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,3 +84,15 @@ class Volume:
             (float(origin[0]), float(origin[1]), float(origin[2])),
             self.direction,
         )
+
+
+class RemarkedVolume(NamedTuple):
+    """A volume that was read or straightened.
+
+    Attributes:
+        volume: it.
+        remarks: what its user should know: what its header says twice or wrongly, or what was done to it.
+    """
+
+    volume: Volume
+    remarks: tuple[str, ...]

@@ -10,7 +10,7 @@ import pytest
 from ctinterp_dagster.decision import Decision, Finding
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table
-from ctinterp_dagster.evaluation.figures import Look, views
+from ctinterp_dagster.evaluation.figures import Curve, Look, views
 from ctinterp_dagster.evaluation.page import COLUMNS, ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration
 from ctinterp_dagster.scan.window import SOFT_TISSUE
@@ -34,7 +34,7 @@ def report(**changes: Any) -> ReportData:
         rows=rows(),
         positions={"box-x5": {"cubic": [3, 2, 1, 2, 3], "model": [2, 1, 1, 1, 2]}},
         views=[View("case 0, soft tissue", "Three planes of a case.", b"\x89PNG")],
-        losses={"train": ([1, 2, 3], [1.0, 0.5, 0.2])},
+        losses={"train": Curve([1, 2, 3], [1.0, 0.5, 0.2])},
         calibration={"box-x5": Calibration(0.873, 0.61)},
         decision=Decision(
             promoted=False, findings=(Finding("residual", "fail", "box-x5: residual 0.7 HU"),), challenger="1"

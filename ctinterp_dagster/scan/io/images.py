@@ -12,7 +12,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, NotCtError, TooFewSlicesError, UnreadableScanError
 from ctinterp_dagster.scan.io.itk import is_itk, simple_itk
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import FloatArray, RemarkedVolume, Volume
 
 Array = npt.NDArray[np.float64]
 Image = Any
@@ -196,7 +196,7 @@ def _nifti_told(header: nib.Nifti1Header, shape: tuple[int, ...], unit: float) -
     return tuple(told)
 
 
-def _from_nibabel(image: Image) -> tuple[Volume, tuple[str, ...]]:
+def _from_nibabel(image: Image) -> RemarkedVolume:
     refuse_shape(image.shape)
     if image.get_data_dtype().kind not in "iuf":
         raise NotCtError(f"values are of type {image.get_data_dtype()}: expected real numbers (HU)")
@@ -212,7 +212,8 @@ def _from_nibabel(image: Image) -> tuple[Volume, tuple[str, ...]]:
     elif isinstance(header, AnalyzeHeader):
         raise GeometryError("an Analyze image does not say what is left and right: expected NIfTI; convert it")
     affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3] * unit
-    return placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), affine), told
+    volume = placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), affine)
+    return RemarkedVolume(volume, told)
 
 
 def _from_itk(image: Image, unit: float) -> Volume:
@@ -240,7 +241,7 @@ def _from_itk(image: Image, unit: float) -> Volume:
     return placed(values, np.diag(np.array(SPACES[space], dtype=np.float64)) @ affine)
 
 
-def read_image(image: Image, unit: float = 1.0) -> tuple[Volume, tuple[str, ...]]:
+def read_image(image: Image, unit: float = 1.0) -> RemarkedVolume:
     """The volume of an image in HU, and what its header says that a user should know; see `volume_of`.
 
     Args:
@@ -249,7 +250,7 @@ def read_image(image: Image, unit: float = 1.0) -> tuple[Volume, tuple[str, ...]
 
     Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3; NRRD, section 5 (space and orientation).
     """
-    return (_from_itk(image, unit), ()) if is_itk(image) else _from_nibabel(image)
+    return RemarkedVolume(_from_itk(image, unit), ()) if is_itk(image) else _from_nibabel(image)
 
 
 def volume_of(image: Image) -> Volume:

@@ -20,7 +20,7 @@ from ctinterp_dagster.scan.io.images import itk_image, nifti_image, read_image, 
 from ctinterp_dagster.scan.io.itk import simple_itk
 from ctinterp_dagster.scan.io.limits import refuse_size
 from ctinterp_dagster.scan.io.text_header import read_text_header
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import FloatArray, RemarkedVolume, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
@@ -59,7 +59,7 @@ def _nifti_image(file: Path) -> nib.Nifti1Image:
         return kind.from_bytes(head + opened.read(size - len(head) + 1))  # one more: gzip's checksum is at the end
 
 
-def read_nifti(file: Path) -> tuple[Volume, tuple[str, ...]]:
+def read_nifti(file: Path) -> RemarkedVolume:
     """Read a NIfTI file, its scaling (scl_slope, scl_inter) and its unit of length applied.
 
     The sform is used where its code is set, else the qform. A file with neither is refused: its axes, and so left and
@@ -125,7 +125,7 @@ def middle_planes(file: Path) -> list[Picture]:
     return pictures
 
 
-def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
+def read_itk(file: Path) -> RemarkedVolume:
     """Read a MetaImage or NRRD file, its unit of length applied.
 
     Args:
@@ -156,7 +156,7 @@ def read_itk(file: Path) -> tuple[Volume, tuple[str, ...]]:
         raise UnreadableScanError(f"no readable {file.suffix} file: {reason}; make it again") from error
     volume, told = read_image(image, header.unit_mm())
     direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)
-    return volume, (*told, *header.told(direction[:3, :3]))
+    return RemarkedVolume(volume, (*told, *header.told(direction[:3, :3])))
 
 
 def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
