@@ -265,9 +265,8 @@ class Registry:
         """A record of this folder.
 
         Args:
+            kind: of the record.
             path: of the file.
-            names: of the fields.
-            since: those of them that came with a later version.
 
         Raises:
             MissingInputError: the file is damaged or of another version.
