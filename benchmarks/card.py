@@ -92,9 +92,6 @@ LINES: dict[str, Callable[[Records], Iterator[Line]]] = {
 def main(folder: Path) -> None:
     """Print the table of the files of FOLDER.
 
-    Args:
-        folder: of the results of benchmarks.
-
     Raises:
         ClickException: it holds none.
     """

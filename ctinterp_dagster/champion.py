@@ -265,7 +265,7 @@ class Registry:
         """A record of this folder.
 
         Args:
-            kind: of the record.
+            kind: of record.
             path: of the file.
 
         Raises:

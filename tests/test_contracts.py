@@ -1,6 +1,7 @@
 """One word for each step, the same everywhere; what a stage imports and reads is what DVC knows of."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,21 @@ def test_no_function_of_the_package_is_over_60_lines() -> None:
         if isinstance(node, ast.FunctionDef)
     ]
     assert [(name, f.name) for name, f in functions if f.end_lineno and f.end_lineno - f.lineno >= 60] == []
+
+
+def lacks_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether its docstring has sections, but none of the arguments that it has."""
+    sections = re.findall(r"^ *([A-Z][a-z]+):(?: |$)", ast.get_docstring(function) or "", re.MULTILINE)
+    names = [node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+    named = [name for name in names if name not in {"self", "cls"} and not name.startswith("_")]
+    return bool(named and {"Raises", "Returns", "Yields", "Source"} & set(sections)) and "Args" not in sections
+
+
+def test_a_docstring_with_sections_has_one_of_its_arguments() -> None:
+    modules = [path for part in ("ctinterp_dagster", "stages") for path in (ROOT / part).glob("**/*.py")]
+    nodes = [(path, node) for path in modules for node in ast.walk(ast.parse(path.read_text()))]
+    functions = [(path, node) for path, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert [f"{path}:{node.lineno} {node.name}" for path, node in functions if lacks_arguments(node)] == []
 
 
 def test_the_definitions_load_without_torch() -> None:
