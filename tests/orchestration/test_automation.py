@@ -250,7 +250,9 @@ def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> No
 
 def checked(root: Path, instance: dg.DagsterInstance, *findings: dict[str, str]) -> dict[str, dg.AssetCheckEvaluation]:
     """Dagster's checks of a decision with these findings."""
-    write_json(Layout(root).report("promote") / "decision.json", {"promoted": False, "findings": findings})
+    write_json(
+        Layout(root).report("promote") / "decision.json", {"promoted": False, "findings": findings, "challenger": "1"}
+    )
     (*_, checks) = build_gate_checks(Layout(root))
     result = dg.materialize(
         [dg.AssetSpec("promote"), checks], instance=instance, selection=dg.AssetSelection.checks(checks)
