@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ctinterp_dagster.cli.work.evaluate import fields_of
+from ctinterp_dagster.cli.actions.evaluate import fields_of
 from ctinterp_dagster.errors import EvaluationError, ParamsError
 from ctinterp_dagster.evaluation.metrics import check_size
 from ctinterp_dagster.evaluation.statistics import best_baseline

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctinterp_dagster.cli.work import batch
+from ctinterp_dagster.cli.actions import batch
 from ctinterp_dagster.interpolation import Interpolator, thicken
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from click.testing import CliRunner
 
-from ctinterp_dagster.cli.datasets import NAMES, TABLE
 from ctinterp_dagster.cli.main import group
+from ctinterp_dagster.cli.options.datasets import NAMES, TABLE
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import ingest
 from ctinterp_dagster.records import read_csv

@@ -199,6 +199,9 @@ def ask(command, *words):
 ask(group)
 assert CliRunner().invoke(group, ["interpolate", "a.nii", "-o", "b.nii", "--spacing", "0"]).exit_code == 2
 assert CliRunner().invoke(group, ["evaluate", "a.nii", "--methods", "magic"]).exit_code == 2
+together = ["interpolate", "a.nii", "-o", "b.nii", "--spacing", "1", "--factor", "2"]
+assert CliRunner().invoke(group, together).exit_code == 2
+assert CliRunner().invoke(group, ["evaluate", "a.nii", "--protocol", "rplhr"]).exit_code == 2
 heavy = ("torch", "SimpleITK", "pandas", "scipy", "pydicom", "nibabel", "skimage")
 print([name for name in heavy if name in sys.modules])
 """

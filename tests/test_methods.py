@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ctinterp_dagster import champion, methods
-from ctinterp_dagster.cli import evaluate, interpolate
+from ctinterp_dagster.cli.options import evaluate, interpolate
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation import page, statistics
 from ctinterp_dagster.methods import Role, Row

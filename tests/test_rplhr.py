@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ctinterp_dagster.cli.actions import evaluate
 from ctinterp_dagster.cli.main import group
-from ctinterp_dagster.cli.work import evaluate
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import expect, ingest, train
 from ctinterp_dagster.pipeline.cases import read_cases, read_sources

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctinterp_dagster.cli.work import view
+from ctinterp_dagster.cli.actions import view
 from ctinterp_dagster.scan.io import write_volume
 from tests.cli.conftest import run
 from tests.orchestration.server import free_port

@@ -42,7 +42,7 @@ def verify(
     PATH is safetensors, or a torch file, with or without an outer key such as `state_dict`. Exits 1 with one line if
     it is refused. With SCANS (NIfTI, folders of DICOM), says how well each comes back from its latent, by window of HU.
     """
-    from ctinterp_dagster.cli.work.verify import run
+    from ctinterp_dagster.cli.actions.verify import run
 
     run(path, scans, diffusion, tuple(dict.fromkeys(precisions)), memory_gib, device, json_path)
 
@@ -57,6 +57,6 @@ def import_(path: Path, source: str, licence: str) -> None:
     `ctinterp preset gpu` uses it. With DVC installed, `dvc add` puts the weights under it: commit the .dvc file and
     the card.
     """
-    from ctinterp_dagster.cli.work.import_weights import run
+    from ctinterp_dagster.cli.actions.import_weights import run
 
     run(path, source, licence)

@@ -1,71 +1,14 @@
-"""Held-out thin scans, thickened, restored with every method, and scored: the options."""
+"""Held-out thin scans, thickened, restored with every method, and scored: the command."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ctinterp_dagster.cli.profile_option import METAVAR, ProfileType
-from ctinterp_dagster.methods import REGRESSION, Role, judged, names
-from ctinterp_dagster.physics.profile import SampledProfile
+from ctinterp_dagster.cli.options.evaluate import METHODS, OWN, PROTOCOLS, Options
+from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 
-if TYPE_CHECKING:
-    from ctinterp_dagster.model.settings import MixedPrecision
-    from ctinterp_dagster.physics.profile import Profile
-    from ctinterp_dagster.physics.recognition import Auto
-
-LEARNED = (REGRESSION, judged().name)
-METHODS = (*names(Role.RIVAL), *LEARNED)
-OWN = "ctinterp"
-PROTOCOLS = (OWN, "rplhr", "decimation")
 FOLDERS = (("thick", "thin"), ("5mm", "1mm"))
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command is given; each field is the option of its name, or of the name beside it."""
-
-    thin: tuple[Path, ...]
-    pairs: tuple[tuple[Path, Path], ...]  # --pair and --pairs
-    protocol: str
-    factor: float | None
-    spacing_mm: float | None
-    profile: "Profile | Auto | None"
-    thin_mm: float | None  # --thin-thickness
-    model: Path | None
-    methods: tuple[str, ...]
-    device: str
-    memory_gib: float
-    mixed_precision: "MixedPrecision"
-    json: Path | None
-
-    def __post_init__(self) -> None:
-        """Refuse options that do not go together.
-
-        Raises:
-            UsageError: some do not.
-        """
-        if not self.thin and not self.pairs:
-            raise click.UsageError("give THIN volumes, --pair THICK THIN or --pairs FOLDER")
-        if self.protocol == "rplhr" and self.thin:
-            raise click.UsageError("--protocol rplhr scores real pairs: give --pair THICK THIN or --pairs FOLDER")
-        if self.protocol == "decimation":
-            self._check_decimation()
-        if self.thin and (self.profile == "auto" or isinstance(self.profile, SampledProfile)):
-            raise click.UsageError("THIN is thickened with a shape: give --profile box or another")
-        told = {"--spacing": self.spacing_mm, "--factor": self.factor, "--thin-thickness": self.thin_mm}
-        for option in (name for name, value in told.items() if value and not self.thin):
-            raise click.UsageError(f"{option} is for THIN volumes: a pair is compared as its two scans are")
-        for paths in (self.thin, tuple(thick for thick, _ in self.pairs)):
-            if len(set(paths)) < len(paths):
-                raise click.UsageError("a scan is given twice: give each once")
-
-    def _check_decimation(self) -> None:
-        if self.pairs or self.profile or self.spacing_mm or self.thin_mm:
-            raise click.UsageError("--protocol decimation takes THIN volumes, --factor, and nothing of slices")
-        if self.factor and not self.factor.is_integer():
-            raise click.UsageError(f"--protocol decimation keeps every n-th slice, got --factor {self.factor:g}")
 
 
 def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tuple[tuple[Path, Path], ...]:
@@ -147,7 +90,8 @@ def command(**given: Any) -> None:
     partner, by position in mm. `psnr_db` is in the window [-1000, 1000] HU without the slices of one thick slice at
     each end. Research use only, not a medical device.
     """
-    from ctinterp_dagster.cli.work.evaluate import run
-
     given["pairs"] += given.pop("folder")
-    run(Options(**given))
+    options = Options(**given)
+    from ctinterp_dagster.cli.actions.evaluate import run
+
+    run(options)

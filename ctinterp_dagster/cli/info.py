@@ -6,6 +6,6 @@ import click
 @click.command
 def command() -> None:
     """Show versions, devices and the released model."""
-    from ctinterp_dagster.cli.work.info import run
+    from ctinterp_dagster.cli.actions.info import run
 
     run()

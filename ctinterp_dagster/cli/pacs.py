@@ -1,10 +1,13 @@
 """Thick series from a PACS, and results to it: the options."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli.interpolate import command as interpolate
+from ctinterp_dagster.cli.options.interpolate import Options
 
 SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
 STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
@@ -36,7 +39,7 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
     """List the CT series that match, with the UID by which the other commands take one."""
     limits = query["patient"] or query["study"] or query["date"]
     required.option(limits, "give --patient, --study or --date: an archive may hold very many series")
-    from ctinterp_dagster.cli.work import pacs
+    from ctinterp_dagster.cli.actions import pacs
     from ctinterp_dagster.pacs import Query
 
     pacs.list_series(config, server=server, query=Query(**query), least_mm=least_mm, as_json=as_json)
@@ -52,7 +55,7 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
 def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, server: str | None, study: str) -> None:
     """Fetch a series, named by its SeriesInstanceUID."""
     required.option((output is None) == to_project, "give -o or --to-project")
-    from ctinterp_dagster.cli.work import pacs
+    from ctinterp_dagster.cli.actions import pacs
 
     pacs.fetch(config, uid=uid, output=output, server=server, study=study)
 
@@ -68,7 +71,7 @@ def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | N
 
     OPTIONS are those of `ctinterp interpolate`, such as --spacing 1.
     """
-    from ctinterp_dagster.cli.work import pacs
+    from ctinterp_dagster.cli.actions import pacs
 
     pacs.restore(config, uid=uid, options=options, server=server, study=study)
 
@@ -79,7 +82,7 @@ def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | N
 @click.pass_obj
 def send(config: Path, *, folder: Path, server: str | None) -> None:
     """Send a DICOM result of `ctinterp interpolate`; what the archive has already is not sent again."""
-    from ctinterp_dagster.cli.work import pacs
+    from ctinterp_dagster.cli.actions import pacs
 
     pacs.send(config, folder=folder, server=server)
 
@@ -95,6 +98,18 @@ def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
 
     It may be ended at any moment, and started again with the same state: nothing is sent twice, and nothing lost.
     """
-    from ctinterp_dagster.cli.work import pacs
+    from ctinterp_dagster.cli.actions import pacs
 
-    pacs.watch(config, state=state, once=once, again=again)
+    pacs.watch(config, state=state, once=once, again=again, check_options=interpolate_options)
+
+
+def interpolate_options(words: Sequence[str]) -> Options:
+    """What `ctinterp interpolate` is given by these words.
+
+    Args:
+        words: options, without input and output.
+
+    Raises:
+        UsageError: they are no options of it, or do not go together.
+    """
+    return Options(**interpolate.make_context("interpolate", ["in", *words, "-o", "out"]).params)

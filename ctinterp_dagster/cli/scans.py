@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ctinterp_dagster.cli import required
-from ctinterp_dagster.cli.datasets import NAMES
+from ctinterp_dagster.cli.options.datasets import NAMES
 from ctinterp_dagster.cli.raw_folder import TABLES, Added, add_one, table_of
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
@@ -46,7 +46,7 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     layout.raw.mkdir(parents=True, exist_ok=True)
     held, done, refused = Added(layout.raw), 0, 0
     if data_set:
-        from ctinterp_dagster.cli.work.datasets import of_data_set
+        from ctinterp_dagster.cli.actions.datasets import of_data_set
 
         scans = of_data_set(data_set, paths[0], held, rows, layout)
     else:
@@ -91,7 +91,7 @@ def list_() -> None:
 
     The places of scans that scans.csv does not list are known to whoever has the key and data/raw, and in no file.
     """
-    from ctinterp_dagster.cli.work.listing import run
+    from ctinterp_dagster.cli.actions.listing import run
 
     run()
 
@@ -102,6 +102,6 @@ def list_() -> None:
 @click.option("--strict", is_flag=True, help="exit 1 if a scan is refused")
 def check(path: Path, *, as_json: bool, strict: bool) -> None:
     """Describe every scan below PATH: is it a regular CT volume, and if not, what is wrong?"""
-    from ctinterp_dagster.cli.work.check import run
+    from ctinterp_dagster.cli.actions.check import run
 
     run(path, as_json=as_json, strict=strict)

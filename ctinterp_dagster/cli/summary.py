@@ -6,6 +6,6 @@ import click
 @click.command
 def command() -> None:
     """Print the metrics of the last pipeline run, the gate's decision and the path of the report."""
-    from ctinterp_dagster.cli.work.summary import run
+    from ctinterp_dagster.cli.actions.summary import run
 
     run()

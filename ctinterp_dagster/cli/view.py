@@ -21,6 +21,6 @@ def command(**given: Any) -> None:
     The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
     scans: keep it as you keep them. Research use only, not a medical device.
     """
-    from ctinterp_dagster.cli.work.view import run
+    from ctinterp_dagster.cli.actions.view import run
 
     run(**given)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctinterp_dagster.cli.work import evaluate
-from ctinterp_dagster.cli.work.evaluate import FIELDS
+from ctinterp_dagster.cli.actions import evaluate
+from ctinterp_dagster.cli.actions.evaluate import FIELDS
 from ctinterp_dagster.physics.measurement import Estimate, Measurement
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume

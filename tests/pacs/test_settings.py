@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
+from ctinterp_dagster.cli.pacs import interpolate_options
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.pacs import load_pacs
 from ctinterp_dagster.pacs.settings import secret
@@ -71,3 +73,16 @@ def test_the_file_of_the_manual_is_right(tmp_path: Path) -> None:
     settings = load_pacs(tmp_path / "pacs.yaml")
     assert settings.watch
     assert settings.watch.source in settings.servers
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--spacing", "0"), "0.0 is not in the range"),
+        (("--spacing", "1", "--factor", "2"), "give --spacing or --factor, not both"),
+        (("--magic",), "No such option '--magic'"),
+    ],
+)
+def test_a_watch_refuses_options_that_interpolate_would_refuse(options: tuple[str, ...], said: str) -> None:
+    with pytest.raises(click.UsageError, match=said):
+        interpolate_options(options)

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import click
 
+from ctinterp_dagster.cli.actions import protocols, tables
+from ctinterp_dagster.cli.actions.jobs import Job, fit
+from ctinterp_dagster.cli.actions.outputs import check_files
+from ctinterp_dagster.cli.actions.protocols import trials_of
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.evaluate import LEARNED, METHODS, OWN, Options
+from ctinterp_dagster.cli.options.evaluate import LEARNED, METHODS, OWN, Options
 from ctinterp_dagster.cli.progress import progress
-from ctinterp_dagster.cli.work import protocols, tables
-from ctinterp_dagster.cli.work.jobs import Job, fit
-from ctinterp_dagster.cli.work.outputs import check_files
-from ctinterp_dagster.cli.work.protocols import trials_of
 from ctinterp_dagster.errors import EvaluationError, GeometryError, ParamsError
 from ctinterp_dagster.evaluation.metrics import Scores, check_size
 from ctinterp_dagster.interpolation import RELEASED, Measurement, Method, Settings, load_checkpoint, paired, simulated

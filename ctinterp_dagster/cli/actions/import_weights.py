@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli.actions.verify import show, verify_file
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.work.verify import show, verify_file
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_json

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.cli.actions.outputs import Made, Outputs
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.interpolate import METHODS, Options
 from ctinterp_dagster.cli.memory_slots import needed_gib, slots_gib, turn
+from ctinterp_dagster.cli.options.interpolate import METHODS, Options
 from ctinterp_dagster.cli.progress import progress
-from ctinterp_dagster.cli.work.outputs import Made, Outputs
 from ctinterp_dagster.interpolation import (
     RELEASED,
     Estimate,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.evaluate import LEARNED, Options
+from ctinterp_dagster.cli.options.evaluate import LEARNED, Options
 from ctinterp_dagster.interpolation import Method
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.io import Scan, input_files, read_scan

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from ctinterp_dagster.cli.interpolate import Options
-from ctinterp_dagster.cli.work.outputs import Outputs
+from ctinterp_dagster.cli.actions.outputs import Outputs
+from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.scan.io import WRITABLE_SUFFIXES, Found, find_scans
 

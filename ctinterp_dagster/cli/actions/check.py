@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.interpolate import THIN_MM
+from ctinterp_dagster.cli.options.interpolate import THIN_MM
 from ctinterp_dagster.errors import MissingInputError, ScanError
 from ctinterp_dagster.physics.recognition import Tags, recognise
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume

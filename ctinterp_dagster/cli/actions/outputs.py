@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.interpolate import Options
+from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.physics.measurement import Estimate

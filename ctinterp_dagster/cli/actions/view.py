@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.work.outputs import check_files
+from ctinterp_dagster.cli.actions.outputs import check_files
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation.viewer import page
 from ctinterp_dagster.records import whole_file

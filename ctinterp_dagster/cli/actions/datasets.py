@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ctinterp_dagster.cli.datasets import DataSet, dataset
+from ctinterp_dagster.cli.actions.protocols import in_hu
+from ctinterp_dagster.cli.options.datasets import DataSet, dataset
 from ctinterp_dagster.cli.raw_folder import Added, refusals
-from ctinterp_dagster.cli.work.protocols import in_hu
 from ctinterp_dagster.errors import GeometryError, MissingInputError, ScanError, TooThickError, UnreadableScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, load_params

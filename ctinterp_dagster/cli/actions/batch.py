@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import click
 
+from ctinterp_dagster.cli.actions.interpolate import Restoration, summary
+from ctinterp_dagster.cli.actions.naming import Item, items_of, outputs_of, stem_of
+from ctinterp_dagster.cli.actions.outputs import Outputs, check_files
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.interpolate import METHODS, Options
+from ctinterp_dagster.cli.options.interpolate import METHODS, Options
 from ctinterp_dagster.cli.progress import duration
-from ctinterp_dagster.cli.work.interpolate import Restoration, summary
-from ctinterp_dagster.cli.work.naming import Item, items_of, outputs_of, stem_of
-from ctinterp_dagster.cli.work.outputs import Outputs, check_files
 from ctinterp_dagster.errors import CtinterpError, MissingInputError, NotCtError, ParamsError, disk_problem
 from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.io import check_overwriting, input_files, read_scan

@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ctinterp_dagster.cli.actions.jobs import fit
+from ctinterp_dagster.cli.actions.outputs import check_files
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.progress import progress
-from ctinterp_dagster.cli.work.jobs import fit
-from ctinterp_dagster.cli.work.outputs import check_files
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling

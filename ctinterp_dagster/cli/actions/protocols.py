@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ctinterp_dagster.cli.evaluate import Options
+from ctinterp_dagster.cli.actions.jobs import Job, checked, fit
+from ctinterp_dagster.cli.actions.tables import interval_words, table_of_methods
+from ctinterp_dagster.cli.options.evaluate import Options
 from ctinterp_dagster.cli.raw_folder import given_for
-from ctinterp_dagster.cli.work.jobs import Job, checked, fit
-from ctinterp_dagster.cli.work.tables import interval_words, table_of_methods
 from ctinterp_dagster.errors import CtinterpError
 from ctinterp_dagster.evaluation.protocols import Trial, decimation, rplhr
 from ctinterp_dagster.evaluation.statistics import summarise

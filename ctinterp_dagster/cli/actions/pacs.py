@@ -5,14 +5,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
 from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
 from ctinterp_dagster.pacs.transfer import fetch as fetch_series
@@ -120,7 +119,9 @@ def send(config: Path, *, folder: Path, server: str | None) -> None:
     click.echo(f"{send_series(_archive(load_pacs(config), server), folder)} images sent")
 
 
-def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
+def watch(
+    config: Path, *, state: Path, once: bool, again: bool, check_options: Callable[[Sequence[str]], object]
+) -> None:
     """Look at an archive, once or until the process is ended.
 
     Args:
@@ -128,6 +129,7 @@ def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
         state: folder of what was done.
         once: end after one look.
         again: take again what was refused.
+        check_options: raises `UsageError` where words are no options of `interpolate`.
 
     Raises:
         MissingInputError: there is no such section.
@@ -137,7 +139,7 @@ def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
     rule = settings.watch
     if rule is None:
         raise MissingInputError("pacs.yaml has no section watch: docs/howto/pacs.md shows one")
-    interpolate.make_context("interpolate", ["in", *rule.interpolate, "-o", "out"])  # refuses wrong options now
+    check_options(rule.interpolate)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = State.open(state / "state.sqlite")
     if again:
