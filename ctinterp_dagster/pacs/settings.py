@@ -86,7 +86,7 @@ class Rule(_Section):
     interpolate: tuple[str, ...] = ()
 
 
-class Settings(_Section):
+class PacsSettings(_Section):
     """All of pacs.yaml."""
 
     servers: dict[Name, Server]
@@ -108,7 +108,7 @@ class Settings(_Section):
         return name, self.servers[name]
 
 
-def load_pacs(path: Path) -> Settings:
+def load_pacs(path: Path) -> PacsSettings:
     """Read and check pacs.yaml.
 
     Args:
@@ -120,7 +120,7 @@ def load_pacs(path: Path) -> Settings:
     """
     if not path.exists():
         raise MissingInputError(f"{path} is missing: write it as docs/howto/pacs.md shows, or name it with --config")
-    return load_section(Settings, path)
+    return load_section(PacsSettings, path)
 
 
 def secret(server: str, what: Literal["USER", "PASSWORD", "TOKEN"]) -> str:

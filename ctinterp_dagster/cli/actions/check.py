@@ -46,32 +46,32 @@ def run(path: Path, *, as_json: bool, strict: bool) -> None:
         MissingInputError: there is none.
         Exit: 1, where one is refused and none may be.
     """
-    verdicts = []
+    checked = []
     for found in find_scans(path):
-        verdicts.append(verdict_on(found))
+        checked.append(check_scan(found))
         if not as_json:
-            click.echo("\n".join(described(verdicts[-1])))
+            click.echo("\n".join(described(checked[-1])))
     if as_json:
-        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
-    if not verdicts:
+        click.echo(json.dumps([asdict(scan) for scan in checked], indent=2))
+    if not checked:
         raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MHA, NRRD or a zip of DICOM")
-    if strict and not all(verdict.verdict == "fit" for verdict in verdicts):
+    if strict and not all(scan.verdict == "fit" for scan in checked):
         raise click.exceptions.Exit(1)
 
 
-def described(verdict: CheckedScan) -> Iterator[str]:
-    """A verdict in lines that fit the terminal: the scan, and below it what is known."""
-    yield f"{verdict.scan}: {verdict.verdict}"
-    size = " x ".join(map(str, verdict.shape_zyx or ()))
-    spacing = ", ".join(f"{mm:.4g}" for mm in verdict.spacing_mm or ())
+def described(scan: CheckedScan) -> Iterator[str]:
+    """A scan in lines that fit the terminal: its verdict, and below it what is known."""
+    yield f"{scan.scan}: {scan.verdict}"
+    size = " x ".join(map(str, scan.shape_zyx or ()))
+    spacing = ", ".join(f"{mm:.4g}" for mm in scan.spacing_mm or ())
     known = {
-        "": " ".join(filter(None, (verdict.description, verdict.date))),
+        "": " ".join(filter(None, (scan.description, scan.date))),
         "slices x rows x columns": size,
         "spacing mm (z, y, x)": spacing,
-        "thickness mm": f"{verdict.thickness_mm:g}" if verdict.thickness_mm else "",
-        "kernel": verdict.kernel,
-        "profile": verdict.profile,
-        "remark": verdict.remark,
+        "thickness mm": f"{scan.thickness_mm:g}" if scan.thickness_mm else "",
+        "kernel": scan.kernel,
+        "profile": scan.profile,
+        "remark": scan.remark,
     }
     width = shutil.get_terminal_size().columns
     for name, value in known.items():
@@ -79,7 +79,7 @@ def described(verdict: CheckedScan) -> Iterator[str]:
         yield from textwrap.wrap(said if value else "", width, initial_indent="  ", subsequent_indent="    ")
 
 
-def verdict_on(found: Found) -> CheckedScan:
+def check_scan(found: Found) -> CheckedScan:
     """Read a scan and say what it is."""
     try:
         scan = read_scan(found)

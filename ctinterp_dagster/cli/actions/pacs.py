@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
-from ctinterp_dagster.pacs import Archive, Images, Query, Series, Settings, connect, load_pacs
+from ctinterp_dagster.pacs import Archive, Images, PacsSettings, Query, Series, connect, load_pacs
 from ctinterp_dagster.pacs.transfer import fetch as fetch_series
 from ctinterp_dagster.pacs.transfer import send as send_series
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
@@ -161,7 +161,7 @@ def watch(
         one.look()
 
 
-def _archive(settings: Settings, server: str | None) -> Archive:
+def _archive(settings: PacsSettings, server: str | None) -> Archive:
     return connect(*settings.server(server))
 
 
