@@ -286,7 +286,7 @@ def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy: DvcProject, instance: 
 
 
 @pytest.mark.filterwarnings("ignore:.*currently in preview")
-def test_what_the_stage_reports_through_pipes_is_in_the_materialization(
+def test_what_the_stage_reports_through_pipes_is_in_the_materialization_while_its_result_stands(
     toy: DvcProject, instance: dg.DagsterInstance, edit: Edit
 ) -> None:
     edit(toy, "dvc.yaml", "meta: {dagster: {group: models}}", "meta: {dagster: {group: models, pipes: true}}")
@@ -299,8 +299,26 @@ def test_what_the_stage_reports_through_pipes_is_in_the_materialization(
         "    pipes.report_asset_materialization(metadata={'epochs': 3})\n"
         "import json",
     )
-    result = materialize(toy, instance, "fit@a")
-    assert result.asset_materializations_for_node("fit__a")[0].metadata["epochs"].value == 3
+    for ran in (True, False):
+        result = materialize(toy, instance, "fit@a")
+        metadata = result.asset_materializations_for_node("fit__a")[0].metadata
+        assert (next(iter(metadata)), metadata["epochs"].value, metadata["dvc/ran"].value) == ("epochs", 3, ran)
+    edit(toy, "fit.py", "pipes.report", "0 and pipes.report")
+    edit(toy, "fit.py", '["rate"]})', '["rate"], "more": 1})')
+    metadata = materialize(toy, instance, "fit@a").asset_materializations_for_node("fit__a")[0].metadata
+    assert "epochs" not in metadata
+
+
+def test_metrics_of_a_third_name_are_one_table(toy: DvcProject, instance: dg.DagsterInstance, edit: Edit) -> None:
+    """Their names are too long for a row each in Dagster's page."""
+    edit(toy, "score.py", '{"mean": means,', '{"mean": means, "box": {"psnr_db": {"cubic": 1.5, "linear": {"a": 2}}},')
+    result = materialize(toy, instance, "score")
+    metadata = result.asset_materializations_for_node("score")[0].metadata
+    assert [record.data for record in metadata["box.psnr_db"].records] == [
+        {"name": "cubic", "value": 1.5},
+        {"name": "linear.a", "value": 2.0},
+    ]
+    assert metadata["mean.a"].value == 6.0
 
 
 def test_dvc_exp_run_with_a_parameter_works_beside_dagster(toy: DvcProject, shell: Shell) -> None:

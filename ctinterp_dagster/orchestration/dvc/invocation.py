@@ -20,7 +20,7 @@ from .checks import check_results
 from .metadata import stage_metadata
 from .pipes import stage_pipes
 from .project import DvcProject
-from .provenance import provenance_tags, source_events, superseded_events
+from .provenance import kept_metadata, provenance_tags, source_events, superseded_events
 from .sensor import lock_events
 from .stage import DvcIndex, DvcProjectError, DvcStage
 from .translator import DvcTranslator
@@ -141,8 +141,13 @@ class DvcInvocation:
                 key,
                 partition=stage.partition,
                 tags=provenance_tags(stage, after.stages, self.translator),
-                # What the stage says of itself stands first, and wins.
-                metadata={**about, **stage_metadata(stage, root), **about},
+                # What the stage says of itself, now or when it ran, stands first.
+                metadata={
+                    **({} if about["dvc/ran"] else kept_metadata(stage, self.context.instance, key)),
+                    **about,
+                    **stage_metadata(stage, root),
+                    **about,
+                },
             )
             for stage, about in made
         ]

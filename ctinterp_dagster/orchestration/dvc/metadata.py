@@ -3,8 +3,8 @@
 import base64
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +21,15 @@ _MAX_ROWS = 50
 def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
     """Metadata of a stage that has run: `<metric>`, `plot/<name>`, `table/<name>`, `out/<path>`, in this order.
 
-    Where a stage has several metrics files the name of the file stands before the metric; where two plots have one name
-    they have their paths.
+    Metrics with more than two names, such as `box.psnr_db.cubic`, are rows of one table, `box.psnr_db`. Where a stage
+    has several metrics files the name of the file stands before the metric; where two plots have one name they have
+    their paths.
 
     Args:
         stage: with its lock entry.
         root: the project's root.
     """
-    metrics = list(stage_metrics(stage, root))
-    several = len({file for file, _, _ in metrics}) > 1
-    metadata: dict[str, dg.MetadataValue] = {
-        (f"{file}/{name}" if several else name): dg.MetadataValue.float(value) for file, name, value in metrics
-    }
+    metadata: dict[str, dg.MetadataValue] = dict(_metrics_metadata(list(stage_metrics(stage, root))))
     pictures = {n: p for n, p in _plots(stage, root, ".png").items() if p.stat().st_size <= _MAX_IMAGE_BYTES}
     for name, path in islice(pictures.items(), _MAX_IMAGES):
         metadata[f"plot/{name}"] = inline_picture(path.read_bytes(), path.stem)
@@ -47,6 +44,20 @@ def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
         files = f", {out['nfiles']} files" if "nfiles" in out else ""
         metadata[f"out/{out['path']}"] = dg.MetadataValue.text(f"{out.get('md5')} ({out.get('size', 0)} bytes{files})")
     return metadata
+
+
+def _metrics_metadata(metrics: Sequence["Metric"]) -> Iterator[tuple[str, dg.MetadataValue]]:
+    """Metrics by name as numbers, those of a third name as a table."""
+    several = len({metric.file for metric in metrics}) > 1
+    for (file, words), own in groupby(metrics, key=lambda metric: (metric.file, metric.words[:2])):
+        name = f"{file}/{'.'.join(words)}" if several else ".".join(words)
+        rows = list(own)
+        if rows[0].words == words:
+            yield name, dg.MetadataValue.float(rows[0].value)
+        else:
+            records = [dg.TableRecord({"name": ".".join(row.words[2:]), "value": row.value}) for row in rows]
+            columns = [dg.TableColumn("name"), dg.TableColumn("value", "float")]
+            yield name, dg.MetadataValue.table(records, dg.TableSchema(columns=columns))
 
 
 def _table_metadata(path: Path) -> dict[str, dg.MetadataValue]:
@@ -77,18 +88,23 @@ def source_metadata(source: DvcSource) -> dict[str, dg.MetadataValue]:
 
 
 class Metric(NamedTuple):
-    """A number of a metrics file: the file's name without suffix, its dotted name in the file, its value."""
+    """A number of a metrics file: the file's name without suffix, its names in the file from the outside, its value."""
 
     file: str
-    name: str
+    words: tuple[str, ...]
     value: float
+
+    @property
+    def name(self) -> str:
+        """Its names, with dots between."""
+        return ".".join(self.words)
 
 
 def stage_metrics(stage: DvcStage, root: Path) -> Iterator[Metric]:
     """Every number of the stage's metrics files."""
     for path in (root / out.path for out in stage.outputs if out.metric):
         if path.is_file():
-            yield from (Metric(path.stem, name, value) for name, value in _numbers(read_metrics(path)))
+            yield from (Metric(path.stem, words, value) for words, value in _numbers(read_metrics(path)))
 
 
 def live_metadata(values: Mapping[str, Any], root: Path) -> dict[str, dg.MetadataValue]:
@@ -109,13 +125,13 @@ def inline_picture(png: bytes, title: str) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def _numbers(record: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a nested mapping with its dotted name."""
+def _numbers(record: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Every number of a nested mapping with its names."""
     if isinstance(record, Mapping):
         for name, value in record.items():
-            yield from _numbers(value, f"{prefix}.{name}" if prefix else str(name))
+            yield from _numbers(value, (*words, str(name)))
     elif isinstance(record, int | float) and not isinstance(record, bool):
-        yield prefix, float(record)
+        yield words, float(record)
 
 
 def _plots(stage: DvcStage, root: Path, suffix: str) -> dict[str, Path]:

@@ -111,7 +111,7 @@ def superseded_events(
                     key,
                     partition=stage.partition,
                     description="Made from what is no longer there.",
-                    metadata=stage_metadata(stage, project.root),
+                    metadata={**kept_metadata(stage, instance, key), **stage_metadata(stage, project.root)},
                     tags=provenance_tags(stage, index.stages, translator),
                 )
             )
@@ -157,6 +157,16 @@ def recorded_tags(instance: DagsterInstance, key: dg.AssetKey, partition: str | 
     event = latest_event(instance, key, partition)
     materialization = event.asset_materialization if event else None
     return (materialization.tags if materialization else None) or {}
+
+
+def kept_metadata(stage: DvcStage, instance: DagsterInstance, key: dg.AssetKey) -> Mapping[str, dg.MetadataValue]:
+    """The metadata of the latest materialization if it is of the run that dvc.lock holds; empty otherwise.
+
+    What a stage said of itself through Pipes is in no file: a record without a run would lose it.
+    """
+    event = latest_event(instance, key, stage.partition)
+    made = event.asset_materialization if event else None
+    return made.metadata if made and (made.tags or {}).get(LOCK_TAG) == digest(stage.lock) else {}
 
 
 def latest_event(instance: DagsterInstance, key: dg.AssetKey, partition: str | None = None) -> dg.EventLogEntry | None:

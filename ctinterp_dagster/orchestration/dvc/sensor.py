@@ -14,6 +14,7 @@ from .metadata import stage_metadata
 from .project import DvcProject
 from .provenance import (
     LOCK_TAG,
+    kept_metadata,
     latest_event,
     provenance_tags,
     recorded_tags,
@@ -98,7 +99,7 @@ def lock_events(
             continue
         if _left_to_a_run(instance, key, stage.partition, index.read_at):
             continue
-        metadata = stage_metadata(stage, project.root)
+        metadata = {**kept_metadata(stage, instance, key), **stage_metadata(stage, project.root)}
         events.append(
             AssetMaterialization(
                 key, partition=stage.partition, description="Seen in dvc.lock.", metadata=metadata, tags=tags
