@@ -1,4 +1,4 @@
-"""`dagster dev` in a folder, asked through GraphQL, and a browser that looks at it."""
+"""Dagster's server in a folder, asked through GraphQL, and a browser that looks at it."""
 
 import json
 import os
@@ -42,14 +42,15 @@ def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
 
 
 class Server:
-    """`dagster dev` with the definitions of a module or a file."""
+    """`dg dev` in a project, or `dagster dev` with the definitions of a file."""
 
     def __init__(self, root: Path, *definitions: str, **environment: str) -> None:
         self.root, self.port = root, free_port()
-        command = ["dev", *definitions, "-h", "127.0.0.1", "-p", str(self.port)]
+        program = Path(sys.executable).with_name("dagster" if definitions else "dg")
+        command = [program, "dev", *definitions, "--host", "127.0.0.1", "--port", str(self.port)]
         with (root.parent / "dev.log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dagster", *command],
+                command,
                 cwd=root,
                 env=os.environ | environment,
                 stdout=log,

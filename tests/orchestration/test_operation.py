@@ -1,9 +1,10 @@
-"""The smoke project as an operator has it: `dagster dev`, a run, new scans, a retraining, the pages that show it."""
+"""The smoke project as an operator has it: `dg dev`, a run, new scans, a retraining, the pages that show it."""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
             shutil.copy(ROOT / file, root / file)
     (root / "dvc.lock").unlink()
     shutil.rmtree(root / "reports")
+    shutil.copytree(ROOT / "reports" / "evidence", root / "reports" / "evidence")  # what report reads
     smoke_params(root)
     text = (root / "operate.yaml").read_text()
     impatient = {"settle_s: 10": "settle_s: 3", "interval_s: 30": "interval_s: 5", "_scans: 5": "_scans: 2"}
@@ -95,6 +97,24 @@ def labels(event: dict[str, Any]) -> dict[str, Any]:
     """The metadata of an event by label."""
     values = ({**entry} for entry in event["metadataEntries"])
     return {entry.pop("label"): next(iter(entry.values()), None) for entry in values}
+
+
+@pytest.mark.slow
+def test_dg_checks_and_lists_the_project(checkout: Layout, environment: None) -> None:
+    def dg(*words: str) -> str:
+        command = [Path(sys.executable).with_name("dg"), *words]
+        variables = os.environ | {"PYTHONPATH": str(checkout.root)}
+        return subprocess.run(
+            command, cwd=checkout.root, env=variables, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert "All definitions loaded successfully." in dg("check", "defs")
+    listed = json.loads(dg("list", "defs", "--json"))
+    named = {kind: {one.get("asset_key") or one["name"] for one in listed[kind]} for kind in listed}
+    assert {*STAGES, "data/raw", "scan", "published"} <= named["assets"]
+    assert named["jobs"] == {"retrain", "take_in_scans"}
+    assert named["schedules"] == {"retrain_on_new_scans"}
+    assert named["sensors"] == {"dvc_project", "failed_runs", "new_scans"}
 
 
 @pytest.mark.slow
