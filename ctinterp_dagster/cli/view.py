@@ -1,7 +1,6 @@
 """Look at a scan before and after, in a browser on this machine: the options."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,7 +14,17 @@ import click
 @click.option("--force", is_flag=True, help="replace a page that exists")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one")
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="open a browser")
-def command(**given: Any) -> None:
+def command(
+    thick: Path,
+    thin: Path,
+    std: Path | None,
+    *,
+    truth: Path | None,
+    html: Path | None,
+    force: bool,
+    port: int,
+    opens: bool,
+) -> None:
     """Show THICK beside THIN, and STD or the difference over it: linked planes, windows, a slider between both.
 
     The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
@@ -23,4 +32,4 @@ def command(**given: Any) -> None:
     """
     from ctinterp_dagster.cli.actions.view import run
 
-    run(**given)
+    run(thick=thick, thin=thin, std=std, truth=truth, html=html, force=force, port=port, opens=opens)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -64,11 +65,11 @@ def commit_to(root: Path, branch: str, message: str) -> str:
     tip = _run(root, "git", "for-each-ref", "--format=%(objectname)", reference) or head
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-        _run(root, "git", "read-tree", head, **index)
-        _run(root, "git", "add", "--update", **index)
+        _run(root, "git", "read-tree", head, environment=index)
+        _run(root, "git", "add", "--update", environment=index)
         made = [name for name in ("dvc.lock", "data/raw.dvc", "reports") if (root / name).exists()]
-        _run(root, "git", "add", "--all", "--", *made, **index)
-        tree = _run(root, "git", "write-tree", **index)
+        _run(root, "git", "add", "--all", "--", *made, environment=index)
+        tree = _run(root, "git", "write-tree", environment=index)
     if tree == _run(root, "git", "rev-parse", f"{tip}^{{tree}}"):
         commit = tip
     else:
@@ -99,18 +100,19 @@ def _is_ancestor(root: Path, older: str, newer: str) -> bool:
     return _run(root, "git", "merge-base", older, newer) == older
 
 
-def _run(root: Path, *command: str, **environment: str) -> str:
+def _run(root: Path, *command: str, environment: Mapping[str, str] | None = None) -> str:
     """What a command prints.
 
     Args:
         root: the folder in which it runs.
         *command: the program and its arguments.
-        **environment: variables beside those of this process.
+        environment: variables beside those of this process.
 
     Raises:
         Failure: it failed.
     """
-    done = subprocess.run(command, cwd=root, env=os.environ | environment, capture_output=True, text=True, check=False)
+    known = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, cwd=root, env=known, capture_output=True, text=True, check=False)
     if done.returncode:
         raise dg.Failure(f"`{' '.join(command[:3])}` failed with {done.returncode}: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, product
 from pathlib import Path
@@ -79,7 +79,7 @@ class DimseArchive:
         finally:
             association.release()
 
-    def _answers(self, association: Any, level: str, fields: Sequence[str], **known: str) -> list[Dataset]:
+    def _answers(self, association: Any, level: str, fields: Sequence[str], known: Mapping[str, str]) -> list[Dataset]:
         asked = Dataset()
         asked.QueryRetrieveLevel = level
         for keyword in fields:
@@ -100,15 +100,16 @@ class DimseArchive:
         wanted = {"SeriesInstanceUID": query.series, "Modality": query.modality}
         with self._association(entity) as association:
             if query.series and not query.study:
-                found = self._answers(association, "SERIES", SERIES_FIELDS, **wanted)
+                found = self._answers(association, "SERIES", SERIES_FIELDS, wanted)
             else:
-                studies = self._answers(association, "STUDY", STUDY_FIELDS, **known)
+                studies = self._answers(association, "STUDY", STUDY_FIELDS, known)
                 found = [series for study in studies for series in self._of_study(association, study, wanted)]
             return [series for series in map(series_of, found) if query.takes(series)]
 
     def _of_study(self, association: Any, study: Dataset, wanted: dict[str, str]) -> list[Dataset]:
         fields = [keyword for keyword in SERIES_FIELDS if keyword not in STUDY_FIELDS[1:]]
-        found = self._answers(association, "SERIES", fields, StudyInstanceUID=str(study.StudyInstanceUID), **wanted)
+        known = {"StudyInstanceUID": str(study.StudyInstanceUID), **wanted}
+        found = self._answers(association, "SERIES", fields, known)
         for series in found:
             for keyword in STUDY_FIELDS:
                 setattr(series, keyword, study.get(keyword))
@@ -121,7 +122,7 @@ class DimseArchive:
         fields = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SliceThickness")
         known = {"StudyInstanceUID": series.study, "SeriesInstanceUID": series.uid}
         with self._association(entity) as association:
-            return images_of(self._answers(association, "IMAGE", fields, **known))
+            return images_of(self._answers(association, "IMAGE", fields, known))
 
     def fetch(self, series: Series, folder: Path) -> None:
         """See `Archive`. By C-MOVE to `move_port` where that is set, else by C-GET."""
