@@ -9,20 +9,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.interpolation import Interpolator, Settings, doubts, load_checkpoint
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.methods import trained
+from ctinterp_dagster.methods import judged, trained
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
-from ctinterp_dagster.records import CaseFolder, Job
-from ctinterp_dagster.scan.io import write_volume
+from ctinterp_dagster.records import CaseFolder, Job, whole_file
+from ctinterp_dagster.scan.io import read_scan, write_volume
 
 logger = logging.getLogger(__name__)
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write the estimate, its standard deviation and a sample in HU for every model, test case and task."""
+    """Write the estimate, its standard deviation and a sample in HU for every model, test case and task.
+
+    The first thick scan and what the judged model made of it are drawn in `reports/generate/before-after.png`.
+    """
     section = params.generate
     settings = Settings(section.sampler, section.steps, section.samples, params.base.seed, section.memory_gib)
     recipe = {
@@ -33,6 +37,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     folder = CaseFolder(layout.generate, recipe)
     done = folder.make_all(jobs(settings, params, layout))
     folder.keep_only(done.cases)
+    first = next(thick_scans(params, layout))
+    thick, thin = (read_scan(path).volume for path in (first.thick, first.estimate(layout, judged().stage)))
+    with whole_file(layout.report("generate") / "before-after.png") as partial_file:
+        partial_file.write_bytes(before_after(thick, thin))
     return {"cases": len(done.cases) // len(trained()), "made": done.made}
 
 

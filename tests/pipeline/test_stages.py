@@ -14,6 +14,7 @@ from ctinterp_dagster.champion import JUDGED, Registry, model_files, model_hash,
 from ctinterp_dagster.decision import TaskMetrics, read_record
 from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError, TrainingError
 from ctinterp_dagster.evaluation.gates import decide
+from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.nullspace.diffusion import Expectation
@@ -58,6 +59,15 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Layout]:
 def outputs(layout: Layout) -> dict[str, str]:
     files = [p for p in layout.root.rglob("*") if p.is_file() and not p.name.startswith(".partial-")]
     return {p.relative_to(layout.root).as_posix(): file_hash(p) for p in files}
+
+
+def test_generate_leaves_a_picture_of_the_first_scan_before_and_after(done: tuple[Params, Layout]) -> None:
+    params, layout = done
+    case, task = read_cases(layout, "test")[0], params.thicken.tasks[0].name
+    thick = read_scan(case.thick(layout, task)).volume
+    thin = read_scan(layout.generate / "train" / task / f"{case.case}.nii").volume
+    assert thin.depth > thick.depth
+    assert (layout.report("generate") / "before-after.png").read_bytes() == before_after(thick, thin)
 
 
 def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params, Layout]) -> None:
