@@ -37,9 +37,9 @@ from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.runner import make_deterministic
-from ctinterp_dagster.pipeline.training import loop_settings, thin_volumes
-from ctinterp_dagster.pipeline.warm_start import slab_settings
+from ctinterp_dagster.pipeline.common.runner import make_deterministic
+from ctinterp_dagster.pipeline.common.training import loop_settings, thin_volumes
+from ctinterp_dagster.pipeline.common.warm_start import slab_settings
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import run_loop

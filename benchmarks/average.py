@@ -19,7 +19,7 @@ from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.diffusion import UNIT_HU, Expectation
 from ctinterp_dagster.nullspace.slabs import sharpened
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.warm_start import average_with
+from ctinterp_dagster.pipeline.common.warm_start import average_with
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 

@@ -21,7 +21,7 @@ from ctinterp_dagster.interpolation.interpolator import RELEASED
 from ctinterp_dagster.params import ProfileName
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import simulated
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from ctinterp_dagster.records import file_hash, read_json, write_json
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import Volume

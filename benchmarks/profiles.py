@@ -25,7 +25,7 @@ from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, 
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, Trapezoid
 from ctinterp_dagster.physics.recognition import MOST_ERROR, Tags, recognise
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.io import find_scans, read_scan
 from ctinterp_dagster.scan.volume import Volume

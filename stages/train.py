@@ -1,7 +1,7 @@
 """Which denoiser?"""
 
 from ctinterp_dagster.pipeline import train
-from ctinterp_dagster.pipeline.runner import run_stage
+from ctinterp_dagster.pipeline.common.runner import run_stage
 
 if __name__ == "__main__":
     run_stage(train.run)

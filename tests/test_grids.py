@@ -4,7 +4,7 @@ import pytest
 
 from ctinterp_dagster.interpolation import Interpolator, load_checkpoint, simulated
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
 

@@ -17,7 +17,7 @@ from ctinterp_dagster.physics import baselines
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, simulated
 from ctinterp_dagster.pipeline.evaluate import task_metrics
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from tests.conftest import ROOT
 from tests.phantoms import phantom
 

@@ -13,7 +13,7 @@ from ctinterp_dagster.cli.actions import evaluate
 from ctinterp_dagster.cli.main import group
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import expect, ingest, train
-from ctinterp_dagster.pipeline.cases import read_cases, read_sources
+from ctinterp_dagster.pipeline.common.cases import read_cases, read_sources
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.window import RPLHR

@@ -16,7 +16,7 @@ from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder, loa
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
-from ctinterp_dagster.pipeline.cases import Case, read_cases
+from ctinterp_dagster.pipeline.common.cases import Case, read_cases
 from ctinterp_dagster.records import CaseFolder, Job, write_json
 from ctinterp_dagster.scan.io import read_scan
 

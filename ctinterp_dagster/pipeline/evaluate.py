@@ -22,10 +22,10 @@ from ctinterp_dagster.model.autoencoder import load_autoencoder
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.evidence import write_evidence
-from ctinterp_dagster.pipeline.scoring import Scored, score_methods
-from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
+from ctinterp_dagster.pipeline.common.cases import read_cases
+from ctinterp_dagster.pipeline.testset.evidence import write_evidence
+from ctinterp_dagster.pipeline.testset.scoring import Scored, score_methods
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thick_scans
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
 

@@ -11,8 +11,14 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig,
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline import training
-from ctinterp_dagster.pipeline.warm_start import VALIDATION_SLABS, average_with, load_part, slab_settings, start_file
+from ctinterp_dagster.pipeline.common import training
+from ctinterp_dagster.pipeline.common.warm_start import (
+    VALIDATION_SLABS,
+    average_with,
+    load_part,
+    slab_settings,
+    start_file,
+)
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import mean_loss
 

@@ -15,7 +15,7 @@ from ctinterp_dagster.interpolation import Interpolator, Settings, doubts, load_
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged, trained
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.testset import ThickScan, thick_scans
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thick_scans
 from ctinterp_dagster.records import CaseFolder, Job, whole_file
 from ctinterp_dagster.scan.io import read_scan, write_volume
 

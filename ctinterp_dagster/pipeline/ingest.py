@@ -1,6 +1,5 @@
 """Is this a regular CT volume in HU, whose patient is it, which split?"""
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -8,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
-
-import numpy as np
 
 from ctinterp_dagster.errors import (
     DerivedError,
@@ -19,12 +16,18 @@ from ctinterp_dagster.errors import (
     ParamsError,
     ScanError,
     TooThickError,
-    TrainingError,
 )
 from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, Params, Phantom
-from ctinterp_dagster.pipeline.cases import Case, ScanRecord, read_scan_record, write_cases, write_pairs, write_sources
+from ctinterp_dagster.pipeline.common.cases import (
+    Case,
+    ScanRecord,
+    read_scan_record,
+    write_cases,
+    write_pairs,
+    write_sources,
+)
 from ctinterp_dagster.records import CaseFolder, Job, read_csv, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -32,8 +35,8 @@ from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_v
 from ctinterp_dagster.scan.padding import without_padding
 from ctinterp_dagster.scan.pairs import LEAST_SHARED, partners
 from ctinterp_dagster.scan.phantom import phantom
-from ctinterp_dagster.scan.split import Split, assert_no_leak, split_patients, thin_parts
-from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.scan.split import Split, assert_no_leak, assert_splits, split_patients
+from ctinterp_dagster.scan.volume import voxel_hash
 from ctinterp_dagster.scan.window import STORED
 from ctinterp_dagster.tracking import assert_tracked
 
@@ -94,7 +97,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
             f"{len(refused)} of {len(found)} scans are in quarantine, ingest.strict expects none: see "
             f"{layout.ingest / 'quarantine.csv'}; `ctinterp scans list` names their files"
         )
-    assert_splits(cases)
+    assert_splits({case.patient: case.split for case in cases})
     return {
         "cases": len(cases),
         "pairs": len(done.pairs),
@@ -265,7 +268,7 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
         volume = volume.with_hu(STORED.clip(volume.hu))
         write_volume(volume, paths[0])
         known = ScanRecord(
-            voxels=voxels_of(volume),
+            voxels=voxel_hash(volume),
             patient=pseudonym(read.patient, key) if read.patient else name,
             thickness_mm=read.thickness_mm,
             kernel=read.kernel,
@@ -278,15 +281,6 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
     inputs = [scan.archive] if scan.archive else list(scan.files)
     folder.make(name, inputs, [f"{place}/{name}.nii", f"{place}/{name}.json"], make)
     return read_scan_record(folder.folder / place / f"{name}.nii")
-
-
-def voxels_of(volume: Volume) -> str:
-    """A hash of the values in whole HU, in the order of patient axes: the same for a scan in any format."""
-    order = np.abs(volume.direction).argmax(axis=0)  # of the axes x, y, z
-    flips = np.sign(volume.direction[order, range(3)]).astype(int)
-    hu = volume.hu[:: flips[2], :: flips[1], :: flips[0]].transpose(2 - order[::-1])
-    values = np.ascontiguousarray(np.rint(hu).astype(np.int16))
-    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
 
 
 def read_thick(scan: Found) -> Scan:
@@ -362,31 +356,6 @@ def split_cases(fit: Sequence[FitScan], section: Ingest) -> list[Case]:
     for case in cases:
         logger.info("case=%s split=%s", case.case, case.split)
     return cases
-
-
-def assert_splits(cases: Sequence[Case]) -> None:
-    """Say which part has no patient or one; refuse what cannot be trained or tested, before hours are spent on it.
-
-    Args:
-        cases: all that were ingested.
-
-    Raises:
-        TrainingError: train or test is empty.
-    """
-    few = thin_parts({case.patient: case.split for case in cases})
-    advice = "add scans of other patients (`ctinterp scans add`), or name splits in data/raw/scans.csv"
-    for part, count in few.items():
-        if part == "val" and not count:
-            logger.warning("no patient is in val, so that no training has a val_loss: %s", advice)
-        elif count:
-            logger.warning("one patient is in %s: its figures say little of others; %s", part, advice)
-    empty = [part for part, count in few.items() if part != "val" and not count]
-    if empty:
-        patients = len({case.patient for case in cases})
-        raise TrainingError(
-            f"none of the {patients} patients is in {' or '.join(empty)}: expected at least one each in train and "
-            f"test; {advice}"
-        )
 
 
 def unique_name(name: str, taken: set[str]) -> str:

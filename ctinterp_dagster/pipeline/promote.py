@@ -15,9 +15,9 @@ from ctinterp_dagster.interpolation import Settings, load_checkpoint
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.cases import read_cases, read_sources
-from ctinterp_dagster.pipeline.scoring import Scored, score_methods
-from ctinterp_dagster.pipeline.testset import thickened_scans
+from ctinterp_dagster.pipeline.common.cases import read_cases, read_sources
+from ctinterp_dagster.pipeline.testset.scoring import Scored, score_methods
+from ctinterp_dagster.pipeline.testset.thick_scans import thickened_scans
 from ctinterp_dagster.records import file_hash, read_json, write_json
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.cases import read_cases
-from ctinterp_dagster.pipeline.testset import ThickScan, thickened_scans
+from ctinterp_dagster.pipeline.common.cases import read_cases
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thickened_scans
 from ctinterp_dagster.records import file_hash, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray

@@ -8,7 +8,7 @@ from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.grids import thicken
-from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.common.cases import read_cases
 from ctinterp_dagster.records import CaseFolder, Job
 from ctinterp_dagster.scan.io import read_scan, write_volume
 

@@ -10,8 +10,14 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, NullSpaceConfig, N
 from ctinterp_dagster.nullspace.objective import NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline import training
-from ctinterp_dagster.pipeline.warm_start import VALIDATION_SLABS, load_part, must_predict, slab_settings, start_file
+from ctinterp_dagster.pipeline.common import training
+from ctinterp_dagster.pipeline.common.warm_start import (
+    VALIDATION_SLABS,
+    load_part,
+    must_predict,
+    slab_settings,
+    start_file,
+)
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.training.device_volumes import ThinVolume
 

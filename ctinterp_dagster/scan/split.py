@@ -1,11 +1,14 @@
 """Which patients train, which validate, which test."""
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
+
+logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 
@@ -81,6 +84,30 @@ def thin_parts(splits: Mapping[str, Split]) -> dict[Split, int]:
     """The parts that have no patient, or one, with that number."""
     count = Counter(splits.values())
     return {part: count[part] for part in get_args(Split) if count[part] < 2}
+
+
+def assert_splits(splits: Mapping[str, Split]) -> None:
+    """Say which part has no patient or one; refuse what cannot be trained or tested, before hours are spent on it.
+
+    Args:
+        splits: of every patient.
+
+    Raises:
+        TrainingError: train or test is empty.
+    """
+    few = thin_parts(splits)
+    advice = "add scans of other patients (`ctinterp scans add`), or name splits in data/raw/scans.csv"
+    for part, count in few.items():
+        if part == "val" and not count:
+            logger.warning("no patient is in val, so that no training has a val_loss: %s", advice)
+        elif count:
+            logger.warning("one patient is in %s: its figures say little of others; %s", part, advice)
+    empty = [part for part, count in few.items() if part != "val" and not count]
+    if empty:
+        raise TrainingError(
+            f"none of the {len(splits)} patients is in {' or '.join(empty)}: expected at least one each in train and "
+            f"test; {advice}"
+        )
 
 
 def assert_no_leak(rows: Iterable[Mapping[str, str]]) -> None:

@@ -1,5 +1,6 @@
 """The one representation of a CT scan that every other room works on."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -96,3 +97,12 @@ class RemarkedVolume(NamedTuple):
 
     volume: Volume
     remarks: tuple[str, ...]
+
+
+def voxel_hash(volume: Volume) -> str:
+    """A hash of the values in whole HU, in the order of patient axes: the same for a scan in any format."""
+    order = np.abs(volume.direction).argmax(axis=0)  # of the axes x, y, z
+    flips = np.sign(volume.direction[order, range(3)]).astype(int)
+    hu = volume.hu[:: flips[2], :: flips[1], :: flips[0]].transpose(2 - order[::-1])
+    values = np.ascontiguousarray(np.rint(hu).astype(np.int16))
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()

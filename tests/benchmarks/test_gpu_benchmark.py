@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 ABSENT = ("pydantic", "nibabel", "SimpleITK", "pydicom", "ruamel", "dagster", "dagster_pipes", "dvc", "monai")
 BARE = f"import runpy, sys; sys.modules.update(dict.fromkeys({ABSENT!r})); sys.argv[0] = 'gpu'; "
-RUN = BARE + "runpy.run_module('benchmarks.gpu', run_name='__main__')"
+RUN = "runpy.run_module('benchmarks.gpu', run_name='__main__')"
 
 
 def bare(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -22,18 +22,18 @@ def bare(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_what_it_needs_is_imported_without_the_libraries_of_files_and_pipeline() -> None:
-    run = bare(BARE + "import benchmarks.gpu, benchmarks.gpu_worker")
+    run = bare(BARE + "import benchmarks.gpu.__main__, benchmarks.gpu.worker")
     assert run.returncode == 0, run.stderr
 
 
 def test_unknown_sections_are_refused(tmp_path: Path) -> None:
-    run = bare(RUN, "--small", "--out", str(tmp_path), "--only", "parity,gossip")
+    run = bare(BARE + RUN, "--small", "--out", str(tmp_path), "--only", "parity,gossip")
     assert run.returncode == 2
     assert "gossip" in run.stderr
 
 
 def test_every_section_runs(tmp_path: Path) -> None:
-    run = bare(RUN, "--small", "--out", str(tmp_path))
+    run = bare(BARE + RUN, "--small", "--out", str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert {row["section"] for row in rows} == {"training", "parity", "inference", "torchrun", "ceilings"}
@@ -47,15 +47,14 @@ def test_every_section_runs(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_counted_and_stops_nothing(tmp_path: Path) -> None:
-    spoil = "import benchmarks.gpu_parity as p; p.networks = lambda small: {'broken': None, 'whole': lambda d: 1 / 0}; "
-    run = bare(
-        BARE + spoil + "from benchmarks.gpu import main; main()", "--small", "--out", str(tmp_path), "--only", "parity"
-    )
+    spoil = "import benchmarks.gpu.parity as p; p.networks = lambda small: {'broken': None, 'whole': lambda d: 1 / 0}; "
+    run = bare(BARE + spoil + RUN, "--small", "--out", str(tmp_path), "--only", "parity")
     assert run.returncode == 1
     assert "ZeroDivisionError" in run.stdout
     assert "2 failed: parity/broken, parity/whole" in run.stdout.splitlines()[-1]
 
 
 def test_a_training_stage_starts_without_simpleitk() -> None:
-    run = bare("import sys; sys.modules['SimpleITK'] = None; import ctinterp_dagster.pipeline.expect, benchmarks.gpu")
+    without = "import sys; sys.modules['SimpleITK'] = None; "
+    run = bare(without + "import ctinterp_dagster.pipeline.expect, benchmarks.gpu.train")
     assert run.returncode == 0, run.stderr

@@ -12,7 +12,7 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import promote
-from ctinterp_dagster.pipeline.cases import Case, write_cases
+from ctinterp_dagster.pipeline.common.cases import Case, write_cases
 from ctinterp_dagster.records import write_json
 from tests.conftest import smoke_params
 

@@ -17,8 +17,8 @@ import yaml
 from ctinterp_dagster.errors import MovedInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline import runner
-from ctinterp_dagster.pipeline.runner import alone, run_stage
+from ctinterp_dagster.pipeline.common import runner
+from ctinterp_dagster.pipeline.common.runner import alone, run_stage
 from ctinterp_dagster.records import CaseFolder
 from tests.conftest import ROOT, smoke_params
 
@@ -72,10 +72,10 @@ def test_an_error_that_nobody_expected_keeps_its_traceback(layout: Layout, monke
 def test_a_stage_runs_the_code_of_the_checkout_that_it_stands_in(tmp_path: Path) -> None:
     """Whatever other checkout the environment has installed."""
     other = tmp_path / "ctinterp_dagster" / "pipeline"
-    other.mkdir(parents=True)
+    (other / "common").mkdir(parents=True)
     (other.parent / "__init__.py").touch()
     (other / "thicken.py").write_text("run = 'code of this checkout'")
-    (other / "runner.py").write_text("run_stage = print")
+    (other / "common" / "runner.py").write_text("run_stage = print")
     (tmp_path / "stages").mkdir()
     shutil.copy(ROOT / "stages" / "thicken.py", tmp_path / "stages")
     command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["thicken"]["cmd"].split()[1:]
@@ -246,7 +246,7 @@ def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> N
         import numpy
         import torch
         from ctinterp_dagster.params import load_params
-        from ctinterp_dagster.pipeline.runner import limit_instructions
+        from ctinterp_dagster.pipeline.common.runner import limit_instructions
         limit_instructions(load_params(Path("params.yaml")).base)
         with torch.backends.mkldnn.verbose(1):
             torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))

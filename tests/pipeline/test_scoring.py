@@ -7,7 +7,7 @@ import torch
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import simulated
-from ctinterp_dagster.pipeline.scoring import score_methods
+from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
 

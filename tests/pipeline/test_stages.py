@@ -30,10 +30,10 @@ from ctinterp_dagster.pipeline import (
     report,
     thicken,
     train,
-    training,
 )
-from ctinterp_dagster.pipeline.cases import read_cases, read_sources
-from ctinterp_dagster.pipeline.training import identity, thin_volumes
+from ctinterp_dagster.pipeline.common import training
+from ctinterp_dagster.pipeline.common.cases import read_cases, read_sources
+from ctinterp_dagster.pipeline.common.training import identity, thin_volumes
 from ctinterp_dagster.records import file_hash, read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.pipeline.cases import Case, write_cases
-from ctinterp_dagster.pipeline.training import thin_volume, thin_volumes
+from ctinterp_dagster.pipeline.common.cases import Case, write_cases
+from ctinterp_dagster.pipeline.common.training import thin_volume, thin_volumes
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 

@@ -24,8 +24,8 @@ from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.measurement import slices_a_mean
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import Auto, Tags
-from ctinterp_dagster.pipeline.scoring import score_methods
-from ctinterp_dagster.pipeline.testset import REAL
+from ctinterp_dagster.pipeline.testset.scoring import score_methods
+from ctinterp_dagster.pipeline.testset.thick_scans import REAL
 from ctinterp_dagster.records import read_json, write_json
 
 FACTOR = 5.0

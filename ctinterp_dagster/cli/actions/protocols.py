@@ -21,7 +21,7 @@ from ctinterp_dagster.evaluation.statistics import summarise
 from ctinterp_dagster.interpolation import Method
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import Auto, Tags
-from ctinterp_dagster.pipeline.scoring import ResourceMeter
+from ctinterp_dagster.pipeline.testset.scoring import ResourceMeter
 from ctinterp_dagster.scan.io import Scan, read_scan
 from ctinterp_dagster.scan.window import RPLHR
 

@@ -22,7 +22,7 @@ from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencode
 from ctinterp_dagster.model.autoencoder.published import RELEASES, refuse_other_networks, scale_factor
 from ctinterp_dagster.model.autoencoder.weights import read_weights
 from ctinterp_dagster.model.device import pick_device
-from ctinterp_dagster.pipeline.scoring import ResourceMeter
+from ctinterp_dagster.pipeline.testset.scoring import ResourceMeter
 from ctinterp_dagster.records import write_json
 from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE

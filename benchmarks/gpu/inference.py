@@ -13,8 +13,8 @@ from torch.autograd import DeviceType
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu_context import GIB, Context, Numbers, float32
-from benchmarks.gpu_subjects import FACTOR, autoencoder, interpolator, measured, phantom, smooth
+from benchmarks.gpu.context import GIB, Context, Numbers, float32
+from benchmarks.gpu.subjects import FACTOR, autoencoder, interpolator, measured, phantom, smooth
 from ctinterp_dagster.interpolation import Settings
 from ctinterp_dagster.physics.operator import ThickeningOperator
 

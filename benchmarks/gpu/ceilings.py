@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from benchmarks.gpu_context import GIB, Context, Numbers
+from benchmarks.gpu.context import GIB, Context, Numbers
 
 WIDTHS = (48, 64, 96, 128, 192)
 SECONDS = 0.05  # a measurement, after its warm-up

@@ -11,7 +11,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask, task_name
 from ctinterp_dagster.physics.measurement import Measurement, paired, synthetic
 from ctinterp_dagster.physics.recognition import Tags
-from ctinterp_dagster.pipeline.cases import read_cases, read_pairs, read_scan_record
+from ctinterp_dagster.pipeline.common.cases import read_cases, read_pairs, read_scan_record
 from ctinterp_dagster.scan.io import read_scan
 
 logger = logging.getLogger(__name__)

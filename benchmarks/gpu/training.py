@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_context import Context, Numbers
-from benchmarks.gpu_recipes import PILOT, SETTINGS, TRAININGS, Training, Weights
-from benchmarks.gpu_subjects import volumes
-from benchmarks.gpu_train import paced, step_tflop, timed
+from benchmarks.gpu.context import Context, Numbers
+from benchmarks.gpu.recipes import PILOT, SETTINGS, TRAININGS, Training, Weights
+from benchmarks.gpu.subjects import volumes
+from benchmarks.gpu.train import paced, step_tflop, timed
 from benchmarks.packed_volumes import read_kit
 from ctinterp_dagster.training.device_volumes import ThinVolume
 

@@ -1,4 +1,4 @@
-"""Networks with weights that do something, synthetic scans, and training batches, for `benchmarks/gpu.py`."""
+"""Networks with weights that do something, synthetic scans, and training batches, for `benchmarks.gpu`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

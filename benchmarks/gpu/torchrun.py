@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_context import LINES, Context, Numbers
+from benchmarks.gpu.context import LINES, Context, Numbers
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_S = 180
 REPEATABLE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 FSDP = {
@@ -75,7 +75,7 @@ def launch(context: Context, kind: str, folder: Path, *, die_at: int) -> None:
     """
     options, environment = KINDS[kind]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
-    command += ["-m", "benchmarks.gpu_worker", "--folder", str(folder), "--device", context.device.type]
+    command += ["-m", "benchmarks.gpu.worker", "--folder", str(folder), "--device", context.device.type]
     command += [*options, "--die-at", str(die_at), *(["--small"] if context.small else [])]
     run = subprocess.run(
         command,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.gpu_subjects import AUGMENTATION, LOSS, expectation_of
+from benchmarks.gpu.subjects import AUGMENTATION, LOSS, expectation_of
 from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
 from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.latent.objective import DenoisingObjective

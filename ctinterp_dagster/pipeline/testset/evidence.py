@@ -25,7 +25,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.pipeline.testset import ThickScan, thickened_scans
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thickened_scans
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.scan.io import read_scan
 

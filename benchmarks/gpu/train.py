@@ -1,7 +1,7 @@
 """Trainings for as many seconds as a borrowed GPU is there: the weights of every minute, and the curve.
 
-    python -m benchmarks.gpu_train KIT OUT expectation:300 denoiser:60   # each for so many seconds, one after the other
-    python -m benchmarks.gpu_train KIT OUT autoencoder:120 latent:60 --start OLD
+    python -m benchmarks.gpu.train KIT OUT expectation:300 denoiser:60   # each for so many seconds, one after the other
+    python -m benchmarks.gpu.train KIT OUT autoencoder:120 latent:60 --start OLD
 
 The section `training` of `benchmarks.gpu` takes the pace of all of them.
 
@@ -22,7 +22,7 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_recipes import PILOT, SETTINGS, TRAININGS, USUAL, Training, Weights
+from benchmarks.gpu.recipes import PILOT, SETTINGS, TRAININGS, USUAL, Training, Weights
 from benchmarks.packed_volumes import read_kit
 from ctinterp_dagster.model.ema import Ema
 from ctinterp_dagster.training.loop import StepRecord, run_loop, seeded

@@ -22,7 +22,7 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.import_closure import code_version
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Base, Loop, Optimisation, Section
-from ctinterp_dagster.pipeline.cases import read_cases
+from ctinterp_dagster.pipeline.common.cases import read_cases
 from ctinterp_dagster.records import file_hash, write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan, stored_hu
 from ctinterp_dagster.scan.split import Split

@@ -17,12 +17,12 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.gpu_ceilings import ceilings
-from benchmarks.gpu_context import Context, machine
-from benchmarks.gpu_inference import inference
-from benchmarks.gpu_parity import parity
-from benchmarks.gpu_torchrun import torchrun
-from benchmarks.gpu_training import training
+from benchmarks.gpu.ceilings import ceilings
+from benchmarks.gpu.context import Context, machine
+from benchmarks.gpu.inference import inference
+from benchmarks.gpu.parity import parity
+from benchmarks.gpu.torchrun import torchrun
+from benchmarks.gpu.training import training
 
 SECTIONS: dict[str, Callable[[Context], None]] = {
     "training": training,

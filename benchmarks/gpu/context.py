@@ -1,4 +1,4 @@
-"""What every section of `benchmarks/gpu.py` is given: a device, a budget of seconds, and a place for its numbers."""
+"""What every section of `benchmarks.gpu` is given: a device, a budget of seconds, and a place for its numbers."""
 
 import contextlib
 import json

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.autoencoder_memory import predicted_peaks_gib
-from benchmarks.gpu_context import Context, Numbers, float32
-from benchmarks.gpu_subjects import autoencoder, denoiser, interpolator, released, scan, smooth, trainings
+from benchmarks.gpu.context import Context, Numbers, float32
+from benchmarks.gpu.subjects import autoencoder, denoiser, interpolator, released, scan, smooth, trainings
 from ctinterp_dagster.interpolation import Interpolator, Settings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
 

@@ -1,4 +1,4 @@
-"""A training of the expectation that a launcher starts, for `benchmarks/gpu_torchrun.py`; it may kill itself."""
+"""A training of the expectation that a launcher starts, for `benchmarks/gpu/torchrun.py`; it may kill itself."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from benchmarks.gpu_subjects import slabs
+from benchmarks.gpu.subjects import LOSS, slabs
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig
 from ctinterp_dagster.nullspace.objective import ExpectationObjective
@@ -63,7 +63,7 @@ def main(folder: Path, device: str, die_at: int, *, small: bool, strict: bool) -
     channels = (8, 16) if small else (48, 96)
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, 1, channels, GEOMETRY))
     batches = slabs((4, 16, 16) if small else (8, 64, 64), 1 if small else 4)
-    objective = (Strict if strict else ExpectationObjective)(network)
+    objective = (Strict if strict else ExpectationObjective)(network, LOSS)
     run_loop(objective, batches, settings(device, small=small), checkpoint=folder / "resume.pt", on_step=on_step)
     whole = {name: t.full_tensor() if hasattr(t, "full_tensor") else t for name, t in network.state_dict().items()}
     torch.save({name: t.cpu() for name, t in whole.items()}, folder / "weights.pt")
