@@ -1,13 +1,14 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
+from ctinterp_dagster.errors import CheckpointError, CtinterpError, GeometryError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, operator_for, thicken
-from ctinterp_dagster.interpolation.interpolator import Model
+from ctinterp_dagster.interpolation.interpolator import RELEASED, Model
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.model.device import pick_device, why_no_gpu
@@ -15,6 +16,7 @@ from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
 
@@ -139,13 +141,54 @@ def test_memory_changes_nothing(thick: Volume, any_model: Model) -> None:
     np.testing.assert_allclose(whole.mean.hu, tiled.mean.hu, atol=0.05)
 
 
-@pytest.mark.filterwarnings("ignore:the slice profile is not known")
-@pytest.mark.parametrize(("depth", "target"), [(8, 40), (10, 50)])
-def test_the_guides_call_samples_at_any_depth(depth: int, target: int, any_model: Model) -> None:
-    thick_hu = torch.randn(depth, 16, 20, generator=torch.Generator().manual_seed(0)) * 100
+THICK_HU = 100 * torch.randn(50, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def assert_the_guides_call_gives_five_thin_slices_a_thick_one(checkpoint: Path) -> None:
+    interpolator = load_checkpoint(checkpoint, "cpu")
+    with pytest.warns(UserWarning, match="the slice profile is not known.*; give profile$"):
+        thin_hu = interpolator.generate(THICK_HU, sampler="ddim", num_inference_steps=50, target_depth=250)
+    assert thin_hu.shape == (250, 8, 8)
+    found = recognise(THICK_HU.numpy(), 1.0, "auto", thin_mm=0.2)
+    again = operator_for(50, 1.0, found.thickness_mm, 0.2, found.profile).forward(thin_hu)
+    torch.testing.assert_close(again, THICK_HU, atol=0.01, rtol=0)
+
+
+def test_the_guides_call_with_a_checkpoint_of_either_kind(tmp_path: Path, any_model: Model) -> None:
+    any_model.save(tmp_path / "model.safetensors")
+    assert_the_guides_call_gives_five_thin_slices_a_thick_one(tmp_path / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_the_guides_call_with_the_released_model() -> None:
+    assert_the_guides_call_gives_five_thin_slices_a_thick_one(RELEASED)
+
+
+def test_generate_takes_any_depth_and_an_array_and_each_seed_is_another_sample(any_model: Model) -> None:
     interpolator = Interpolator(any_model, "cpu")
-    thin_hu = interpolator.generate(thick_hu, sampler="ddim", num_inference_steps=2, target_depth=target)
-    assert thin_hu.shape == (target, 16, 20)
+    tensor, array, other = (
+        interpolator.generate(hu, num_inference_steps=2, target_depth=25, profile="box", seed=seed)
+        for hu, seed in ((THICK_HU[:10], 0), (THICK_HU[:10].numpy(), 0), (THICK_HU[:10], 1))
+    )
+    assert tensor.shape == (25, 8, 8)
+    assert torch.equal(tensor, array)
+    assert float((tensor - other).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"target_depth": 50}, ParamsError, "target_depth=50: expected more than the 50 thick slices"),
+        ({"sampler": "euler"}, ParamsError, "sampler euler: expected one of adams, ddim, ddpm"),
+        ({"thick_hu": THICK_HU[None, None]}, GeometryError, r"3 axes \(z, y, x\), got shape \(1, 1, 50, 8, 8\)"),
+    ],
+)
+def test_generate_refuses_what_it_cannot_do(
+    tiny_nullspace: NullSpaceDiffusion, changes: dict[str, Any], error: type[CtinterpError], message: str
+) -> None:
+    call = {"thick_hu": THICK_HU, "num_inference_steps": 2, "target_depth": 250, "profile": "box"} | changes
+    with pytest.raises(error, match=message):
+        Interpolator(tiny_nullspace, "cpu").generate(**call)
 
 
 def test_a_resized_thick_latent_is_aligned_with_the_thin_one() -> None:

@@ -1,9 +1,6 @@
 """The one call of the Python API: a thick scan in, a thin one of the same kind out."""
 
-import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.errors import CtinterpError, ParamsError
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
+from ctinterp_dagster.interpolation.keywords import words_of_python
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.model.settings import Precision, Settings
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
@@ -25,12 +23,6 @@ from ctinterp_dagster.scan.volume import Volume
 
 Spacing = tuple[float, float, float]
 NAME = "the thick scan"
-# What an option of the command line is called here.
-KEYWORDS = {
-    "--spacing or --factor": "target_mm", "--thickness": "thickness_mm", "--profile": "profile", "--series": "series",
-    "--force": "force=True", "--model": "model",
-    "try --method cubic_projected, tv_projected or registration_projected": "try a method of physics.baselines.METHODS",
-}  # fmt: skip
 
 
 def interpolate(
@@ -172,17 +164,3 @@ def like(volume: Volume, thick: Any) -> Any:
     if isinstance(thick, Tensor):
         return torch.from_numpy(volume.hu).to(thick.device)
     return itk_image(volume, volume.hu) if isinstance(thick, str | Path) else image_of(volume, thick)
-
-
-@contextmanager
-def words_of_python() -> Iterator[Any]:
-    """Yield what puts the call's keywords in the place of options of the command line; errors get them too."""
-    named = re.compile("|".join(re.escape(option) for option in sorted(KEYWORDS, key=len, reverse=True)))
-
-    def say(sentence: str) -> str:
-        return named.sub(lambda found: KEYWORDS[found[0]], sentence)
-
-    try:
-        yield say
-    except CtinterpError as error:
-        raise type(error)(say(str(error))) from error.__cause__

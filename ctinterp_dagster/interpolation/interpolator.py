@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
+from ctinterp_dagster.interpolation.keywords import words_of_python
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.latent.restorer import LatentRestorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
@@ -24,7 +25,7 @@ from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import Auto, recognise
-from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"
 UNKNOWN_MM = (5.0, 0.7, 0.7)  # what a network is told of thick slices whose spacing nobody gave
@@ -145,7 +146,7 @@ class Interpolator:
 
     def generate(
         self,
-        thick_hu: Tensor,
+        thick_hu: Tensor | FloatArray,
         *,
         sampler: Sampler = "adams",
         num_inference_steps: int = 50,
@@ -157,7 +158,7 @@ class Interpolator:
         """One sample at any depth, e.g. (50, 512, 512) to (250, 512, 512), in HU; one step gives the mean.
 
         Args:
-            thick_hu: (k, y, x) float32 HU.
+            thick_hu: (k, y, x) HU.
             sampler: adams, ddim or ddpm, see `model.sampler.sample`.
             num_inference_steps: network evaluations.
             target_depth: thin slices, more than k.
@@ -166,15 +167,19 @@ class Interpolator:
             spacing_mm: of the thick volume, (z, y, x).
 
         Raises:
-            ParamsError: `target_depth` is less than the thick depth.
+            ParamsError: `target_depth` is no more than the thick depth, or there is no such sampler.
+            GeometryError: `thick_hu` has not three axes.
         """
-        target = thick_hu.shape[0] / target_depth
-        found = recognise(thick_hu.numpy(), 1.0, profile, thin_mm=target)
+        hu = np.ascontiguousarray(torch.as_tensor(thick_hu).detach().cpu().numpy(), np.float32)
+        thick = Volume(hu, spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
+        if target_depth <= thick.depth:
+            raise ParamsError(f"target_depth={target_depth}: expected more than the {thick.depth} thick slices")
+        target = thick.depth / target_depth
+        with words_of_python() as say:
+            found = recognise(hu, 1.0, profile, thin_mm=target)
         for sentence in found.warnings:
-            warnings.warn(sentence, stacklevel=2)
-        operator = operator_for(thick_hu.shape[0], 1.0, found.thickness_mm, target, found.profile)
-        thick = Volume(np.ascontiguousarray(thick_hu.numpy()), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
-        measurement = Measurement(thick, operator)
+            warnings.warn(say(sentence), stacklevel=2)
+        measurement = Measurement(thick, operator_for(thick.depth, 1.0, found.thickness_mm, target, found.profile))
         if num_inference_steps == 1:
             return torch.from_numpy(self(measurement, Settings(seed=seed)).mean.hu)
         kept: list[Tensor] = []

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -47,8 +47,10 @@ def sample(
         (len(seeds), *shape) float32.
 
     Raises:
-        ParamsError: no steps or no seeds.
+        ParamsError: no steps, no seeds, or no such sampler.
     """
+    if sampler not in get_args(Sampler):
+        raise ParamsError(f"sampler {sampler}: expected one of {', '.join(get_args(Sampler))}")
     if steps < 1 or not seeds:
         raise ParamsError(
             f"a sampler needs steps >= 1 and at least one seed, got steps={steps}, {len(seeds)} seeds: correct the "
