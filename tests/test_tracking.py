@@ -1,24 +1,20 @@
 """data/raw under DVC: what a copy and a clone of the project get, what two share, and what is refused."""
 
-import contextlib
 import csv
 import hashlib
-import io
 import shutil
-import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc.cli import main as dvc_main
 
 from ctinterp_dagster.errors import CtinterpError, MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration.dvc import DvcProject
 from ctinterp_dagster.tracking import Listing, assert_tracked, listing, recorded, track
 from tests.cli.conftest import run
+from tests.shell import shell
 
 DVC_YAML = """
 stages:
@@ -30,18 +26,6 @@ stages:
     metrics: [rows.yaml: {cache: false}]
 """
 ROOT = Path(__file__).parent.parent
-
-
-def shell(folder: Path, *words: str) -> str:
-    """What the command printed; `dvc` runs in this process, which spares its start."""
-    if words[0] == "dvc":
-        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            assert dvc_main(list(words[1:])) == 0, printed.getvalue()
-        return printed.getvalue()
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from dvc.repo import Repo
 
 from ctinterp_dagster.orchestration.dvc import DvcProject
+from tests.shell import shell as run
 
 DVC_YAML = """
 stages:
@@ -81,28 +81,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.pop("DAGSTER_HOME", None)
 
 
-def _shell(root: Path, *command: str) -> str:
-    words = [sys.executable, "-m", *command] if command[0] in {"dvc", "dagster"} else list(command)
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="session")
 def fresh_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy project, never run."""
     root = tmp_path_factory.mktemp("template") / "toy"
     (root / "data").mkdir(parents=True)
-    _shell(root, "git", "init", "-q")
-    _shell(root, "dvc", "init", "-q")
+    run(root, "git", "init", "-q")
+    run(root, "dvc", "init", "-q")
     (root / "params.yaml").write_text("prepare: {factor: 2}\nfit: {rate: 0.5, tolerance: 0.00001}\n")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "data" / "raw.csv").write_text("1\n2\n3\n")
     for name, text in SCRIPTS.items():
         (root / name).write_text(text)
-    _shell(root, "dvc", "add", "-q", "data/raw.csv")
-    _shell(root, "git", "add", "-A")
-    _shell(root, "git", "commit", "-qm", "toy: begin")
+    run(root, "dvc", "add", "-q", "data/raw.csv")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", "toy: begin")
     return root
 
 
@@ -111,9 +104,9 @@ def run_template(fresh_template: Path, tmp_path_factory: pytest.TempPathFactory)
     """The toy project after `dvc repro`."""
     root = tmp_path_factory.mktemp("run") / "toy"
     shutil.copytree(fresh_template, root)
-    _shell(root, "dvc", "repro", "-q")
-    _shell(root, "git", "add", "-A")
-    _shell(root, "git", "commit", "-qm", "toy: run")
+    run(root, "dvc", "repro", "-q")
+    run(root, "git", "add", "-A")
+    run(root, "git", "commit", "-qm", "toy: run")
     return root
 
 
@@ -134,7 +127,7 @@ def toy(run_template: Path, tmp_path: Path) -> DvcProject:
 @pytest.fixture
 def shell() -> Callable[..., str]:
     """Runs a command in a folder, asserts that it succeeds, and returns its output; `dvc` is that of this Python."""
-    return _shell
+    return run
 
 
 @pytest.fixture
