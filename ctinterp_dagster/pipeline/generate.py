@@ -52,15 +52,15 @@ def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[Job]:
         params: of all stages.
         layout: where things are.
     """
-    for stage in trained().values():
-        model = layout.trained(stage)
-        interpolator = load_checkpoint(model, params.base.device)
-        for scan in thick_scans(params, layout):
+    models = {stage: layout.trained(stage) for stage in trained().values()}
+    interpolators = {stage: load_checkpoint(model, params.base.device) for stage, model in models.items()}
+    for scan in thick_scans(params, layout):
+        for stage, interpolator in interpolators.items():
             places = [place(layout, stage) for place in (scan.estimate, scan.deviation, scan.sample)]
             outputs = [path.relative_to(layout.generate).as_posix() for path in places]
             about = f"case={scan.case} task={scan.task} model={stage}"
             action = partial(write_estimate, scan, interpolator, settings, about)
-            yield Job(outputs[0].removesuffix(".nii"), [scan.thick, scan.truth, model], outputs, action, about)
+            yield Job(outputs[0].removesuffix(".nii"), [scan.thick, scan.truth, models[stage]], outputs, action, about)
 
 
 def write_estimate(

@@ -167,6 +167,8 @@ def trained(
         TrainingError: as `run_loop`.
         CheckpointError: as `run_loop`.
     """
+    if not validation:
+        logger.warning("training=%s has no val_loss: no patient is in val (ingest says what to do)", folder.name)
     with resumable(folder, name) as checkpoint, watched(folder.name, settings.steps) as on_step:
         yield run_loop(objective, batches, settings, validation=validation, checkpoint=checkpoint, on_step=on_step)
 
@@ -215,8 +217,6 @@ def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
     """The metrics of a training: mean loss of its last tenth, and the last validation loss where there is one."""
     tail = [record.loss for record in history[-max(1, len(history) // 10) :]]
     validated = [record.val_loss for record in history if record.val_loss is not None]
-    if not validated:
-        logger.warning("no val_loss: no patient is in val (ingest says what to do)")
     return {"loss": sum(tail) / len(tail), **({"val_loss": validated[-1]} if validated else {})}
 
 
