@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.nullspace.basis import FloatArray, NullSpace
-from ctinterp_dagster.nullspace.diffusion import UNIT_HU
+from ctinterp_dagster.nullspace.units import COEFFICIENT
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
 from ctinterp_dagster.physics.registration import registration_projected
@@ -61,7 +61,7 @@ def main() -> None:
 
     def expected(space: NullSpace, thick: Tensor, thick_mm: tuple[float, float, float]) -> Tensor:
         said = network.expect(space.features(thick)[None], space.geometry(thick_mm)[None], 3.0, mirror=False)
-        return space.base(thick) + space.expand(said[0] * UNIT_HU)
+        return space.base(thick) + space.expand(COEFFICIENT.to_hu(said[0]))
 
     for factor in map(float, sys.argv[2:] or FACTORS):
         truth = hu[: slices_to_keep(len(hu), factor)]

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse
 from ctinterp_dagster.nullspace.basis import NullSpace
-from ctinterp_dagster.nullspace.diffusion import UNIT_HU, Expectation
+from ctinterp_dagster.nullspace.diffusion import Expectation
 from ctinterp_dagster.nullspace.slabs import sharpened
+from ctinterp_dagster.nullspace.units import COEFFICIENT
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.common.warm_start import average_with
 from ctinterp_dagster.scan.io import read_scan
@@ -40,7 +41,7 @@ def psnr(network: Expectation, thin: Tensor, spacing_mm: tuple[float, float, flo
     thick = space.operator.forward(thin)
     told = space.geometry((FACTOR * spacing_mm[0], *spacing_mm[1:]))
     mean = network.expect(space.features(thick)[None], told[None], 3.0)
-    estimate = space.base(thick) + space.expand(UNIT_HU * mean[0])
+    estimate = space.base(thick) + space.expand(COEFFICIENT.to_hu(mean[0]))
     inner = slice(FACTOR, -FACTOR)
     pair = estimate[inner].numpy(), thin[inner].numpy()
     wide, soft = (psnr_db(slice_mse(*pair, window).mean(), window) for window in (MAISI, SOFT_TISSUE))

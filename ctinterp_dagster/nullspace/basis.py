@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.nullspace.units import INPUT
 from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
 FloatArray = npt.NDArray[np.float64]
-INPUT_HU = 1000.0  # a unit of what networks see and losses measure
 MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
 TRANSFER = (
@@ -159,7 +159,7 @@ def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
     near = thick[..., (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1), :, :]
     soft = ((near - SOFT_TISSUE.centre_hu) / (SOFT_TISSUE.width_hu / 2)).clamp_(-1.0, 1.0)
     waves = torch.matmul(waves_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
-    return torch.cat([near / INPUT_HU, soft, waves / INPUT_HU], dim=-4)
+    return torch.cat([INPUT.from_hu(near), soft, INPUT.from_hu(waves)], dim=-4)
 
 
 def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> FloatArray:

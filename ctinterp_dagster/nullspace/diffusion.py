@@ -19,9 +19,6 @@ from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import swept
 from ctinterp_dagster.nullspace.unet import SliceUNet
 
-UNIT_HU = 100.0
-"""The unit of coefficients inside the networks."""
-
 TIMES = 64  # features of the time
 SHIFT = 2.0  # of the times that are trained and sampled
 FARTHEST = 6.0  # spreads from the mean: the rare coefficients beyond are taken for that

@@ -9,22 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
-from ctinterp_dagster.nullspace.basis import INPUT_HU
 from ctinterp_dagster.nullspace.diffusion import (
     SHIFT,
-    UNIT_HU,
     Expectation,
     NullSpaceDiffusion,
     denoiser_inputs,
     standardised,
 )
 from ctinterp_dagster.nullspace.slabs import SlabParts, ThickSlabs
+from ctinterp_dagster.nullspace.units import COEFFICIENT, INPUT
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.loop import mean_loss
 
-WIDE, SOFT = MAISI.ends(INPUT_HU), SOFT_TISSUE.ends(INPUT_HU)  # windows that are reported, in units of 1000 HU
-SCALE = UNIT_HU / INPUT_HU
+WIDE, SOFT = MAISI.ends(INPUT.hu), SOFT_TISSUE.ends(INPUT.hu)  # windows that are reported, in units of 1000 HU
+SCALE = COEFFICIENT.hu / INPUT.hu
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ctinterp_dagster.model.settings import Settings
 from ctinterp_dagster.nullspace.basis import NullSpace
-from ctinterp_dagster.nullspace.diffusion import UNIT_HU, NullSpaceDiffusion
+from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.units import COEFFICIENT
 from ctinterp_dagster.physics.measurement import Measurement
 
 PRIOR_SAMPLES = 2
@@ -62,7 +63,7 @@ class NullSpaceRestorer:
 
     def prior(self) -> tuple[Tensor, int]:
         """Variance that the regression expects, (z, y, x) HU squared, and how many samples it is worth."""
-        return self.space.expand_variance((2 * self.log_spread[0]).exp() * UNIT_HU**2), PRIOR_SAMPLES
+        return self.space.expand_variance((2 * self.log_spread[0]).exp() * COEFFICIENT.hu**2), PRIOR_SAMPLES
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
@@ -80,4 +81,4 @@ class NullSpaceRestorer:
             yield self._volume(drawn)
 
     def _volume(self, coefficients: Tensor) -> Tensor:
-        return self.base_hu + self.space.expand(coefficients[0] * UNIT_HU)
+        return self.base_hu + self.space.expand(COEFFICIENT.to_hu(coefficients[0]))

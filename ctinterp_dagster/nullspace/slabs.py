@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
-from ctinterp_dagster.nullspace.basis import INPUT_HU, NullSpace, network_features
+from ctinterp_dagster.nullspace.basis import NullSpace, network_features
+from ctinterp_dagster.nullspace.units import INPUT
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.training.batches import Plan, seeded
@@ -299,7 +300,8 @@ class ThickSlabs:
         thick = (matrices.operator @ thin.flatten(2)).unflatten(2, thin.shape[2:])
         base = (matrices.upsampling @ thick.flatten(2)).unflatten(2, thin.shape[2:])
         features = network_features(thick, matrices.waves)
-        return SlabBatch(features, parts.geometry, base / INPUT_HU, thin / INPUT_HU, matrices.basis, matrices.analysis)
+        units = INPUT.from_hu(base), INPUT.from_hu(thin)
+        return SlabBatch(features, parts.geometry, *units, matrices.basis, matrices.analysis)
 
     def fixed(self, count: int, seed: int) -> list[SlabBatch]:
         """Batches that are always the same, for validation."""

@@ -11,7 +11,7 @@ from nibabel.analyze import AnalyzeHeader
 from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, NotCtError, TooFewSlicesError, UnreadableScanError
-from ctinterp_dagster.scan.io.itk import is_itk, simple_itk
+from ctinterp_dagster.scan.io.itk import direction_of, is_itk, simple_itk
 from ctinterp_dagster.scan.volume import FloatArray, RemarkedVolume, Volume
 
 Array = npt.NDArray[np.float64]
@@ -114,9 +114,14 @@ def stored_hu(path: Path) -> StoredHu | None:
     image = nib.load(path)
     if image.get_data_dtype() != np.int16:
         return None
-    order, spacing_mm, _ = _axes_of(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
+    order, spacing_mm, _ = _axes_of(_lps_affine(image))
     x, y, z = image.shape
     return StoredHu(image.dataobj.offset, (z, y, x), (2 - order[2], 2 - order[1], 2 - order[0]), spacing_mm)
+
+
+def _lps_affine(image: Image) -> Array:
+    """(3, 4) from voxel indices (x, y, z, 1) of an image of nibabel to LPS, in the image's unit of length."""
+    return np.asarray(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
 
 
 def affine_of(volume: Volume) -> Array:
@@ -211,8 +216,7 @@ def _from_nibabel(image: Image) -> RemarkedVolume:
         told = _nifti_told(header, image.shape, unit)
     elif isinstance(header, AnalyzeHeader):
         raise GeometryError("an Analyze image does not say what is left and right: expected NIfTI; convert it")
-    affine = RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3] * unit
-    volume = placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), affine)
+    volume = placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), _lps_affine(image) * unit)
     return RemarkedVolume(volume, told)
 
 
@@ -234,9 +238,8 @@ def _from_itk(image: Image, unit: float) -> Volume:
         )
     if "ITK_VoxelUnits" in said:  # of MetaImage; ITK hands it on and applies it nowhere
         unit = unit_mm(said["ITK_VoxelUnits"])
-    n = image.GetDimension()
-    steps = np.reshape(image.GetDirection(), (n, n)) * np.array(image.GetSpacing())
-    affine = np.column_stack([steps[:3, :3], image.GetOrigin()[:3]]) * unit
+    steps = direction_of(image) * np.array(image.GetSpacing()[:3])
+    affine = np.column_stack([steps, image.GetOrigin()[:3]]) * unit
     values = array.astype(np.float32).reshape(array.shape[-3:]).transpose(2, 1, 0)
     return placed(values, np.diag(np.array(SPACES[space], dtype=np.float64)) @ affine)
 

@@ -17,7 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import IntensityError, UnreadableScanError
 from ctinterp_dagster.scan.io.images import itk_image, nifti_image, read_image, refuse_shape
-from ctinterp_dagster.scan.io.itk import simple_itk
+from ctinterp_dagster.scan.io.itk import direction_of, simple_itk
 from ctinterp_dagster.scan.io.limits import refuse_size
 from ctinterp_dagster.scan.io.text_header import read_text_header
 from ctinterp_dagster.scan.volume import FloatArray, RemarkedVolume, Volume
@@ -155,8 +155,7 @@ def read_itk(file: Path) -> RemarkedVolume:
         reason = str(error).strip().splitlines()[-1]
         raise UnreadableScanError(f"no readable {file.suffix} file: {reason}; make it again") from error
     volume, told = read_image(image, header.unit_mm())
-    direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)
-    return RemarkedVolume(volume, (*told, *header.told(direction[:3, :3])))
+    return RemarkedVolume(volume, (*told, *header.told(direction_of(image))))
 
 
 def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
