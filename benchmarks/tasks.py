@@ -22,7 +22,6 @@ from skimage.morphology import skeletonize
 
 from benchmarks.evidence import MODEL, EvidenceFile, contestants, table, thickened, thin_scan
 from ctinterp_dagster.evaluation.evidence_tables import Table
-from ctinterp_dagster.evaluation.metrics import BoolArray
 from ctinterp_dagster.evaluation.planting import (
     LUNG,
     Numbers,
@@ -35,6 +34,7 @@ from ctinterp_dagster.evaluation.planting import (
 )  # fmt: skip
 from ctinterp_dagster.evaluation.statistics import bootstrap_mean
 from ctinterp_dagster.evaluation.structures import regions
+from ctinterp_dagster.evaluation.tissue import BoolArray
 from ctinterp_dagster.interpolation import Measurement, Method, load_checkpoint
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 from scipy.special import ndtr
 
-from ctinterp_dagster.evaluation.metrics import BoolArray
+from ctinterp_dagster.evaluation.tissue import BoolArray
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 Numbers = npt.NDArray[np.float64]

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
 from scipy.stats import mannwhitneyu
 
-from ctinterp_dagster.evaluation.metrics import BoolArray
 from ctinterp_dagster.evaluation.planting import LUNG, SOFT, WITHIN_HU
+from ctinterp_dagster.evaluation.tissue import BoolArray
 from ctinterp_dagster.scan.volume import FloatArray
 
 WIDER = 1.6  # the second sigma of a difference of Gaussians over the first, close to a Laplacian

@@ -13,9 +13,9 @@ from ctinterp_dagster import telemetry
 from ctinterp_dagster.decision import Decision, read_record
 from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, run_tables
 from ctinterp_dagster.evaluation.figures import Curve, Look, views
-from ctinterp_dagster.evaluation.metrics import body_mask
 from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
+from ctinterp_dagster.evaluation.tissue import body_mask
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, judged
 from ctinterp_dagster.params import Params

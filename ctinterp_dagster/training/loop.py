@@ -14,20 +14,20 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule
 
 from ctinterp_dagster.errors import TrainingError
 from ctinterp_dagster.model.ema import Ema
+from ctinterp_dagster.training.accelerator import accelerator_for, channels_last, memory_told, repeatable
 from ctinterp_dagster.training.batches import Batch, Batches, Plan, seeded
 from ctinterp_dagster.training.checkpoint import State, whole, whole_weights
 from ctinterp_dagster.training.recompute import compiled, recomputed
 
 BETAS = (0.9, 0.99)
-WEIGHT_DECAY = 0.01  # of AdamW, as torch has it
 """Decay of AdamW's moments. Source: Loshchilov and Hutter 2019, algorithm 2; 0.99 as Karras et al. 2024 (EDM2)."""
+WEIGHT_DECAY = 0.01  # of AdamW, as torch has it
 TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
 PLANNERS = 8  # threads that plan batches for a GPU, at most
 
@@ -117,15 +117,15 @@ def run_loop(
         TrainingError: the device cannot do what is asked, the checkpoint is of another run, or a loss is not finite.
         CheckpointError: the checkpoint cannot be read.
     """
-    accelerator = _accelerator(settings)
+    accelerator = accelerator_for(settings.device, settings.mixed_precision, settings.accumulation)
     # FSDP leaves each process a part of every weight: it is given a copy.
     trained = copy.deepcopy(objective) if accelerator.is_fsdp2 else objective
     gpu = accelerator.device.type != "cpu"
     with (
-        _repeatable(trained, gpu=gpu),
+        repeatable(trained, gpu=gpu),
         recomputed(trained, asked=settings.gradient_checkpointing),
         compiled(trained, asked=settings.compile and gpu),
-        _memory_told(settings),
+        memory_told(settings.batch_size),
     ):
         state, parallel = _prepared(trained, accelerator, settings)
         identity = _identity(trained, batches, settings, accelerator.num_processes)
@@ -161,95 +161,19 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
     return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _accelerator(settings: LoopSettings) -> Accelerator:
-    cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.accelerator.is_available())
-    AcceleratorState._reset_state()  # noqa: SLF001 (or a process could train in one precision only)
-    if settings.mixed_precision == "fp16" and cpu:
-        raise TrainingError("mixed_precision fp16 needs a GPU, the device is cpu: use bf16 or no")
-    accelerator = Accelerator(
-        cpu=cpu,
-        mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.accumulation,
-    )
-    if settings.device not in ("auto", accelerator.device.type):
-        raise TrainingError(f"device {settings.device} is not there, found {accelerator.device.type}: use auto or cpu")
-    if accelerator.is_fsdp2:  # autocast alone rounds, as without FSDP: HU do not survive bf16
-        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-    return accelerator
-
-
-@contextmanager
-def _repeatable(objective: nn.Module, *, gpu: bool) -> Iterator[None]:
-    """On a CPU let torch use algorithms that repeat their bits, or stop; on a GPU let it use the fastest."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(mode=not gpu)
-    torch.backends.cudnn.benchmark = gpu
-    convolutions = [module for module in objective.modules() if isinstance(module, nn.Conv3d)]
-    guards = [module.register_forward_hook(_refuse_depth_two) for module in convolutions if not gpu]
-    try:
-        yield
-    finally:
-        for guard in guards:
-            guard.remove()
-        torch.use_deterministic_algorithms(mode=before[0])
-        torch.backends.cudnn.benchmark = before[1]
-
-
 def _prepared(objective: nn.Module, accelerator: Accelerator, settings: LoopSettings) -> tuple[State, nn.Module]:
     """What changes in a training, and the module that spreads the objective over processes."""
     gpu = accelerator.device.type != "cpu"
     if gpu:
         objective.to(accelerator.device)
     if gpu and not accelerator.is_fsdp2:  # which refuses weights that are not contiguous
-        _channels_last(objective)
+        channels_last(objective)
     optimizer = torch.optim.AdamW(
         objective.parameters(), lr=settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=gpu
     )
     parallel, optimizer = accelerator.prepare(objective, optimizer)
     objective.train()
     return State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay)), parallel
-
-
-def _channels_last(objective: nn.Module) -> None:
-    """Keep the weights of convolutions as a GPU multiplies them, or it would reorder them at every step."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in objective.parameters():
-        if parameter.ndim in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
-
-
-@contextmanager
-def _memory_told(settings: LoopSettings) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the GPU's memory is too small for batch_size {settings.batch_size}: lower it and raise accumulation, or "
-            "set gradient_checkpointing; the last checkpoint is as it was"
-        ) from error
-
-
-def _refuse_depth_two(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """Stop where torch's bf16 convolutions on a CPU give weight gradients of uninitialised memory.
-
-    Measured with torch 2.13 on x86: kernel 3, padding 1, depth 2 in and out; NaN in half of all trials, and never at
-    another depth, kernel, or in float32.
-
-    Args:
-        module: any layer.
-        inputs: of the layer, (b, channel, z, y, x) of a convolution.
-        output: of the layer.
-
-    Raises:
-        TrainingError: such a convolution is met.
-    """
-    wide = isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3
-    unsafe = output.dtype == torch.bfloat16 and output.device.type == "cpu"
-    if wide and unsafe and inputs[0].shape[2] == output.shape[2] == 2:
-        raise TrainingError(
-            "a convolution on 2 slices would get wrong gradients in bf16 on a CPU: choose patch_zyx so that halving "
-            "its z at each level never leaves 2 (12, 16 or more), or mixed_precision no"
-        )
 
 
 @contextmanager

@@ -7,17 +7,15 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.metrics import (
     Truth,
-    body_mask,
-    interiors,
+    end_slices,
     mae_by_position,
-    noise_along_z_hu,
     psnr_db,
-    quiet_tissue,
     score,
     slice_mse,
     ssim_axial,
     ssim_volume,
 )
+from ctinterp_dagster.evaluation.tissue import body_mask, interiors, noise_along_z_hu, quiet_tissue
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import MAISI, RPLHR, SOFT_TISSUE
 
@@ -136,7 +134,7 @@ def test_an_estimate_without_noise_is_not_shifted(truth: Truth) -> None:
 
 def test_edges_belong_to_no_tissue() -> None:
     hu = block(noise_hu=0.0)
-    inside = interiors(hu, FACTOR, None)
+    inside = interiors(hu, end_slices(FACTOR), None)
     assert not (inside["air"] | inside["muscle"])[:, 2:8, 8:-8].any()
     assert inside["muscle"][:, 8:-8, 8:-8].all()
 
