@@ -156,10 +156,10 @@ def _few(cases: int) -> str:
 
 
 def shown(measured: Measured | None, name: str, model: str) -> Sequence[str]:
-    """Sentences on where the tables of a name come from.
+    """Sentences on where the tables of a name come from: date and command of each run, and whether the model differs.
 
     Args:
-        measured: what its file holds; None where there is none.
+        measured: what its file holds; None where there is none, and the sentence is the command that measures.
         name: see `COMMANDS`.
         model: hash of the file of the run's own model.
     """

@@ -104,10 +104,10 @@ def ddpm(x: Tensor, x0: Tensor, phi: float, after: float, noise: Callable[[], Te
     """The ancestral step: as much fresh noise as the forward process added between the two.
 
     Args:
-        x: see `ddim`, as x0, phi and after.
-        x0: the clean sample.
-        phi: the angle of the state.
-        after: the angle of the result.
+        x: the state, of any shape.
+        x0: what the network takes for the clean sample, the same shape.
+        phi: the angle of the state, above `after`.
+        after: the angle of the result, in radians from 0.
         noise: draws standard normal noise of the shape of x.
 
     Source: Song, Meng and Ermon 2021, eq. 12 and 16 with eta = 1.

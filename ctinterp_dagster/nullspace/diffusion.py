@@ -110,13 +110,15 @@ class Expectation(StoredModel):
 
     @torch.inference_mode()
     def spread_about(self, mean: Tensor, features: Tensor, geometry: Tensor, memory_gib: float | None) -> Tensor:
-        """The logarithm of the spread that `forward` gives, in bounded memory.
+        """The logarithm of the coefficients' standard deviation, (b, modes, z, y, x) of units of 100 HU, as `forward`.
 
         Args:
-            mean: of these features.
-            features: see `expect`, as geometry and memory_gib.
-            geometry: of the grid.
-            memory_gib: bound of the activations.
+            mean: (b, modes, z, y, x) of these features, as `expect` gives it.
+            features: (b, features, z, y, x).
+            geometry: (b, GEOMETRY) of the grid and the profile.
+            memory_gib: bound of the activations, GiB; None for none.
+
+        Source: Nix and Weigend 1994.
         """
         spread = partial(self.spread.stream, condition=geometry[:, : self.config.geometry])
         inputs = torch.cat([features, mean], dim=1)

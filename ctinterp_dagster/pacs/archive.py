@@ -109,16 +109,19 @@ def images_of(answers: Sequence[Dataset]) -> Images:
 
 
 class Archive(Protocol):
-    """An archive that can be asked. Every method raises `PacsError` where it does not answer as it should."""
+    """An archive that can be asked.
+
+    Every method raises `PacsError` where the archive cannot be reached, refuses, or does not answer as it should.
+    """
 
     def find(self, query: Query) -> list[Series]:
-        """The series that match, in the order of the archive."""
+        """The series that match, in the order of the archive; none is an empty list."""
 
     def images(self, series: Series) -> Images:
-        """What the archive has of a series now."""
+        """What the archive has of a series now, which may be less than was sent: images arrive one by one."""
 
     def fetch(self, series: Series, folder: Path) -> None:
-        """Write the images of a series into a folder, one file each, as the archive keeps them."""
+        """Write the images of a series into a folder that exists, a `.dcm` file each, as the archive keeps them."""
 
     def send(self, files: Sequence[Path]) -> None:
-        """Have the archive keep files; it has taken every one of them when this returns."""
+        """Have the archive keep DICOM images; it has taken every one of them when this returns."""

@@ -57,7 +57,16 @@ class WebArchive:
             ) from error
 
     def find(self, query: Query) -> list[Series]:
-        """See `Archive`."""
+        """The series that match, by QIDO-RS, page by page until the server gives no new one.
+
+        Args:
+            query: what is looked for; what is empty in it matches all.
+
+        Raises:
+            PacsError: the server refused, or did not answer.
+
+        Source: DICOM PS3.18 10.6.
+        """
         wanted = {
             "PatientID": query.patient,
             "StudyDate": query.date,
@@ -77,7 +86,14 @@ class WebArchive:
                 found |= page
 
     def images(self, series: Series) -> Images:
-        """See `Archive`."""
+        """What the server has of a series now, by QIDO-RS.
+
+        Args:
+            series: as `find` gave it.
+
+        Raises:
+            PacsError: the server refused, or did not answer.
+        """
         found: dict[str, Dataset] = {}
         with self._asked("list images"):
             while True:
@@ -90,20 +106,32 @@ class WebArchive:
                 found |= page
 
     def fetch(self, series: Series, folder: Path) -> None:
-        """See `Archive`."""
+        """Write the images of a series, `00000.dcm` and so on, by WADO-RS in the transfer syntax that they are kept in.
+
+        Args:
+            series: as `find` gave it.
+            folder: where the files go; it exists.
+
+        Raises:
+            PacsError: the server refused, or did not answer.
+
+        Source: DICOM PS3.18 10.4.
+        """
         with self._asked("give images"):
             stored = (("application/dicom", "*"),)
             for k, dataset in enumerate(self.client.iter_series(series.study, series.uid, media_types=stored)):
                 dataset.save_as(folder / f"{k:05d}.dcm", enforce_file_format=True)
 
     def send(self, files: Sequence[Path]) -> None:
-        """See `Archive`.
+        """Send images, several a request, by STOW-RS; the server has taken all of them when this returns.
 
         Args:
             files: DICOM images.
 
         Raises:
-            PacsError: the server refused images.
+            PacsError: the server refused images, those of earlier requests are kept; or it did not answer.
+
+        Source: DICOM PS3.18 10.5.
         """
         with self._asked("take images"):
             for k in range(0, len(files), BATCH):

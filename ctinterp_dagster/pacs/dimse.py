@@ -93,7 +93,18 @@ class DimseArchive:
         return found
 
     def find(self, query: Query) -> list[Series]:
-        """See `Archive`. A series by its UID alone is found by archives only that take relational queries."""
+        """The series that match, by C-FIND: studies, then the series of each.
+
+        A series by its UID alone is found by archives only that take relational queries.
+
+        Args:
+            query: what is looked for; what is empty in it matches all.
+
+        Raises:
+            PacsError: the server refused, or did not answer.
+
+        Source: DICOM PS3.4 C.6.2.1 (study root query; C.4.1.1.3.2: relational queries).
+        """
         entity = self._entity()
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
         known = {"StudyInstanceUID": query.study, "StudyDate": query.date, "PatientID": query.patient}
@@ -116,7 +127,14 @@ class DimseArchive:
         return found
 
     def images(self, series: Series) -> Images:
-        """See `Archive`."""
+        """What the server has of a series now, by C-FIND of its images.
+
+        Args:
+            series: as `find` gave it.
+
+        Raises:
+            PacsError: the server refused, or did not answer.
+        """
         entity = self._entity()
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
         fields = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SliceThickness")
@@ -125,7 +143,17 @@ class DimseArchive:
             return images_of(self._answers(association, "IMAGE", fields, known))
 
     def fetch(self, series: Series, folder: Path) -> None:
-        """See `Archive`. By C-MOVE to `move_port` where that is set, else by C-GET."""
+        """Write the images of a series, `00000.dcm` and so on: by C-MOVE to `move_port` where that is set, else C-GET.
+
+        Args:
+            series: as `find` gave it.
+            folder: where the files go; it exists.
+
+        Raises:
+            PacsError: the server refused, gave some images only, or did not answer.
+
+        Source: DICOM PS3.4 C.4.2 (C-MOVE), C.4.3 (C-GET).
+        """
         number = count()
 
         def keep(event: evt.Event) -> int:
@@ -169,13 +197,15 @@ class DimseArchive:
                 raise PacsError(f"server {self.name} did not give images ({_said(status)}): look at its log")
 
     def send(self, files: Sequence[Path]) -> None:
-        """See `Archive`.
+        """Send images one by one, by C-STORE; the server has taken all of them when this returns.
 
         Args:
             files: DICOM images.
 
         Raises:
-            PacsError: the server refused an image.
+            PacsError: the server refused an image, those before it are kept; or it did not answer.
+
+        Source: DICOM PS3.4 B.2.
         """
         entity = self._entity()
         for image in IMAGES:

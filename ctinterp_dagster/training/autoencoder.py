@@ -96,7 +96,7 @@ class VolumeCrops:
         return Plan(tuple(self.volumes[index].case for index in indices), CropParts(stacked(boxes), noise))
 
     def batch(self, plan: Plan[CropParts]) -> CropBatch:
-        """The crops of a plan, on the device where the plan is."""
+        """The crops of a plan, on the device where the plan is: (b, 1, z, y, x), [-1000, 1000] HU as [0, 1]."""
         crops = self._resident.cut(plan.parts.boxes, self.crop_zyx)
         return CropBatch(MAISI.to_unit(MAISI.clip(crops))[:, None], plan.parts.noise)
 

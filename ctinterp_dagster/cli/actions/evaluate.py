@@ -123,7 +123,13 @@ class OwnJob(Job):
     load: Callable[[], Measurement]
 
     def check(self) -> int:
-        """See `Job.check`."""
+        """Read both scans and say what is odd about them; the voxels (z y x) of the truth.
+
+        Raises:
+            ParamsError: the grid or the profile cannot be, with the scan's name, as the next two.
+            EvaluationError: the truth is too small to be scored.
+            GeometryError: thick scan and truth do not lie over each other.
+        """
         try:
             measurement = self.load()
             check_size(measurement.known.hu.shape, measurement.factor)
@@ -136,7 +142,11 @@ class OwnJob(Job):
         return measurement.known.hu.size
 
     def score(self, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
-        """See `Job.score`."""
+        """Restore by every method and score; a record of case, grid, metrics and costs for each.
+
+        Args:
+            restoring: methods by name.
+        """
         measurement = self.load()
         grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
         labels = {"case": self.name, **grid, "profile": self.profile}

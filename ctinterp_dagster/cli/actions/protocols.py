@@ -48,7 +48,11 @@ class TrialJob(Job):
     load: Callable[[], Trial]
 
     def check(self) -> int:
-        """See `Job.check`."""
+        """Read the trial and say which slice profile was found; the voxels (z y x) of the truth.
+
+        Raises:
+            CtinterpError: the scan cannot be read or scored so, with its name.
+        """
         try:
             trial = self.load()
         except CtinterpError as error:
@@ -58,7 +62,11 @@ class TrialJob(Job):
         return trial.truth_hu.size
 
     def score(self, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
-        """See `Job.score`."""
+        """Restore by every method and score by the protocol; a record of case, scores and costs for each.
+
+        Args:
+            restoring: methods by name.
+        """
         trial = self.load()
         for name, method in restoring.items():
             with ResourceMeter() as meter:
