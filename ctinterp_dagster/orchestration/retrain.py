@@ -1,4 +1,4 @@
-"""Retraining by itself: when there are enough scans that no challenger has seen."""
+"""Retraining by itself: when there are enough scans that no challenger has seen, or the last one did not succeed."""
 
 from typing import Any
 
@@ -17,6 +17,7 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
 def build_retrain_job(index: DvcIndex) -> Any:
@@ -36,8 +37,26 @@ def new_scans(layout: Layout) -> list[str]:
     return sorted(case for case, version in seen_scans(layout).items() if seen.get(case) != version)
 
 
+def unpublished(instance: dg.DagsterInstance, job: str) -> str:
+    """How the run of a job that ended last did not succeed; empty if it did, or there was none.
+
+    Args:
+        instance: whose runs are asked for.
+        job: the name.
+    """
+    ended = dg.RunsFilter(job_name=job, statuses=ENDED)
+    for record in instance.get_run_records(ended, limit=1, order_by="end_time"):
+        run = record.dagster_run
+        if run.status != dg.DagsterRunStatus.SUCCESS:
+            return f"run {run.run_id[:8]} of {job} ended in {run.status.value}"
+    return ""
+
+
 def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> dg.ScheduleDefinition:
     """The schedule; off until it is switched on.
+
+    A retraining that failed or was ended is due until one succeeds, also where the gate has seen its scans: a tick
+    starts one run at most. DVC skips what the failed one has finished.
 
     Args:
         project: whose scans are counted.
@@ -51,15 +70,21 @@ def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> 
         job=job,
         cron_schedule=settings.cron,
         execution_timezone=settings.timezone,
-        description=f"Retrains when there are {settings.min_new_scans} scans that no challenger has seen.",
+        description=(
+            f"Retrains when there are {settings.min_new_scans} scans that no challenger has seen, or when the last "
+            "retraining did not succeed."
+        ),
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         unfinished = dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)
         if context.instance.get_runs(unfinished, limit=1):
             return dg.SkipReason(f"a run of {job.name} is not finished")
         new = new_scans(layout)
-        if len(new) < settings.min_new_scans:
-            return dg.SkipReason(f"{len(new)} new scans since the last challenger, {settings.min_new_scans} asked for")
-        return dg.RunRequest(tags={"ctinterp/trigger": "schedule", "ctinterp/new_scans": str(len(new))})
+        told = f"{len(new)} new scans since the last challenger"
+        reason = told if len(new) >= settings.min_new_scans else unpublished(context.instance, job.name)
+        if not reason:
+            return dg.SkipReason(f"{told}, {settings.min_new_scans} asked for")
+        context.log.info("a run of %s is due: %s", job.name, reason)
+        return dg.RunRequest(tags={"ctinterp/trigger": "schedule", "ctinterp/reason": reason})
 
     return tick

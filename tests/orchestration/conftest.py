@@ -3,9 +3,10 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from dvc.repo import Repo
 
@@ -34,6 +35,15 @@ stages:
     deps: [score.py, models/a.json, models/b.json]
     metrics: [scores/metrics.json: {cache: false}]
     plots: [scores/curve.png: {cache: false}]
+"""
+
+INGEST = """
+stages:
+  ingest:
+    cmd: python -c "import os; os.makedirs('data/ingest', exist_ok=True)"
+    deps: [data/raw]
+    outs: [data/ingest: {persist: true}]
+    meta: {dagster: {sources: [data/raw]}}
 """
 
 SCRIPTS = {
@@ -152,3 +162,26 @@ def dvc_changed() -> Callable[[DvcProject], set[str]]:
         return {target for target in listed if not target.endswith(".dvc")}
 
     return status
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance on disk, which a schedule's context needs."""
+    folder = tmp_path / "instance"
+    folder.mkdir()
+    with dg.DagsterInstance.local_temp(str(folder)) as persistent:
+        yield persistent
+
+
+@pytest.fixture
+def dropped(tmp_path: Path, shell: Callable[..., str]) -> DvcProject:
+    """A project with an ingest stage and one scan that it has not seen."""
+    root = tmp_path / "drop"
+    (root / "data" / "raw").mkdir(parents=True)
+    shell(root, "git", "init", "-q")
+    shell(root, "dvc", "init", "-q")
+    (root / "dvc.yaml").write_text(INGEST)
+    (root / "data" / "raw" / "a.nii").write_text("a")
+    shell(root, "git", "add", "-A")
+    shell(root, "git", "commit", "-qm", "begin")
+    return DvcProject.at(root)

@@ -19,6 +19,7 @@ LAUNCH = """mutation($p: ExecutionParams!){launchPipelineExecution(executionPara
     ... on LaunchRunSuccess{run{runId}} ... on PythonError{message}}}"""
 TERMINATE = "mutation($r: String!){terminateRun(runId:$r){__typename}}"
 STATUS = "query($r: ID!){runOrError(runId:$r){... on Run{status}}}"
+TIMES = "query($r: ID!){runOrError(runId:$r){... on Run{startTime endTime}}}"
 ERRORS = """query($r: ID!){logsForRun(runId:$r){... on EventConnection{events{
     ... on ExecutionStepFailureEvent{stepKey error{message}}}}}}"""
 RUNS = "query($j: String!){runsOrError(filter:{pipelineName:$j}){... on Runs{results{runId status tags{key value}}}}}"
@@ -34,7 +35,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -99,7 +100,12 @@ class Server:
     def status(self, run: str) -> str:
         return str(self.ask(STATUS, r=run)["runOrError"]["status"])
 
-    def finish(self, run: str, seconds: float = 600) -> None:
+    def times(self, run: str) -> tuple[float, float]:
+        """When a run began and ended, seconds since the epoch."""
+        answer = self.ask(TIMES, r=run)["runOrError"]
+        return float(answer["startTime"]), float(answer["endTime"])
+
+    def finish(self, run: str, seconds: float = 1800) -> None:
         """Wait until a run has succeeded; its errors if it does not."""
         wait_for(lambda: self.status(run) in {"SUCCESS", "FAILURE", "CANCELED"}, seconds)
         errors = [event for event in self.ask(ERRORS, r=run)["logsForRun"]["events"] if event]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctinterp_dagster.champion import Challenger, Registry, seen_scans
+from ctinterp_dagster.champion import Challenger, Registry
 from ctinterp_dagster.decision import Decision, Metrics, Rule
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
@@ -20,21 +20,12 @@ from ctinterp_dagster.orchestration import gate, scans
 from ctinterp_dagster.orchestration.dvc import DvcProject
 from ctinterp_dagster.orchestration.gate import build_gate_checks
 from ctinterp_dagster.orchestration.publish import build_published, commit_to
-from ctinterp_dagster.orchestration.retrain import build_retrain_schedule
 from ctinterp_dagster.orchestration.scans import PARTITIONS, SCAN, build_scan_sensor, thumbnail
-from ctinterp_dagster.orchestration.settings import Publish, Retrain, Scans
+from ctinterp_dagster.orchestration.settings import Publish, Scans
 from ctinterp_dagster.records import write_csv, write_json
+from tests.orchestration.conftest import INGEST
 
 Shell = Callable[..., str]
-
-INGEST = """
-stages:
-  ingest:
-    cmd: python -c "import os; os.makedirs('data/ingest', exist_ok=True)"
-    deps: [data/raw]
-    outs: [data/ingest: {persist: true}]
-    meta: {dagster: {sources: [data/raw]}}
-"""
 
 
 @dg.op
@@ -68,29 +59,6 @@ def ingested(layout: Layout, cases: dict[str, str], refused: dict[str, str] | No
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance on disk, which a schedule's context needs."""
-    folder = tmp_path / "instance"
-    folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder)) as persistent:
-        yield persistent
-
-
-@pytest.fixture
-def dropped(tmp_path: Path, shell: Shell) -> DvcProject:
-    """A project with an ingest stage and one scan that it has not seen."""
-    root = tmp_path / "drop"
-    (root / "data" / "raw").mkdir(parents=True)
-    shell(root, "git", "init", "-q")
-    shell(root, "dvc", "init", "-q")
-    (root / "dvc.yaml").write_text(INGEST)
-    (root / "data" / "raw" / "a.nii").write_text("a")
-    shell(root, "git", "add", "-A")
-    shell(root, "git", "commit", "-qm", "begin")
-    return DvcProject.at(root)
 
 
 def look(
@@ -204,37 +172,6 @@ def test_a_thumbnail_shows_the_patient_as_a_radiologist_does(tmp_path: Path) -> 
     # The bright half is the patient's right: it stands on the left.
     assert picture[56, 20] == 127
     assert picture[56, 150] == 0
-
-
-def test_the_schedule_counts_the_scans_that_no_challenger_has_seen(
-    dropped: DvcProject, stored: dg.DagsterInstance
-) -> None:
-    layout = Layout(dropped.root)
-    settings = Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=2)
-    tick = build_retrain_schedule(dropped, a_job, settings)
-    ingested(layout, {"a": "1", "b": "1"})
-    request = tick(dg.build_schedule_context(instance=stored))
-    assert request.tags["ctinterp/new_scans"] == "2"
-    decision = Decision(promoted=False, findings=(), challenger="1" * 64)
-    metrics = Metrics("1" * 64, "t", {}, shared_patients=0)
-    judged = Challenger("1" * 64, 0, None, decision, metrics, seen_scans(layout), {}, "")
-    Registry(layout.promote).record(judged)
-    ingested(layout, {"a": "1", "b": "2"})
-    skip = tick(dg.build_schedule_context(instance=stored))
-    assert skip.skip_message == "1 new scans since the last challenger, 2 asked for"
-    ingested(layout, {"a": "1", "b": "2", "c": "1"})
-    assert tick(dg.build_schedule_context(instance=stored)).tags["ctinterp/new_scans"] == "2"
-
-
-def test_the_schedule_waits_for_a_retraining_that_is_not_finished(
-    dropped: DvcProject, stored: dg.DagsterInstance
-) -> None:
-    tick = build_retrain_schedule(dropped, a_job, Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=1))
-    ingested(Layout(dropped.root), {"a": "1"})
-    run = stored.create_run_for_job(a_job, status=dg.DagsterRunStatus.STARTED)
-    assert tick(dg.build_schedule_context(instance=stored)).skip_message == "a run of a_job is not finished"
-    stored.report_run_failed(run)
-    assert isinstance(tick(dg.build_schedule_context(instance=stored)), dg.RunRequest)
 
 
 def test_a_patient_in_two_splits_fails_a_check_that_blocks(tmp_path: Path) -> None:

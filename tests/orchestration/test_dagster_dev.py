@@ -73,3 +73,12 @@ def test_an_operator_sees_runs_outside_edits_and_ends_a_run(
     assert not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     shell(toy.root, "git", "checkout", "-q", "prepare.py")
     shell(toy.root, "dvc", "repro", "-q")
+
+
+@pytest.mark.slow
+def test_runs_take_turns_each_as_a_whole(server: Server) -> None:
+    runs = [server.launch("all_stages") for _ in range(2)]
+    for run in runs:
+        server.finish(run)
+    (_, ended), (begun, _) = sorted(server.times(run) for run in runs)
+    assert ended <= begun
