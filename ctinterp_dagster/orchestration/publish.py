@@ -1,4 +1,4 @@
-"""What a retraining ends in: a commit of the state that ran, a tag for a promoted model, and `dvc push`."""
+"""What a retraining ends in: `dvc push`, a commit of the state that ran, and a tag for a promoted model."""
 
 import os
 import subprocess
@@ -26,11 +26,13 @@ def build_published(root: Path, settings: Publish) -> dg.AssetsDefinition:
         group_name="release",
         kinds={"git", "dvc"},
         pool="dvc",
-        description="The state that ran as a commit, a promoted model as a tag; `dvc push` where a remote is set.",
+        description="`dvc push`, if operate.yaml says so; the state that ran as a commit, a promoted model as a tag.",
     )
     def published(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         decision = read_record(Decision, Layout(root).report("promote") / "decision.json")
         verdict = "promoted" if decision.promoted else "refused"
+        if settings.push:  # first: a remote that keeps versions has them written to dvc.lock, which is then committed
+            context.log.info(_run(root, sys.executable, "-m", "dvc", "push"))
         commit = commit_to(root, settings.branch, f"retrain: challenger {decision.challenger[:16]} {verdict}")
         metadata: dict[str, dg.MetadataValue] = {
             "commit": dg.MetadataValue.text(commit),
@@ -43,8 +45,6 @@ def build_published(root: Path, settings: Publish) -> dg.AssetsDefinition:
             metadata["card"] = dg.MetadataValue.md(text)
             if settings.tag and decision.promoted and champion.model_hash == decision.challenger:
                 metadata["tag"] = dg.MetadataValue.text(tag(root, f"champion-{champion.name}", commit, text))
-        if settings.push:
-            context.log.info(_run(root, sys.executable, "-m", "dvc", "push"))
         return dg.MaterializeResult(metadata=metadata)
 
     return published

@@ -4,10 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import dagster as dg
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.deploy.conftest import Shell
+from ctinterp_dagster.layout import Layout
+from ctinterp_dagster.orchestration.dvc import DvcProject
+from ctinterp_dagster.orchestration.publish import build_published
+from ctinterp_dagster.orchestration.settings import Publish
+from ctinterp_dagster.records import write_json
+from ctinterp_dagster.tracking import assert_tracked, listing, recorded, track
+from tests.deploy.conftest import MAKE, Shell, surroundings
 
 BUCKET = "scans"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -66,6 +73,42 @@ def test_data_goes_to_s3_and_comes_back_whole_or_one_scan_alone(
     assert [path.read_text() for path in cached] == ["voxels of scan 1"]
     shell(part, "dvc", "checkout", "data/ingest/volumes/scan-1.nii")
     assert volumes(part) == {"scan-1.nii": "voxels of scan 1"}
+
+
+@pytest.mark.slow
+def test_every_published_state_comes_back_from_a_store_that_keeps_versions(
+    project: Path, tmp_path: Path, shell: Shell, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client(endpoint).put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    for name, value in (KEYS | dict(surroundings(tmp_path))).items():
+        monkeypatch.setenv(name, value)
+    shell(project, "dvc", "remote", "add", "--default", "store", f"s3://{BUCKET}/seen")
+    shell(project, "dvc", "remote", "modify", "store", "endpointurl", endpoint)
+    shell(project, "dvc", "remote", "modify", "store", "version_aware", "true")
+    layout, published = Layout(project), build_published(project, Publish(branch="retrain", tag=False, push=True))
+    commits, made = [], []
+    for count in (3, 2, 4):
+        (project / "make.py").write_text(MAKE.replace("range(3)", f"range({count})"))
+        layout.raw.mkdir(parents=True, exist_ok=True)
+        (layout.raw / "scan.nii").write_text(f"the scan as it was with {count}")
+        track(layout)
+        shell(project, "dvc", "repro", "--quiet")
+        write_json(layout.report("promote") / "decision.json", {"promoted": False, "findings": [], "challenger": "1"})
+        before = DvcProject.at(project).read().stages["ingest"]
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([published], instance=instance)
+        assert recorded(layout) == listing(layout.raw)
+        assert_tracked(layout)
+        after = DvcProject.at(project).read().stages["ingest"]
+        assert (after.data_version, after.changed) == (before.data_version, False)
+        commits.append(shell(project, "git", "rev-parse", "retrain").strip())
+        made.append(volumes(project))
+    shell(tmp_path, "git", "clone", "--quiet", "--branch", "retrain", str(project), "whole")
+    for commit, files in zip(commits, made, strict=True):
+        shell(tmp_path / "whole", "git", "checkout", "--quiet", commit)
+        shell(tmp_path / "whole", "dvc", "pull", "--force")
+        assert volumes(tmp_path / "whole") == files
+        assert (tmp_path / "whole" / "data" / "raw" / "scan.nii").read_text() == f"the scan as it was with {len(files)}"
 
 
 @pytest.mark.slow
