@@ -2,13 +2,14 @@
 
 import socket
 import threading
+from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from ctinterp_dagster.cli.actions import view
-from ctinterp_dagster.scan.io import write_volume
+from ctinterp_dagster.scan.io import read_scan, write_volume
 from tests.cli.conftest import run
 from tests.orchestration.server import free_port
 from tests.phantoms import phantom
@@ -40,14 +41,43 @@ def test_files_of_two_runs_are_refused_in_one_line(
     assert not (files[0].parent / "look.html").exists()
 
 
+def test_scans_that_do_not_belong_together_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    html, elsewhere = files[0].parent / "look.html", files[0].parent / "elsewhere.nii"
+    thin = read_scan(files[1]).volume
+    write_volume(replace(thin, origin_mm=(500.0, 0.0, 0.0)), elsewhere)
+    assert run(monkeypatch, "view", files[1], files[0], "--html", html) == 1
+    assert "slices every 1 mm, the thin one every 5 mm: give the thick one first" in capsys.readouterr().err
+    assert run(monkeypatch, "view", files[0], elsewhere, "--html", html) == 1
+    assert "give a scan and what was made of it" in capsys.readouterr().err
+    assert not html.exists()
+
+
+def test_one_of_several_series_is_shown(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = files[0].parent / "thick"
+    folder.mkdir()
+    for name in ("a.nii", "b.nii"):
+        write_volume(read_scan(files[0]).volume, folder / name)
+    words = "view", folder, files[1], "--html", files[0].parent / "look.html"
+    assert run(monkeypatch, *words) == 1
+    assert "choose one (--series)" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--series", "a.nii") == 0
+
+
 def test_a_page_replaces_no_scan_and_no_file_that_is_there(
     monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, other = files[1].read_bytes(), files[0].parent / "notes.txt"
+    before, other = files[1].read_bytes(), files[0].parent / "notes.html"
     other.write_text("mine")
-    assert run(monkeypatch, "view", *files, "--html", files[1], "--force") == 1
+    folder, link = files[0].parent / "pages.html", files[0].parent / "thin.html"
+    folder.mkdir()
+    link.hardlink_to(files[1])
+    assert run(monkeypatch, "view", *files, "--html", link, "--force") == 1
     assert run(monkeypatch, "view", *files, "--html", other) == 1
-    assert run(monkeypatch, "view", *files, "--html", files[0].parent, "--force") == 1
+    assert run(monkeypatch, "view", *files, "--html", folder, "--force") == 1
     assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["error"] * 3
     assert (files[1].read_bytes(), other.read_text()) == (before, "mine")
     assert run(monkeypatch, "view", *files, "--html", other, "--force") == 0

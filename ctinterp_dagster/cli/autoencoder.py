@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from ctinterp_dagster.cli.options.number import Number
+
 PRECISIONS = ("no", "bf16", "fp16")
 
 
@@ -25,7 +27,7 @@ def command() -> None:
     show_default=True,
     help="of the networks on SCANS; may be repeated",
 )
-@click.option("--memory-gib", type=click.FloatRange(min=0.25), default=8.0, show_default=True, help="working memory")
+@click.option("--memory-gib", type=Number(min=0.25), default=8.0, show_default=True, help="working memory")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the rows as JSON")
 def verify(

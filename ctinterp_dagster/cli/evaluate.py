@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ctinterp_dagster.cli.options.evaluate import METHODS, OWN, PROTOCOLS, Options
+from ctinterp_dagster.cli.options.number import Number
 from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 
 FOLDERS = (("thick", "thin"), ("5mm", "1mm"))
@@ -68,16 +69,16 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
               help="all pairs of a folder, by their names in its `thick` and `thin`, or `5mm` and `1mm`")  # fmt: skip
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default=OWN, show_default=True,
               help="of RPLHR-CT's paper (pairs), or of I3Net's (THIN, every --factor-th slice kept [2])")  # fmt: skip
-@click.option("--factor", type=click.FloatRange(min=1, min_open=True), help="thin slices a thick one, whole or not [5]")
-@click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True),
+@click.option("--factor", type=Number(min=1, min_open=True), help="thin slices a thick one, whole or not [5]")
+@click.option("--spacing", "spacing_mm", type=Number(min=0, min_open=True),
               help="slice distance in mm to restore to; the truth is means of THIN's slices [THIN's own]")  # fmt: skip
 @click.option("--profile", type=ProfileType(), metavar=METAVAR, help="of thick slices [of THIN box, of a pair auto]")
-@click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
+@click.option("--thin-thickness", "thin_mm", type=Number(min=0, min_open=True),
               help="thickness in mm of THIN's slices, where they overlap: the model's then do")  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="model [released]")
 @click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
+@click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="working memory")
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16", "int8"]), default="no", show_default=True,
               help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
 @click.option("--json", type=click.Path(path_type=Path),

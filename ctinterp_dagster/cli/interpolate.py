@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ctinterp_dagster.cli.options.interpolate import METHODS, Options
+from ctinterp_dagster.cli.options.number import Number
 from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 
 
@@ -21,12 +22,12 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 @click.option("--format", "as_dicom", type=click.Choice(["auto", "dicom"]), default="auto", show_default=True,
               callback=lambda _, __, value: value == "dicom", help="auto goes by the output's name")  # fmt: skip
 @click.option("--multiframe", "as_multiframe", is_flag=True, help="write DICOM as one enhanced CT file")
-@click.option("--spacing", "spacing_mm", type=click.FloatRange(min=0, min_open=True), help="slice distance in mm [1]")
-@click.option("--factor", type=click.FloatRange(min=1, min_open=True),
+@click.option("--spacing", "spacing_mm", type=Number(min=0, min_open=True), help="slice distance in mm [1]")
+@click.option("--factor", type=Number(min=1, min_open=True),
               help="thin slices a thick one, whole or not; instead of --spacing")  # fmt: skip
-@click.option("--thickness", "thickness_mm", type=click.FloatRange(min=0, min_open=True),
+@click.option("--thickness", "thickness_mm", type=Number(min=0, min_open=True),
               help="thickness of the scan's slices in mm [as tagged, unless the stack contradicts it]")  # fmt: skip
-@click.option("--thin-thickness", "thin_mm", type=click.FloatRange(min=0, min_open=True),
+@click.option("--thin-thickness", "thin_mm", type=Number(min=0, min_open=True),
               help="thickness of thin slices in mm: above their distance they overlap [distance]")  # fmt: skip
 @click.option("--profile", type=ProfileType(), metavar=METAVAR, default="auto", show_default=True,
               help="of the scan's slices: auto asks their noise and the tags; FILE: offset_mm,weight")  # fmt: skip
@@ -48,7 +49,7 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
 @click.option("--series", help="of several scans the one of this name, UID, description or number (see scans check)")
-@click.option("--memory-gib", type=click.FloatRange(min=0.25), default=3.0, show_default=True, help="working memory")
+@click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="working memory")
 @click.option("--mixed-precision", type=click.Choice(["auto", "no", "bf16", "int8"]), default="auto",
               show_default=True, help="no is float32, auto the fastest that the processor or GPU knows")  # fmt: skip
 @click.option("--preview", type=click.Path(path_type=Path), help="PNG of coronal and sagittal planes, before and after")

@@ -8,6 +8,7 @@ import click
 from ctinterp_dagster.cli import required
 from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.cli.options.interpolate import Options
+from ctinterp_dagster.cli.options.number import Number
 
 SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
 STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
@@ -32,7 +33,7 @@ def command(context: click.Context, *, config: Path) -> None:
 @click.option("--study", default="", help="StudyInstanceUID")
 @click.option("--date", default="", help="of the study: 20260131, 20260101-20260131, 20260101-")
 @click.option("--description", default="*", show_default=True, help="of the series, with * and ?")
-@click.option("--min-thickness", "least_mm", type=click.FloatRange(min=0), default=0.0, help="mm of a slice")
+@click.option("--min-thickness", "least_mm", type=Number(min=0), default=0.0, help="mm of a slice")
 @click.option("--json", "as_json", is_flag=True, help="print JSON, one object a series")
 @click.pass_obj
 def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool, **query: str) -> None:

@@ -9,6 +9,7 @@ import click
 @click.argument("thick", type=click.Path(path_type=Path))
 @click.argument("thin", type=click.Path(path_type=Path))
 @click.argument("std", required=False, type=click.Path(path_type=Path))
+@click.option("--series", help="of several scans in THICK the one of this name, UID, description or number")
 @click.option("--truth", type=click.Path(path_type=Path), help="a real thin scan on the grid of THIN")
 @click.option("--html", type=click.Path(path_type=Path), help="write the page to this file instead of showing it")
 @click.option("--force", is_flag=True, help="replace a page that exists")
@@ -19,6 +20,7 @@ def command(
     thin: Path,
     std: Path | None,
     *,
+    series: str | None,
     truth: Path | None,
     html: Path | None,
     force: bool,
@@ -32,4 +34,4 @@ def command(
     """
     from ctinterp_dagster.cli.actions.view import run
 
-    run(thick=thick, thin=thin, std=std, truth=truth, html=html, force=force, port=port, opens=opens)
+    run(thick=thick, thin=thin, std=std, series=series, truth=truth, html=html, port=port, force=force, opens=opens)

@@ -32,9 +32,21 @@ def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, 
         title: of the page.
 
     Raises:
-        GeometryError: `std` or `truth` lies on another grid than `thin`.
+        GeometryError: thin slices are further apart than thick ones, or lie elsewhere; `std` or `truth` lies on
+            another grid than `thin`.
         IntensityError: values are not finite.
     """
+    if thin.spacing_mm[0] > thick.spacing_mm[0]:
+        raise GeometryError(
+            f"the thick scan has slices every {thick.spacing_mm[0]:g} mm, the thin one every {thin.spacing_mm[0]:g} mm"
+            ": give the thick one first"
+        )
+    (low, high), (thin_low, thin_high) = bounds_mm(thick), bounds_mm(thin)
+    if (low > thin_high).any() or (thin_low > high).any():
+        raise GeometryError(
+            f"the thick scan lies from {low.round()} to {high.round()} mm (LPS), the thin one from {thin_low.round()} "
+            f"to {thin_high.round()}: give a scan and what was made of it"
+        )
     for name, other in (("standard deviation", std), ("truth", truth)):
         if other and (other.hu.shape != thin.hu.shape or np.abs(corners_mm(other) - corners_mm(thin)).max() > NEAR_MM):
             raise GeometryError(
@@ -90,6 +102,13 @@ def corners_mm(volume: Volume) -> npt.NDArray[np.float64]:
     """(4, 3) patient coordinates (LPS) of the first voxel and of the last one along z, y and x."""
     last = np.diag(np.subtract(volume.hu.shape, 1))
     return np.array([volume.point_mm((0.0, 0.0, 0.0)), *(volume.point_mm((z, y, x)) for z, y, x in last.tolist())])
+
+
+def bounds_mm(volume: Volume) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Least and most patient coordinates (LPS) of its voxels' centres, (3,) each."""
+    first, *ends = corners_mm(volume)
+    edges = np.subtract(ends, first)
+    return first + edges.clip(max=0).sum(axis=0), first + edges.clip(min=0).sum(axis=0)
 
 
 def stretched(thick: Volume, thin: Volume) -> FloatArray | None:

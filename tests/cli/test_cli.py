@@ -224,6 +224,12 @@ def test_eight_bits_need_a_processor_that_has_them(
             1,
             "error: no.csv does not exist: give a table",
         ),
+        (["interpolate", "a.nii", "-o", "o.nii", "--profile", "gauss"], 2, "did you mean 'gaussian'?"),
+        (["interpolate", "a.nii", "-o", "o.nii", "--spacing", "5mm"], 2, "'5mm' is no number: write it with a point"),
+        (["interpolate", "a.nii", "-o", "o.nii", "--factor", "2,5"], 2, "'2,5' is no number: write it with a point"),
+        (["interpolate", "a.nii", "-o", "o.nii", "--thickness", "nan"], 2, "'nan' is no finite number"),
+        (["view", "a.nii", "b.nii", "--html", "look.txt"], 2, "give a name that ends in .html, not look.txt"),
+        (["scans", "list"], 1, "error: params.yaml is not here"),
         (["dance"], 2, "No such command 'dance'"),
         (["preset", "cpu"], 1, "error: params.yaml is not here"),
         (["scans", "add", "a.nii"], 1, "error: params.yaml is not here"),
@@ -243,6 +249,15 @@ def test_mistakes_get_one_line_and_the_right_exit_code(
     shown = capsys.readouterr().err
     assert message in shown
     assert "Traceback" not in shown
+
+
+def test_a_model_that_is_not_there_ends_the_run_before_the_scan_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.nii").touch()
+    words = "interpolate", tmp_path / "a.nii", "-o", tmp_path / "o.nii", "--model", tmp_path / "no.safetensors"
+    assert run(monkeypatch, *words) == 1
+    assert "no.safetensors is missing: train a model" in capsys.readouterr().err
 
 
 def test_a_thin_scan_is_not_taken_for_a_thick_one(

@@ -18,7 +18,7 @@ from ctinterp_dagster.cli.actions.interpolate import Restoration, summary
 from ctinterp_dagster.cli.actions.naming import Item, items_of, outputs_of, stem_of
 from ctinterp_dagster.cli.actions.outputs import Outputs, check_files
 from ctinterp_dagster.cli.checksum import sha256sum
-from ctinterp_dagster.cli.options.interpolate import METHODS, Options
+from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.cli.progress import duration
 from ctinterp_dagster.errors import CtinterpError, MissingInputError, NotCtError, ParamsError, disk_problem
 from ctinterp_dagster.records import read_json, write_json
@@ -88,8 +88,7 @@ class Batch:
         if options.output.exists() and not options.output.is_dir():
             raise ParamsError(f"{options.output} is a file: give a folder for the results of many scans")
         check_files(options.sources, [options.json] if options.json else [], force=True)
-        if options.method == METHODS[0]:
-            self.restoration.interpolator  # noqa: B018 (loaded now, so that a wrong file ends the run)
+        self.restoration.load()
 
     def restore(self, work: Sequence[tuple[Item, Outputs]]) -> None:
         """Restore each scan; what goes wrong with one is told, and the next comes."""

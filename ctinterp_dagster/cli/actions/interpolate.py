@@ -43,13 +43,15 @@ def run(options: Options) -> None:
     """Restore one scan."""
     (source,), outputs, restoration = options.sources, Outputs.of(options), Restoration(options)
     outputs.check(source, restoration.model, force=options.force)
+    restoration.load()
     scans = read_stretches(source, series=options.series)
     record = restoration(scans, outputs, str(source))
     if outputs.json:
         write_json(outputs.json, record)
     click.echo(f"{outputs.thin}: {summary(record)}")
-    if len(scans) == 1 and not options.series:
-        seen = (source, outputs.thin, *filter(None, (outputs.std,)))
+    if len(scans) == 1:
+        chosen = ("--series", options.series) if options.series else ()
+        seen = (source, outputs.thin, *filter(None, (outputs.std,)), *chosen)
         click.echo(f"look at it: ctinterp view {shlex.join(map(str, seen))}")
 
 
@@ -63,6 +65,11 @@ class Restoration:
     def interpolator(self) -> Interpolator:
         """The model."""
         return load_checkpoint(self.model, self.options.device)
+
+    def load(self) -> None:
+        """Load the model now, so that a wrong file ends a run before its first scan."""
+        if self.options.method == METHODS[0]:
+            self.interpolator  # noqa: B018 (kept)
 
     @cached_property
     def settings(self) -> Settings:

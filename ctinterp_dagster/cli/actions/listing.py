@@ -1,12 +1,10 @@
 """What ingest made of data/raw, and which file each name stands for."""
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
+from ctinterp_dagster.cli import required
 from ctinterp_dagster.cli.raw_folder import table_of
-from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import find_scans
@@ -16,10 +14,11 @@ def run() -> None:
     """Print it.
 
     Raises:
-        MissingInputError: ingest has not run.
+        MissingInputError: there is no project here, or its ingest has not run.
     """
-    layout, key = Layout(Path()), load_key()
-    places = {pseudonym(found.name, key, "s"): found.name for found in find_scans(layout.raw, keep_headers=True)}
+    layout, key = required.project(), load_key()
+    here = find_scans(layout.raw, keep_headers=True) if layout.raw.exists() else []
+    places = {pseudonym(found.name, key, "s"): found.name for found in here}
     table = Table("case", "patient", "split", "in data/raw")
     for row in read_csv(layout.ingest / "cases.csv"):
         table.add_row(row["case"], row["patient"], row["split"], places.get(row["case"], ""))

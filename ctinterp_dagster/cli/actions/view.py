@@ -12,12 +12,15 @@ from ctinterp_dagster.evaluation.viewer import page
 from ctinterp_dagster.records import whole_file
 from ctinterp_dagster.scan.io import read_scan
 
+PAGES = (".html", ".htm")
+
 
 def run(
     *,
     thick: Path,
     thin: Path,
     std: Path | None,
+    series: str | None,
     truth: Path | None,
     html: Path | None,
     port: int,
@@ -30,6 +33,7 @@ def run(
         thick: the scan.
         thin: its restoration.
         std: its standard deviation; None for none.
+        series: which one of the scans that `thick` holds; None where it holds one.
         truth: a real thin scan on the grid of `thin`; None for none.
         html: file of the page; None serves it until it is ended.
         port: to serve it at; 0 takes a free one.
@@ -37,11 +41,14 @@ def run(
         opens: open a browser.
 
     Raises:
-        ScanError: a file cannot be read.
+        ScanError: a file cannot be read, or two do not belong together.
         ParamsError: the page exists, or the port is taken.
+        UsageError: the page is not called .html.
     """
+    if html and html.suffix.lower() not in PAGES:
+        raise click.UsageError(f"--html writes a page: give a name that ends in .html, not {html.name}")
     check_files(filter(None, (thick, thin, std, truth)), [html] if html else [], force=force)
-    before, after = read_scan(thick).volume, read_scan(thin).volume
+    before, after = read_scan(thick, series).volume, read_scan(thin).volume
     spread, real = (read_scan(path).volume if path else None for path in (std, truth))
     text = page(before, after, spread, real, thin.name)
     if html:

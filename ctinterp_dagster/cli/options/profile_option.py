@@ -1,6 +1,7 @@
 """The option --profile."""
 
 import csv
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,9 @@ class ProfileType(click.ParamType[Profile | Literal["auto"]]):
                 self.fail(f"{value!r} has no ramp above 0 and at most 1, as in trapezoid:0.5", param, ctx)
         if value.lower().endswith(".csv"):
             return read_weights(Path(value))
-        return self.fail(f"{value!r} is none of {METAVAR}", param, ctx)
+        near = get_close_matches(value, NAMED, n=1)
+        meant = f": did you mean {near[0]!r}?" if near else ""
+        return self.fail(f"{value!r} is none of {METAVAR}{meant}", param, ctx)
 
 
 def read_weights(path: Path) -> SampledProfile:
