@@ -8,7 +8,9 @@ import errno
 import os
 import re
 
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""Of a disk on which nothing more can be written."""
+DISK = {*NO_ROOM, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
 
 def disk_problem(error: BaseException) -> str | None:

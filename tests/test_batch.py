@@ -1,7 +1,10 @@
 """`ctinterp interpolate` of many scans."""
 
+import errno
 import json
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -102,13 +105,28 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(
 
     monkeypatch.setattr(batch.Restoration, "__call__", interrupted)
     assert run(monkeypatch, *words) == 130
-    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 0 skipped, 0 failed"
+    left = "1 done, 0 skipped, 0 failed, 2 left: the same command goes on with them"
+    assert capsys.readouterr().out.splitlines()[-1] == left
     monkeypatch.setattr(batch.Restoration, "__call__", work)
     assert run(monkeypatch, *words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 done, 2 skipped, 0 failed"
     assert read_scan(out / "B" / "ct.nii.gz").volume.depth == 40
     verdicts = [json.loads(line)["verdict"] for line in log.read_text().splitlines()]
     assert verdicts == ["done", "skipped", "done", "skipped"]
+
+
+def test_a_full_disk_ends_the_run_and_one_that_cannot_be_read_does_not(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["interpolate", tree, "--all", "-o", tmp_path / "out", "--method", "cubic_projected"]
+    for number, told in (
+        (errno.ENOSPC, "0 failed, 4 left: the same"),
+        (errno.EACCES, "1 skipped, 3 failed"),
+    ):
+        error = OSError(number, os.strerror(number))
+        monkeypatch.setattr(batch.Restoration, "__call__", Mock(side_effect=error))
+        assert run(monkeypatch, *words) == 1
+        assert told in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_model_is_loaded_once(

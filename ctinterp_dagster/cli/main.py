@@ -1,8 +1,10 @@
 """The command group. Commands are imported when they are called, so that `--help` does not wait for torch."""
 
+import signal
 import sys
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -69,12 +71,25 @@ def group() -> None:
     """Thick-slice CT (about 5 mm) to thin-slice CT (about 1 mm)."""
 
 
+def end_in_order() -> None:
+    """Let a closed terminal and `kill` end the process as Ctrl-C does: what it wrote beside a place is removed."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+            signal.signal(number, end)
+
+
 def main() -> None:
     """Run the command line: exit 0, 1 for an error of ours in one line, 2 for wrong usage.
 
     Raises:
         OSError: one that is no problem of the disk.
     """
+    end_in_order()
     try:
         sys.exit(group.main(standalone_mode=False))
     except click.UsageError as error:

@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -265,6 +268,44 @@ def test_a_thin_scan_is_not_taken_for_a_thick_one(
 ) -> None:
     assert run(monkeypatch, "interpolate", scans / "thin.nii.gz", "-o", tmp_path / "o.nii") == 1
     assert "must be finer than the scan's 1 mm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["o.nii.gz", "o.nii", "o.mha", "o.nrrd", "series"])
+def test_a_file_that_gets_too_large_is_told_in_one_line_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        words = "interpolate", scans / "thick.nii.gz", "-o", tmp_path / name, "--method", "cubic_projected"
+        assert run(monkeypatch, *words) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_run_that_is_ended_removes_what_it_began(tmp_path: Path, name: str) -> None:
+    script = f"""
+import os, signal
+from pathlib import Path
+from ctinterp_dagster.cli import main
+from ctinterp_dagster.cli.actions import info
+from ctinterp_dagster.records import whole_file
+
+def work() -> None:
+    with whole_file(Path({str(tmp_path / "out")!r})) as partial:
+        partial.touch()
+        os.kill(os.getpid(), signal.{name})
+
+info.run = work
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script, "info"], check=False)
+    assert ended.returncode == 128 + signal.Signals[name]
+    assert not list(tmp_path.iterdir())
 
 
 def test_check_says_what_a_scan_is(

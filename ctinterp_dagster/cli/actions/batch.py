@@ -20,7 +20,7 @@ from ctinterp_dagster.cli.actions.outputs import Outputs, check_files
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.cli.progress import duration
-from ctinterp_dagster.errors import CtinterpError, MissingInputError, NotCtError, ParamsError, disk_problem
+from ctinterp_dagster.errors import NO_ROOM, CtinterpError, MissingInputError, NotCtError, ParamsError, disk_problem
 from ctinterp_dagster.records import read_json, write_json
 from ctinterp_dagster.scan.io import check_overwriting, input_files, read_scan
 
@@ -82,7 +82,7 @@ class Batch:
         Raises:
             ParamsError: the output is a file.
         """
-        self.options, self.restoration, self.rows = options, Restoration(options), list[Row]()
+        self.options, self.restoration, self.rows, self.count = options, Restoration(options), list[Row](), 0
         for source in options.sources:
             check_overwriting(source, [options.output], force=True)
         if options.output.exists() and not options.output.is_dir():
@@ -91,7 +91,15 @@ class Batch:
         self.restoration.load()
 
     def restore(self, work: Sequence[tuple[Item, Outputs]]) -> None:
-        """Restore each scan; what goes wrong with one is told, and the next comes."""
+        """Restore each scan; what goes wrong with one is told, and the next comes.
+
+        Args:
+            work: scans, and where their results are to be.
+
+        Raises:
+            OSError: the disk takes no more.
+        """
+        self.count = len(work)
         sizes = [sum(file.stat().st_size for file in item.files) for item, _ in work]
         start, spent = time.monotonic(), 0
         for number, ((item, outputs), size) in enumerate(zip(work, sizes, strict=True), start=1):
@@ -119,7 +127,8 @@ class Batch:
             said = error.format_message() if isinstance(error, click.UsageError) else str(error)
             return "failed", {"said": said}
         except OSError as error:
-            if (problem := disk_problem(error)) is None:
+            problem = disk_problem(error)
+            if problem is None or error.errno in NO_ROOM:
                 raise
             return "failed", {"said": problem}
 
@@ -216,7 +225,9 @@ class Batch:
             why = reason if repeated else row.said
             click.echo(textwrap.fill(why, width, initial_indent=INDENT, subsequent_indent=INDENT))
         counts = Counter(row.word for row in self.rows)
-        click.echo(", ".join(f"{counts[word]} {word}" for word in ("done", "skipped", "failed")))
+        left = self.count - len(self.rows)
+        then = f", {left} left: the same command goes on with them" if left else ""
+        click.echo(", ".join(f"{counts[word]} {word}" for word in ("done", "skipped", "failed")) + then)
 
 
 def contents_of(item: Item) -> str:

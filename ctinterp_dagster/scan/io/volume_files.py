@@ -1,6 +1,8 @@
 """Volume files: NIfTI with nibabel; MetaImage and NRRD with SimpleITK."""
 
+import errno
 import math
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -218,6 +220,7 @@ def write_volume(volume: Volume, path: Path | str, dtype: npt.DTypeLike | None =
     Raises:
         UnreadableScanError: the suffix is not one of the four.
         IntensityError: a value is not finite.
+        OSError: the disk is full, or refuses.
     """
     path = Path(path)
     name = path.name.lower()
@@ -226,7 +229,11 @@ def write_volume(volume: Volume, path: Path | str, dtype: npt.DTypeLike | None =
     elif name.endswith(".nii"):
         path.write_bytes(nifti_image(volume, _stored(volume.hu, dtype)).to_bytes())
     elif name.endswith((".mha", ".nrrd")):
-        simple_itk().WriteImage(itk_image(volume, _stored(volume.hu, dtype)), str(path), useCompression=False)
+        image = itk_image(volume, _stored(volume.hu, dtype))
+        try:
+            simple_itk().WriteImage(image, str(path), useCompression=False)
+        except RuntimeError as error:  # all that ITK says of a full disk
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
     else:
         raise UnreadableScanError(
             f"cannot write {path.name}: expected a name that ends in {', '.join(WRITABLE_SUFFIXES)}"
