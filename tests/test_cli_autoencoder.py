@@ -153,6 +153,15 @@ def test_a_narrow_autoencoder_loads_with_the_architecture_that_its_file_tells(tm
         assert loaded.decode(mean, memory_gib=0.5).shape == x.shape
 
 
+@pytest.mark.parametrize("width", [1 << 16, 1 << 61])
+def test_an_architecture_that_its_tensors_do_not_have_is_refused_before_it_is_built(tmp_path: Path, width: int) -> None:
+    path = tmp_path / "w.safetensors"
+    claimed = {"channels": [width] * 3, "latent_channels": 4, "norm_groups": 1}
+    save_file({"a": torch.zeros(1)}, path, metadata={"ctinterp_autoencoder": json.dumps(claimed)})
+    with pytest.raises(CheckpointError, match=r"122 missing|says that its architecture is"):
+        load_autoencoder(path)
+
+
 @pytest.mark.parametrize("recorded", ["[]", "{", '{"channels": [8, 8, 9], "latent_channels": 4, "norm_groups": 4}'])
 def test_an_architecture_that_makes_no_sense_is_refused(tmp_path: Path, recorded: str) -> None:
     path = tmp_path / "w.safetensors"

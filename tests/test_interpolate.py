@@ -12,6 +12,7 @@ from ctinterp_dagster.interpolation.interpolator import RELEASED, Model
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.model.device import pick_device, why_no_gpu
+from ctinterp_dagster.model.files import save_model
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.interpolators import cubic_projected
@@ -229,6 +230,16 @@ def test_what_is_no_model_is_refused(tmp_path: Path, any_model: Model) -> None:
     for name in ("half", "pickle"):
         with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
             load_checkpoint(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("width", [1 << 16, 1 << 61])
+def test_widths_that_a_models_tensors_do_not_have_are_refused_before_it_is_built(
+    tmp_path: Path, tiny_model: LatentDiffusion, width: int
+) -> None:
+    claimed = replace(tiny_model.config, denoiser_channels=(width,) * 3)
+    save_model(torch.nn.Linear(1, 1), tiny_model.kind, claimed, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not fit its own configuration|of no possible network"):
+        load_checkpoint(tmp_path / "m.safetensors")
 
 
 def test_a_gpu_that_is_not_there_is_an_error_that_says_so() -> None:

@@ -59,6 +59,18 @@ class ModelFile:
         Raises:
             CheckpointError: names or shapes differ, or a number is not finite.
         """
+        self.must_fit(module)
+        module.load_state_dict(self.tensors)
+
+    def must_fit(self, module: nn.Module) -> None:
+        """Refuse a file whose tensors are not those of a module.
+
+        Args:
+            module: built from the configuration, on any device.
+
+        Raises:
+            CheckpointError: names or shapes differ, or a number is not finite.
+        """
         own = module.state_dict()
         wrong = sorted(own.keys() ^ self.tensors.keys())
         wrong += [n for n in own if n in self.tensors and own[n].shape != self.tensors[n].shape]
@@ -68,7 +80,6 @@ class ModelFile:
                 f"{self.path} does not fit its own configuration: {len(wrong)} tensors are missing, unknown, "
                 f"misshapen or not finite ({', '.join(wrong[:3])}): train it again"
             )
-        module.load_state_dict(self.tensors)
 
 
 def save_model(module: nn.Module, kind: str, config: Any, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -106,7 +117,7 @@ class StoredModel(nn.Module):
 
     @classmethod
     def of(cls, file: ModelFile) -> Self:
-        """Build the model of a file, for inference.
+        """Build the model of a file, for inference; no memory is spent on what the configuration alone claims.
 
         Args:
             file: as `read_model` gives it.
@@ -114,7 +125,15 @@ class StoredModel(nn.Module):
         Raises:
             CheckpointError: the file does not fit.
         """
-        model = cls(file.config_as(cls.configuration))
+        config = file.config_as(cls.configuration)
+        try:
+            with torch.device("meta"):
+                claimed = cls(config)
+        except (RuntimeError, TypeError) as error:
+            said = str(error).partition("\n")[0]
+            raise CheckpointError(f"{file.path} has a configuration of no possible network: {said}") from error
+        file.must_fit(claimed)
+        model = cls(config)
         file.fill(model)
         return model.eval()
 

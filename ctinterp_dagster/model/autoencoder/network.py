@@ -201,8 +201,9 @@ def load_autoencoder(path: Path | str) -> MaisiAutoencoder:
     recorded = read_metadata(path).get(ARCHITECTURE)
     try:
         architecture = Architecture(**json.loads(recorded)) if recorded else Architecture()
-        autoencoder = MaisiAutoencoder(**asdict(architecture))
-    except (ValueError, TypeError, ParamsError) as error:
+        with torch.device("meta"):  # no memory is spent on what the metadata alone claim
+            autoencoder = MaisiAutoencoder(**asdict(architecture))
+    except (ValueError, TypeError, RuntimeError, ParamsError) as error:
         raise CheckpointError(
             f"{path} says that its architecture is {recorded:.200}: expected widths, latent channels and groups "
             "as `MaisiAutoencoder.save` writes them"

@@ -120,7 +120,7 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool) -> LoadStatisti
     """Set the tensors of a module from a file.
 
     Args:
-        module: changed only if the file is accepted.
+        module: changed only if the file is accepted; one on the meta device is then given memory on the CPU.
         path: safetensors, or torch.save of tensors.
         strict: refuse a file with missing or unexpected tensors. Tensors of the wrong shape, or with numbers that are
             not finite, and files without one tensor of the module are always refused.
@@ -143,6 +143,8 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool) -> LoadStatisti
             f"{path} does not fit the {len(own)} tensors of {type(module).__name__}: {'; '.join(wrong)}; "
             f"give weights of this architecture and width"
         )
+    if any(tensor.is_meta for tensor in own.values()):
+        module.to_empty(device="cpu")
     module.load_state_dict({name: tensors[name] for name in known}, strict=False)
     return LoadStatistics(len(known), len(own), tuple(missing), tuple(unexpected))
 
