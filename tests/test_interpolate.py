@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from ctinterp_dagster.errors import CheckpointError, CtinterpError, GeometryError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, operator_for, thicken
@@ -15,12 +16,13 @@ from ctinterp_dagster.model.device import pick_device, why_no_gpu
 from ctinterp_dagster.model.files import save_model
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
-from ctinterp_dagster.physics.interpolators import cubic_projected
+from ctinterp_dagster.physics.interpolators import cubic_projected, spline_weights
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
 
+CPU = torch.device("cpu")
 QUICK = Settings(steps=2, samples=2, memory_gib=1.0)
 
 
@@ -109,7 +111,7 @@ def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume,
     assert result.std is not None
     prior, worth = torch.zeros(()), 0
     if isinstance(any_model, NullSpaceDiffusion):
-        restorer = NullSpaceRestorer(any_model, Measurement(thick, operator), torch.device("cpu"), QUICK)
+        restorer = NullSpaceRestorer(any_model, Measurement(thick, operator), CPU, QUICK)
         prior, worth = restorer.prior()
         assert float(prior.min()) > 0
     variance = (squares + worth * prior) / (2 + worth)
@@ -292,6 +294,37 @@ def test_the_part_that_is_done_grows_to_the_whole(
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
     assert len(told) >= 2 + samples * QUICK.steps
+
+
+def test_of_pixels_finer_than_the_scan_shows_the_networks_see_means(
+    thick: Volume, tiny_nullspace: NullSpaceDiffusion
+) -> None:
+    thick = thick.with_hu(gaussian_filter(thick.hu, (0, 0.7, 0.7)))
+    y, x = thick.hu.shape[1:]
+    rows, columns = (torch.from_numpy(spline_weights(n, np.arange(2 * n - 1) / 2, order=3)).float() for n in (y, x))
+    hu = (rows @ torch.from_numpy(thick.hu) @ columns.T).numpy()
+    spacing_mm = (thick.spacing_mm[0], thick.spacing_mm[1] / 2, thick.spacing_mm[2] / 2)
+    measurement = Measurement(
+        replace(thick, hu=hu, spacing_mm=spacing_mm), ThickeningOperator.from_factor(40, 5, "box")
+    )
+    assert measurement.oversampling == 2
+    done: list[float] = []
+    drawn: list[torch.Tensor] = []
+    estimate = Interpolator(tiny_nullspace, "cpu")(
+        measurement, QUICK, lambda _, sample: drawn.append(sample), on_part=done.append
+    )
+    assert estimate.mean.hu.shape == (40, 2 * y - 1, 2 * x - 1)
+    assert done[-1] == pytest.approx(1.0)
+    for restored in (torch.from_numpy(estimate.mean.hu), *drawn):
+        torch.testing.assert_close(measurement.operator.forward(restored), torch.from_numpy(hu), atol=1e-3, rtol=0)
+
+    coarse = Measurement(thick, measurement.operator)
+    seen, whole = (
+        it.estimate(NullSpaceRestorer(tiny_nullspace, it, CPU, QUICK).mean()) for it in (measurement, coarse)
+    )
+    base = cubic_projected(torch.from_numpy(thick.hu), coarse.operator).numpy()
+    added, missed = whole.mean.hu - base, seen.mean.hu[:, ::2, ::2] - whole.mean.hu
+    assert np.linalg.norm(missed) < 0.3 * np.linalg.norm(added)
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Thick volume in, thin volume out: what the command line, the API and the generate stage share."""
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -85,7 +86,9 @@ class Interpolator:
         model, done = self.model, 0.0
         work = 0.0
         if isinstance(model, NullSpaceDiffusion):
-            work = model.work(settings.samples * settings.steps, mirror=settings.mirror) * measurement.thick.hu.size
+            depth, *plane = measurement.thick.hu.shape
+            voxels = depth * math.prod(math.ceil(n / measurement.oversampling) for n in plane)
+            work = model.work(settings.samples * settings.steps, mirror=settings.mirror) * voxels
 
         def tell(more: float) -> None:
             nonlocal done

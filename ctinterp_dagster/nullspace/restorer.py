@@ -5,6 +5,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ctinterp_dagster.model.settings import Settings
 from ctinterp_dagster.nullspace.basis import NullSpace
@@ -17,7 +18,13 @@ PRIOR_SAMPLES = 2
 
 
 class NullSpaceRestorer:
-    """Draws thin volumes with a null-space diffusion."""
+    """Draws thin volumes with a null-space diffusion.
+
+    Where pixels are finer than the scanner resolves, the networks see means of 2x2, as large as the pixels that they
+    learned; their coefficients are interpolated in the plane, which A does not see.
+
+    Source: cubic convolution, Keys 1981, IEEE Trans. Acoust. Speech Signal Process. 29(6).
+    """
 
     def __init__(
         self,
@@ -38,8 +45,11 @@ class NullSpaceRestorer:
         self.space = NullSpace(measurement.operator, model.config.expectation.modes)
         thick_hu = measurement.thick_hu.to(device)
         self.base_hu = self.space.base(thick_hu)
-        self.features = self.space.features(thick_hu)[None]
-        self.geometry = self.space.geometry(measurement.thick.spacing_mm)[None].to(device)
+        self.pixels = measurement.oversampling
+        seen_hu = functional.avg_pool2d(thick_hu, self.pixels, ceil_mode=True)
+        self.features = self.space.features(seen_hu)[None]
+        z_mm, y_mm, x_mm = measurement.thick.spacing_mm
+        self.geometry = self.space.geometry((z_mm, self.pixels * y_mm, self.pixels * x_mm))[None].to(device)
         with settings.autocast(device):
             self.expected = model.expectation.expect(
                 self.features,
@@ -63,7 +73,8 @@ class NullSpaceRestorer:
 
     def prior(self) -> tuple[Tensor, int]:
         """Variance that the regression expects, (z, y, x) HU squared, and how many samples it is worth."""
-        return self.space.expand_variance((2 * self.log_spread[0]).exp() * COEFFICIENT.hu**2), PRIOR_SAMPLES
+        spread = COEFFICIENT.hu * self._at_pixels(self.log_spread[0]).exp()
+        return self.space.expand_variance(spread.square()), PRIOR_SAMPLES
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
@@ -81,4 +92,11 @@ class NullSpaceRestorer:
             yield self._volume(drawn)
 
     def _volume(self, coefficients: Tensor) -> Tensor:
-        return self.base_hu + self.space.expand(COEFFICIENT.to_hu(coefficients[0]))
+        return self.base_hu + self.space.expand(COEFFICIENT.to_hu(self._at_pixels(coefficients[0])))
+
+    def _at_pixels(self, seen: Tensor) -> Tensor:
+        """Values of each thick voxel that the networks see, (modes, z, y', x'), at those of the scan, (..., y, x)."""
+        if self.pixels == 1:
+            return seen
+        height, width = self.base_hu.shape[1:]
+        return functional.interpolate(seen, scale_factor=self.pixels, mode="bicubic")[..., :height, :width]

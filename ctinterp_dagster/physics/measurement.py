@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator, slices_within
+from ctinterp_dagster.physics.oversampling import oversampling
 from ctinterp_dagster.physics.profile import Profile, SampledProfile
 from ctinterp_dagster.physics.recognition import UNTOLD, Auto, SliceProfile, Tags, recognise
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
@@ -72,6 +74,11 @@ class Measurement:
         """The truth, which there must be."""
         assert self.truth is not None
         return self.truth
+
+    @cached_property
+    def oversampling(self) -> int:
+        """How many pixels along a row or a column a pixel that the networks see is the mean of, 1 or 2."""
+        return oversampling(self.thick.hu)
 
     @property
     def factor(self) -> float:

@@ -231,6 +231,7 @@ def grids_of(scans: Sequence[Scan], stretches: Stretches, result: Estimate, thin
     spacing_mm = [part.thick.spacing_mm[0] for part in stretches.parts]
     tagged_mm = [scan.each_thickness_mm or scan.thickness_mm for scan in scans]
     used_mm = [part.thickness_mm for part in stretches.parts]
+    oversampling = [part.oversampling for part in stretches.parts]
     profiles = [part.slice_profile.record for part in stretches.parts if part.slice_profile]
     even = len(stretches.parts) == 1
     return {
@@ -239,6 +240,7 @@ def grids_of(scans: Sequence[Scan], stretches: Stretches, result: Estimate, thin
         "input_spacing_mm": spacing_mm[0] if even else spacing_mm,
         "input_thickness_tagged_mm": tagged_mm[0] if even else tagged_mm,
         "input_thickness_used_mm": used_mm[0] if even else used_mm,
+        "oversampling": oversampling[0] if even else oversampling,
         "output_slices": result.mean.depth,
         "output_spacing_mm": result.mean.spacing_mm[0],
         "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
