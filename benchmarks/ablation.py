@@ -31,7 +31,7 @@ from ctinterp_dagster.model import diffusion, sampler
 from ctinterp_dagster.nullspace import diffusion as nullspace
 from ctinterp_dagster.nullspace import objective as objectives
 from ctinterp_dagster.nullspace import restorer, slabs
-from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES, FloatArray, NullSpace
+from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES, NullSpace
 from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceDiffusion, narrower
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
@@ -40,7 +40,7 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.common.runner import make_deterministic
 from ctinterp_dagster.pipeline.common.training import loop_settings, thin_volumes
 from ctinterp_dagster.pipeline.common.warm_start import slab_settings
-from ctinterp_dagster.scan.volume import Volume
+from ctinterp_dagster.scan.volume import DoubleArray, Volume
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import run_loop
 
@@ -54,7 +54,7 @@ class LinearBase(NullSpace):
     """The base is projected linear interpolation."""
 
     @cached_property
-    def upsampling(self) -> FloatArray:
+    def upsampling(self) -> DoubleArray:
         """(n_thin, n_thick)."""
         linear = spline_weights(self.operator.n_thick, self.operator.thin_positions, order=1)
         inverse, a = self.operator.pseudo_inverse_matrix, self.operator.matrix
@@ -65,7 +65,7 @@ class LeastNormBase(NullSpace):
     """The base is the pseudo-inverse alone: for the box profile, each thick slice repeated."""
 
     @cached_property
-    def upsampling(self) -> FloatArray:
+    def upsampling(self) -> DoubleArray:
         """(n_thin, n_thick)."""
         return self.operator.pseudo_inverse_matrix
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.interpolation import load_checkpoint
-from ctinterp_dagster.nullspace.basis import FloatArray, NullSpace
+from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.units import COEFFICIENT
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator, slices_to_keep
 from ctinterp_dagster.physics.registration import registration_projected
 from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.volume import DoubleArray
 
 FACTORS = (1.5, 2.5, 3.13, 6.25)
 CROP = 112  # pixels
@@ -41,7 +42,7 @@ class Sampled(OfFactor):
     """Cosines at the centres of the thin slices, not their means over them."""
 
     @cached_property
-    def cosines(self) -> FloatArray:
+    def cosines(self) -> DoubleArray:
         """(n_thin, modes * n_thick)."""
         positions, n_thick = self.operator.thin_positions, self.operator.n_thick
         cell = np.clip(np.floor(positions + 0.5), 0, n_thick - 1).astype(int)

@@ -21,7 +21,7 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import file_hash, read_json, whole_file, write_json
 
-Kind = TypeVar("Kind")
+RecordT = TypeVar("RecordT")
 
 JUDGED = "nullspace/model.safetensors"
 """Where a model's folder has the weights behind the row `model` of per_case.csv."""
@@ -261,7 +261,7 @@ class Registry:
     def _record(self, hash_: str) -> Path:
         return self.folder / "challengers" / f"{hash_[:DIGITS]}.json"
 
-    def _read(self, kind: type[Kind], path: Path) -> Kind:
+    def _read(self, kind: type[RecordT], path: Path) -> RecordT:
         """A record of this folder.
 
         Args:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.records import read_json
 
-Kind = TypeVar("Kind")
+RecordT = TypeVar("RecordT")
 
 Verdict = Literal["pass", "fail", "note"]
 
@@ -135,7 +135,7 @@ def count_shared_patients(cases: Iterable[tuple[str, str]]) -> int:
     return sum(len(found) > 1 for found in splits.values())
 
 
-def read_record(kind: type[Kind], path: Path) -> Kind:
+def read_record(kind: type[RecordT], path: Path) -> RecordT:
     """Read what `write_json` wrote of a dataclass, or of a mapping or sequence of them.
 
     Args:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 
-Kind = TypeVar("Kind", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -289,7 +289,7 @@ def load_params(path: Path) -> Params:
     return load_section(Params, path)
 
 
-def load_section(kind: type[Kind], path: Path) -> Kind:
+def load_section(kind: type[ModelT], path: Path) -> ModelT:
     """Read and check a YAML file of the project's root.
 
     Args:

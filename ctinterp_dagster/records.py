@@ -180,7 +180,7 @@ class FileHashes:
 
 
 @dataclass(frozen=True)
-class Job:
+class CaseJob:
     """A case that a stage is to make.
 
     Attributes:
@@ -219,6 +219,9 @@ class CaseFolder:
 
     @cached_property
     def _entries(self) -> dict[str, Any]:
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
         """The manifest, and on top of it the journal."""
         manifest = self.folder / MANIFEST
         entries = dict(read_json(manifest)) if manifest.exists() else {}
@@ -272,7 +275,7 @@ class CaseFolder:
             journal.write("\n" + json.dumps([case, entry]))  # the line before may be cut off
         return True
 
-    def make_all(self, jobs: Iterable[Job]) -> Made:
+    def make_all(self, jobs: Iterable[CaseJob]) -> Made:
         """Make what is not there already of every job, with a line of the log each.
 
         Args:
@@ -290,10 +293,13 @@ class CaseFolder:
         return Made(cases, made)
 
     def keep_only(self, cases: Iterable[str]) -> None:
-        """Write the manifest; remove every case that is not named, and every file that belongs to no case."""
+        """Write the manifest; remove every case that is not named, and every file that belongs to no case.
+
+        Args:
+            cases: ids of those that stay, made by this object or by another one of the same folder.
+        """
         kept = set(cases)
-        self.__dict__.pop("_entries", None)  # another object may have made cases in the same folder
-        manifest = {case: entry for case, entry in self._entries.items() if case in kept}
+        manifest = {case: entry for case, entry in self._read().items() if case in kept}
         write_json(self.folder / MANIFEST, manifest)
         self._hashes.save()
         owned = {self.folder / name for entry in manifest.values() for name in entry["outputs"]}
@@ -303,4 +309,5 @@ class CaseFolder:
                 path.rmdir()
             elif path.is_file() and path not in owned:
                 path.unlink()
-        self.__dict__.pop("_entries", None)
+        self._entries.clear()
+        self._entries.update(manifest)

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.nullspace.units import INPUT
 from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
+from ctinterp_dagster.scan.volume import DoubleArray
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
-FloatArray = npt.NDArray[np.float64]
 MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
 TRANSFER = (
@@ -72,7 +71,7 @@ class NullSpace:
         return self.operator.divided(self.factor)
 
     @cached_property
-    def cosines(self) -> FloatArray:
+    def cosines(self) -> DoubleArray:
         """(n_thin, modes * n_thick): means of the cells' cosines over the thin slices.
 
         Cosine m of a cell is sqrt(2) cos(pi m t), 0 <= t < 1, scaled so that its means over `factor` slices are the
@@ -83,18 +82,18 @@ class NullSpace:
         return _cosines(self.operator, self.factor, self.modes)
 
     @cached_property
-    def basis(self) -> FloatArray:
+    def basis(self) -> DoubleArray:
         """B, (n_thin, modes * n_thick): the cosines without what the scanner would have seen of them; A B = 0."""
         a, inverse = self.operator.touching.matrix, self.operator.touching.pseudo_inverse_matrix
         return np.ascontiguousarray(self.operator.overlap @ (self.cosines - inverse @ (a @ self.cosines)))
 
     @cached_property
-    def analysis(self) -> FloatArray:
+    def analysis(self) -> DoubleArray:
         """B^+, (modes * n_thick, n_thin)."""
         return np.asarray(np.linalg.pinv(self.basis, rcond=1e-6), dtype=np.float64)
 
     @cached_property
-    def upsampling(self) -> FloatArray:
+    def upsampling(self) -> DoubleArray:
         """up, (n_thin, n_thick): the projected cubic B-spline as one matrix, equal to `cubic_projected`.
 
         Of thin slices that overlap: the mean of those that touch.
@@ -138,7 +137,7 @@ class NullSpace:
         return tuple(float(self.cells.matrix[middle] @ np.cos(2 * np.pi * f * offsets)) for f in TRANSFER)
 
     @cached_property
-    def waves_of_base(self) -> FloatArray:
+    def waves_of_base(self) -> DoubleArray:
         """(modes * n_thick, n_thick): thick slices to the cosines of up(y) in each cell."""
         waves = _cosines(self.cells, self.factor, self.modes)
         return np.ascontiguousarray(waves.T @ _upsampling(self.cells) / self.factor)
@@ -162,7 +161,7 @@ def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
     return torch.cat([INPUT.from_hu(near), soft, INPUT.from_hu(waves)], dim=-4)
 
 
-def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> FloatArray:
+def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> DoubleArray:
     """(n_thin, modes * n_thick), see `NullSpace.cosines`; of a slice that sticks out, the mean over what does not."""
     half, n_thick = operator.thin_distance / 2, operator.n_thick
     upper, lower = (operator.thin_positions[:, None] + side + 0.5 for side in (-half, half))
@@ -174,7 +173,7 @@ def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> FloatArra
     return waves.reshape(len(inside), -1)
 
 
-def _upsampling(operator: ThickeningOperator) -> FloatArray:
+def _upsampling(operator: ThickeningOperator) -> DoubleArray:
     """(n_thin, n_thick): the projected cubic B-spline as one matrix."""
     cubic = spline_weights(operator.n_thick, operator.thin_positions, order=3)
     return cubic + operator.pseudo_inverse_matrix @ (np.eye(operator.n_thick) - operator.matrix @ cubic)

@@ -7,16 +7,14 @@ the cubic spline continues into its mirror image, as ITK does.
 """
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
+from ctinterp_dagster.scan.volume import DoubleArray
 
-FloatArray = npt.NDArray[np.float64]
 
-
-def spline_weights(n_thick: int, positions: FloatArray, order: int) -> FloatArray:
+def spline_weights(n_thick: int, positions: DoubleArray, order: int) -> DoubleArray:
     """Weights of an interpolating B-spline with mirror ends: its response to a 1 in each thick slice in turn.
 
     Args:
@@ -34,7 +32,7 @@ def spline_weights(n_thick: int, positions: FloatArray, order: int) -> FloatArra
     return np.stack(responses, axis=1)
 
 
-def nearest(thick: Tensor, positions: FloatArray) -> Tensor:
+def nearest(thick: Tensor, positions: DoubleArray) -> Tensor:
     """The value of the nearest thick slice; halfway, that of the upper one.
 
     Args:
@@ -49,7 +47,7 @@ def nearest(thick: Tensor, positions: FloatArray) -> Tensor:
     return apply_along_z(np.eye(n_thick)[index], thick)
 
 
-def linear(thick: Tensor, positions: FloatArray) -> Tensor:
+def linear(thick: Tensor, positions: DoubleArray) -> Tensor:
     """Linear interpolation between neighbouring thick slices: (..., n, y, x).
 
     Args:
@@ -59,7 +57,7 @@ def linear(thick: Tensor, positions: FloatArray) -> Tensor:
     return apply_along_z(spline_weights(thick.shape[-3], positions, order=1), thick)
 
 
-def cubic(thick: Tensor, positions: FloatArray) -> Tensor:
+def cubic(thick: Tensor, positions: DoubleArray) -> Tensor:
     """Interpolating cubic B-spline with mirror ends, equal to SimpleITK's: (..., n, y, x).
 
     Args:

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter, minimum_filter, uniform_filter
 
 Array = npt.NDArray[np.floating | np.integer]
 
-SOFT_TISSUE_HU = (-150.0, 250.0)  # fat to contrast-filled blood: no lung, no bone, no air that is clipped
+BODY_TISSUE_HU = (-150.0, 250.0)  # fat to contrast-filled blood: no lung, no bone, no air that is clipped
 BORDER_HU = 150.0  # a voxel further outside of that is no noise
 HIGH_PASS = 0.7  # sigma in pixels; anatomy that stays the same over some slices is gone, half of the noise is left
 SMOOTH = 3.0  # sigma in pixels, at which anatomy is looked at
@@ -50,7 +50,7 @@ def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
     """
     fine = window - gaussian_filter(window, (0, HIGH_PASS, HIGH_PASS))
     smooth = gaussian_filter(window, (0, SMOOTH, SMOOTH))
-    low, high = SOFT_TISSUE_HU
+    low, high = BODY_TISSUE_HU
     tissue = (smooth > low) & (smooth < high) & (window > low - BORDER_HU) & (window < high + BORDER_HU)
     tissue = minimum_filter(tissue.all(axis=0) & (np.ptp(window, axis=0) > 0), 2 * RIM + 1, mode="constant")
     energy = uniform_filter(np.square(fine).mean(axis=0), 2 * RIM + 1)

@@ -5,21 +5,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.profile import Profile, slice_weights
+from ctinterp_dagster.scan.volume import DoubleArray
 
-FloatArray = npt.NDArray[np.float64]
 MAX_OVERLAP = 2.01  # thickness over distance: above 2 a box has zeros among the frequencies that the slices sample
 MAX_CONDITION = 1e6  # of A A^T: beyond it an exact solution amplifies noise a thousandfold
 LEAST_EIGENVALUE = 0.05  # of A A^T, over the largest: below it a regularised inverse takes it for that
 
 
-def apply_along_z(matrix: FloatArray, volume: Tensor) -> Tensor:
+def apply_along_z(matrix: DoubleArray, volume: Tensor) -> Tensor:
     """The product of a matrix with the z axis of a volume, on the volume's device and in its precision.
 
     Args:
@@ -91,8 +90,8 @@ class ThickeningOperator:
     Source: y_k = sum_i w(z_i - c_k) x_i, Greenspan 2009, Super-resolution in medical imaging, Computer Journal 52(1).
     """
 
-    matrix: FloatArray
-    thin_positions: FloatArray
+    matrix: DoubleArray
+    thin_positions: DoubleArray
     profile: Profile
     thick_spacing_mm: float
     thick_thickness_mm: float
@@ -205,7 +204,7 @@ class ThickeningOperator:
         return too_thick or not np.linalg.cond(self.matrix @ self.matrix.T) < MAX_CONDITION
 
     @cached_property
-    def pseudo_inverse_matrix(self) -> FloatArray:
+    def pseudo_inverse_matrix(self) -> DoubleArray:
         """A^+ = A^T (A A^T)^-1, (n_thin, n_thick) float64, solved once.
 
         Profiles wider than the increment make A A^T banded, and A^+ couples neighbouring thick slices. Regularised,
@@ -222,7 +221,7 @@ class ThickeningOperator:
         return np.ascontiguousarray(self.matrix.T @ (vectors / held) @ vectors.T)
 
     @cached_property
-    def overlap(self) -> FloatArray:
+    def overlap(self) -> DoubleArray:
         """(n_thin, n_thin): thin slices as means of slices that touch; the identity where they touch themselves."""
         index = np.arange(self.n_thin, dtype=np.float64)
         weights = slice_weights(
@@ -249,7 +248,7 @@ class ThickeningOperator:
         """The whole number at or above that of thin slices to a thick one, 2 at least; spacings may be rounded."""
         return max(2, math.ceil(1.0 / self.thin_distance - PART_OF_A_FACTOR))
 
-    def means_of(self, cells: "ThickeningOperator") -> FloatArray:
+    def means_of(self, cells: "ThickeningOperator") -> DoubleArray:
         """(n_thin, n_cells): each thin slice as a mean of the touching ones of `divided`, by their parts in it."""
         weights = slice_weights(
             "box",
@@ -294,6 +293,6 @@ class ThickeningOperator:
         return self.pseudo_inverse(thick - self.forward(thin)).add_(thin)
 
 
-def _of_sum_one(weights: FloatArray) -> FloatArray:
-    sums: FloatArray = weights.sum(axis=1, keepdims=True)
+def _of_sum_one(weights: DoubleArray) -> DoubleArray:
+    sums: DoubleArray = weights.sum(axis=1, keepdims=True)
     return weights / sums

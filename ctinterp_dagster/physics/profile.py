@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.scan.volume import DoubleArray
 
-FloatArray = npt.NDArray[np.float64]
 SIGMA_PER_FWHM = 1.0 / math.sqrt(8.0 * math.log(2.0))
 ROUNDING = 1e-9  # positions closer than this part of a slice are the same
 
@@ -133,7 +132,7 @@ def gaussian_blur_fwhm_mm(thick_thickness_mm: float, thin_thickness_mm: float) -
     return math.sqrt(thick_thickness_mm**2 - thin_thickness_mm**2)
 
 
-def _box(offsets_mm: FloatArray, thin_spacing_mm: float, thick_thickness_mm: float) -> FloatArray:
+def _box(offsets_mm: DoubleArray, thin_spacing_mm: float, thick_thickness_mm: float) -> DoubleArray:
     """Length of each thin cell [offset -+ spacing / 2] inside the slab [-+ thickness / 2], in mm."""
     upper = np.minimum(offsets_mm + thin_spacing_mm / 2, thick_thickness_mm / 2)
     lower = np.maximum(offsets_mm - thin_spacing_mm / 2, -thick_thickness_mm / 2)
@@ -141,13 +140,13 @@ def _box(offsets_mm: FloatArray, thin_spacing_mm: float, thick_thickness_mm: flo
     return np.where(overlap > ROUNDING * thin_spacing_mm, overlap, 0.0)
 
 
-def _gaussian(offsets_mm: FloatArray, fwhm_mm: float, thick_thickness_mm: float) -> FloatArray:
+def _gaussian(offsets_mm: DoubleArray, fwhm_mm: float, thick_thickness_mm: float) -> DoubleArray:
     """A Gaussian that ends one slice thickness from the centre."""
     bell = np.exp(-0.5 * (offsets_mm / (fwhm_mm * SIGMA_PER_FWHM)) ** 2)
     return np.where(np.abs(offsets_mm) < thick_thickness_mm * (1 - ROUNDING), bell, 0.0)
 
 
-def _trapezoid(offsets_mm: FloatArray, ramp: float, thick_thickness_mm: float) -> FloatArray:
+def _trapezoid(offsets_mm: DoubleArray, ramp: float, thick_thickness_mm: float) -> DoubleArray:
     """1 on the top, falling to 0 over the ramp; half of each ramp lies within the full width at half maximum."""
     foot_mm, ramp_mm = thick_thickness_mm * (1 + ramp) / 2, thick_thickness_mm * ramp
     return np.clip((foot_mm - np.abs(offsets_mm)) / ramp_mm, 0.0, 1.0)
@@ -155,12 +154,12 @@ def _trapezoid(offsets_mm: FloatArray, ramp: float, thick_thickness_mm: float) -
 
 def slice_weights(
     profile: Profile,
-    offsets_mm: FloatArray,
+    offsets_mm: DoubleArray,
     *,
     thin_spacing_mm: float,
     thin_thickness_mm: float,
     thick_thickness_mm: float,
-) -> FloatArray:
+) -> DoubleArray:
     """Weights, not yet normalised, of thin slices in a thick slice.
 
     - ``box``: the length of each thin cell inside the slab of the thick thickness; nearly what axial scans do.

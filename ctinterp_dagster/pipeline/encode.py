@@ -17,7 +17,7 @@ from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.pipeline.common.cases import Case, read_cases
-from ctinterp_dagster.records import CaseFolder, Job, write_json
+from ctinterp_dagster.records import CaseFolder, CaseJob, write_json
 from ctinterp_dagster.scan.io import read_scan
 
 
@@ -40,10 +40,10 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     folder = CaseFolder(layout.encode, recipe)
     cases = [case for case in read_cases(layout) if case.split != "test"]
 
-    def job(case: Case) -> Job:
+    def job(case: Case) -> CaseJob:
         inputs = [case.thin(layout), *(case.thick(layout, task.name) for task in tasks), weights]
         action = partial(write_latents, case, autoencoder, params, layout)
-        return Job(case.case, inputs, [case.latents(layout).name], action, f"case={case.case}")
+        return CaseJob(case.case, inputs, [case.latents(layout).name], action, f"case={case.case}")
 
     done = folder.make_all(map(job, cases))
     folder.keep_only(done.cases)
@@ -53,7 +53,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def write_latents(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout, paths: list[Path]) -> None:
-    """Encode a case, as `Job.action`; see `encode_case`.
+    """Encode a case, as `CaseJob.action`; see `encode_case`.
 
     Args:
         case: its volumes are read.

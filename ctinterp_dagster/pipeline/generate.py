@@ -16,7 +16,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged, trained
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thick_scans
-from ctinterp_dagster.records import CaseFolder, Job, whole_file
+from ctinterp_dagster.records import CaseFolder, CaseJob, whole_file
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {"cases": len(done.cases) // len(trained()), "made": done.made}
 
 
-def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[Job]:
+def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[CaseJob]:
     """Every thick scan of the test set, by every model.
 
     Args:
@@ -60,13 +60,15 @@ def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[Job]:
             outputs = [path.relative_to(layout.generate).as_posix() for path in places]
             about = f"case={scan.case} task={scan.task} model={stage}"
             action = partial(write_estimate, scan, interpolator, settings, about)
-            yield Job(outputs[0].removesuffix(".nii"), [scan.thick, scan.truth, models[stage]], outputs, action, about)
+            yield CaseJob(
+                outputs[0].removesuffix(".nii"), [scan.thick, scan.truth, models[stage]], outputs, action, about
+            )
 
 
 def write_estimate(
     scan: ThickScan, interpolator: Interpolator, settings: Settings, about: str, paths: list[Path]
 ) -> None:
-    """Restore a thick scan, as `Job.action`: mean, standard deviation and the first sample.
+    """Restore a thick scan, as `CaseJob.action`: mean, standard deviation and the first sample.
 
     Args:
         scan: the thick scan.

@@ -28,7 +28,7 @@ from ctinterp_dagster.pipeline.common.cases import (
     write_pairs,
     write_sources,
 )
-from ctinterp_dagster.records import CaseFolder, Job, read_csv, write_csv, write_json
+from ctinterp_dagster.records import CaseFolder, CaseJob, read_csv, write_csv, write_json
 from ctinterp_dagster.scan.checks import check_volume
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan, write_volume
@@ -120,7 +120,7 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
     names = [f"phantom-{number + 1:02d}" for number in range(section.phantom.patients)]
     splits = split_patients(dict.fromkeys(names), **section.split.model_dump())
     folder.make_all(
-        Job(
+        CaseJob(
             name,
             [],
             [f"volumes/{name}.nii"],
@@ -133,7 +133,7 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
 
 
 def write_phantom(seed: int, section: Phantom, paths: list[Path]) -> None:
-    """Make one of the cohort, as `Job.action`."""
+    """Make one of the cohort, as `CaseJob.action`."""
     made = phantom(seed, shape_zyx=section.shape_zyx, spacing_mm=section.spacing_mm, noise_hu=PHANTOM_NOISE_HU)
     write_volume(made, paths[0])
 

@@ -9,7 +9,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.grids import thicken
 from ctinterp_dagster.pipeline.common.cases import read_cases
-from ctinterp_dagster.records import CaseFolder, Job
+from ctinterp_dagster.records import CaseFolder, CaseJob
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
 
@@ -24,17 +24,17 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     return {"cases": len(done.cases), "made": done.made}
 
 
-def jobs(params: Params, layout: Layout) -> Iterator[Job]:
+def jobs(params: Params, layout: Layout) -> Iterator[CaseJob]:
     """Every ingested case and task."""
     for case in read_cases(layout):
         thin = case.thin(layout)
         for task in params.thicken.tasks:
             name, about = f"{task.name}/{case.case}", f"case={case.case} task={task.name}"
-            yield Job(name, [thin], [f"{name}.nii"], partial(write_thick, thin, task), about)
+            yield CaseJob(name, [thin], [f"{name}.nii"], partial(write_thick, thin, task), about)
 
 
 def write_thick(thin: Path, task: ThickTask, paths: list[Path]) -> None:
-    """Thicken a thin volume, as `Job.action`.
+    """Thicken a thin volume, as `CaseJob.action`.
 
     Args:
         thin: the volume's file.

@@ -7,7 +7,6 @@ import numpy as np
 from ctinterp_dagster.errors import (
     ClippedError,
     ConstantError,
-    DerivedError,
     GeometryError,
     NotFiniteError,
     ScanError,
@@ -15,7 +14,7 @@ from ctinterp_dagster.errors import (
     WrongUnitsError,
 )
 from ctinterp_dagster.scan.padding import edge_of, find_padding
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import FloatArray, Volume, refuse_reformat
 
 # The widest range that scanners write, Siemens' extended CT scale, padding left out.
 RANGE_HU = (-10240.0, 30710.0)
@@ -160,12 +159,7 @@ def _check_values(volume: Volume) -> None:
 
 
 def _check_geometry(volume: Volume) -> None:
-    facing = volume.direction[:, 2]
-    if abs(facing[2]) < np.abs(facing).max():
-        raise DerivedError(
-            f"slices face {facing.round(3).tolist()} (LPS), a sagittal or coronal reformat: expected axial slices; "
-            "give the series as it was acquired"
-        )
+    refuse_reformat(volume.direction[:, 2])
     for what, spacing, (low, high) in (
         ("slice", volume.spacing_mm[0], SLICE_SPACING_MM),
         ("row", volume.spacing_mm[1], PIXEL_SPACING_MM),

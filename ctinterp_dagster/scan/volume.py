@@ -7,9 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ctinterp_dagster.errors import GeometryError
+from ctinterp_dagster.errors import DerivedError, GeometryError
 
 FloatArray = npt.NDArray[np.float32]
+"""HU."""
+
+DoubleArray = npt.NDArray[np.float64]
+"""Matrices, directions, positions: what is computed of a grid."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Volume:
     hu: FloatArray
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
-    direction: npt.NDArray[np.float64]
+    direction: DoubleArray
 
     def __post_init__(self) -> None:
         """Refuse what could not be placed in space.
@@ -52,7 +56,7 @@ class Volume:
         """Number of slices."""
         return int(self.hu.shape[0])
 
-    def point_mm(self, index_zyx: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    def point_mm(self, index_zyx: tuple[float, float, float]) -> DoubleArray:
         """Patient coordinates (LPS, mm) of a voxel index, which may be fractional."""
         xyz = np.array(index_zyx[::-1], dtype=np.float64) * np.array(self.spacing_mm[::-1], dtype=np.float64)
         return np.asarray(self.origin_mm, dtype=np.float64) + self.direction @ xyz
@@ -97,6 +101,22 @@ class RemarkedVolume(NamedTuple):
 
     volume: Volume
     remarks: tuple[str, ...]
+
+
+def refuse_reformat(normal: DoubleArray) -> None:
+    """Refuse slices that are not axial.
+
+    Args:
+        normal: (3,), what the slices face, LPS.
+
+    Raises:
+        DerivedError: they face along x or y.
+    """
+    if abs(normal[2]) < np.abs(normal).max():
+        raise DerivedError(
+            f"slices face {normal.round(3).tolist()} (LPS), a sagittal or coronal reformat: expected axial slices, "
+            "which face along z; give the series as it was acquired"
+        )
 
 
 def voxel_hash(volume: Volume) -> str:

@@ -4,8 +4,9 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.physics.interpolators import FloatArray, cubic, cubic_projected, linear, nearest
+from ctinterp_dagster.physics.interpolators import cubic, cubic_projected, linear, nearest
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.volume import DoubleArray
 
 POSITIONS = ThickeningOperator.from_factor(40, 5).thin_positions
 
@@ -14,7 +15,7 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 500
 
 
-def by_simpleitk(thick: Tensor, positions: FloatArray, interpolator: int) -> Tensor:
+def by_simpleitk(thick: Tensor, positions: DoubleArray, interpolator: int) -> Tensor:
     grid = sitk.Image(thick.shape[2], thick.shape[1], len(positions), sitk.sitkFloat64)
     grid.SetSpacing((1.0, 1.0, float(positions[1] - positions[0])))
     grid.SetOrigin((0.0, 0.0, float(positions[0])))

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.physics.profile import FloatArray, Profile, SampledProfile, gaussian_blur_fwhm_mm, slice_weights
+from ctinterp_dagster.physics.profile import Profile, SampledProfile, gaussian_blur_fwhm_mm, slice_weights
+from ctinterp_dagster.scan.volume import DoubleArray
 
 # Least-squares weights of eleven 1 mm slices that give the 5 mm slice, on a phantom reconstructed at both.
 MEASURED = np.array([0.0, 0.022, 0.067, 0.128, 0.181, 0.203, 0.179, 0.128, 0.067, 0.023, 0.001])
 OFFSETS_MM = np.arange(-5.0, 6.0)
 
 
-def weights(profile: Profile, offsets_mm: FloatArray = OFFSETS_MM) -> FloatArray:
+def weights(profile: Profile, offsets_mm: DoubleArray = OFFSETS_MM) -> DoubleArray:
     raw = slice_weights(profile, offsets_mm, thin_spacing_mm=1, thin_thickness_mm=1, thick_thickness_mm=5)
     return raw / raw.sum()
 

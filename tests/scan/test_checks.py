@@ -102,12 +102,12 @@ def test_force_turns_refusals_into_warnings_with_the_same_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hu", "error"),
-    [(CHEST[:2], TooFewSlicesError), (np.zeros_like(CHEST), ConstantError),
-     (np.where(CHEST > 400, np.nan, CHEST), NotFiniteError)],
+    ("hu", "error", "said"),
+    [(CHEST[:2], TooFewSlicesError, "2 slices"), (np.zeros_like(CHEST), ConstantError, "every voxel is 0"),
+     (np.where(CHEST > 400, np.nan, CHEST), NotFiniteError, "NaN")],
 )  # fmt: skip
-def test_no_force_takes_what_cannot_be_computed(hu: np.ndarray, error: type[ScanError]) -> None:
-    with pytest.raises(error):
+def test_no_force_takes_what_cannot_be_computed(hu: np.ndarray, error: type[ScanError], said: str) -> None:
+    with pytest.raises(error, match=said):
         check_volume(plain_volume(hu), min_slices=3, force=True)
 
 

@@ -17,11 +17,11 @@ from ctinterp_dagster.params import Ingest, load_params
 from ctinterp_dagster.pipeline.ingest import check_thin, read_thin
 from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 
 
 def of_data_set(
-    name: str, folder: Path, held: Added, rows: dict[str, Row], layout: Layout
+    name: str, folder: Path, held: Added, rows: dict[str, TableRow], layout: Layout
 ) -> Iterator[tuple[bool, str]]:
     """Add every scan of a data set that is fit for thin truth, with patient, split, licence and citation.
 
@@ -50,7 +50,7 @@ def of_data_set(
             yield False, why(place, error)
 
 
-def places(row: DataSet, folder: Path) -> Iterator[tuple[str, Row]]:
+def places(row: DataSet, folder: Path) -> Iterator[tuple[str, TableRow]]:
     """The place of each scan below the folder, with patient and split."""
     for path in sorted(folder.rglob("[!.]*")):
         place = path.relative_to(folder).as_posix()
@@ -61,7 +61,7 @@ def places(row: DataSet, folder: Path) -> Iterator[tuple[str, Row]]:
 
 
 def add_scan(
-    row: DataSet, folder: Path, place: str, groups: Row, held: Added, rows: dict[str, Row], section: Ingest
+    row: DataSet, folder: Path, place: str, groups: TableRow, held: Added, rows: dict[str, TableRow], section: Ingest
 ) -> Iterator[tuple[bool, str]]:
     """Add one scan, as `of_data_set` has it.
 

@@ -119,14 +119,14 @@ class Restoration:
             click.echo(line)
         known = self.known_model
         maker = f"model {known['model_sha256'][:16]}" if known else options.method
-        said = Made(f"ctinterp {version('ctinterp')}, {maker}", "mean" if known else "classical", options.thin_mm)
+        made = Made(f"ctinterp {version('ctinterp')}, {maker}", "mean" if known else "classical", options.thin_mm)
 
         def write_sample(index: int, sample: Volume) -> None:
-            outputs.write_sample(index, sample, scan, said)
+            outputs.write_sample(index, sample, scan, made)
 
         result, doubts = self._joined(stretches, write_sample if outputs.draws else None)
         warn(doubts)
-        outputs.write(result, stretches, scan, said)
+        outputs.write(result, stretches, scan, made)
         for out, values, dtype in labels:
             write_labels(out, values, dtype, stretches.parts[0], result)
         return {
@@ -169,11 +169,12 @@ class Restoration:
                 on_sample(index, stretches.thin([own[index] for own in samples]))
                 samples[-1][index] = samples[-1][index][:0]  # written: its values are not needed again
 
-        made = []
+        restored = []
         for part in stretches.parts:
             samples.append([])
-            made.append(self._restored(part, keep))
-        return stretches.join([estimate for estimate, _ in made]), [said for _, own in made for said in own]
+            restored.append(self._restored(part, keep))
+        doubts = [doubt for _, own in restored for doubt in own]
+        return stretches.join([estimate for estimate, _ in restored]), doubts
 
     def _restored(
         self, measurement: Measurement, keep: Callable[[int, Tensor], None]
@@ -219,7 +220,7 @@ def write_labels(
 def whole(scans: Sequence[Scan]) -> Scan:
     """The first of the stretches of a scan with the warnings and the source files of all; one scan as it is."""
     parts = [scan.found for scan in scans if scan.found]
-    warnings = dict.fromkeys(said for scan in scans for said in scan.warnings)
+    warnings = dict.fromkeys(warning for scan in scans for warning in scan.warnings)
     found = replace(
         parts[0], files=tuple(f for p in parts for f in p.files), frames=tuple(f for p in parts for f in p.frames)
     )
@@ -259,5 +260,5 @@ def summary(record: Mapping[str, Any]) -> str:
 
 def warn(sentences: Iterable[str]) -> None:
     """Print each once, a line each."""
-    for said in dict.fromkeys(sentences):
-        click.echo(f"warning: {said}", err=True)
+    for sentence in dict.fromkeys(sentences):
+        click.echo(f"warning: {sentence}", err=True)

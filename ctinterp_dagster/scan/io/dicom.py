@@ -34,6 +34,7 @@ from ctinterp_dagster.scan.io.limits import refuse_inflation, refuse_size
 from ctinterp_dagster.scan.io.pixels import BROKEN, read_stored
 from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.tilt import straightened
+from ctinterp_dagster.scan.volume import refuse_reformat
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
@@ -299,12 +300,7 @@ def check_series(files: Sequence[DicomFile]) -> Grid:
     if len({f.patient for f in slices}) > 1:
         raise MixedSeriesError("the series names more than one PatientID: expected one patient; separate the images")
     planes = without_scout([plane for f in slices for plane in f.planes])
-    normal = np.cross(planes[0].orientation[:3], planes[0].orientation[3:])
-    if abs(normal[2]) < np.abs(normal).max():
-        raise DerivedError(
-            f"planes face {normal.round(3).tolist()} (LPS), a sagittal or coronal reformat: expected axial slices, "
-            "which face along z; give the series as it was acquired"
-        )
+    refuse_reformat(np.cross(planes[0].orientation[:3], planes[0].orientation[3:]))
     return regular_grid(planes)
 
 

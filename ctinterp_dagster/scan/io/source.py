@@ -11,7 +11,7 @@ from ctinterp_dagster.scan.volume import Volume
 # What `repr` makes of a name.
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 
-Kind = Literal["dicom", "nifti", "itk", "unreadable"]
+FileKind = Literal["dicom", "nifti", "itk", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Found:
     """
 
     name: str
-    kind: Kind
+    kind: FileKind
     files: tuple[Path, ...]
     archive: Path | None = None
     refusal: ScanError | None = None
@@ -151,7 +151,7 @@ class Scan:
     thickness_mm: float | None
     kernel: str
     modality: str
-    kind: Kind
+    kind: FileKind
     burned_in_annotation: bool
     derived: bool = False
     each_thickness_mm: tuple[float, ...] = ()
