@@ -259,7 +259,7 @@ def read_header(file: Path) -> DicomFile:
     try:
         with warnings.catch_warnings(), file.open("rb") as handle:
             warnings.simplefilter("ignore")  # malformed private or textual tags do not matter here
-            refuse_inflation(file)
+            refuse_inflation(handle, file.name)
             dataset = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=TAGS)
             sop_class = _text(dataset, "SOPClassUID") or _text(dataset.file_meta, "MediaStorageSOPClassUID")
             missing_bytes = _missing_bytes(dataset, file.stat().st_size - handle.tell())

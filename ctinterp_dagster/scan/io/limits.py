@@ -1,8 +1,9 @@
 """What a file may claim of itself before any memory is spent on it."""
 
+import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -71,11 +72,12 @@ def refuse_depth(dataset: Dataset, name: str) -> None:
     )
 
 
-def refuse_inflation(file: Path) -> None:
+def refuse_inflation(handle: BinaryIO, name: str) -> None:
     """Refuse a deflated DICOM file that inflates to more than it can hold: pydicom inflates it whole.
 
     Args:
-        file: DICOM, deflated or not.
+        handle: of DICOM, deflated or not; at its start, before and after.
+        name: of the file, for messages.
 
     Raises:
         UnreadableScanError: more than 8 GiB, or than 200 times the file.
@@ -83,13 +85,12 @@ def refuse_inflation(file: Path) -> None:
 
     Source: DICOM PS3.5, A.5 (what follows group 0002 is deflated, without a header of its own).
     """
-    with file.open("rb") as handle:
-        if DeflatedExplicitVRLittleEndian.encode() not in handle.read(META_BYTES):
-            return
+    if DeflatedExplicitVRLittleEndian.encode() in handle.read(META_BYTES):
+        held, inflater, size = handle.seek(0, os.SEEK_END), zlib.decompressobj(-zlib.MAX_WBITS), 0
         handle.seek(0)
         read_preamble(handle, force=True)
         read_dataset(handle, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _, __: tag >> 16 != 2)
-        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while packed := inflater.unconsumed_tail or handle.read(CHUNK_BYTES):
             size += len(inflater.decompress(packed, CHUNK_BYTES))
-            refuse_size(file.name, file.stat().st_size, size)
+            refuse_size(name, held, size)
+    handle.seek(0)
