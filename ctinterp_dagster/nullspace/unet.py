@@ -167,10 +167,10 @@ class _QuantizedLayers(_Layers):
         levels = torch.empty_like(slices, dtype=torch.uint8)
         for source, target in zip(slices.split(1), levels.split(1), strict=True):
             for rows, out in zip(source.split(ROWS, dim=2), target.split(ROWS, dim=2), strict=True):
-                self.plane.entering.write(activated(rows), out)
+                self.plane.entering.write(activated(rows.float()), out)
         convolved = self.plane.silu(levels, self.near).permute(0, 2, 3, 1)
-        near = convolved.new_full((1, len(convolved) + 2, *convolved.shape[1:]), self.near.zero)
-        near[0, 1:-1] = convolved
+        near = convolved.new_empty(1, len(convolved) + 2, *convolved.shape[1:])
+        near[0, 0], near[0, 1:-1], near[0, -1] = self.near.zero, convolved, self.near.zero
         return near.permute(0, 4, 1, 2, 3)
 
     def in_space(self, x: Tensor, near: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ctinterp_dagster.nullspace.diffusion import (
     standardised,
     widened,
 )
+from ctinterp_dagster.nullspace.unet import SliceBlock
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 CONFIG = ExpectationConfig(features=6, modes=2, channels=(8, 8, 8), blocks=1, spread_channels=(8, 8, 8))
@@ -155,3 +156,18 @@ def test_the_mean_in_eight_bits_is_near_that_in_floating_point_and_knows_no_chun
     assert expectation.mean.reach.bytes_per_voxel * features[0, 0].numel() > 0.02 * 2**30  # so that there are chunks
     lost = (near - exact).square().mean()
     assert (chunks - near).square().mean() < 0.2 * lost  # a sum that is rounded otherwise becomes another step
+
+
+@pytest.mark.skipif(not is_exact(), reason="this processor has no products of eight bits")
+@torch.inference_mode()
+def test_eight_bits_make_sums_neither_larger_nor_smaller_whatever_type_comes_in() -> None:
+    torch.manual_seed(0)
+    block, embedding = SliceBlock(32, 8), torch.zeros(1, 8)
+    for layer in (block.plane, block.space):
+        layer.weight.copy_(10.0 * torch.rand_like(layer.weight) / layer.weight[0].numel())
+    x = torch.randn(1, 32, 4, 24, 24)
+    peaks = {block.plane: 4.0, block.space: 2.0}
+    exact = next(block.stream(iter([x.clone()]), embedding)) - x
+    for dtype in (torch.float32, torch.bfloat16):
+        (near,) = block.stream(iter([x.to(dtype, copy=True)]), embedding, peaks)
+        assert (near.float() - x).mean().item() == pytest.approx(exact.mean().item(), rel=0.005)
