@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def expectation(self) -> Path:
-        """The weights of the regression."""
+        """The file of the expectation, which `expect` writes and `train` reads."""
         return self.expect / "expectation.safetensors"
 
     @property

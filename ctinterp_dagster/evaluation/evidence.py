@@ -86,6 +86,9 @@ def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> I
         thin: the scan, of which five thick scans are made and restored.
         setting: how it is thickened.
         methods: by name.
+
+    Yields:
+        A number a method, measure and place: errors in HU, widths in mm, counts and shares.
     """
     twin = simulated(thin, *setting)
     truth, spacing = twin.known.hu, twin.known.spacing_mm
@@ -101,7 +104,12 @@ def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> I
 
 
 def restored(measurement: Measurement, methods: Mapping[str, Method]) -> dict[str, FloatArray]:
-    """The truth and all estimates, (z, y, x) HU by name."""
+    """The truth, as `TRUTH`, and the estimate of each method, (z, y, x) HU on the truth's grid by name.
+
+    Args:
+        measurement: with its truth.
+        methods: by name.
+    """
     return {TRUTH: measurement.known.hu, **{name: it(measurement).mean.hu for name, it in methods.items()}}
 
 

@@ -94,7 +94,7 @@ class SlabSettings:
 
 @cache
 def space(n_thick: int, grid: SlabGrid) -> NullSpace:
-    """The null space of a slab of `n_thick` thick slices."""
+    """The null space of a slab of `n_thick` thick slices, in units of its thin slices' distance."""
     factor = grid.factor
     return NullSpace(
         ThickeningOperator.from_geometry(
@@ -142,7 +142,7 @@ class Matrices(NamedTuple):
 
 @cache
 def matrices_of(n_thick: int, grid: SlabGrid) -> Matrices:
-    """The matrices of a slab of `n_thick` thick slices."""
+    """The matrices of a slab of `n_thick` thick slices, float32 on the CPU; kept for the next slab of its kind."""
     here = space(n_thick, grid)
     parts = here.operator.matrix, here.waves_of_base, here.upsampling, here.basis, here.analysis
     return Matrices(*(torch.from_numpy(part).float() for part in parts))

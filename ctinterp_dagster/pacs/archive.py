@@ -87,7 +87,7 @@ SERIES_FIELDS = (
 
 
 def series_of(answer: Dataset) -> Series:
-    """A series of the data set that an archive answers with."""
+    """A series of the data set that an archive answers with; what it leaves out is empty."""
     text = {keyword: str(answer.get(keyword) or "") for keyword in SERIES_FIELDS}
     return Series(
         study=text["StudyInstanceUID"],
@@ -103,7 +103,7 @@ def series_of(answer: Dataset) -> Series:
 
 
 def images_of(answers: Sequence[Dataset]) -> Images:
-    """The images of the data sets that an archive answers with."""
+    """The images of the data sets that an archive answers with, each with its SOPInstanceUID."""
     thickness_mm = [float(a.SliceThickness) for a in answers if a.get("SliceThickness")]
     return Images(frozenset(str(a.SOPInstanceUID) for a in answers), min(thickness_mm, default=None))
 

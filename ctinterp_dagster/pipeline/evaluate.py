@@ -132,7 +132,16 @@ def methods_on(
 
 
 def generated(path: Path, measurement: Measurement) -> Estimate:
-    """The estimate of a measurement that generate wrote."""
+    """The estimate of a measurement that generate wrote.
+
+    Args:
+        path: of the volume, on the thin grid of the measurement.
+        measurement: whose operator gives the residual.
+
+    Raises:
+        MissingInputError: the file is not there.
+        ScanError: it cannot be read.
+    """
     return measurement.estimate(torch.from_numpy(read_scan(path).volume.hu))
 
 
@@ -229,5 +238,10 @@ def summary(scores: ByMethod, metrics: TaskMetrics, params: Params) -> dict[str,
 
 
 def mean_psnr_db(scores: ByMethod, params: Params) -> dict[str, float]:
-    """Of every baseline, over the cases of one task."""
+    """PSNR of every baseline in [-1000, 1000] HU, dB, mean over the cases of one task.
+
+    Args:
+        scores: of the task.
+        params: name the baselines.
+    """
     return {name: fmean(it.psnr_db for it in scores[name].values()) for name in params.evaluate.baselines}

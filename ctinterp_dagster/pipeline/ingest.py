@@ -133,7 +133,13 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
 
 
 def write_phantom(seed: int, section: Phantom, paths: list[Path]) -> None:
-    """Make one of the cohort, as `CaseJob.action`."""
+    """Make one of the cohort, as `CaseJob.action`.
+
+    Args:
+        seed: another one, another patient.
+        section: size in voxels and spacing in mm.
+        paths: of the one file.
+    """
     made = phantom(seed, shape_zyx=section.shape_zyx, spacing_mm=section.spacing_mm, noise_hu=PHANTOM_NOISE_HU)
     write_volume(made, paths[0])
 

@@ -103,7 +103,7 @@ def judges(champion: Challenger, layout: Layout) -> bool:
 
 
 def data_hashes(layout: Layout) -> dict[str, str]:
-    """What the challenger was made from and measured on."""
+    """What the challenger was made from and measured on: SHA-256 of three files, by what they hold."""
     return {
         "volumes": file_hash(layout.ingest / "manifest.json"),
         "thick scans": file_hash(layout.thicken / "manifest.json"),

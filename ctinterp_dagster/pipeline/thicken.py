@@ -25,7 +25,12 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def jobs(params: Params, layout: Layout) -> Iterator[CaseJob]:
-    """Every ingested case and task."""
+    """Every ingested case, thickened for every task; a job makes `<task>/<case>.nii`.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+    """
     for case in read_cases(layout):
         thin = case.thin(layout)
         for task in params.thicken.tasks:

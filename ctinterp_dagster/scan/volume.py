@@ -57,7 +57,7 @@ class Volume:
         return int(self.hu.shape[0])
 
     def point_mm(self, index_zyx: tuple[float, float, float]) -> DoubleArray:
-        """Patient coordinates (LPS, mm) of a voxel index, which may be fractional."""
+        """Patient coordinates, (3,) LPS in mm, of a voxel index, which may be fractional."""
         xyz = np.array(index_zyx[::-1], dtype=np.float64) * np.array(self.spacing_mm[::-1], dtype=np.float64)
         return np.asarray(self.origin_mm, dtype=np.float64) + self.direction @ xyz
 

@@ -37,7 +37,12 @@ def at_least(tensor: Tensor, size_zyx: Sequence[int]) -> Tensor:
 
 
 def tensors_hash(settings: str, tensors: Sequence[Tensor]) -> str:
-    """SHA-256 of settings and of tensors with their shapes."""
+    """SHA-256 in hexadecimal of settings and of tensors with their shapes, whatever their order in memory.
+
+    Args:
+        settings: as text.
+        tensors: on the CPU, of types that NumPy knows.
+    """
     digest = hashlib.sha256(settings.encode())
     for tensor in tensors:
         digest.update(repr(tuple(tensor.shape)).encode())

@@ -23,7 +23,7 @@ class DvcTranslator:
         return dg.AssetKey([*(stage.folder.split("/") if stage.folder else []), *words])
 
     def get_source_key(self, path: str) -> dg.AssetKey:
-        """`data/raw` is `data/raw`."""
+        """The key of a source, its path's parts: `data/raw` is `data/raw`."""
         return dg.AssetKey(path.split("/"))
 
     def get_description(self, stage: DvcStage) -> str | None:
@@ -31,19 +31,19 @@ class DvcTranslator:
         return stage.description
 
     def get_group_name(self, stage: DvcStage) -> str | None:
-        """`meta.dagster.group`."""
+        """The asset's group, `meta.dagster.group`; Dagster's default where there is none."""
         return stage.settings.get("group")
 
     def get_kinds(self, stage: DvcStage) -> set[str]:
-        """`dvc` and `meta.dagster.kinds`."""
+        """The asset's kinds: `dvc` and those of `meta.dagster.kinds`."""
         return {"dvc", *stage.settings.get("kinds", [])}
 
     def get_owners(self, stage: DvcStage) -> list[str]:
-        """`meta.dagster.owners`."""
+        """The asset's owners, `meta.dagster.owners`: addresses of mail, or `team:...`."""
         return list(stage.settings.get("owners", []))
 
     def get_tags(self, stage: DvcStage) -> dict[str, str]:
-        """`meta.dagster.tags`."""
+        """The asset's tags, `meta.dagster.tags`."""
         return dict(stage.settings.get("tags", {}))
 
     def get_metadata(self, stage: DvcStage) -> Mapping[str, Any]:

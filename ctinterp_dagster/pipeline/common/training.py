@@ -48,13 +48,13 @@ class Repeatable(Protocol[Fixed_co]):
 
 
 def loop_settings(section: Optimisation, batch_size: int, loop: Loop, base: Base) -> LoopSettings:
-    """The loop's settings.
+    """How a training optimises, from three sections of params.yaml.
 
     Args:
-        section: the training's own parameters.
+        section: its own: steps, learning rate, warm-up, decay of the average.
         batch_size: samples a process draws at once.
         loop: what the trainings have in common.
-        base: what all stages have in common.
+        base: what all stages have in common: seed and device.
     """
     return LoopSettings(
         steps=section.steps,

@@ -93,7 +93,11 @@ class Origin:
         return digest_of(said.encode(), volume.hu.tobytes())
 
     def depths_mm(self, normal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Where the images lie along a direction (3,), mm."""
+        """Where the images lie along a direction, (images,) mm in the order of the source.
+
+        Args:
+            normal: (3,) unit vector, LPS.
+        """
         return np.array([image.position_mm for image in self.images]).reshape(-1, 3) @ normal
 
     def counts_down(self, normal: npt.NDArray[np.float64]) -> bool:

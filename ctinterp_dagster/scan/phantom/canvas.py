@@ -86,9 +86,9 @@ class Canvas:
         """Paint a rod with round ends, touching only the voxels near it.
 
         Args:
-            ends: two points (x, y, z).
+            ends: two points (x, y, z), mm in patient coordinates.
             radius_mm: a rod thinner than a voxel fills a share of it.
-            hu: what to mix in.
+            hu: what to mix in, HU.
             within: (z, y, x) share of each voxel that the rod may take.
         """
         reach = radius_mm + self.edge_mm
