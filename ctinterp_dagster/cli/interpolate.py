@@ -48,7 +48,9 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 @click.option("--model", type=click.Path(path_type=Path), help="model [released]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="the same seed, the same bytes")
-@click.option("--series", help="of several scans the one of this name, UID, description or number (see scans check)")
+@click.option(
+    "--series", help="of several scans the one of this name, UID, description, date or number (see scans check)"
+)
 @click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="working memory")
 @click.option("--mixed-precision", type=click.Choice(["auto", "no", "bf16", "int8"]), default="auto",
               show_default=True, help="no is float32, auto the fastest that the processor or GPU knows")  # fmt: skip

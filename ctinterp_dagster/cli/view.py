@@ -9,7 +9,7 @@ import click
 @click.argument("thick", type=click.Path(path_type=Path))
 @click.argument("thin", type=click.Path(path_type=Path))
 @click.argument("std", required=False, type=click.Path(path_type=Path))
-@click.option("--series", help="of several scans in THICK the one of this name, UID, description or number")
+@click.option("--series", help="of several scans in THICK the one of this name, UID, description, date or number")
 @click.option("--truth", type=click.Path(path_type=Path), help="a real thin scan on the grid of THIN")
 @click.option("--html", type=click.Path(path_type=Path), help="write the page to this file instead of showing it")
 @click.option("--force", is_flag=True, help="replace a page that exists")

@@ -57,7 +57,7 @@ def interpolate(
         return_std: True draws samples, and returns the standard deviation in HU as well.
         samples: how many to draw for it, 2 or more.
         seed: of the samples.
-        series: which scan of a path that holds several: its name, UID, description or number.
+        series: which scan of a path that holds several: its name, UID, description, date or number.
         model: a model file.
         device: auto, cpu or cuda.
         memory_gib: bound of the networks' working memory.

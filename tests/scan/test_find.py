@@ -258,7 +258,7 @@ def test_a_series_is_picked_by_its_uid(series: Series, tmp_path: Path) -> None:
         read_scan(tmp_path / "raw", series="1.2.9")
 
 
-def test_a_series_is_picked_by_its_description_or_number_where_these_tell(series: Series, tmp_path: Path) -> None:
+def test_a_series_is_picked_by_its_description_date_or_number_where_these_tell(series: Series, tmp_path: Path) -> None:
     series(name="raw", SeriesDescription="THORAX 5.0")
     series(name="raw/b", SeriesInstanceUID="1.2.5", SliceThickness=3.0, SeriesDescription="LUNG", SeriesNumber=7)
     assert read_scan(tmp_path / "raw", series="LUNG").thickness_mm == 3.0
@@ -266,6 +266,7 @@ def test_a_series_is_picked_by_its_description_or_number_where_these_tell(series
     series(name="raw/c", SeriesInstanceUID="1.2.6", SeriesDescription="LUNG", SeriesDate="20240229")
     with pytest.raises(MixedSeriesError, match=r"2 of them named 'LUNG'.*20240229, 6 slices every"):
         read_scan(tmp_path / "raw", series="LUNG")
+    assert read_scan(tmp_path / "raw", series="20240229").found.uid == "1.2.6"
 
 
 def told(found: list[Found]) -> list[tuple[Found, str]]:

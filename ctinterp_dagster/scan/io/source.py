@@ -84,9 +84,9 @@ class Found:
 
     @property
     def names(self) -> set[str]:
-        """By what a user may choose it among others; the last two of DICOM need not tell it from others."""
+        """By what a user may choose it among others; the last three of DICOM need not tell it from others."""
         number = "" if self.number is None else str(self.number)
-        return {self.name, self.label, self.uid, self.description, number} - {""}
+        return {self.name, self.label, self.uid, self.description, self.date, number} - {""}
 
     @property
     def title(self) -> str:
