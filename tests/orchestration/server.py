@@ -19,7 +19,6 @@ LAUNCH = """mutation($p: ExecutionParams!){launchPipelineExecution(executionPara
     ... on LaunchRunSuccess{run{runId}} ... on PythonError{message}}}"""
 TERMINATE = "mutation($r: String!){terminateRun(runId:$r){__typename}}"
 STATUS = "query($r: ID!){runOrError(runId:$r){... on Run{status}}}"
-TIMES = "query($r: ID!){runOrError(runId:$r){... on Run{startTime endTime}}}"
 ERRORS = """query($r: ID!){logsForRun(runId:$r){... on EventConnection{events{
     ... on ExecutionStepFailureEvent{stepKey error{message}}}}}}"""
 RUNS = "query($j: String!){runsOrError(filter:{pipelineName:$j}){... on Runs{results{runId status tags{key value}}}}}"
@@ -99,11 +98,6 @@ class Server:
 
     def status(self, run: str) -> str:
         return str(self.ask(STATUS, r=run)["runOrError"]["status"])
-
-    def times(self, run: str) -> tuple[float, float]:
-        """When a run began and ended, seconds since the epoch."""
-        answer = self.ask(TIMES, r=run)["runOrError"]
-        return float(answer["startTime"]), float(answer["endTime"])
 
     def finish(self, run: str, seconds: float = 1800) -> None:
         """Wait until a run has succeeded; its errors if it does not."""

@@ -76,9 +76,19 @@ def test_an_operator_sees_runs_outside_edits_and_ends_a_run(
 
 
 @pytest.mark.slow
-def test_runs_take_turns_each_as_a_whole(server: Server) -> None:
-    runs = [server.launch("all_stages") for _ in range(2)]
-    for run in runs:
+def test_a_run_keeps_the_next_one_waiting_to_its_end(server: Server, toy: DvcProject, edit: Edit) -> None:
+    wait = "pathlib.Path('waits').touch()\nwhile not pathlib.Path('go').exists(): time.sleep(0.1)"
+    edit(toy, "score.py", "import base64, json, pathlib", f"import base64, json, pathlib, time\n{wait}")
+    first = server.launch("all_stages")
+    wait_for((toy.root / "waits").exists)  # in its last stage, which holds no slot of a pool
+    second = server.launch("all_stages")
+
+    def looks() -> int:
+        return (toy.root.parent / "dev.log").read_text().count("checking tag concurrency limits for queued runs")
+
+    seen = looks()
+    wait_for(lambda: looks() > seen + 2 or server.status(second) != "QUEUED")
+    assert server.status(second) == "QUEUED"
+    (toy.root / "go").touch()
+    for run in (first, second):
         server.finish(run)
-    (_, ended), (begun, _) = sorted(server.times(run) for run in runs)
-    assert ended <= begun
