@@ -19,8 +19,8 @@ from scipy.ndimage import gaussian_filter, label, maximum_filter1d, uniform_filt
 from benchmarks.evidence import MODEL, ORDER, EvidenceFile, contestants, table, thickened, thin_scan
 from benchmarks.grids import cropped
 from ctinterp_dagster.evaluation.evidence_tables import Table
-from ctinterp_dagster.evaluation.planting import BONE, LUNG, SOFT, Numbers, rod_edges, rods
-from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
+from ctinterp_dagster.evaluation.planting import BONE, LUNG, SOFT, rod_edges, rods
+from ctinterp_dagster.evaluation.resolution import Numbers, edge_spread, resolution
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume

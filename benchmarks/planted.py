@@ -29,7 +29,6 @@ from ctinterp_dagster.evaluation.planting import (
     CRACKS,
     LUNG,
     SOFT,
-    Numbers,
     Planted,
     Structure,
     around,
@@ -38,6 +37,7 @@ from ctinterp_dagster.evaluation.planting import (
     paint,
     tissue_around,
 )  # fmt: skip
+from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.evaluation.structures import blob_response, ranking, regions, unmatched
 from ctinterp_dagster.interpolation import Interpolator, Measurement, MixedPrecision, Settings, load_checkpoint
 from ctinterp_dagster.physics.baselines import METHODS

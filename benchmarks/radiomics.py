@@ -20,7 +20,8 @@ import pandas as pd
 from benchmarks.evidence import MODEL, EvidenceFile, contestants, table, thickened, thin_scan
 from benchmarks.tasks import isotropic
 from ctinterp_dagster.evaluation.evidence_tables import Table
-from ctinterp_dagster.evaluation.planting import LUNG, Numbers, tissue_around
+from ctinterp_dagster.evaluation.planting import LUNG, tissue_around
+from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.interpolation import Interpolator, load_checkpoint
 from ctinterp_dagster.scan.volume import FloatArray
 

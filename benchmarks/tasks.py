@@ -24,7 +24,6 @@ from benchmarks.evidence import MODEL, EvidenceFile, contestants, table, thicken
 from ctinterp_dagster.evaluation.evidence_tables import Table
 from ctinterp_dagster.evaluation.planting import (
     LUNG,
-    Numbers,
     Planted,
     Structure,
     candidates,
@@ -32,6 +31,7 @@ from ctinterp_dagster.evaluation.planting import (
     paint,
     tissue_around,
 )  # fmt: skip
+from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.evaluation.statistics import bootstrap_mean
 from ctinterp_dagster.evaluation.structures import regions
 from ctinterp_dagster.evaluation.tissue import BoolArray

@@ -24,7 +24,7 @@ from ctinterp_dagster.records import file_hash, read_json, whole_file, write_jso
 RecordT = TypeVar("RecordT")
 
 JUDGED = "nullspace/model.safetensors"
-"""Where a model's folder has the weights behind the row `model` of per_case.csv."""
+"""Where a model's folder has the weights that are judged."""
 
 PLACES = {JUDGED: "train", "maisi/model.safetensors": "latent"}
 """The files of a model's folder and the stages that write them; a hash of before stays if they keep their names."""

@@ -4,14 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 from scipy.special import ndtr
 
+from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.evaluation.tissue import BoolArray
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
-Numbers = npt.NDArray[np.float64]
 LUNG, SOFT, BONE = "lung", "soft tissue", "bone"
 WITHIN_HU = {LUNG: (-1020.0, -700.0, 120.0), SOFT: (-20.0, 120.0, 60.0), BONE: (250.0, 3000.0, 500.0)}
 """Of a tissue: least and greatest mean, greatest standard deviation around a place. The phantom's lungs are of air."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
+from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
 from ctinterp_dagster.interpolation.keywords import words_of_python
 from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
 from ctinterp_dagster.model.settings import Precision, Settings
@@ -21,7 +21,6 @@ from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.io.images import image_of, itk_image, volume_of
 from ctinterp_dagster.scan.volume import Volume
 
-Spacing = tuple[float, float, float]
 NAME = "the thick scan"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ctinterp_dagster import telemetry
-from ctinterp_dagster.champion import JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
+from ctinterp_dagster.champion import DIGITS, JUDGED, Challenger, Registry, model_hash, seen_scans, trained_models
 from ctinterp_dagster.decision import Decision, Finding, Metrics, Rule, TaskMetrics, count_shared_patients, read_record
 from ctinterp_dagster.evaluation.gates import Rules, decide
 from ctinterp_dagster.interpolation import Settings, load_checkpoint
@@ -33,7 +33,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     challenger = measured(layout)
     champion, known = registry.champion, registry.get(challenger.model_hash)
     if champion and champion.model_hash == challenger.model_hash:
-        logger.info("the challenger is the champion: decision repeated")
+        logger.info("challenger=%s is the champion: decision repeated", challenger.model_hash[:DIGITS])
         decided = champion.decision
     elif known and known.rolled_back:
         text = f"the challenger was the champion and was rolled back: {known.rolled_back}"
@@ -58,7 +58,13 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         if decided.promoted:
             registry.point_at(challenger.model_hash)
     for finding in decided.findings:
-        logger.info("rule=%s verdict=%s: %s", finding.rule, finding.verdict, finding.text)
+        logger.info(
+            "challenger=%s rule=%s verdict=%s: %s",
+            challenger.model_hash[:DIGITS],
+            finding.rule,
+            finding.verdict,
+            finding.text,
+        )
     write_json(layout.report("promote") / "decision.json", decided)
     telemetry.result(
         decision=("promoted" if decided.promoted else "not promoted"),
@@ -137,7 +143,7 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         params: of all stages.
         layout: where things are.
     """
-    logger.info("the test set or the tasks have changed since the champion was promoted: scoring the champion on them")
+    logger.info("champion=%s is scored on a test set or tasks that have changed", champion.model_hash[:DIGITS])
     model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)
     own = {judged().name: model.by(Settings(memory_gib=params.generate.memory_gib))}
     tasks = defaultdict[str, dict[str, Scored]](dict)

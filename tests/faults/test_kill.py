@@ -20,7 +20,7 @@ START_S = 4.0  # a stage's imports, which its own log does not count
 
 def stage_seconds(log: str) -> dict[str, float]:
     """How long each stage took in a run, by the lines that it printed."""
-    pattern = r"Running stage '(\w+)'.*?done seconds=([\d.]+)"
+    pattern = r"Running stage '(\w+)'.*? done seconds=([\d.]+)"
     return {word: float(seconds) + START_S for word, seconds in re.findall(pattern, log, re.DOTALL)}
 
 

@@ -221,7 +221,8 @@ def test_cases_made_while_code_moved_are_made_again(project: Layout) -> None:
     run.__module__ = "ctinterp_dagster.pipeline.thicken"
     with pytest.raises(SystemExit, match="1"):
         run_stage(run)
-    assert folder.make("a", [], ["a.nii"], lambda paths: paths[0].write_text("made"))
+    again = CaseFolder(project.thicken, {})  # as the next process has it
+    assert again.make("a", [], ["a.nii"], lambda paths: paths[0].write_text("made"))
 
 
 def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path) -> None:

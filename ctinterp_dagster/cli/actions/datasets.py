@@ -42,7 +42,7 @@ def of_data_set(
     row, section = dataset(name), load_params(layout.params).ingest
     scans = list(places(row, folder))
     if not scans:
-        raise MissingInputError(f"{folder} holds nothing that lies as {name} does: expected {row.lies}")
+        raise MissingInputError(f"{folder} holds nothing that lies as {name} does: expected {row.lies} ({row.stated})")
     for place, groups in scans:
         try:
             yield from add_scan(row, folder, place, groups, held, rows, section)
