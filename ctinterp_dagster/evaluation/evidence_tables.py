@@ -165,6 +165,6 @@ def shown(measured: Measured | None, name: str, model: str) -> Sequence[str]:
     """
     if measured is None:
         return [f"Not measured: run {COMMANDS[name]}"]
-    said = [f"{run.date}: {run.command}" for run in measured.runs]
+    sentences = [f"{run.date}: {run.command}" for run in measured.runs]
     others = sorted({run.model[:12] for run in measured.runs if run.model != model})
-    return [*said, *(f"Of another model than this run's: {other}." for other in others)]
+    return [*sentences, *(f"Of another model than this run's: {other}." for other in others)]

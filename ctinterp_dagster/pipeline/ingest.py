@@ -211,8 +211,8 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             continue
         if record.burned_in_annotation:
             logger.warning("scan=%s burned-in annotation: the pixels may show who the patient is", name)
-        for said in record.warnings:
-            logger.warning("scan=%s %s", name, said)
+        for warning in record.warnings:
+            logger.warning("scan=%s %s", name, warning)
         if truth and paired:
             done.pairs[name] = truth
             logger.info("scan=%s is the thick partner of case=%s", name, truth)
@@ -280,7 +280,7 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
             kernel=read.kernel,
             helical=read.helical,
             burned_in_annotation=read.burned_in_annotation,
-            warnings=[scan.nameless(said) for said in read.warnings],
+            warnings=[scan.nameless(warning) for warning in read.warnings],
         )
         write_json(paths[1], known)
 

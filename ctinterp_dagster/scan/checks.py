@@ -145,8 +145,8 @@ def _looks_masked(v: _Values, hu: FloatArray) -> str | None:
 
 def _check_values(volume: Volume) -> None:
     v = _values_of(volume.hu)
-    if said := _looks_like(v, volume.hu):
-        raise WrongUnitsError(f"{v.range_words}: expected HU, looks like {said}; give the original")
+    if kind := _looks_like(v, volume.hu):
+        raise WrongUnitsError(f"{v.range_words}: expected HU, looks like {kind}; give the original")
     for value, inside in ((v.low, (v.low, v.low + 10)), (v.high, (v.high - 10, v.high))):
         pile = np.count_nonzero(v.hu == value)
         beside = v.share(*inside) * v.hu.size - pile

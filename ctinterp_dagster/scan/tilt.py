@@ -48,12 +48,12 @@ def straightened(volume: Volume, shift: tuple[float, float]) -> RemarkedVolume:
         apart_hu += float(np.abs(back - own).mean()) / volume.depth
     x, y, z = volume.point_mm((0.0, *(first - anchor).tolist())).tolist()
     moved_mm = math.hypot(shift[0] * volume.spacing_mm[1], shift[1] * volume.spacing_mm[2])
-    told = (
+    remark = (
         f"gantry tilt of {math.degrees(math.atan2(moved_mm, volume.spacing_mm[0])):.2f} degrees: each slice is shifted "
         f"in its plane, by {moved_mm:.3f} mm more than the one before, onto a straight grid along the slice normal; "
         f"shifted back, slices are the measured ones to {apart_hu:.2f} HU on average"
     )
-    return RemarkedVolume(Volume(straight, volume.spacing_mm, (x, y, z), volume.direction), (told,))
+    return RemarkedVolume(Volume(straight, volume.spacing_mm, (x, y, z), volume.direction), (remark,))
 
 
 def on_one_grid(volumes: Sequence[Volume]) -> list[Volume]:

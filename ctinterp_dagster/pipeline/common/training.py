@@ -117,15 +117,15 @@ def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
     time by the pace since the block began.
     """
     start, first = time.monotonic(), 0
-    told = start
+    last = start
 
     def log(record: StepRecord) -> None:
-        nonlocal first, told
+        nonlocal first, last
         first = first or record.step  # a resumed training begins in the middle
         now = time.monotonic()
-        due = record.step % LOG_EVERY == 0 or now - told >= LOG_EVERY_S
+        due = record.step % LOG_EVERY == 0 or now - last >= LOG_EVERY_S
         if due or record.step == steps or record.val_loss is not None:
-            told = now
+            last = now
             val = {} if record.val_loss is None else {"val_loss": record.val_loss}
             left_s = (now - start) / (record.step - first + 1) * (steps - record.step)
             telemetry.show(step=record.step, steps=steps, loss=record.loss, eta_s=round(left_s), **val)

@@ -89,8 +89,8 @@ def real_scans(layout: Layout) -> Iterator[ThickScan]:
             except (GeometryError, ParamsError) as error:
                 logger.warning("pair=%s left out: %s", name, error)
                 continue
-            for said in first.warnings:
-                logger.warning("pair=%s %s", name, said)
+            for warning in first.warnings:
+                logger.warning("pair=%s %s", name, warning)
             logger.info("pair=%s profile=%s", name, first.slice_profile)
             yield ThickScan(name, REAL, first.factor, *files, measurement)
 

@@ -375,7 +375,7 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
             slope, intercept = plane.rescale or (1.0, 0.0)
             hu[k] = stored[plane.frame] * slope + intercept
     used = [h for h in headers if h.file in places]
-    volume, told = straightened(grid.volume(hu), grid.shift)
+    volume, remarks = straightened(grid.volume(hu), grid.shift)
     return Scan(
         volume=volume,
         patient=used[0].patient,
@@ -388,5 +388,5 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         derived=any("DERIVED" in h.image_type for h in used),
         helical=used[0].helical,
         tilted=any(grid.shift),
-        warnings=told,
+        warnings=remarks,
     )

@@ -221,8 +221,8 @@ def write_series(
     origin = read_origin(scan)
     source = origin.digest(scan)
     thickness_mm = thickness_mm or volume.spacing_mm[0]
-    said = repr((description, quantity, thickness_mm, volume.spacing_mm, volume.origin_mm, volume.direction.tolist()))
-    series = uid_of(source, said.encode(), raw.tobytes())
+    facts = repr((description, quantity, thickness_mm, volume.spacing_mm, volume.origin_mm, volume.direction.tolist()))
+    series = uid_of(source, facts.encode(), raw.tobytes())
     template = _template(volume, origin, source, series, quantity, description[:1024])
     template.SliceThickness = _decimal(thickness_mm)
     slices = _slices(template, volume, origin, raw)

@@ -86,7 +86,7 @@ def _common_folder(files: Sequence[DicomFile], root: Path) -> str:
     return "" if folder == "." else f"{folder}/"
 
 
-def _series(name: str, files: Sequence[DicomFile], told: tuple[str, ...]) -> Iterator[Found]:
+def _series(name: str, files: Sequence[DicomFile], remarks: tuple[str, ...]) -> Iterator[Found]:
     """The scans of one series without copies: mostly one."""
     parts = scans_of(files)
     for number, part in enumerate(parts, start=1):
@@ -97,7 +97,7 @@ def _series(name: str, files: Sequence[DicomFile], told: tuple[str, ...]) -> Ite
         except ScanError as error:
             refusal = _located(own, error)
         frames = tuple(tuple(p.frame for p in f.planes) for f in part.files) if len(parts) > 1 else ()
-        found = _found(own, part.files, refusal, place, frames, (*told, *part.told, *incomplete(files)))
+        found = _found(own, part.files, refusal, place, frames, (*remarks, *part.remarks, *incomplete(files)))
         yield replace(found, whole=name if part.joined else "", uneven=part.uneven)
 
 
@@ -180,13 +180,13 @@ def _zip_scans(archive: Path, name: str) -> list[Found]:
                     if inner
                     else "the archive holds no scan: expected DICOM, NIfTI, MetaImage or NRRD"
                 )
-            told = (f"{named}, passed over: unpack what holds a scan",) if inner else ()
-            return [_within(f, name, archive, folder, told) for f in found]
+            remarks = (f"{named}, passed over: unpack what holds a scan",) if inner else ()
+            return [_within(f, name, archive, folder, remarks) for f in found]
     except ScanError as error:
         return [_unreadable(name, [archive], error)]
 
 
-def _within(found: Found, name: str, archive: Path, folder: Path, told: tuple[str, ...]) -> Found:
+def _within(found: Found, name: str, archive: Path, folder: Path, remarks: tuple[str, ...]) -> Found:
     """A scan of a folder, as one of the archive that was unpacked there."""
     packed = replace(
         found,
@@ -194,7 +194,7 @@ def _within(found: Found, name: str, archive: Path, folder: Path, told: tuple[st
         files=tuple(file.relative_to(folder) for file in found.files),
         archive=archive,
         whole=f"{name}/{found.whole}" if found.whole else "",
-        warnings=(*found.warnings, *told),
+        warnings=(*found.warnings, *remarks),
     )
     cause = found.refusal and found.refusal.__cause__
     return replace(packed, refusal=_located(packed.label, cause)) if isinstance(cause, ScanError) else packed
@@ -280,30 +280,30 @@ def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
     if uneven and meant[0].whole and {f.whole for f in meant} == {meant[0].whole}:
         raise type(uneven)(f"{path}: {uneven}; or choose a stretch: {', '.join(f.name for f in meant)}")
     asked = "none was chosen" if series is None else f"{len(chosen) or 'none'} of them named {series!r}"
-    told = "; ".join(_described(f) for f in meant[:MOST_TOLD])
+    listed = "; ".join(_described(f) for f in meant[:MOST_TOLD])
     more = f"; and {len(meant) - MOST_TOLD} more, see `ctinterp scans check`" if len(meant) > MOST_TOLD else ""
     every = ", or every one (interpolate --all)" if series is None else ""
-    raise MixedSeriesError(f"{path} holds {len(found)} scan(s), {asked}: choose one (--series){every}: {told}{more}")
+    raise MixedSeriesError(f"{path} holds {len(found)} scan(s), {asked}: choose one (--series){every}: {listed}{more}")
 
 
 def _described(found: Found) -> str:
     """A scan in words to choose it by."""
     refused = f"refused: {found.refusal.reason}" if found.refusal else ""
     stretch = f"a stretch of {found.whole!r}" if found.whole else ""
-    said = ", ".join(filter(None, (found.title, refused, stretch)))
-    return f"{found.label!r} ({said})" if said else repr(found.label)
+    details = ", ".join(filter(None, (found.title, refused, stretch)))
+    return f"{found.label!r} ({details})" if details else repr(found.label)
 
 
 def _read(found: Found, files: Sequence[Path]) -> Scan:
     if found.kind == "dicom":
         return read_series(files, found.frames)
     try:
-        volume, told = read_nifti(files[0]) if found.kind == "nifti" else read_itk(files[0])
+        volume, remarks = read_nifti(files[0]) if found.kind == "nifti" else read_itk(files[0])
     except UnreadableScanError as error:
         if ENDS_EARLY.search(str(error)):
             raise TruncatedScanError(str(error)) from error
         raise
-    return Scan(volume, "", None, "", "CT", found.kind, burned_in_annotation=False, warnings=told)
+    return Scan(volume, "", None, "", "CT", found.kind, burned_in_annotation=False, warnings=remarks)
 
 
 def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:

@@ -108,8 +108,8 @@ class Grid:
     @property
     def thickness_mm(self) -> float | None:
         """SliceThickness (0018,0050) of the planes that have it; None where none has, or where it differs."""
-        told = thicknesses_mm(self.planes)
-        return told[0] if len(told) == 1 else None
+        known_mm = thicknesses_mm(self.planes)
+        return known_mm[0] if len(known_mm) == 1 else None
 
     @property
     def each_thickness_mm(self) -> tuple[float, ...]:
@@ -259,8 +259,8 @@ def missing_between(step_mm: float, usual_mm: float, rounding: float) -> int:
 
 def _mixed(planes: Sequence[Plane]) -> str:
     """SliceThickness in words where it differs, to be put behind what is uneven."""
-    told = thicknesses_mm(planes)
-    return f", and SliceThickness is {listed_mm(told)}" if len(told) > 1 else ""
+    known_mm = thicknesses_mm(planes)
+    return f", and SliceThickness is {listed_mm(known_mm)}" if len(known_mm) > 1 else ""
 
 
 def listed_mm(values_mm: Sequence[float]) -> str:

@@ -32,7 +32,7 @@ SPACES = {
 }  # fmt: skip
 # A file whose voxels are this much longer along one axis than along both others was cut into slices along it.
 COARSE_AXIS = 1.5
-TOLD_MM = 0.1  # two ways to say where a voxel lies that differ by more are told
+APART_MM = 0.1  # two ways to say where a voxel lies may differ by so much
 
 
 def _slice_axis(spacing_xyz_mm: Array, direction: Array) -> int:
@@ -178,34 +178,34 @@ def _apart_mm(one: Array, other: Array, shape: tuple[int, ...]) -> float:
     return float(np.linalg.norm((one[:3] - other[:3]) @ corners, axis=0).max())
 
 
-def _nifti_told(header: nib.Nifti1Header, shape: tuple[int, ...], unit: float) -> tuple[str, ...]:
+def _nifti_remarks(header: nib.Nifti1Header, shape: tuple[int, ...], unit: float) -> tuple[str, ...]:
     """What a NIfTI header says in two ways of which only one is believed, and what else speaks against HU."""
-    told = []
+    remarks = []
     sform, sizes_mm = header.get_sform(), np.abs(header["pixdim"][1:4]) * unit
     if header["sform_code"] > 0 and header["qform_code"] > 0:
         try:
             apart = _apart_mm(sform, header.get_qform(), shape) * unit
         except (HeaderDataError, ValueError):
             apart = np.inf
-        if not apart <= TOLD_MM:
-            told.append(f"sform and qform place voxels up to {apart:.1f} mm apart: the sform is taken")
+        if not apart <= APART_MM:
+            remarks.append(f"sform and qform place voxels up to {apart:.1f} mm apart: the sform is taken")
     elif header["sform_code"] > 0:
         steps_mm = np.linalg.norm(sform[:3, :3], axis=0) * unit
-        if not (np.abs(steps_mm - sizes_mm) * shape[:3]).max() <= TOLD_MM:
-            told.append(
+        if not (np.abs(steps_mm - sizes_mm) * shape[:3]).max() <= APART_MM:
+            remarks.append(
                 f"pixdim says voxels of {sizes_mm.round(4).tolist()} mm (x, y, z), the sform "
                 f"{steps_mm.round(4).tolist()}: the sform is taken"
             )
     if header["intent_code"]:
-        told.append(f"the intent is {header.get_intent()[0]!r}: values may not be HU")
-    return tuple(told)
+        remarks.append(f"the intent is {header.get_intent()[0]!r}: values may not be HU")
+    return tuple(remarks)
 
 
 def _from_nibabel(image: Image) -> RemarkedVolume:
     refuse_shape(image.shape)
     if image.get_data_dtype().kind not in "iuf":
         raise NotCtError(f"values are of type {image.get_data_dtype()}: expected real numbers (HU)")
-    header, unit, told = image.header, 1.0, tuple[str, ...]()
+    header, unit, remarks = image.header, 1.0, tuple[str, ...]()
     if isinstance(header, nib.Nifti1Header):
         if not (header["sform_code"] > 0 or header["qform_code"] > 0):
             raise GeometryError(
@@ -213,11 +213,11 @@ def _from_nibabel(image: Image) -> RemarkedVolume:
                 "of the form that is right"
             )
         unit = _nifti_unit_mm(header)
-        told = _nifti_told(header, image.shape, unit)
+        remarks = _nifti_remarks(header, image.shape, unit)
     elif isinstance(header, AnalyzeHeader):
         raise GeometryError("an Analyze image does not say what is left and right: expected NIfTI; convert it")
     volume = placed(np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3]), _lps_affine(image) * unit)
-    return RemarkedVolume(volume, told)
+    return RemarkedVolume(volume, remarks)
 
 
 def _from_itk(image: Image, unit: float) -> Volume:
@@ -227,17 +227,17 @@ def _from_itk(image: Image, unit: float) -> Volume:
     array = simple_itk().GetArrayViewFromImage(image)
     if array.dtype.kind not in "iuf":
         raise NotCtError(f"values are of type {array.dtype}: expected real numbers (HU)")
-    said = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
-    space = said.get(
-        "NRRD_space", "" if said.get("ITK_InputFilterName") == "NrrdImageIO" else "left-posterior-superior"
+    entries = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    space = entries.get(
+        "NRRD_space", "" if entries.get("ITK_InputFilterName") == "NrrdImageIO" else "left-posterior-superior"
     )
     if space not in SPACES:
         raise GeometryError(
             f"the NRRD header names the `space` {space!r}: expected RAS, LAS or LPS, or left and right are unknown; "
             "write the one that is right into it"
         )
-    if "ITK_VoxelUnits" in said:  # of MetaImage; ITK hands it on and applies it nowhere
-        unit = unit_mm(said["ITK_VoxelUnits"])
+    if "ITK_VoxelUnits" in entries:  # of MetaImage; ITK hands it on and applies it nowhere
+        unit = unit_mm(entries["ITK_VoxelUnits"])
     steps = direction_of(image) * np.array(image.GetSpacing()[:3])
     affine = np.column_stack([steps, image.GetOrigin()[:3]]) * unit
     values = array.astype(np.float32).reshape(array.shape[-3:]).transpose(2, 1, 0)
@@ -271,9 +271,9 @@ def volume_of(image: Image) -> Volume:
             that is not anatomical, shear.
         UnreadableScanError: an unknown unit, or no voxels.
     """
-    volume, told = read_image(image)
-    for said in told:
-        warnings.warn(said, stacklevel=2)
+    volume, remarks = read_image(image)
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=2)
     return volume
 
 

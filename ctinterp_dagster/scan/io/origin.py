@@ -78,19 +78,19 @@ class Origin:
     Attributes:
         header: the first slice's data set without pixels; empty for a source that is not DICOM.
         images: every image plane that was used, sorted.
-        told: what the series gets anew because a DICOM source has none, a sentence each.
+        remarks: what the series gets anew because a DICOM source has none, a sentence each.
     """
 
     header: Dataset
     images: tuple[SourceImage, ...]
-    told: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def digest(self, scan: Scan) -> bytes:
         """The source in 16 bytes: whose it is, its images, and its values and their place, as UIDs may be blank."""
         volume = scan.volume
         place = (volume.spacing_mm, volume.origin_mm, volume.direction.tolist())
-        said = repr(([str(self.header.get(keyword)) for keyword in IDENTITY], self.images, place))
-        return digest_of(said.encode(), volume.hu.tobytes())
+        identity = repr(([str(self.header.get(keyword)) for keyword in IDENTITY], self.images, place))
+        return digest_of(identity.encode(), volume.hu.tobytes())
 
     def depths_mm(self, normal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Where the images lie along a direction, (images,) mm in the order of the source.
@@ -172,12 +172,12 @@ def read_origin(scan: Scan) -> Origin:
             _refuse(scan, keyword, f"is {value[:80]!r}, expected up to 64 digits and dots")
         if "\ufffd" in value:
             _refuse(scan, keyword, f"has bytes that its character set {shared.get('SpecificCharacterSet')} has not")
-    told = [
+    remarks = [
         f"the source names no {keyword}, but {headers[0][keyword]!r}: the result gets a new one"
         for keyword in ONE_OF_A_SERIES
         if headers and keyword not in shared
     ]
-    return Origin(shared, tuple(sorted(images)), tuple(told))
+    return Origin(shared, tuple(sorted(images)), tuple(remarks))
 
 
 def _named(dataset: pydicom.FileDataset) -> tuple[str, str]:

@@ -120,7 +120,7 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
     if scan is None or not is_series(output, as_dicom=as_dicom):
         return ()
     refuse_range(scan.volume.hu)
-    return read_origin(scan).told
+    return read_origin(scan).remarks
 
 
 def write_result(

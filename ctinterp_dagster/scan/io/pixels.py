@@ -118,7 +118,7 @@ def read_stored(file: Path) -> Stored:
             refuse_depth(dataset, file.name)
             return stored_values(dataset)
     except BROKEN as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise UnreadableScanError(
-            f"pixels of {file.name} cannot be decoded ({said}): truncated or a broken code stream; export it again"
+            f"pixels of {file.name} cannot be decoded ({reason}): truncated or a broken code stream; export it again"
         ) from error

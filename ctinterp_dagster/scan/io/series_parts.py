@@ -47,13 +47,13 @@ class Part:
 
     Attributes:
         files: its files with its own planes.
-        told: what a user should know of it.
+        remarks: what a user should know of it.
         uneven: of a stretch: what is uneven about all of them; None of a scan by itself.
         joined: whether the series consists of the stretches of one scan.
     """
 
     files: list[DicomFile]
-    told: tuple[str, ...]
+    remarks: tuple[str, ...]
     uneven: SliceSpacingError | None = None
     joined: bool = False
 
@@ -134,9 +134,9 @@ def _separated(planes: Sequence[Plane], along_mm: Array, rounding: float) -> tup
             continue
         passes = [sorted(members) for members in _passes(along_mm, labels)]
         whole = all(len(p) >= LEAST_SLICES and is_regular(along_mm[p], rounding) for p in passes)
-        told = collide and len(passes) == len(set(labels))  # each a label of its own: judged each on its own
+        labelled = collide and len(passes) == len(set(labels))  # each a label of its own: judged each on its own
         apart = all(len(p) == 1 or np.diff(along_mm[p]).min() > ROUNDING_MM for p in passes)
-        if len(passes) > 1 and (whole or (told and apart)):
+        if len(passes) > 1 and (whole or (labelled and apart)):
             return passes, name
     return [list(range(len(planes)))], ""
 
@@ -171,17 +171,17 @@ def _changes(
         rounding: mm along the normal that rounding may have moved one.
     """
     found = [_Stretch(own, usual_step(along_mm[own]), thicknesses_mm(planes[own])) for own in stretches]
-    said: list[list[SliceSpacingError]] = [[] for _ in found]
+    changes: list[list[SliceSpacingError]] = [[] for _ in found]
     for k, own in enumerate(found):
         beside = next((one for one in (*found[k + 1 : k + 2], *found[k - 1 : k]) if own.lacks(one, rounding)), None)
         if beside:
             found[k] = own._replace(distance_mm=beside.distance_mm)
-            said[k] += _change(planes, along_mm, own.planes.start, found[k], found[k], rounding)
+            changes[k] += _change(planes, along_mm, own.planes.start, found[k], found[k], rounding)
     for k, (before, after) in enumerate(pairwise(found)):
         change = _change(planes, along_mm, before.planes.stop - 1, before, after, rounding)
-        said[k] += change
-        said[k + 1] = change + said[k + 1]
-    return said
+        changes[k] += change
+        changes[k + 1] = change + changes[k + 1]
+    return changes
 
 
 class _Stretch(NamedTuple):
@@ -216,39 +216,39 @@ def _change(
     """
     step_mm, usual_mm = float(along_mm[k + 1] - along_mm[k]), (before.distance_mm + after.distance_mm) / 2
     kind: type[SliceSpacingError] = UnevenSpacingError
-    said = []
+    words = []
     if not as_even(before.distance_mm, after.distance_mm, rounding):
-        said.append(f"the slice distance changes from {before.distance_mm:.4g} to {after.distance_mm:.4g} mm")
+        words.append(f"the slice distance changes from {before.distance_mm:.4g} to {after.distance_mm:.4g} mm")
     elif missing := missing_between(step_mm, usual_mm, rounding):
         kind = MissingSlicesError
-        said.append(f"{missing} slice(s) missing")
+        words.append(f"{missing} slice(s) missing")
     elif not as_even(step_mm, usual_mm, rounding):
-        said.append(f"a step of {step_mm:.4g} mm")
+        words.append(f"a step of {step_mm:.4g} mm")
     if not before.is_as_thick(after):
-        kind, verb = (kind, "") if said else (MixedThicknessError, " changes")
-        said.append(f"SliceThickness{verb} from {before.thickness_mm[0]:.4g} to {after.thickness_mm[0]:.4g} mm")
+        kind, verb = (kind, "") if words else (MixedThicknessError, " changes")
+        words.append(f"SliceThickness{verb} from {before.thickness_mm[0]:.4g} to {after.thickness_mm[0]:.4g} mm")
     one, other = named(planes[k], planes[k + 1])
-    return [kind(f"{' and '.join(said)} between {one!r} and {other!r}")] if said else []
+    return [kind(f"{' and '.join(words)} between {one!r} and {other!r}")] if words else []
 
 
 def _uneven(changes: Sequence[Sequence[SliceSpacingError]]) -> SliceSpacingError:
     """Why stretches are no regular stack."""
-    told = [change for own in changes for change in own] or [UnevenSpacingError("they drift off an even grid")]
-    kind = type(told[0])
+    reasons = [change for own in changes for change in own] or [UnevenSpacingError("they drift off an even grid")]
+    kind = type(reasons[0])
     what = "slices are unevenly spaced: " if kind is UnevenSpacingError else ""
     return kind(
-        f"{what}{'; '.join(dict.fromkeys(map(str, told)))}: expected one slice distance and thickness, and no slice "
+        f"{what}{'; '.join(dict.fromkeys(map(str, reasons)))}: expected one slice distance and thickness, and no slice "
         "missing; export the series again (`ctinterp interpolate` takes it as it is)"
     )
 
 
 def _mixed(planes: Sequence[Plane]) -> tuple[str, ...]:
     """What there is to tell of planes in no stretches whose SliceThickness differs."""
-    told, silent = thicknesses_mm(planes), sum(plane.thickness_mm is None for plane in planes)
-    if len(told) < 2:
+    known_mm, silent = thicknesses_mm(planes), sum(plane.thickness_mm is None for plane in planes)
+    if len(known_mm) < 2:
         return ()
     absent = f", and absent from {silent} slice(s): it is not believed" if silent else ""
-    return (f"SliceThickness is {listed_mm(told)} from slice to slice{absent}",)
+    return (f"SliceThickness is {listed_mm(known_mm)} from slice to slice{absent}",)
 
 
 def scans_of(files: Sequence[DicomFile]) -> list[Part]:
@@ -269,11 +269,11 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
     parts: list[Part] = []
     for number, members in enumerate(passes, start=1):
         own = [ordered[k] for k in members]
-        told = (f"pass {number} of {len(passes)} in one series, told apart by {mark}",) if mark else ()
+        remarks = (f"pass {number} of {len(passes)} in one series, told apart by {mark}",) if mark else ()
         stretches = _stretches(own, along[members], rounding)
         if len(stretches) == 1:
-            told = (*told, *_mixed(own))
-            parts.append(Part(_files_of(files, own) if mark else list(files), told))
+            remarks = (*remarks, *_mixed(own))
+            parts.append(Part(_files_of(files, own) if mark else list(files), remarks))
             continue
         changes = _changes(own, along[members], stretches, rounding)
         uneven = _uneven(changes)
@@ -283,8 +283,8 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
                 f"stretch {k + 1} of {len(stretches)}, from {part[0].file.name!r} to {part[-1].file.name!r}, every "
                 f"{usual_step(along[members][stretch]):.3g} mm"
             )
-            said = (*told, where, *map(str, changes[k]))
-            parts.append(Part(_files_of(files, part), said, uneven, joined=not mark))
+            about = (*remarks, where, *map(str, changes[k]))
+            parts.append(Part(_files_of(files, part), about, uneven, joined=not mark))
     return parts
 
 
@@ -297,17 +297,17 @@ def _files_of(files: Sequence[DicomFile], planes: Sequence[Plane]) -> list[Dicom
 
 def incomplete(files: Sequence[DicomFile]) -> tuple[str, ...]:
     """What the headers of a series say of images that are not there; nothing where they do not tell."""
-    said = []
+    remarks = []
     slices = sum(max(len(f.planes), 1) for f in files)
     expected = max(f.expected for f in files)
     if expected > slices:
-        said.append(f"{slices} images of {expected} that its headers count: still arriving, or exported in part")
+        remarks.append(f"{slices} images of {expected} that its headers count: still arriving, or exported in part")
     numbers = {f.counted for f in files}
     absent = max(numbers) - len(numbers)
     one_each = len(numbers) == len(files) and all(f.frames == 1 for f in files)
     if one_each and min(numbers) > 0 and absent > 0:
-        said.append(
+        remarks.append(
             f"images are numbered up to {max(numbers)}, and {absent} of these numbers are absent: still arriving, or "
             "exported in part"
         )
-    return tuple(said)
+    return tuple(remarks)

@@ -137,21 +137,21 @@ class TextHeader:
             raise GeometryError(f"`space units` are {', '.join(sorted(words))}: expected one of all axes; convert them")
         return unit_mm(words.pop())
 
-    def told(self, direction: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    def remarks(self, direction: npt.NDArray[np.float64]) -> tuple[str, ...]:
         """What it says against the direction (3, 3; columns are LPS axes) that ITK reads from its TransformMatrix."""
         if not self.meta:
             return ()
-        told = []
+        remarks = []
         named = self.fields.get("anatomicalorientation", "?").upper()
         if named.isalpha() and not any(_names(named, direction, letters) for letters in (FROM, TO)):
-            told.append(
+            remarks.append(
                 f"AnatomicalOrientation is {named}, but the axes by TransformMatrix are "
                 f"{direction.T.round(3).tolist()} (LPS): the matrix is taken"
             )
         centre = self.fields.get("centerofrotation", "0")
         if any(_number(word) for word in centre.split()) and not np.allclose(direction, np.eye(len(direction))):
-            told.append(f"CenterOfRotation is {centre}, expected 0: voxels are turned about the first one")
-        return tuple(told)
+            remarks.append(f"CenterOfRotation is {centre}, expected 0: voxels are turned about the first one")
+        return tuple(remarks)
 
 
 def _names(code: str, direction: npt.NDArray[np.float64], letters: Sequence[str]) -> bool:

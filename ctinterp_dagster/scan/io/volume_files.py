@@ -156,8 +156,8 @@ def read_itk(file: Path) -> RemarkedVolume:
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise UnreadableScanError(f"no readable {file.suffix} file: {reason}; make it again") from error
-    volume, told = read_image(image, header.unit_mm())
-    return RemarkedVolume(volume, (*told, *header.told(direction_of(image))))
+    volume, remarks = read_image(image, header.unit_mm())
+    return RemarkedVolume(volume, (*remarks, *header.remarks(direction_of(image))))
 
 
 def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
