@@ -38,7 +38,7 @@ def new_scans(layout: Layout) -> list[str]:
 
 
 def unpublished(instance: dg.DagsterInstance, job: str) -> str:
-    """How the run of a job that ended last did not succeed; empty if it did, or there was none.
+    """How the run of a job that ended last ended, and its id; empty if it succeeded, or there was none.
 
     Args:
         instance: whose runs are asked for.
@@ -48,7 +48,7 @@ def unpublished(instance: dg.DagsterInstance, job: str) -> str:
     for record in instance.get_run_records(ended, limit=1, order_by="end_time"):
         run = record.dagster_run
         if run.status != dg.DagsterRunStatus.SUCCESS:
-            return f"run {run.run_id[:8]} of {job} ended in {run.status.value}"
+            return f"{run.status.value.lower()}: {run.run_id[:8]}"
     return ""
 
 
@@ -80,11 +80,11 @@ def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> 
         if context.instance.get_runs(unfinished, limit=1):
             return dg.SkipReason(f"a run of {job.name} is not finished")
         new = new_scans(layout)
-        told = f"{len(new)} new scans since the last challenger"
+        told = f"{len(new)} new scans"  # short: the list of runs has room for few words
         reason = told if len(new) >= settings.min_new_scans else unpublished(context.instance, job.name)
         if not reason:
-            return dg.SkipReason(f"{told}, {settings.min_new_scans} asked for")
-        context.log.info("a run of %s is due: %s", job.name, reason)
+            return dg.SkipReason(f"{told} since the last challenger, {settings.min_new_scans} asked for")
+        context.log.info("%s is due (%s)", job.name, reason)
         return dg.RunRequest(tags={"ctinterp/trigger": "schedule", "ctinterp/reason": reason})
 
     return tick

@@ -30,7 +30,7 @@ def test_the_schedule_counts_the_scans_that_no_challenger_has_seen(
     tick = build_retrain_schedule(dropped, a_job, settings)
     ingested(layout, {"a": "1", "b": "1"})
     request = tick(dg.build_schedule_context(instance=stored))
-    assert request.tags["ctinterp/reason"] == "2 new scans since the last challenger"
+    assert request.tags["ctinterp/reason"] == "2 new scans"
     decision = Decision(promoted=False, findings=(), challenger="1" * 64)
     metrics = Metrics("1" * 64, "t", {}, shared_patients=0)
     judged = Challenger("1" * 64, 0, None, decision, metrics, seen_scans(layout), {}, "")
@@ -53,24 +53,24 @@ def test_the_schedule_waits_for_a_retraining_that_is_not_finished(
     assert isinstance(tick(dg.build_schedule_context(instance=stored)), dg.RunRequest)
 
 
-@pytest.mark.parametrize("ending", ["failed", "canceled"])
+@pytest.mark.parametrize(("end", "told"), [("failed", "failure"), ("canceled", "canceled")])
 def test_a_retraining_that_did_not_succeed_is_due_until_one_does(
-    dropped: DvcProject, stored: dg.DagsterInstance, ending: str
+    dropped: DvcProject, stored: dg.DagsterInstance, end: str, told: str
 ) -> None:
     tick = build_retrain_schedule(dropped, a_job, Retrain(cron="0 2 * * 0", timezone="UTC", min_new_scans=1))
 
     def look() -> str:
-        told = tick(dg.build_schedule_context(instance=stored))
-        return told.skip_message if isinstance(told, dg.SkipReason) else told.tags["ctinterp/reason"]
+        answer = tick(dg.build_schedule_context(instance=stored))
+        return answer.skip_message if isinstance(answer, dg.SkipReason) else answer.tags["ctinterp/reason"]
 
     nothing_new = "0 new scans since the last challenger, 1 asked for"
     assert look() == nothing_new
     a_job.execute_in_process(instance=stored)
     ended, later = (stored.create_run_for_job(a_job, status=dg.DagsterRunStatus.STARTED) for _ in range(2))
-    getattr(stored, f"report_run_{ending}")(later)
+    getattr(stored, f"report_run_{end}")(later)
     assert look() == "a run of a_job is not finished"
-    getattr(stored, f"report_run_{ending}")(ended)  # began before the other
-    assert look() == f"run {ended.run_id[:8]} of a_job ended in {stored.get_run_by_id(ended.run_id).status.value}"
+    getattr(stored, f"report_run_{end}")(ended)  # began before the other
+    assert look() == f"{told}: {ended.run_id[:8]}"
     a_job.execute_in_process(instance=stored)
     assert look() == nothing_new
 
