@@ -32,7 +32,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial
-        with partial.open("rb") as handle:
+        with partial.open("r+b") as handle:  # Windows syncs only what may be written
             os.fsync(handle.fileno())
         partial.replace(path)
     finally:

@@ -115,6 +115,15 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(
     assert verdicts == ["done", "skipped", "done", "skipped"]
 
 
+def test_inputs_on_two_drives_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stand-in for Windows."""
+    monkeypatch.setattr(os.path, "commonpath", Mock(side_effect=ValueError("Paths don't have the same drive")))
+    assert run(monkeypatch, "interpolate", tree / "A", tree / "B", "-o", tmp_path / "out", *QUICK) == 1
+    assert "don't have the same drive): run once for each drive" in capsys.readouterr().err
+
+
 def test_a_full_disk_ends_the_run_and_one_that_cannot_be_read_does_not(
     monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,13 +70,28 @@ def test_a_run_is_counted_by_its_volume_and_its_working_memory() -> None:
 
 
 WITHOUT_UNIX = """
-import os, sys
+import errno, os, signal, sys
+from fcntl import F_GETFL, fcntl
 import psutil  # its part for Linux needs what Windows has not
-for name in ("fcntl", "grp", "pwd", "termios"):
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[name] = None
-for name in ("getuid", "geteuid", "killpg", "setsid"):
+for name in ("getuid", "geteuid", "killpg", "setsid", "sched_getaffinity"):
     delattr(os, name)
+del signal.SIGHUP
 os.environ["USERNAME"] = "anna"
+fsync, replace = os.fsync, os.replace
+
+def fsync_of_windows(handle):
+    if fcntl(handle, F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    fsync(handle)
+
+def replace_of_windows(source, target):
+    if os.path.isdir(target):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
+    replace(source, target)
+
+os.fsync, os.replace = fsync_of_windows, replace_of_windows
 from ctinterp_dagster.cli import main
 sys.argv = ["ctinterp", *sys.argv[1:]]
 main()
@@ -87,9 +102,11 @@ def test_interpolate_needs_nothing_that_only_unix_has(tmp_path: Path) -> None:
     """A stand-in for Windows, which nobody ran this on."""
     thick = phantom("turns", (12, 24, 24), (5.0, 10.0, 10.0), 10.0)
     write_volume(thick, tmp_path / "thick.nii")
-    words = ["interpolate", "thick.nii", "-o", "thin.nii", "--method", "cubic_projected"]
-    command = [sys.executable, "-c", WITHOUT_UNIX, *words]
+    (tmp_path / "series").mkdir()
     variables = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert read_scan(tmp_path / "thin.nii").volume.depth == 60
+    for output in ("thin.nii", "series"):
+        words = ["interpolate", "thick.nii", "-o", output, "--method", "cubic_projected"]
+        command = [sys.executable, "-c", WITHOUT_UNIX, *words]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert read_scan(tmp_path / output).volume.depth == 60

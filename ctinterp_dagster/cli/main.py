@@ -1,5 +1,6 @@
 """The command group. Commands are imported when they are called, so that `--help` does not wait for torch."""
 
+import io
 import signal
 import sys
 from difflib import get_close_matches
@@ -90,6 +91,8 @@ def main() -> None:
         OSError: one that is no problem of the disk.
     """
     end_in_order()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does, where a name has letters it cannot write
     try:
         sys.exit(group.main(standalone_mode=False))
     except click.UsageError as error:

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -321,6 +322,15 @@ def test_check_says_what_a_scan_is(
     (tmp_path / "bad.nii.gz").write_bytes((scans / "thick.nii.gz").read_bytes()[:500])
     assert run(monkeypatch, "scans", "check", tmp_path / "bad.nii.gz") == 0
     assert "truncated" in capsys.readouterr().out
+
+
+def test_a_name_that_the_terminal_cannot_write_ends_no_command(tmp_path: Path) -> None:
+    name = tmp_path / "\N{CYRILLIC SMALL LETTER A}.txt"
+    name.touch()
+    words = [sys.executable, "-c", "from ctinterp_dagster.cli import main; main()", "scans", "check", name]
+    variables = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(Path(__file__).parents[2])}
+    shown = subprocess.run(words, env=variables, capture_output=True, check=True).stdout
+    assert shown.startswith(rb"\u0430.txt: unreadable")
 
 
 def test_check_gives_the_geometry_of_what_it_refuses(

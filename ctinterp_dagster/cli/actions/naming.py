@@ -68,8 +68,12 @@ def items_of(sources: Sequence[Path]) -> list[Item]:
 
     Raises:
         MissingInputError: an input is not there.
+        ParamsError: they lie on several drives of Windows.
     """
-    base = Path(os.path.commonpath([(s if s.is_dir() else s.parent).absolute() for s in sources]))
+    try:
+        base = Path(os.path.commonpath([(s if s.is_dir() else s.parent).absolute() for s in sources]))
+    except ValueError as error:
+        raise ParamsError(f"the INPUTs have no folder in common ({error}): run once for each drive") from error
     items: dict[tuple[tuple[Path, ...], str], Item] = {}
     for source in sources:
         wholes: dict[str, list[Found]] = {}

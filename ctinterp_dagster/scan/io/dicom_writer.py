@@ -236,6 +236,8 @@ def write_series(
                 slices = iter([multiframe(list(slices), scan.found.uid if scan.found else "")])
             for dataset in slices:
                 dataset.save_as(partial / f"IM{dataset.InstanceNumber:05d}.dcm", enforce_file_format=True)
+        if folder.exists():
+            folder.rmdir()  # an empty folder, which Windows does not replace
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
