@@ -109,21 +109,22 @@ def is_exact() -> bool:
 
 
 @torch.inference_mode()
-def peaks(network: nn.Module, layers: Sequence[nn.Module], x: Tensor, condition: Tensor) -> Peaks:
-    """The greatest activation before each layer in the windows in which the first channel varies most.
+def peaks(network: nn.Module, layers: Sequence[nn.Module], x: Tensor, condition: Tensor, guide: int = 0) -> Peaks:
+    """The greatest activation before each layer in the windows in which one channel varies most.
 
     Args:
         network: of x and condition.
         layers: convolutions of the network.
         x: (1, channels, z, y, x).
         condition: (1, numbers).
+        guide: that channel of x.
     """
     found: dict[nn.Module, float] = {}
 
     def note(layer: nn.Module, given: tuple[Tensor]) -> None:
         found[layer] = given[0].max().item()
 
-    windows = _busiest(x)
+    windows = _busiest(x, guide)
     with ExitStack() as hooks:
         for layer in layers:
             hooks.enter_context(layer.register_forward_pre_hook(note))
@@ -131,11 +132,11 @@ def peaks(network: nn.Module, layers: Sequence[nn.Module], x: Tensor, condition:
     return found
 
 
-def _busiest(x: Tensor) -> Tensor:
-    """The windows (windows, channels, z, y, x) of a volume (1, channels, z, y, x)."""
+def _busiest(x: Tensor, guide: int) -> Tensor:
+    """The windows (windows, channels, z, y, x) of a volume (1, channels, z, y, x), by the variance of a channel."""
     size = [min(n, most) for n, most in zip(x.shape[2:], WINDOW, strict=True)]
-    first = x[:, :1]
-    variance = functional.avg_pool3d(first.square(), size) - functional.avg_pool3d(first, size).square()
+    channel = x[:, guide, None]
+    variance = functional.avg_pool3d(channel.square(), size) - functional.avg_pool3d(channel, size).square()
     places = variance.flatten().topk(min(WINDOWS, variance.numel())).indices
     corners = [torch.unravel_index(place, variance.shape[2:]) for place in places]
     return torch.cat(

@@ -22,9 +22,9 @@ class Settings:
         samples: how many to draw for the standard deviation; 0 for the mean alone, which needs none.
         seed: of the first sample; the next ones count up from it.
         memory_gib: bound of the networks' working memory.
-        mixed_precision: bf16 has the networks multiply in bfloat16, and int8 those of the null-space model's mean in
-            eight bits, the others in bfloat16; only processors with instructions for it do that fast. What explains
-            the measurement is in float32 all the same.
+        mixed_precision: bf16 has the networks multiply in bfloat16, and int8 the blocks of the null-space model's
+            networks in eight bits, all else in bfloat16; only processors with instructions for it do that fast. What
+            explains the measurement is in float32 all the same.
         mirror: True has the null-space model look at the scan and at its mirror image for the mean; False is one pass,
             the plain regression that tables compare with.
     """

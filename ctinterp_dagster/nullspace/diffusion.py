@@ -109,7 +109,9 @@ class Expectation(StoredModel):
         return mean
 
     @torch.inference_mode()
-    def spread_about(self, mean: Tensor, features: Tensor, geometry: Tensor, memory_gib: float | None) -> Tensor:
+    def spread_about(
+        self, mean: Tensor, features: Tensor, geometry: Tensor, memory_gib: float | None, *, quantized: bool = False
+    ) -> Tensor:
         """The logarithm of the coefficients' standard deviation, (b, modes, z, y, x) of units of 100 HU, as `forward`.
 
         Args:
@@ -117,11 +119,13 @@ class Expectation(StoredModel):
             features: (b, features, z, y, x).
             geometry: (b, GEOMETRY) of the grid and the profile.
             memory_gib: bound of the activations, GiB; None for none.
+            quantized: whether the convolutions are in eight bits; of one volume on the CPU.
 
         Source: Nix and Weigend 1994.
         """
-        spread = partial(self.spread.stream, condition=geometry[:, : self.config.geometry])
-        inputs = torch.cat([features, mean], dim=1)
+        inputs, geometry = torch.cat([features, mean], dim=1), geometry[:, : self.config.geometry]
+        peaks = self.spread.peaks(inputs, geometry) if quantized else None
+        spread = partial(self.spread.stream, condition=geometry, peaks=peaks)
         return swept(spread, inputs, self.config.modes, self.spread.reach, memory_gib)
 
     def looks(self, *, mirror: bool) -> int:
@@ -190,6 +194,7 @@ class NullSpaceDiffusion(StoredModel):
         seed: int,
         sampler: Sampler,
         memory_gib: float | None,
+        quantized: bool = False,
     ) -> Tensor:
         """One sample of the coefficients, (1, modes, z, y, x) in units of 100 HU.
 
@@ -201,14 +206,16 @@ class NullSpaceDiffusion(StoredModel):
             seed: of the sample.
             sampler: see `sampler.sample`.
             memory_gib: bound of the networks' working memory.
+            quantized: whether the convolutions are in eight bits; on the CPU.
         """
         mean, log_spread = expected
         fixed = denoiser_inputs(features, mean, log_spread)
         modes = self.config.expectation.modes
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
-            x = torch.cat([noisy, fixed], dim=1)
-            denoise = partial(self.denoiser.stream, condition=self._condition(geometry, t))
+            x, condition = torch.cat([noisy, fixed], dim=1), self._condition(geometry, t)
+            peaks = self.denoiser.peaks(x, condition, guide=modes) if quantized else None
+            denoise = partial(self.denoiser.stream, condition=condition, peaks=peaks)
             output = swept(denoise, x, modes, self.denoiser.reach, memory_gib)
             return to_x0(output, noisy, t, self.config.prediction)
 

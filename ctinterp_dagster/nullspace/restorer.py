@@ -42,6 +42,7 @@ class NullSpaceRestorer:
             settings: how to sample, with what memory and precision.
         """
         self.model, self.settings = model, settings
+        self.quantized = settings.mixed_precision == "int8"
         self.space = NullSpace(measurement.operator, model.config.expectation.modes)
         thick_hu = measurement.thick_hu.to(device)
         self.base_hu = self.space.base(thick_hu)
@@ -56,7 +57,7 @@ class NullSpaceRestorer:
                 self.geometry,
                 settings.memory_gib,
                 mirror=settings.mirror,
-                quantized=settings.mixed_precision == "int8",
+                quantized=self.quantized,
             )
 
     @cached_property
@@ -64,7 +65,7 @@ class NullSpaceRestorer:
         """Logarithm of the standard deviation of the coefficients, (1, modes, z, y, x); only samples need it."""
         with self.settings.autocast(self.features.device):
             return self.model.expectation.spread_about(
-                self.expected, self.features, self.geometry, self.settings.memory_gib
+                self.expected, self.features, self.geometry, self.settings.memory_gib, quantized=self.quantized
             )
 
     def mean(self) -> Tensor:
@@ -88,6 +89,7 @@ class NullSpaceRestorer:
                     seed=self.settings.seed + index,
                     sampler=self.settings.sampler,
                     memory_gib=self.settings.memory_gib,
+                    quantized=self.quantized,
                 )
             yield self._volume(drawn)
 

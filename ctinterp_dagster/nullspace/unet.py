@@ -264,10 +264,16 @@ class SliceUNet(nn.Module):
         """
         return self._walk(chunks, condition, partial(streamed, peaks=peaks))
 
-    def peaks(self, x: Tensor, condition: Tensor) -> Peaks:
-        """The greatest activations before the blocks' convolutions, for `stream` of x (1, in_channels, z, y, x)."""
+    def peaks(self, x: Tensor, condition: Tensor, guide: int = 0) -> Peaks:
+        """The greatest activations before the blocks' convolutions, for `stream` of x (1, in_channels, z, y, x).
+
+        Args:
+            x: (1, in_channels, z, y, x).
+            condition: (1, condition_size).
+            guide: the channel that tells where x varies most; one without noise.
+        """
         blocks = [block for block in self.modules() if isinstance(block, SliceBlock)]
-        return peaks(self, [layer for block in blocks for layer in (block.plane, block.space)], x, condition)
+        return peaks(self, [layer for block in blocks for layer in (block.plane, block.space)], x, condition, guide)
 
     def _walk(self, chunks: Iterator[Tensor], condition: Tensor, through: Through) -> Iterator[Tensor]:
         embedding, skips = self.embed(condition), list[deque[Tensor]]()

@@ -77,3 +77,5 @@ def test_the_peaks_are_those_of_the_windows_that_vary_most() -> None:
         x[0, 0, 0, corner[0], corner[1]] = 2.0 + n
     found = quantized.peaks(network, [network.layer], x, torch.zeros(1, 3))
     assert found == {network.layer: 7.0}
+    by_another = quantized.peaks(network, [network.layer], x, torch.zeros(1, 3), guide=1)
+    assert by_another == {network.layer: 50.0}

@@ -1,14 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError
-from ctinterp_dagster.interpolation import RELEASED
+from ctinterp_dagster.interpolation import RELEASED, Settings
 from ctinterp_dagster.model.files import read_model
-from ctinterp_dagster.model.quantized import is_exact
+from ctinterp_dagster.model.quantized import Peaks, is_exact
 from ctinterp_dagster.nullspace import basis
 from ctinterp_dagster.nullspace.basis import FEATURES, MODES, NullSpace
 from ctinterp_dagster.nullspace.diffusion import (
@@ -20,8 +21,11 @@ from ctinterp_dagster.nullspace.diffusion import (
     standardised,
     widened,
 )
-from ctinterp_dagster.nullspace.unet import SliceBlock
+from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
+from ctinterp_dagster.nullspace.unet import SliceBlock, SliceUNet
+from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.physics.operator import ThickeningOperator
+from ctinterp_dagster.scan.volume import Volume
 
 CONFIG = ExpectationConfig(features=6, modes=2, channels=(8, 8, 8), blocks=1, spread_channels=(8, 8, 8))
 GEOMETRY = torch.tensor([[0.0, 0.1, 1.0]])
@@ -171,3 +175,48 @@ def test_eight_bits_make_sums_neither_larger_nor_smaller_whatever_type_comes_in(
     for dtype in (torch.float32, torch.bfloat16):
         (near,) = block.stream(iter([x.to(dtype, copy=True)]), embedding, peaks)
         assert (near.float() - x).mean().item() == pytest.approx(exact.mean().item(), rel=0.005)
+
+
+@pytest.mark.skipif(not is_exact(), reason="this processor has no products of eight bits")
+def test_a_sample_in_eight_bits_is_near_that_in_floating_point_and_neither_rougher_nor_smoother() -> None:
+    model = NullSpaceDiffusion.of(read_model(RELEASED)).eval()
+    space = NullSpace(ThickeningOperator.from_factor(30, 5, "box"), model.config.expectation.modes)
+    thick = 200 * torch.randn(6, 48, 48, generator=torch.Generator().manual_seed(0))
+    features, geometry = space.features(thick)[None], space.geometry((5.0, 0.7, 0.7))[None]
+    mean = model.expectation.expect(features, geometry, None)
+    log_spread, log_spread_near = (
+        model.expectation.spread_about(mean, features, geometry, None, quantized=quantized)
+        for quantized in (False, True)
+    )
+    assert 0.0 < (log_spread_near - log_spread).abs().mean() < 0.02
+    exact, near = (
+        model.draw(
+            features, geometry, (mean, log_spread), steps=3, seed=0, sampler="adams", memory_gib=None,
+            quantized=quantized,
+        )
+        - mean
+        for quantized in (False, True)
+    )  # fmt: skip
+    assert 0.0 < (near - exact).square().mean() < 1e-3 * exact.square().mean()
+    assert near.std().item() == pytest.approx(exact.std().item(), rel=0.005)
+
+
+@pytest.mark.skipif(not is_exact(), reason="this processor has no products of eight bits")
+@torch.inference_mode()
+def test_peaks_are_looked_up_once_a_network_and_for_a_sample_at_each_level_of_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, asked = NullSpaceDiffusion.of(read_model(RELEASED)).eval(), list[SliceUNet]()
+    look_up = SliceUNet.peaks
+
+    def noted(network: SliceUNet, *given: Tensor, **how: int) -> Peaks:
+        asked.append(network)
+        return look_up(network, *given, **how)
+
+    monkeypatch.setattr(SliceUNet, "peaks", noted)
+    thick = Volume(np.zeros((4, 16, 16), np.float32), (5.0, 0.7, 0.7), (0.0, 0.0, 0.0), np.eye(3))
+    settings = Settings(samples=1, steps=3, mixed_precision="int8")
+    restorer = NullSpaceRestorer(model, contiguous(thick, 5, "box"), torch.device("cpu"), settings)
+    restorer.prior()
+    list(restorer.draws())
+    assert asked == [model.expectation.mean, model.expectation.spread, *[model.denoiser] * 3]
