@@ -198,7 +198,7 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
         path: a file or folder outside of data/raw.
         added: what data/raw holds.
         rows: of scans.csv, by file; new ones are put in.
-        alone: see `names_for`.
+        alone: nothing else of its name is added with it.
 
     Returns:
         Whether anything was added, and what the user should know.

@@ -89,7 +89,7 @@ class WebArchive:
         """What the server has of a series now, by QIDO-RS.
 
         Args:
-            series: as `find` gave it.
+            series: whose `study` and `uid` say which.
 
         Raises:
             PacsError: the server refused, or did not answer.
@@ -109,7 +109,7 @@ class WebArchive:
         """Write the images of a series, `00000.dcm` and so on, by WADO-RS in the transfer syntax that they are kept in.
 
         Args:
-            series: as `find` gave it.
+            series: whose `study` and `uid` say which.
             folder: where the files go; it exists.
 
         Raises:

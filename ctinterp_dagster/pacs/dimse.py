@@ -130,7 +130,7 @@ class DimseArchive:
         """What the server has of a series now, by C-FIND of its images.
 
         Args:
-            series: as `find` gave it.
+            series: whose `study` and `uid` say which.
 
         Raises:
             PacsError: the server refused, or did not answer.
@@ -146,7 +146,7 @@ class DimseArchive:
         """Write the images of a series, `00000.dcm` and so on: by C-MOVE to `move_port` where that is set, else C-GET.
 
         Args:
-            series: as `find` gave it.
+            series: whose `study` and `uid` say which.
             folder: where the files go; it exists.
 
         Raises:

@@ -96,7 +96,7 @@ class PacsSettings(_Section):
         """A server by name; the only one where none is named.
 
         Args:
-            name: as pacs.yaml has it; None for the only one.
+            name: below `servers` in pacs.yaml; None for the only one.
 
         Raises:
             ParamsError: there is none of that name, or several and none was named.

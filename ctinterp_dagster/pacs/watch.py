@@ -92,7 +92,7 @@ class Watch:
         """Take a series that is quiet and was not taken with these images.
 
         Args:
-            series: as the archive lists it.
+            series: one that the archive lists, not made by ctinterp.
             name: of the series, for messages and its folder.
 
         Raises:

@@ -52,7 +52,7 @@ class Job(ABC):
             the voxels of the truth.
 
         Raises:
-            CtinterpError: as reading and relating them raises.
+            CtinterpError: a scan cannot be read, or is not fit for the task; the subclass is the reason.
         """
 
     @abstractmethod

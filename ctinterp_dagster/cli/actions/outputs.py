@@ -36,8 +36,9 @@ def check_files(inputs: Iterable[Path], files: Sequence[Path], *, force: bool) -
         force: replace another file that is there.
 
     Raises:
-        MissingInputError: see `check_folder`.
-        ParamsError: see `check_folder` and `check_overwriting`; also a file that is a folder.
+        MissingInputError: the folder that is to hold a file does not exist.
+        ParamsError: a file is a folder, its folder cannot be written to, it touches an input or another of the files,
+            or it exists and `force` does not allow it.
     """
     for file in files:
         if file.is_dir():

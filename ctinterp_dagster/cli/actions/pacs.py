@@ -26,7 +26,7 @@ def list_series(config: Path, *, server: str | None, query: Query, least_mm: flo
 
     Args:
         config: pacs.yaml.
-        server: of its archives; None where it has one.
+        server: its name in pacs.yaml; None where there is one alone.
         query: what is looked for.
         least_mm: the least SliceThickness in mm; series that do not say theirs are printed.
         as_json: print an object a series.
@@ -55,7 +55,7 @@ def fetch(config: Path, *, uid: str, output: Path | None, server: str | None, st
         config: pacs.yaml.
         uid: SeriesInstanceUID.
         output: a new folder; None adds the series to data/raw.
-        server: as for `list_series`.
+        server: its name in pacs.yaml; None where there is one alone.
         study: StudyInstanceUID, or empty.
 
     Raises:
@@ -85,7 +85,7 @@ def restore(config: Path, *, uid: str, options: Sequence[str], server: str | Non
         config: pacs.yaml.
         uid: SeriesInstanceUID.
         options: of `ctinterp interpolate`.
-        server: as for `list_series`.
+        server: its name in pacs.yaml; None where there is one alone.
         study: StudyInstanceUID, or empty.
 
     Raises:
@@ -110,7 +110,7 @@ def send(config: Path, *, folder: Path, server: str | None) -> None:
     Args:
         config: pacs.yaml.
         folder: with the DICOM files of one result.
-        server: as for `list_series`.
+        server: its name in pacs.yaml; None where there is one alone.
 
     Raises:
         ParamsError: the folder holds something else.

@@ -103,9 +103,9 @@ class Reconstruction:
     Attributes:
         scan: its name.
         mixed_precision: that the networks ran in.
-        window: as in `WINDOWS`.
+        window: the range that values are clipped to, HU: -1000..1000 or -160..240.
         psnr_db: over all slices.
-        ssim: see `metrics.ssim_axial`.
+        ssim: mean over axial slices, at most 1.
         mae_hu: mean absolute error of clipped values.
         seconds: for encoding and decoding.
         peak_gib: resident memory of the process; on a GPU its tensors.

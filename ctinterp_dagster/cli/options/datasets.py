@@ -17,7 +17,7 @@ class DataSet:
         lies: how its files lie, for people.
         scans: pattern of the place of a scan below the data set's folder, a file or a folder of DICOM; its groups
             `patient` and, where the data set has one, `split`.
-        licence: as its source has it.
+        licence: its name, or where to confirm it, or both.
         citation: of its paper.
         stated: where the layout and the licence stand.
         dicom: a scan is a folder of DICOM; else a file.

@@ -43,7 +43,7 @@ class DvcInvocation:
     """A command of DVC that has not run yet: `wait` or `stream` runs it.
 
     Attributes:
-        arguments: as at the command line, without `dvc`.
+        arguments: the words after `dvc` at the command line.
         project: where it runs.
         grace_s: seconds between SIGTERM and SIGKILL when it is ended.
         busy_timeout_s: seconds to wait for another DVC process that holds the files of a stage.

@@ -18,7 +18,7 @@ class RemoteGitDvcProject(dg.Resolvable):
     stage reads from the DVC remote.
 
     Attributes:
-        repo_url: as `git clone` takes it; credentials are Git's own affair.
+        repo_url: any that `git clone` takes; credentials are Git's own affair.
         repo_relative_path: the folder of the project in the repository.
         branch: the branch or tag; the repository's own default without one.
     """

@@ -37,7 +37,7 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg] # Dagst
         If this process ends, or the run is terminated, the processes of the command end too.
 
         Args:
-            arguments: as at the command line, without `dvc`: `["pull"]`, `["exp", "run", "-S", "rate=0.1"]`.
+            arguments: the words after `dvc` at the command line: `["pull"]`, `["exp", "run", "-S", "rate=0.1"]`.
             context: of the op or asset, for its log and its events; none outside Dagster.
             translator: the one that the assets were built with.
             stages: those that the step was asked for; the project is read for them where they are not given.

@@ -13,7 +13,7 @@ def select_stages(
 
     Args:
         index: the project.
-        targets: as `dvc repro` takes them: `train`, `fit@a`, `fit` for all of a foreach or matrix,
+        targets: those of `dvc repro`: `train`, `fit@a`, `fit` for all of a foreach or matrix,
             `sub/dvc.yaml:train`, `sub/dvc.yaml` for all of a file.
         translator: the one that the assets were built with.
         single_item: without upstream stages, as `dvc repro --single-item`.

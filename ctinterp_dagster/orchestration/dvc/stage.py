@@ -104,7 +104,7 @@ class DvcStage:
     """One stage as DVC resolves it: after templates, vars, foreach and matrix, relative to the project's root.
 
     Attributes:
-        name: as DVC prints it, for example `train` or `fit@a`.
+        name: that DVC prints, for example `train` or `fit@a`.
         target: what `dvc repro` takes: the name, or `<folder>/dvc.yaml:<name>`.
         folder: the folder of its dvc.yaml, empty for the root.
         command: what it runs.
