@@ -282,7 +282,7 @@ class CaseFolder:
             jobs: one a case.
 
         Raises:
-            MovedInputError: as `make`.
+            MovedInputError: an input is not what it was before its case was made; nothing is kept of that case.
         """
         cases, made = [], 0
         for job in jobs:

@@ -160,7 +160,7 @@ def shown(measured: Measured | None, name: str, model: str) -> Sequence[str]:
 
     Args:
         measured: what its file holds; None where there is none, and the sentence is the command that measures.
-        name: see `COMMANDS`.
+        name: of its file without `.json`, a key of `COMMANDS`.
         model: hash of the file of the run's own model.
     """
     if measured is None:

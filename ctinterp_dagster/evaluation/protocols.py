@@ -121,7 +121,7 @@ def rplhr(
 
     Raises:
         GeometryError: the images differ in size, or the thin slices are not five to each thick one, in its middle.
-        ScanError: see `measure`.
+        ScanError: the thick scan is no axial CT in HU.
 
     Source: Yu et al. 2022, MICCAI (arXiv 2206.06253), section 4.
     """
@@ -163,7 +163,7 @@ def decimation(thin: Volume, factor: int) -> Trial:
         factor: 2 or more.
 
     Raises:
-        EvaluationError: see `Trial`.
+        EvaluationError: no slice is left between the ends, or a side of the images is below SSIM's 11 pixels.
 
     Source: Song et al. 2024, IEEE TMI 43(9) (I3Net, arXiv 2405.02857), section IV, after Peng et al. 2020, CVPR
         (SAINT), who score the restored slices alone, in a window of 4000 HU.

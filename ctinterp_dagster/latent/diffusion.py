@@ -117,7 +117,7 @@ class LatentDiffusion(StoredModel):
             base: the same shape, the latent of the interpolated volume, to which a residual is added.
             steps: network evaluations a sample.
             seeds: one a sample.
-            sampler: see `sampler.sample`.
+            sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
             memory_gib: bound of the denoiser's activations, kept by working in tiles.
 
         Returns:

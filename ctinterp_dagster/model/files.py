@@ -24,7 +24,7 @@ class ModelFile:
     Attributes:
         path: the file.
         kind: of model, such as `latent_diffusion`.
-        config: as it was written, to be checked.
+        config: values of JSON by name, not checked: `config_as` does.
         tensors: by name, float32 on the CPU.
     """
 
@@ -120,7 +120,7 @@ class StoredModel(nn.Module):
         """Build the model of a file, for inference; no memory is spent on what the configuration alone claims.
 
         Args:
-            file: as `read_model` gives it.
+            file: whose configuration and tensors are to be this class's.
 
         Raises:
             CheckpointError: the file does not fit.

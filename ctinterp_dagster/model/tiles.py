@@ -87,7 +87,7 @@ def swept(
 
     Args:
         network: chunks of slices (b, in_channels, n, y, x), one after the other, to chunks (b, out_channels, n, y, x).
-        x: as for `tiled`.
+        x: (b, in_channels, z, y, x).
         out_channels: channels of the answer.
         reach: of the network; its halo is 0 along z, and its memory is that of a chunk.
         memory_gib: bound of the network's working memory; None makes one chunk of the whole.

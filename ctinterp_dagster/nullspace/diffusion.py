@@ -204,7 +204,7 @@ class NullSpaceDiffusion(StoredModel):
             expected: mean and log spread of these features.
             steps: network evaluations.
             seed: of the sample.
-            sampler: see `sampler.sample`.
+            sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
             memory_gib: bound of the networks' working memory.
             quantized: whether the convolutions are in eight bits; on the CPU.
         """

@@ -64,12 +64,12 @@ class ExpectationObjective(nn.Module):
         """The loss of a batch.
 
         Args:
-            features: see `SlabBatch`, as the others.
-            geometry: of each slab.
-            base: up(y).
-            truth: the thin slices.
-            basis: B.
-            analysis: B^+.
+            features: (b, FEATURES, z, y, x), what the network sees.
+            geometry: (b, GEOMETRY), of each slab.
+            base: (b, n, y, x), up(y) in units of 1000 HU.
+            truth: (b, n, y, x), the thin slices in units of 1000 HU.
+            basis: (b, n, modes z), B; rows of thin slices that are not there are zero.
+            analysis: (b, modes z, n), B^+.
         """
         mean, log_spread = (part.float() for part in self.network(features, geometry))
         with torch.autocast(features.device.type, enabled=False):
@@ -138,11 +138,11 @@ class NullSpaceObjective(nn.Module):
         """The loss of a batch.
 
         Args:
-            features: see `SlabBatch`, as geometry, base, truth and analysis.
-            geometry: of each slab.
-            base: up(y).
-            truth: the thin slices.
-            analysis: B^+.
+            features: (b, FEATURES, z, y, x), what the networks see.
+            geometry: (b, GEOMETRY), of each slab.
+            base: (b, n, y, x), up(y) in units of 1000 HU.
+            truth: (b, n, y, x), the thin slices in units of 1000 HU.
+            analysis: (b, modes z, n), B^+.
             noise: (b, modes, z, y, x), standard normal.
             t: (b,) in [0, 1].
         """

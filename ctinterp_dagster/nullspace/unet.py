@@ -295,7 +295,7 @@ class SliceUNet(nn.Module):
         Args:
             chunks: (b, in_channels, z, y, x) each.
             condition: (b, condition_size).
-            peaks: as for `stream`.
+            peaks: of `SliceUNet.peaks`, to compute the convolutions in eight bits; None for floating point.
 
         Returns:
             Chunks (b, out_channels, z, y, x).
@@ -324,7 +324,7 @@ def streamed(
         level: blocks of one width.
         chunks: (b, channels, z, y, x) each.
         embedding: (b, embedding_channels).
-        peaks: as for `SliceUNet.stream`.
+        peaks: of `SliceUNet.peaks`, to compute the convolutions in eight bits; None for floating point.
 
     Returns:
         Chunks of the shapes that came.

@@ -136,18 +136,19 @@ def measure(
     """Check a thick scan before anything is computed, and relate it to the grid that is asked for.
 
     Args:
-        scan: as it was read.
-        target_mm: distance of the thin slices.
-        profile: of the thick slices; `auto` has it found, see `recognise`.
+        scan: thick slices, HU, as a reader gives them: padding is found here.
+        target_mm: distance of the thin slices, 0.1 mm or more and less than the scan's.
+        profile: of the thick slices; `auto` has it found from tags and noise.
         tags: of the scan.
-        thickness_mm: the thickness that the user tells, which is believed; None where he does not.
-        thin_thickness_mm: of the thin slices, where they overlap.
-        force: see `check_volume`.
+        thickness_mm: full width at half maximum of the thick slices, believed; None where the user tells none.
+        thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
+        force: take what does not look like CT in HU all the same, with a warning.
         name: of the file or folder, for messages.
 
     Raises:
-        ScanError: see `check_volume`.
-        ParamsError: see `operator_for`, `recognise`; also thin slices closer than any scanner's, which fill the memory.
+        ScanError: the scan is no axial CT in HU of 3 slices or more; the subclass is the reason.
+        ParamsError: `target_mm` or `thin_thickness_mm` is out of range, a Gaussian is told for slices that are no
+            thicker than the thin ones, or a thickness is told beside a `SampledProfile`.
     """
     if target_mm < SLICE_SPACING_MM[0]:
         raise ParamsError(
@@ -174,13 +175,13 @@ def related(
     """Relate thick slices that were checked to the grid that is asked for.
 
     Args:
-        scan: the thick slices.
-        target_mm: see `measure`, as the others.
-        profile: told, or `auto`.
+        scan: the thick slices, HU, with padding.
+        target_mm: distance of the thin slices, less than the scan's.
+        profile: of the thick slices as the user tells it, or `auto`.
         tags: of the scan.
-        thickness_mm: told, or None.
-        thin_thickness_mm: of the thin slices, where they overlap.
-        of_scan: see `recognise`.
+        thickness_mm: full width at half maximum of the thick slices, believed; None where the user tells none.
+        thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
+        of_scan: what was measured in other slices of the scan, which counts in the place of the stack's own noise.
     """
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
@@ -339,13 +340,14 @@ def paired(
     Args:
         thick: the thick scan.
         thin: the thin scan, on the same pixel grid.
-        profile: of the thick slices, as the others: see `measure`.
+        profile: of the thick slices; `auto` has it found from tags and noise.
         tags: of the thick scan.
-        thickness_mm: of its slices, as the user tells it; None where he does not.
+        thickness_mm: full width at half maximum of its slices, believed; None where the user tells none.
 
     Raises:
         GeometryError: the pixel grids differ, or the scans share fewer than 6 thick slices.
-        ParamsError: the thin slices are not finer, or the thick ones overlap too much; see `recognise`.
+        ParamsError: no thin slice lies in a thick one, a Gaussian is told for slices that are no thicker than the thin
+            ones, or a thickness is told beside a `SampledProfile`.
     """
     between_mm = thick.direction.T @ np.subtract(thin.origin_mm, thick.origin_mm)
     shift_mm = float(np.abs(between_mm[:2]).max())

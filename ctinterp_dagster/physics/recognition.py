@@ -92,7 +92,7 @@ def expected_correlation(shape: Shape, width: float, lags: int) -> float:
     Args:
         shape: of slices `width` slice distances thick.
         width: slice thickness over slice distance.
-        lags: as in `shared_noise`.
+        lags: slices this far apart are taken to share no noise, 2 or more.
 
     Source: white noise, averaged with weights w, has the autocorrelation of w; Papoulis 1991, Probability, Random
         Variables, and Stochastic Processes, 3rd ed., section 10-2.

@@ -144,17 +144,18 @@ def measure_stretches(
 
     Args:
         volumes: of evenly spaced slices each, in their order along z.
-        target_mm: see `measure`, as the others.
+        target_mm: distance of the thin slices, 0.1 mm or more and less than the finest stretch's.
         profile: of all thick slices; `auto` has that of each stretch found.
         tags: of each stretch.
-        thickness_mm: the thickness that the user tells of all.
-        thin_thickness_mm: of the thin slices, where they overlap.
-        force: see `check_volume`.
+        thickness_mm: full width at half maximum of all thick slices, believed; None where the user tells none.
+        thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
+        force: take what does not look like CT in HU all the same, with a warning.
         name: of the file or folder, for messages.
 
     Raises:
-        ParamsError: the target is not finer than the finest stretch.
-        ScanError, ParamsError: see `measure` and `on_one_grid`.
+        ParamsError: the target or the thin slices' thickness is out of range, a Gaussian is told for slices that are no
+            thicker than the thin ones, or a thickness is told beside a `SampledProfile`.
+        ScanError: it is no axial CT in HU, or the stretches' pixels lie on no common grid.
     """
     told: dict[str, Any] = {"thickness_mm": thickness_mm, "thin_thickness_mm": thin_thickness_mm}
     if len(volumes) == 1:

@@ -104,7 +104,7 @@ def write_results(
     """Write the weights under MAISI's names, the curve and the metrics.
 
     Args:
-        autoencoder: as it was trained or loaded.
+        autoencoder: trained or loaded, on any device.
         history: of its training; empty where there was none.
         metrics: by name.
         layout: where things are.

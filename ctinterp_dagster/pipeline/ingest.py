@@ -300,7 +300,7 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
     """Read a scan and refuse what is not fit for thin truth.
 
     Args:
-        scan: as it was found.
+        scan: found, not yet read.
         section: with the limits of thin truth.
 
     Raises:

@@ -183,7 +183,7 @@ def check_volume(volume: Volume, *, min_slices: int, force: bool = False, name: 
     air and no bone; what tells against HU is listed in docs/scans.md. Nothing is changed.
 
     Args:
-        volume: as it was read.
+        volume: (z, y, x) in what should be HU, with its padding.
         min_slices: of what is to be done with it.
         force: take what looks wrong all the same, and return what would have been said, for the user to see. Too few
             slices, NaN and constants are refused even so.

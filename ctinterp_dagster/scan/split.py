@@ -46,11 +46,11 @@ def split_patients(given: Mapping[str, Split | None], *, val_fraction: float, te
 
     Args:
         given: by patient, the split that a person named, or None.
-        val_fraction: as of `split_of`.
-        test_fraction: as of `split_of`.
+        val_fraction: expected share of patients to validate on, in [0, 1].
+        test_fraction: expected share of patients to test on, in [0, 1].
 
     Raises:
-        ParamsError: as of `split_of`.
+        ParamsError: a patient id is empty, or fractions are negative or leave nothing to train on.
     """
     bounds: dict[Split, tuple[float, float]] = {
         "test": (0.0, test_fraction),

@@ -20,7 +20,7 @@ def straightened(volume: Volume, shift: tuple[float, float]) -> RemarkedVolume:
     of one scan share them.
 
     Args:
-        volume: as measured: slice k lies k * `shift` pixels away from where the grid of the first slice has it.
+        volume: the slices, HU: slice k lies k * `shift` pixels away from where the grid of the first slice has it.
         shift: pixels along y and along x from slice to slice; zeros give the volume back.
 
     Returns:

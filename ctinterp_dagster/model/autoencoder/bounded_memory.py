@@ -384,9 +384,9 @@ def predicted_peak_gib(network: Callable[[Field], Field], x: Tensor, budget: Bud
     """The memory that `in_slabs` takes at its peak, input and output included, weights and runtime not.
 
     Args:
-        network: as for `in_slabs`.
+        network: makes a `Field` of a `Field`.
         x: the input, or a tensor of its shape on the meta device; nothing is computed.
-        budget: as for `in_slabs`; it is not changed.
+        budget: bounds the memory; it is not changed.
 
     Raises:
         ParamsError: the budget is too small.

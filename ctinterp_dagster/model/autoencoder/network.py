@@ -143,7 +143,8 @@ class MaisiAutoencoder(nn.Module):
         Args:
             z: (batch, latent channel, z, y, x), not standardised.
             size_zyx: the size of the volume that was encoded; None for 4 times the latent's.
-            memory_gib: as for `encode`.
+            memory_gib: bound on the memory of activations, GiB; the latent is then read in slabs, without gradients,
+                with the same result. None for the whole at once.
 
         Returns:
             (batch, 1, *size_zyx) in unit range; not clipped.

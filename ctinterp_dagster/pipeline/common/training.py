@@ -164,8 +164,8 @@ def trained(
         name: the training's `identity`.
 
     Raises:
-        TrainingError: as `run_loop`.
-        CheckpointError: as `run_loop`.
+        TrainingError: the device cannot do what is asked, the checkpoint is of another run, or a loss is not finite.
+        CheckpointError: the checkpoint cannot be read.
     """
     if not validation:
         logger.warning("training=%s has no val_loss: no patient is in val (ingest says what to do)", folder.name)

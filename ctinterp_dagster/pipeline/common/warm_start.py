@@ -60,11 +60,11 @@ def average_with(part: nn.Module, name: str, path: Path, config: ExpectationConf
     """Average a trained part with the weights that its training began with.
 
     Args:
-        part: as it was trained, in place.
+        part: the trained module, changed in place.
         name: of the part in a whole model.
-        path: as for `load_part`.
-        config: as for `load_part`.
-        share: of the old weights.
+        path: of the old weights: a whole model, or the part alone.
+        config: of the expectation that the part is, or belongs to.
+        share: of the old weights, in [0, 1].
 
     Source: Wortsman et al. 2022 (robust fine-tuning), eq. 1.
     """

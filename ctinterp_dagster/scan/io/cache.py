@@ -35,7 +35,7 @@ class HeaderCache:
             file: DICOM.
 
         Raises:
-            ScanError: see `read_header`.
+            ScanError: it is not DICOM, is broken before its pixels, or its place in space is impossible.
         """
         status, name = file.stat(), str(file.absolute())
         stamp = [status.st_size, status.st_mtime_ns]

@@ -75,7 +75,7 @@ class DicomFile:
         image_type: ImageType (0008,0008).
         sop_class: SOPClassUID (0008,0016).
         kernel: ConvolutionKernel (0018,1210).
-        helical: see `is_helical`.
+        helical: whether the table moved during a turn; None where no tag tells.
         rescale_types: the distinct RescaleType (0028,1054) of its planes, HU where absent as DICOM has it for CT;
             MODALITY LUT where a table takes the place of the rescale.
         burned_in: BurnedInAnnotation (0028,0301) is YES.
@@ -285,7 +285,9 @@ def check_series(files: Sequence[DicomFile]) -> Grid:
         MixedSeriesError: several patients, sizes or orientations (MixedOrientationError).
         WrongUnitsError: no rescale to HU, or colours.
         GeometryError: a CT image, or a frame, without a place in space.
-        SliceSpacingError, GantryTiltError, TooFewSlicesError: see `regular_grid`.
+        SliceSpacingError: a slice is missing, doubled, or off every regular grid.
+        GantryTiltError: positions run off the normal by more than 35 degrees.
+        TooFewSlicesError: fewer than two planes.
     """
     slices = [f for f in files if not f.is_companion]
     if not slices:
@@ -350,7 +352,7 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         frames: the frames of each file that belong to it; all of them where empty.
 
     Raises:
-        ScanError: see `check_series`.
+        ScanError: the series is no axial CT in HU on a regular grid; the subclass is the reason.
         UnreadableScanError: the pixels cannot be decoded.
     """
     headers = [read_header(f) for f in files]

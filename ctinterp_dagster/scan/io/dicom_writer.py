@@ -213,7 +213,8 @@ def write_series(
 
     Raises:
         IntensityError: a value is not finite, or out of 16 bits.
-        UnreadableScanError, ParamsError: see `read_origin`.
+        UnreadableScanError: the source's headers cannot be read again.
+        ParamsError: the source's patient or study cannot be kept.
 
     Source: DICOM PS3.3 A.3 (CT image), C.7.6.1.1.2 (image type), C.12.1.1.5 (contributing equipment).
     """

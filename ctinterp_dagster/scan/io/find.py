@@ -339,7 +339,9 @@ def read_stretches(path: Path | str, series: str | None = None) -> tuple[Scan, .
             read alone.
 
     Raises:
-        MissingInputError, MixedSeriesError, ScanError: see `read_scan`.
+        MissingInputError: the path does not exist or holds no scan.
+        MixedSeriesError: the path holds several scans and `series` names none of them.
+        ScanError: the scan is refused; the subclass is the reason.
     """
     found = find_scans(path)
     named = [f for f in found if f.whole and (series is None or series in {f.whole, *f.names} - {f.name, f.label})]

@@ -133,7 +133,7 @@ def read_origin(scan: Scan) -> Origin:
     """Read the source's headers again: they are kept nowhere in between.
 
     Args:
-        scan: as it was read.
+        scan: what a result is made of; a source that is not DICOM gives an empty origin.
 
     Raises:
         UnreadableScanError: the source is no longer what it was.

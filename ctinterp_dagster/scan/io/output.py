@@ -88,8 +88,8 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
     """Refuse before the work what could not be written after it.
 
     Args:
-        output: see `write_result`.
-        as_dicom: see `write_result`.
+        output: `.nii.gz`, `.nii`, `.mha`, `.nrrd`, or a folder for DICOM.
+        as_dicom: DICOM is to be written, whatever the folder is called.
         scan: the source, once it is read: whether its patient, study and values can stand in DICOM.
 
     Returns:
@@ -97,8 +97,8 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
 
     Raises:
         ParamsError: the name has an ending that is not known, one that contradicts `as_dicom`, or is a folder in use;
-            or the source's patient or study cannot be kept; also see `check_folder`.
-        MissingInputError: see `check_folder`.
+            or its parent cannot be written to; or the source's patient or study cannot be kept.
+        MissingInputError: the folder that is to hold it does not exist.
         IntensityError: values of the source that DICOM does not hold.
         UnreadableScanError: the source's headers cannot be read again.
     """
@@ -143,12 +143,13 @@ def write_result(
         description: software, model and version, for DerivationDescription (0008,2111).
         thickness_mm: SliceThickness (0018,0050); the slices' distance where None.
         as_dicom: write DICOM whatever the folder is called.
-        as_multiframe: write DICOM as one multi-frame file in the folder; see `write_series`.
+        as_multiframe: write DICOM as one multi-frame file in the folder; needs highdicom.
         quantity: what the values are, for the headers of a DICOM series; a standard deviation is in HU.
 
     Raises:
-        ParamsError: see `check_output`; also an output that is a file of the source.
-        MissingInputError: see `check_output`.
+        ParamsError: the output's name cannot be written to, or is a file of the source; or the source's patient or
+            study cannot be kept.
+        MissingInputError: the folder that is to hold it does not exist.
         IntensityError: a value is not finite, or out of the format's range.
     """
     output = Path(output)
