@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.blocks import TIME_FEATURES, ResidualUnit, pixel_norm, time_features, zero_init
+from ctinterp_dagster.model.blocks import (
+    TIME_FEATURES,
+    ResidualUnit,
+    check_widths,
+    pixel_norm,
+    time_features,
+    zero_init,
+)
 from ctinterp_dagster.model.tiles import Reach
 
 LIVE_TENSORS = 14
@@ -74,11 +80,14 @@ class Denoiser(nn.Module):
         self, latent_channels: int, condition_channels: int, channels: Sequence[int] = (32, 64, 128), blocks: int = 2
     ) -> None:
         super().__init__()
-        if not channels or min(latent_channels, condition_channels, blocks, *channels) < 1:
-            raise ParamsError(
-                f"a denoiser needs positive widths, got latent_channels={latent_channels}, condition_channels="
-                f"{condition_channels}, channels={tuple(channels)}, blocks={blocks}: correct the section latent"
-            )
+        check_widths(
+            "a denoiser",
+            "the section latent",
+            latent_channels=latent_channels,
+            condition_channels=condition_channels,
+            channels=tuple(channels),
+            blocks=blocks,
+        )
         time = 4 * channels[0]
         self.multiple = 2 ** (len(channels) - 1)
         self.reach = Reach((_halo(len(channels), blocks),) * 3, (self.multiple,) * 3, 4 * channels[0] * LIVE_TENSORS)

@@ -1,9 +1,12 @@
 """What the networks are made of, whatever they do."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor, nn
+
+from ctinterp_dagster.errors import ParamsError
 
 TIME_FEATURES = 64
 
@@ -43,3 +46,20 @@ def zero_init(module: nn.Module) -> None:
     """Set all weights to zero, so that a residual branch starts as the identity and a network by adding nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
+
+
+def check_widths(network: str, where: str, **widths: int | tuple[int, ...]) -> None:
+    """Refuse a network with less than one channel, block or level.
+
+    Args:
+        network: what it is, for the message.
+        where: the sections of params.yaml that say its widths.
+        widths: its numbers of channels and blocks by name, and a tuple of one for each level.
+
+    Raises:
+        ParamsError: a number is not positive, or a tuple is empty.
+    """
+    levels = [width if isinstance(width, tuple) else (width,) for width in widths.values()]
+    if not all(levels) or min(itertools.chain(*levels)) < 1:
+        got = ", ".join(f"{name}={width}" for name, width in widths.items())
+        raise ParamsError(f"{network} needs positive widths, got {got}: correct {where}")

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.blocks import ResidualUnit, pixel_norm, zero_init
+from ctinterp_dagster.model.blocks import ResidualUnit, check_widths, pixel_norm, zero_init
 from ctinterp_dagster.model.quantized import ROWS, Peaks, QuantizedConv, Quantizer, peaks
 from ctinterp_dagster.model.tiles import Reach
 from ctinterp_dagster.model.winograd import Voxels, convolve, suits, transform_kernel
@@ -213,11 +212,14 @@ class SliceUNet(nn.Module):
         self, in_channels: int, out_channels: int, channels: Sequence[int], blocks: int, condition_size: int
     ) -> None:
         super().__init__()
-        if not channels or min(in_channels, out_channels, blocks, *channels) < 1:
-            raise ParamsError(
-                f"a network needs positive widths, got in_channels={in_channels}, out_channels={out_channels}, "
-                f"channels={tuple(channels)}, blocks={blocks}: correct the sections expect and train"
-            )
+        check_widths(
+            "a network",
+            "the sections expect and train",
+            in_channels=in_channels,
+            out_channels=out_channels,
+            channels=tuple(channels),
+            blocks=blocks,
+        )
         pairs, width = list(itertools.pairwise(channels)), 64
         self.multiple = 2 ** (len(channels) - 1)
         near, grid = halo(len(channels), blocks), self.multiple
