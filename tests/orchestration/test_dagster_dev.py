@@ -84,10 +84,10 @@ def test_a_run_keeps_the_next_one_waiting_to_its_end(server: Server, toy: DvcPro
     second = server.launch("all_stages")
 
     def looks() -> int:
-        return (toy.root.parent / "dev.log").read_text().count("checking tag concurrency limits for queued runs")
+        return (toy.root.parent / "dev.log").read_text().count("won't launch more")
 
     seen = looks()
-    wait_for(lambda: looks() > seen + 2 or server.status(second) != "QUEUED")
+    wait_for(lambda: looks() > seen + 1 or server.status(second) != "QUEUED")
     assert server.status(second) == "QUEUED"
     (toy.root / "go").touch()
     for run in (first, second):
