@@ -64,30 +64,22 @@ def paint_spine(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
     canvas.paint(canvas.coverage(ellipse(x, y - 22.5, (5.5, 4.2))), 38.0)
 
 
-def paint_sternum(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
-    """Paint the breastbone, a flat plate that leans forward as it goes down.
-
-    Args:
-        canvas: where.
-        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
-        y: mm behind the front of the cage.
-        z: mm above the carina.
-    """
-    width = 17 + 7 * np.clip(z / 40, 0, 1)
-    plate = ellipse(x * (17 / width), y + 6, (17.0, 5.5), power=3.0)
-    plate = np.maximum(plate, np.maximum(z - 62, -100 - z))
-    _bone(canvas, plate, shell_hu=480.0, inside_hu=150.0, shell_mm=1.4)
-
-
-def paint_scapulae(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
-    """Paint the shoulder blades, thin plates behind the upper ribs.
+def paint_plates(canvas: Canvas, x: Field, y: Field, z: Field, front_mm: float) -> None:
+    """Paint the flat bones: the shoulder blades behind the upper ribs, and the breastbone, which leans forward.
 
     Args:
         canvas: where.
         x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
         y: mm behind the middle of the chest.
         z: mm above the carina.
+        front_mm: from the middle of the chest to the front of the cage.
     """
     out, back, up = np.abs(x) - 88, y - 62, z - 48
-    plate = ellipsoid((0.8 * out - 0.6 * back, 0.6 * out + 0.8 * back + 0.05 * up, up + 0.2 * out), (34.0, 4.0, 60.0))
-    _bone(canvas, plate, shell_hu=650.0, inside_hu=240.0, shell_mm=1.4)
+    scapulae = ellipsoid(
+        (0.8 * out - 0.6 * back, 0.6 * out + 0.8 * back + 0.05 * up, up + 0.2 * out), (34.0, 4.0, 60.0)
+    )
+    width = 17 + 7 * np.clip(z / 40, 0, 1)
+    front = ellipse(x * (17 / width), y + front_mm + 6, (17.0, 5.5), power=3.0)
+    sternum = np.maximum(front, np.maximum(z - 62, -100 - z))
+    for plate, shell_hu, inside_hu in ((scapulae, 650.0, 240.0), (sternum, 480.0, 150.0)):
+        _bone(canvas, plate, shell_hu=shell_hu, inside_hu=inside_hu, shell_mm=1.4)

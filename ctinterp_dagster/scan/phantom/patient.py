@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctinterp_dagster.scan.phantom.bones import paint_ribs, paint_scapulae, paint_spine, paint_sternum
+from ctinterp_dagster.scan.phantom.bones import paint_plates, paint_ribs, paint_spine
 from ctinterp_dagster.scan.phantom.canvas import Box, Canvas, Field, Point, add_noise, ellipse, ellipsoid
 from ctinterp_dagster.scan.phantom.vessels import grow, paint_airways, paint_vessels
 from ctinterp_dagster.scan.volume import Volume
@@ -266,9 +266,8 @@ def phantom(
     _paint_lungs(canvas, build, at, rng)
     _paint_central_airways(canvas)
     paint_ribs(canvas, at.x, at.y, at.z, at.cage_mm)
-    paint_scapulae(canvas, at.x, at.y, at.z)
+    paint_plates(canvas, at.x, at.y, at.z, build.chest_mm[1])
     paint_spine(canvas, at.x, at.y - _spine_mm(build), at.z)
-    paint_sternum(canvas, at.x, at.y + build.chest_mm[1] * 1.0, at.z)
     hu = STORED.clip(np.rint(add_noise(canvas.hu, noise_rng, noise_hu)))
     origin = tuple(float(axis[0]) for axis in canvas.axes_mm[::-1])
     return Volume(hu, spacing_mm, (origin[0], origin[1], origin[2]), np.eye(3))
