@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
-from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.model.settings import Prior, Settings
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import apply_along_z
 from ctinterp_dagster.scan.window import MAISI
@@ -44,9 +44,9 @@ class LatentRestorer:
         """The one-step estimate, (z, y, x) HU: that nearest the posterior mean which a single evaluation gives."""
         return self._draw(steps=1, seed=self.settings.seed)
 
-    def prior(self) -> tuple[Tensor, int]:
+    def prior(self) -> Prior:
         """Zeros (z, y, x), worth no sample: no variance but that of the samples is known."""
-        return self.conditions.base_hu.new_zeros(self.operator.n_thin, *self.thick_hu.shape[1:]), 0
+        return Prior(self.conditions.base_hu.new_zeros(self.operator.n_thin, *self.thick_hu.shape[1:]), 0)
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""

@@ -1,9 +1,10 @@
 """How to sample, and what a processor is quickest in."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ctinterp_dagster.model import quantized
 from ctinterp_dagster.model.sampler import Sampler
@@ -40,6 +41,18 @@ class Settings:
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which the networks run."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.mixed_precision != "no")
+
+
+class Prior(NamedTuple):
+    """What is known of the variance before samples tell of it.
+
+    Attributes:
+        variance: (z, y, x) HU squared.
+        samples: how many samples it is worth.
+    """
+
+    variance: Tensor
+    samples: int
 
 
 def quickest_precision(device: torch.device) -> MixedPrecision:

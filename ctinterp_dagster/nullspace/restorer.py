@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ctinterp_dagster.model.settings import Settings
+from ctinterp_dagster.model.settings import Prior, Settings
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.units import COEFFICIENT
@@ -72,10 +72,10 @@ class NullSpaceRestorer:
         """The expected thin volume, (z, y, x) HU."""
         return self._volume(self.expected)
 
-    def prior(self) -> tuple[Tensor, int]:
+    def prior(self) -> Prior:
         """Variance that the regression expects, (z, y, x) HU squared, and how many samples it is worth."""
         spread = COEFFICIENT.hu * self._at_pixels(self.log_spread[0]).exp()
-        return self.space.expand_variance(spread.square()), PRIOR_SAMPLES
+        return Prior(self.space.expand_variance(spread.square()), PRIOR_SAMPLES)
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
