@@ -176,6 +176,12 @@ def test_a_docstring_with_sections_has_one_of_its_arguments() -> None:
     assert [f"{path}:{node.lineno} {node.name}" for path, node in functions if lacks_arguments(node)] == []
 
 
+def test_no_entry_of_a_docstring_only_points_elsewhere() -> None:
+    modules = [path for part in ("ctinterp_dagster", "stages", "benchmarks") for path in (ROOT / part).glob("**/*.py")]
+    lines = [(path, line) for path in modules for line in path.read_text().splitlines()]
+    assert [f"{p.name}: {line}" for p, line in lines if re.match(r" +\w+(, \w+)*: (see|as) ", line)] == []
+
+
 def test_the_definitions_load_without_torch() -> None:
     code = "import sys, ctinterp_dagster.definitions; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

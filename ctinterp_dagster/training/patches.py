@@ -40,7 +40,7 @@ def tensors_hash(settings: str, tensors: Sequence[Tensor]) -> str:
     """SHA-256 in hexadecimal of settings and of tensors with their shapes, whatever their order in memory.
 
     Args:
-        settings: as text.
+        settings: any text, hashed as UTF-8.
         tensors: on the CPU, of types that NumPy knows.
     """
     digest = hashlib.sha256(settings.encode())
