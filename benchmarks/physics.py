@@ -20,10 +20,10 @@ from benchmarks.evidence import MODEL, ORDER, EvidenceFile, contestants, table, 
 from benchmarks.grids import cropped
 from ctinterp_dagster.evaluation.evidence_tables import Table
 from ctinterp_dagster.evaluation.planting import BONE, LUNG, SOFT, rod_edges, rods
-from ctinterp_dagster.evaluation.resolution import Numbers, edge_spread, resolution
+from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
 PLATEAU_MM = (6.0, 10.0)  # from an edge, where both sides are flat
 CONTRASTS_HU = (50.0, 200.0, 800.0)
@@ -34,7 +34,7 @@ FEWEST_EDGES = 1000
 END_MM = 5.0
 
 
-def natural_edges(truth: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, Numbers]:
+def natural_edges(truth: FloatArray, spacing_mm: tuple[float, ...]) -> dict[str, DoubleArray]:
     """Columns in which a face lies across z between flat sides 400 HU apart; it lies where the truth is halfway."""
     step = spacing_mm[0]
     near, far = (round(mm / step) for mm in PLATEAU_MM)
@@ -85,7 +85,7 @@ def flat_regions(truth: FloatArray, spacing_mm: tuple[float, ...]) -> list[tuple
     return chosen
 
 
-def noise_power(blocks: Numbers, spacing_mm: tuple[float, ...]) -> dict[str, float]:
+def noise_power(blocks: DoubleArray, spacing_mm: tuple[float, ...]) -> dict[str, float]:
     """Standard deviation, and the mean frequencies of the noise power spectrum along z and in plane, 1/mm.
 
     Args:

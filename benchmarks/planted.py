@@ -37,11 +37,10 @@ from ctinterp_dagster.evaluation.planting import (
     paint,
     tissue_around,
 )  # fmt: skip
-from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.evaluation.structures import blob_response, ranking, regions, unmatched
 from ctinterp_dagster.interpolation import Interpolator, Measurement, MixedPrecision, Settings, load_checkpoint
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
 DIAMETERS_MM, CRACK_MM = (2, 4, 8), 8
 AROUND_MM = 6.0  # what must be one tissue around a structure
@@ -116,7 +115,7 @@ class Found:
     """What was planted at a place, and the voxels around it by method, HU: with the structure and without."""
 
     structure: Structure
-    centre_mm: Numbers
+    centre_mm: DoubleArray
     present: dict[str, FloatArray]
     absent: dict[str, FloatArray]
 

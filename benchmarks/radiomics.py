@@ -21,9 +21,8 @@ from benchmarks.evidence import MODEL, EvidenceFile, contestants, table, thicken
 from benchmarks.tasks import isotropic
 from ctinterp_dagster.evaluation.evidence_tables import Table
 from ctinterp_dagster.evaluation.planting import LUNG, tissue_around
-from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.interpolation import Interpolator, load_checkpoint
-from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray
 
 FAMILIES = ["statistics", "intensity_histogram", "glcm", "glrlm", "glszm", "ngtdm"]
 BIN_HU, LEAST_HU = 25.0, -1100.0
@@ -32,7 +31,7 @@ SHOWN = ("truth", "nearest", "linear", "cubic_projected", "registration_projecte
 GOOD, DRAWS = 0.85, 1000
 
 
-def concordance(one: Numbers, other: Numbers) -> Numbers:
+def concordance(one: DoubleArray, other: DoubleArray) -> DoubleArray:
     """Lin's concordance correlation coefficient of columns (places, features), (features,); NaN for constant ones.
 
     Args:
@@ -47,7 +46,7 @@ def concordance(one: Numbers, other: Numbers) -> Numbers:
         return np.where(apart > 0, 2 * covariance / apart, np.nan)
 
 
-def share_good(one: Numbers, other: Numbers) -> tuple[float, float, float]:
+def share_good(one: DoubleArray, other: DoubleArray) -> tuple[float, float, float]:
     """Share of the features with a concordance of 0.85 or more, and its 95 % bootstrap interval over the places."""
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(one), len(one)) for _ in range(DRAWS)]
@@ -65,7 +64,7 @@ def places(hu: FloatArray, count: int) -> list[tuple[slice, ...]]:
     half = DIAMETER_MM // 2
     where = np.argwhere(tissue_around(hu, (1.0, 1.0, 1.0), DIAMETER_MM)[LUNG])
     inside = ((where >= half + 5) & (where < np.array(hu.shape) - half - 5)).all(axis=1)
-    chosen: list[Numbers] = []
+    chosen: list[DoubleArray] = []
     for place in np.random.default_rng(0).permutation(where[inside]):
         if all(np.abs(place - other).max() >= APART_MM for other in chosen):
             chosen.append(place)

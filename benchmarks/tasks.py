@@ -31,12 +31,11 @@ from ctinterp_dagster.evaluation.planting import (
     paint,
     tissue_around,
 )  # fmt: skip
-from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.evaluation.statistics import bootstrap_mean
 from ctinterp_dagster.evaluation.structures import regions
 from ctinterp_dagster.evaluation.tissue import BoolArray
 from ctinterp_dagster.interpolation import Measurement, Method, load_checkpoint
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
 NODULES_MM, SHOWN_MM = (4, 6, 8, 10, 12), (4, 6, 10)
 SOLID_HU, NODULE_HU = 20.0, -400.0  # of a nodule; the threshold of its volume
@@ -51,7 +50,7 @@ AROUND_PIXELS = 32
 VESSELS, PLANTED, OWN = "vessels", "nodules that were planted", "nodules of the scan"
 
 
-def volume_mm3(hu: FloatArray, spacing_mm: tuple[float, ...], centre_mm: Numbers, diameter_mm: float) -> float:
+def volume_mm3(hu: FloatArray, spacing_mm: tuple[float, ...], centre_mm: DoubleArray, diameter_mm: float) -> float:
     """Volume of what is above -400 HU and connected, within the nodule's radius and 3 mm of its place; 0 for nothing.
 
     Args:

@@ -17,7 +17,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
-class MethodRow:
+class MethodEntry:
     """A method.
 
     Attributes:
@@ -36,22 +36,22 @@ class MethodRow:
 
 
 TABLE = [
-    MethodRow("nearest", "Nearest", Role.RIVAL),
-    MethodRow("linear", "Linear", Role.RIVAL),
-    MethodRow("cubic", "Cubic B-spline", Role.RIVAL),
-    MethodRow("cubic_projected", "Cubic + projection", Role.RIVAL, consistent=True),
-    MethodRow("tv_projected", "Huber-TV + projection", Role.RIVAL, consistent=True),
-    MethodRow("registration_projected", "Registration + projection", Role.RIVAL, consistent=True),
-    MethodRow("autoencoder_ceiling", "Truth, encoded and decoded", Role.REFERENCE),
-    MethodRow("latent", "Latent diffusion", Role.REFERENCE, consistent=True, stage="latent"),
-    MethodRow("regression", "Regression alone", Role.REFERENCE, consistent=True),
-    MethodRow("model", "ctinterp model", Role.JUDGED, consistent=True, stage="train"),
+    MethodEntry("nearest", "Nearest", Role.RIVAL),
+    MethodEntry("linear", "Linear", Role.RIVAL),
+    MethodEntry("cubic", "Cubic B-spline", Role.RIVAL),
+    MethodEntry("cubic_projected", "Cubic + projection", Role.RIVAL, consistent=True),
+    MethodEntry("tv_projected", "Huber-TV + projection", Role.RIVAL, consistent=True),
+    MethodEntry("registration_projected", "Registration + projection", Role.RIVAL, consistent=True),
+    MethodEntry("autoencoder_ceiling", "Truth, encoded and decoded", Role.REFERENCE),
+    MethodEntry("latent", "Latent diffusion", Role.REFERENCE, consistent=True, stage="latent"),
+    MethodEntry("regression", "Regression alone", Role.REFERENCE, consistent=True),
+    MethodEntry("model", "ctinterp model", Role.JUDGED, consistent=True, stage="train"),
 ]
 CEILING, REGRESSION = "autoencoder_ceiling", "regression"
 """References that the stage `evaluate` computes: the truth through the autoencoder; the judged model's one pass."""
 
 
-def rows(*roles: Role) -> list[MethodRow]:
+def rows(*roles: Role) -> list[MethodEntry]:
     """The rows of some roles, of all without any, in the order of the table."""
     return [row for row in TABLE if not roles or row.role in roles]
 
@@ -61,7 +61,7 @@ def names(*roles: Role) -> tuple[str, ...]:
     return tuple(row.name for row in rows(*roles))
 
 
-def judged() -> MethodRow:
+def judged() -> MethodEntry:
     """The row of the method that the gate judges."""
     (row,) = rows(Role.JUDGED)
     return row

@@ -198,7 +198,7 @@ class CaseJob:
     about: str
 
 
-class Made(NamedTuple):
+class MadeCases(NamedTuple):
     """The cases of a folder, and how many of them had to be made."""
 
     cases: list[str]
@@ -275,7 +275,7 @@ class CaseFolder:
             journal.write("\n" + json.dumps([case, entry]))  # the line before may be cut off
         return True
 
-    def make_all(self, jobs: Iterable[CaseJob]) -> Made:
+    def make_all(self, jobs: Iterable[CaseJob]) -> MadeCases:
         """Make what is not there already of every job, with a line of the log each.
 
         Args:
@@ -290,7 +290,7 @@ class CaseFolder:
             logger.info("%s %s", job.about, "made" if ran else "unchanged")
             cases.append(job.case)
             made += ran
-        return Made(cases, made)
+        return MadeCases(cases, made)
 
     def keep_only(self, cases: Iterable[str]) -> None:
         """Write the manifest; remove every case that is not named, and every file that belongs to no case.

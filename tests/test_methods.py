@@ -11,7 +11,7 @@ from ctinterp_dagster import champion, methods
 from ctinterp_dagster.cli.options import evaluate, interpolate
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation import page, statistics
-from ctinterp_dagster.methods import MethodRow, Role
+from ctinterp_dagster.methods import MethodEntry, Role
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.physics import baselines
 from ctinterp_dagster.physics.interpolators import cubic_projected
@@ -21,7 +21,7 @@ from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from tests.conftest import ROOT
 from tests.phantoms import phantom
 
-TOY = MethodRow("toy", "Toy", Role.RIVAL, consistent=True)
+TOY = MethodEntry("toy", "Toy", Role.RIVAL, consistent=True)
 
 
 def restore(measurement: Measurement) -> Estimate:

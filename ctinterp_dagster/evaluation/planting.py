@@ -7,9 +7,8 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 from scipy.special import ndtr
 
-from ctinterp_dagster.evaluation.resolution import Numbers
 from ctinterp_dagster.evaluation.tissue import BoolArray
-from ctinterp_dagster.scan.volume import FloatArray, Volume
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
 LUNG, SOFT, BONE = "lung", "soft tissue", "bone"
 WITHIN_HU = {LUNG: (-1020.0, -700.0, 120.0), SOFT: (-20.0, 120.0, 60.0), BONE: (250.0, 3000.0, 500.0)}
@@ -45,23 +44,23 @@ class Structure:
         """From its centre to where nothing is added."""
         return self.size_mm / 2 + 3 * EDGE_MM
 
-    def share(self, z: Numbers, y: Numbers, x: Numbers) -> Numbers:
+    def share(self, z: DoubleArray, y: DoubleArray, x: DoubleArray) -> DoubleArray:
         """How much of its contrast is added at places in mm from its centre, 0 to 1."""
         radius = self.size_mm / 2
         if self.kind == "ball":
-            inside: Numbers = ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)
+            inside: DoubleArray = ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)
             return inside
         normal, others = (z, (y, x)) if self.kind == CRACKS[0] else (x, (z, y))
-        band: Numbers = ndtr((WIDTH_MM / 2 - normal) / EDGE_MM) + ndtr((WIDTH_MM / 2 + normal) / EDGE_MM) - 1
-        disc: Numbers = ndtr((radius - np.hypot(*others)) / EDGE_MM)
+        band: DoubleArray = ndtr((WIDTH_MM / 2 - normal) / EDGE_MM) + ndtr((WIDTH_MM / 2 + normal) / EDGE_MM) - 1
+        disc: DoubleArray = ndtr((radius - np.hypot(*others)) / EDGE_MM)
         return band * disc
 
 
-Planted = list[tuple[Structure, Numbers]]
+Planted = list[tuple[Structure, DoubleArray]]
 """Structures and their places in mm, (z, y, x) from the outer corner of the first voxel."""
 
 
-def paint(scan: Volume, centre_mm: Numbers, structure: Structure) -> None:
+def paint(scan: Volume, centre_mm: DoubleArray, structure: Structure) -> None:
     """Add a structure to a scan's values, voxels its mean over their slice.
 
     Args:
@@ -79,13 +78,13 @@ def paint(scan: Volume, centre_mm: Numbers, structure: Structure) -> None:
     scan.hu[cut] += (structure.contrast_hu * share).astype(np.float32)
 
 
-def _parts(scan: Volume) -> Numbers:
+def _parts(scan: Volume) -> DoubleArray:
     """Where a slice is sampled, mm from its middle."""
     return ((np.arange(PARTS) + 0.5) / PARTS - 0.5) * scan.spacing_mm[0]
 
 
 def around(
-    shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_mm: Numbers, reach_mm: float
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], centre_mm: DoubleArray, reach_mm: float
 ) -> tuple[slice, ...]:
     """The voxels that a cube around a place reaches into, always as many away from the ends.
 
@@ -118,8 +117,12 @@ def tissue_around(hu: FloatArray, spacing_mm: tuple[float, ...], around_mm: floa
 
 
 def candidates(
-    thin: Volume, inside: BoolArray, ends_mm: Sequence[float], rng: np.random.Generator, within: Numbers | float = 0.5
-) -> Numbers:
+    thin: Volume,
+    inside: BoolArray,
+    ends_mm: Sequence[float],
+    rng: np.random.Generator,
+    within: DoubleArray | float = 0.5,
+) -> DoubleArray:
     """Places in mm, (n, 3), in random order, at most 5000.
 
     Args:
@@ -134,7 +137,7 @@ def candidates(
     return rng.permutation(places[((places > ends_mm) & (places < size_mm - ends_mm)).all(axis=1)])[:MOST_CANDIDATES]
 
 
-def is_apart(place: Numbers, others: Iterable[Numbers], between_mm: Sequence[float]) -> bool:
+def is_apart(place: DoubleArray, others: Iterable[DoubleArray], between_mm: Sequence[float]) -> bool:
     """Whether a place is as far from all others as told, along at least one axis.
 
     Args:
@@ -145,7 +148,7 @@ def is_apart(place: Numbers, others: Iterable[Numbers], between_mm: Sequence[flo
     return all((np.abs(place - other) > between_mm).any() for other in others)
 
 
-def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[float, list[Numbers]]]:
+def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[float, list[DoubleArray]]]:
     """A scan with upright rods of soft tissue or lung whose faces are tilted, and the places of their middles, mm.
 
     Args:
@@ -156,7 +159,7 @@ def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[floa
         The scan, and the places by contrast; no place where there is no room.
     """
     where = tissue_around(thin.hu, thin.spacing_mm, ROD_MM)
-    chosen: list[Numbers] = []
+    chosen: list[DoubleArray] = []
     for place in candidates(thin, where[LUNG] | where[SOFT], ROD_ENDS_MM, np.random.default_rng(0))[:3000]:
         if is_apart(place, chosen, ROD_BETWEEN_MM):
             chosen.append(place)
@@ -172,7 +175,9 @@ def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[floa
     return scan, by_contrast
 
 
-def rod_edges(places_mm: Sequence[Numbers], spacing_mm: tuple[float, ...], contrast_hu: float) -> Mapping[str, Numbers]:
+def rod_edges(
+    places_mm: Sequence[DoubleArray], spacing_mm: tuple[float, ...], contrast_hu: float
+) -> Mapping[str, DoubleArray]:
     """Both faces of rods, 5 mm around their axes, for `resolution.edge_spread` of what the rods add to a volume.
 
     Args:

@@ -3,17 +3,15 @@
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import curve_fit
 from scipy.special import ndtr
 
-from ctinterp_dagster.scan.volume import FloatArray
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray
 
-Numbers = npt.NDArray[np.float64]
 BIN_MM, REACH_MM = 0.25, 12.0
 
 
-def edge_spread(hu: FloatArray, step_mm: float, edges: Mapping[str, Numbers]) -> Numbers:
+def edge_spread(hu: FloatArray, step_mm: float, edges: Mapping[str, DoubleArray]) -> DoubleArray:
     """Mean edge spread function over columns along z, in bins of 0.25 mm from -12 to 12 mm; 0 below, 1 above.
 
     Args:
@@ -33,7 +31,7 @@ def edge_spread(hu: FloatArray, step_mm: float, edges: Mapping[str, Numbers]) ->
     return np.interp(np.arange(count), np.flatnonzero(filled), sums[filled] / samples[filled])
 
 
-def resolution(spread: Numbers) -> tuple[float, float]:
+def resolution(spread: DoubleArray) -> tuple[float, float]:
     """Full width at half maximum of the Gaussian line spread that fits best, mm; where the transfer is a half, 1/mm.
 
     The second is of the measured line spread, without a model.

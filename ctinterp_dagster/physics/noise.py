@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, minimum_filter, uniform_filter
 
-Array = npt.NDArray[np.floating | np.integer]
+RealArray = npt.NDArray[np.floating | np.integer]
 
 BODY_TISSUE_HU = (-150.0, 250.0)  # fat to contrast-filled blood: no lung, no bone, no air that is clipped
 BORDER_HU = 150.0  # a voxel further outside of that is no noise
@@ -69,7 +69,7 @@ def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
     return np.stack([np.bincount(tile), *(np.bincount(tile, t.mean(axis=0) - rounding) for t in terms)])
 
 
-def shared_noise(hu: Array, lags: int = 3) -> SharedNoise | None:
+def shared_noise(hu: RealArray, lags: int = 3) -> SharedNoise | None:
     """Measure the noise that neighbouring slices share; a box profile of touching slices gives 0, a triangle 0.25.
 
     Args:

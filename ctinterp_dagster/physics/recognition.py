@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.physics.noise import Array, SharedNoise, shared_noise
+from ctinterp_dagster.physics.noise import RealArray, SharedNoise, shared_noise
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, slice_weights
 from ctinterp_dagster.physics.thickness import Thickness, judge_thickness, lags_for
 
@@ -139,7 +139,7 @@ def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> _Recognise
 
 
 def recognise(
-    hu: Array,
+    hu: RealArray,
     distance_mm: float,
     profile: Profile | Auto = "auto",
     tags: Tags = UNTOLD,

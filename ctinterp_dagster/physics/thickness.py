@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctinterp_dagster.physics.noise import Array, SharedNoise, shared_noise
+from ctinterp_dagster.physics.noise import RealArray, SharedNoise, shared_noise
 
 TOUCHING = 0.45  # touching slices share less: real scanners up to 0.34, docs/experiments.md entry 14
 MARGIN, SURE = 0.05, 3.0  # of a correlation; standard errors
@@ -84,7 +84,7 @@ def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | N
     return Thickness(measured_mm, warning=warning, noise=noise)
 
 
-def judge_thickness(hu: Array, distance_mm: float, claimed_mm: float | None) -> Thickness:
+def judge_thickness(hu: RealArray, distance_mm: float, claimed_mm: float | None) -> Thickness:
     """Whether a stack can have the slice thickness that is claimed, and which one to use.
 
     Only a claim of overlap can be contradicted: noise that slices share may come of a filter as well, and a gap

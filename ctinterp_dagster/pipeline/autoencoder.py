@@ -89,7 +89,7 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
     validation = training.fixed_batches(crops, unseen, VALIDATION_CROPS, settings)
     objective = ReconstructionObjective(autoencoder, KL_WEIGHT)
     batches = crops(training.thin_volumes(layout, "train"))
-    with training.trained(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
+    with training.train(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
         metrics = training.final_losses(history)
         if training.is_main_process():
             if unseen:

@@ -47,7 +47,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     done = folder.make_all(map(job, cases))
     folder.keep_only(done.cases)
-    statistics = measure([case.latents(layout) for case in cases if case.split == "train"], tasks)
+    statistics = latent_scales([case.latents(layout) for case in cases if case.split == "train"], tasks)
     write_json(layout.encode / "statistics.json", statistics)
     return {"cases": len(cases), "made": done.made, **statistics}
 
@@ -91,7 +91,7 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
     return {name: latent[0].cpu().clone() for name, latent in latents.items()}
 
 
-def measure(files: Sequence[Path], tasks: Sequence[ThickTask]) -> dict[str, float]:
+def latent_scales(files: Sequence[Path], tasks: Sequence[ThickTask]) -> dict[str, float]:
     """Standard deviations over all latents of the training cases.
 
     Args:

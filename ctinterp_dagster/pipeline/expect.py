@@ -42,7 +42,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     train = slabs(training.thin_volumes(layout, "train", section.weights))
     validation = training.fixed_batches(slabs, training.thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
     objective = ExpectationObjective(network, LossWeights(**section.loss.model_dump()))
-    with training.trained(objective, train, validation, settings, folder=layout.expect, name=name) as history:
+    with training.train(objective, train, validation, settings, folder=layout.expect, name=name) as history:
         metrics = training.final_losses(history)
         if start and section.start_share:
             average_with(network, "expectation", start, network.config, section.start_share)

@@ -44,7 +44,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         patches, latent_pairs("val", model.config, params, layout), VALIDATION_PATCHES, settings
     )
     objective = DenoisingObjective(model.denoiser, section.prediction)
-    with training.trained(objective, train, validation, settings, folder=layout.latent, name=name) as history:
+    with training.train(objective, train, validation, settings, folder=layout.latent, name=name) as history:
         metrics = training.final_losses(history)
         if training.is_main_process():
             model.save(layout.trained("latent"))

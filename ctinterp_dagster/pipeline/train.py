@@ -46,7 +46,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     batches = noisy(training.thin_volumes(layout, "train", params.expect.weights))
     validation = training.fixed_batches(noisy, training.thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
     objective = NullSpaceObjective(model)
-    with training.trained(objective, batches, validation, settings, folder=layout.train, name=name) as history:
+    with training.train(objective, batches, validation, settings, folder=layout.train, name=name) as history:
         metrics = training.final_losses(history)
         if training.is_main_process():
             rows = loss_by_time(objective, validation) if validation else []

@@ -260,7 +260,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "watched", lambda *_: nullcontext(stop_at_four))
+        patch.setattr(training, "step_log", lambda *_: nullcontext(stop_at_four))
         with pytest.raises(KeyboardInterrupt):
             expect.run(params, layout)
     assert len(list(layout.expect.glob("resume-*.pt"))) == 1

@@ -14,7 +14,7 @@ from ctinterp_dagster.model.blocks import ResidualUnit
 
 EPSILON = 1e-6
 BLOCK = 16  # channels of a block of oneDNN's kernels with AVX-512
-Volume = TypeVar("Volume", Tensor, Field)
+Values = TypeVar("Values", Tensor, Field)
 
 
 class LocalConv(nn.Conv3d):
@@ -28,7 +28,7 @@ class LocalConv(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel, stride)
 
-    def forward(self, x: Volume) -> Volume:
+    def forward(self, x: Values) -> Values:
         """Convolve a tensor (batch, channel, z, y, x) or, lazily, a field."""
         if isinstance(x, Field):
             return x.through(fast_layer(self) or self)
@@ -94,7 +94,7 @@ class Doubling(nn.Module):
 
     kernel_numbers = 0
 
-    def forward(self, x: Volume) -> Volume:
+    def forward(self, x: Values) -> Values:
         """Double a tensor (batch, channel, z, y, x) or, lazily, a field."""
         return x.through(self) if isinstance(x, Field) else self.rows(x, 0, 2 * x.shape[2], x.shape[2])
 
@@ -152,7 +152,7 @@ class VolumeNorm(nn.GroupNorm):
         super().__init__(groups, channels, EPSILON)
         self.silu = silu
 
-    def forward(self, x: Volume) -> Volume:
+    def forward(self, x: Values) -> Values:
         """Normalise a tensor (batch, channel, z, y, x), or a field after a pass over it."""
         if isinstance(x, Field):
             return x.normalised(self, silu=self.silu)
@@ -182,8 +182,8 @@ class ResidualBlock(ResidualUnit):
         same = in_channels == out_channels
         self.nin_shortcut = nn.Identity() if same else named(LocalConv(in_channels, out_channels, kernel=1), 2)
 
-    def forward(self, x: Volume) -> Volume:
+    def forward(self, x: Values) -> Values:
         """A tensor (batch, channel, z, y, x) or a field, with `out_channels`."""
         h = self.conv1(self.norm1(x))
         h = self.conv2(self.norm2(h))
-        return cast("Volume", h + self.nin_shortcut(x))
+        return cast("Values", h + self.nin_shortcut(x))

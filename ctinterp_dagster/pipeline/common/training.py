@@ -110,7 +110,7 @@ def resumable(folder: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
+def step_log(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
     """Yield the callback of a training: a bar on a terminal, elsewhere lines, both with its label.
 
     A line comes every 20 steps, every 20 s and at validations. Dagster is shown the same numbers, with the remaining
@@ -142,7 +142,7 @@ def watched(label: str, steps: int) -> Iterator[Callable[[StepRecord], None]]:
 
 
 @contextmanager
-def trained(
+def train(
     objective: nn.Module,
     batches: Batches[Any],
     validation: Sequence[Batch],
@@ -169,7 +169,7 @@ def trained(
     """
     if not validation:
         logger.warning("training=%s has no val_loss: no patient is in val (ingest says what to do)", folder.name)
-    with resumable(folder, name) as checkpoint, watched(folder.name, settings.steps) as on_step:
+    with resumable(folder, name) as checkpoint, step_log(folder.name, settings.steps) as on_step:
         yield run_loop(objective, batches, settings, validation=validation, checkpoint=checkpoint, on_step=on_step)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ctinterp_dagster.errors import (
     DuplicateSlicesError,
@@ -20,9 +19,7 @@ from ctinterp_dagster.errors import (
     TooFewSlicesError,
     UnevenSpacingError,
 )
-from ctinterp_dagster.scan.volume import FloatArray, Volume
-
-Array = npt.NDArray[np.float64]
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
 # A slice's centre may lie this far from the regular grid that fits best: one hundredth of the slice distance, but not
 # less than what rounding each coordinate to 0.1 mm brings.
@@ -98,7 +95,7 @@ class Grid:
     planes: tuple[Plane, ...]
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
-    direction: Array
+    direction: DoubleArray
     shift: tuple[float, float]
 
     def volume(self, hu: FloatArray) -> Volume:
@@ -181,9 +178,9 @@ class Stack(NamedTuple):
     """
 
     planes: list[Plane]
-    along_mm: Array
-    across_mm: Array
-    direction: Array
+    along_mm: DoubleArray
+    across_mm: DoubleArray
+    direction: DoubleArray
 
 
 def along_normal(planes: Sequence[Plane]) -> Stack:
@@ -205,18 +202,18 @@ def along_normal(planes: Sequence[Plane]) -> Stack:
     return Stack(ordered, along, offsets - along[:, None] * normal, direction)
 
 
-def rounding_mm(normal: Array) -> float:
+def rounding_mm(normal: DoubleArray) -> float:
     """How far along the normal (3,) a position may lie from where it was, once it is rounded to 0.1 mm."""
     return ROUNDING_MM * float(np.abs(normal).sum()) + 1e-6
 
 
-def usual_step(along_mm: Array) -> float:
+def usual_step(along_mm: DoubleArray) -> float:
     """The distance of neighbours in mm, gaps left out, of sorted positions (n,)."""
     steps = np.diff(along_mm)
     return float(steps[steps < 1.5 * np.median(steps)].mean())
 
 
-def deviation_mm(along_mm: Array) -> float:
+def deviation_mm(along_mm: DoubleArray) -> float:
     """The largest distance of sorted positions (n,) from the regular grid that makes it smallest (Chebyshev's line)."""
     index = np.arange(len(along_mm))
     low, high = float(np.diff(along_mm).min()), float(np.diff(along_mm).max())
@@ -227,7 +224,7 @@ def deviation_mm(along_mm: Array) -> float:
     return float(np.ptp(along_mm - low * index)) / 2
 
 
-def is_regular(along_mm: Array, rounding: float) -> bool:
+def is_regular(along_mm: DoubleArray, rounding: float) -> bool:
     """Whether sorted positions (n,) in mm lie on a regular grid, each at a place of its own.
 
     Args:
@@ -269,7 +266,7 @@ def listed_mm(values_mm: Sequence[float]) -> str:
     return f"{', '.join(others)} and {last} mm" if others else f"{last} mm"
 
 
-def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> None:
+def _refuse_gaps(along_mm: DoubleArray, planes: Sequence[Plane], rounding: float) -> None:
     """Refuse positions along the normal, sorted, that do not lie on a regular grid.
 
     Args:
@@ -310,7 +307,7 @@ def _refuse_gaps(along_mm: Array, planes: Sequence[Plane], rounding: float) -> N
     )
 
 
-def _refuse_shifts(across_mm: Array, line_mm: Array, planes: Sequence[Plane]) -> None:
+def _refuse_shifts(across_mm: DoubleArray, line_mm: DoubleArray, planes: Sequence[Plane]) -> None:
     """Refuse planes that lie off their line in their own plane.
 
     Args:
@@ -331,7 +328,7 @@ def _refuse_shifts(across_mm: Array, line_mm: Array, planes: Sequence[Plane]) ->
         )
 
 
-def _tilt_of(along_mm: Array, across_mm: Array, planes: Sequence[Plane]) -> Array:
+def _tilt_of(along_mm: DoubleArray, across_mm: DoubleArray, planes: Sequence[Plane]) -> DoubleArray:
     """Where planes lie in their own plane: (2, 2), mm along x and y of the first one, and from each to the next.
 
     Zeros where the gantry is straight.

@@ -12,9 +12,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from ctinterp_dagster.errors import GeometryError, NotCtError, TooFewSlicesError, UnreadableScanError
 from ctinterp_dagster.scan.io.itk import direction_of, is_itk, simple_itk
-from ctinterp_dagster.scan.volume import FloatArray, RemarkedVolume, Volume
+from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, RemarkedVolume, Volume
 
-Array = npt.NDArray[np.float64]
 Image = Any
 """SimpleITK.Image or a nibabel SpatialImage; neither library has types."""
 
@@ -35,7 +34,7 @@ COARSE_AXIS = 1.5
 APART_MM = 0.1  # two ways to say where a voxel lies may differ by so much
 
 
-def _slice_axis(spacing_xyz_mm: Array, direction: Array) -> int:
+def _slice_axis(spacing_xyz_mm: DoubleArray, direction: DoubleArray) -> int:
     """The through-plane axis of a file that does not name it: the one much coarser than both others, else head-feet."""
     coarse = int(np.argmax(spacing_xyz_mm))
     others = np.delete(spacing_xyz_mm, coarse)
@@ -44,7 +43,7 @@ def _slice_axis(spacing_xyz_mm: Array, direction: Array) -> int:
     return int(np.argmax(np.abs(direction[2])))
 
 
-def placed(values_xyz: FloatArray, affine: Array) -> Volume:
+def placed(values_xyz: FloatArray, affine: DoubleArray) -> Volume:
     """A volume from an image's axes, the slice axis brought to z; no axis is flipped. `affine_of` is the way back.
 
     Args:
@@ -68,10 +67,10 @@ class _Axes(NamedTuple):
 
     order: list[int]
     spacing_mm: tuple[float, float, float]
-    direction: Array
+    direction: DoubleArray
 
 
-def _axes_of(affine: Array) -> _Axes:
+def _axes_of(affine: DoubleArray) -> _Axes:
     """The axes of an image.
 
     Args:
@@ -119,12 +118,12 @@ def stored_hu(path: Path) -> StoredHu | None:
     return StoredHu(image.dataobj.offset, (z, y, x), (2 - order[2], 2 - order[1], 2 - order[0]), spacing_mm)
 
 
-def _lps_affine(image: Image) -> Array:
+def _lps_affine(image: Image) -> DoubleArray:
     """(3, 4) from voxel indices (x, y, z, 1) of an image of nibabel to LPS, in the image's unit of length."""
     return np.asarray(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
 
 
-def affine_of(volume: Volume) -> Array:
+def affine_of(volume: Volume) -> DoubleArray:
     """(3, 4) from voxel indices (x, y, z, 1) of a volume to LPS, mm."""
     return np.column_stack([volume.direction * np.array(volume.spacing_mm[::-1]), volume.origin_mm])
 
@@ -172,7 +171,7 @@ def _nifti_unit_mm(header: nib.Nifti1Header) -> float:
         ) from error
 
 
-def _apart_mm(one: Array, other: Array, shape: tuple[int, ...]) -> float:
+def _apart_mm(one: DoubleArray, other: DoubleArray, shape: tuple[int, ...]) -> float:
     """The farthest that two affines place a voxel of a volume apart."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape[:3]], [1])).reshape(4, -1)
     return float(np.linalg.norm((one[:3] - other[:3]) @ corners, axis=0).max())

@@ -23,7 +23,6 @@ from ctinterp_dagster.scan.io.grid import (
     LATE,
     MARKS,
     ROUNDING_MM,
-    Array,
     Plane,
     along_normal,
     as_even,
@@ -37,6 +36,7 @@ from ctinterp_dagster.scan.io.grid import (
     usual_step,
     without_scout,
 )
+from ctinterp_dagster.scan.volume import DoubleArray
 
 LEAST_SLICES = 3  # of a pass, and of stretches on average: two always lie on a regular grid
 
@@ -104,7 +104,7 @@ def _order(label: str) -> tuple[float, str]:
         return float("inf"), label
 
 
-def _passes(along_mm: Array, labels: Sequence[str]) -> list[list[int]]:
+def _passes(along_mm: DoubleArray, labels: Sequence[str]) -> list[list[int]]:
     """Indices of slices in passes, which follow each other in the order of the labels.
 
     A pass goes on as long as the slices of the next label lie beyond its own, so that slabs of one scan, each of a
@@ -125,7 +125,7 @@ def _passes(along_mm: Array, labels: Sequence[str]) -> list[list[int]]:
     return passes
 
 
-def _separated(planes: Sequence[Plane], along_mm: Array, rounding: float) -> tuple[list[list[int]], str]:
+def _separated(planes: Sequence[Plane], along_mm: DoubleArray, rounding: float) -> tuple[list[list[int]], str]:
     """Sorted planes in passes or phases, and the name of what tells them apart; one pass where nothing does."""
     collide = bool(np.diff(along_mm).min() <= ROUNDING_MM)
     for k, name in enumerate(MARKS):
@@ -141,7 +141,7 @@ def _separated(planes: Sequence[Plane], along_mm: Array, rounding: float) -> tup
     return [list(range(len(planes)))], ""
 
 
-def _stretches(planes: Sequence[Plane], along_mm: Array, rounding: float) -> list[slice]:
+def _stretches(planes: Sequence[Plane], along_mm: DoubleArray, rounding: float) -> list[slice]:
     """Stretches of sorted planes, each of one SliceThickness and on a regular grid; one where these explain nothing."""
     whole, starts = [slice(0, len(planes))], [0]
     even = is_regular(along_mm, rounding) and len(thicknesses_mm(planes)) < 2
@@ -160,7 +160,7 @@ def _stretches(planes: Sequence[Plane], along_mm: Array, rounding: float) -> lis
 
 
 def _changes(
-    planes: Sequence[Plane], along_mm: Array, stretches: Sequence[slice], rounding: float
+    planes: Sequence[Plane], along_mm: DoubleArray, stretches: Sequence[slice], rounding: float
 ) -> list[list[SliceSpacingError]]:
     """What is uneven at the ends of each stretch of sorted planes, and within one of two slices.
 
@@ -202,7 +202,7 @@ class _Stretch(NamedTuple):
 
 
 def _change(
-    planes: Sequence[Plane], along_mm: Array, k: int, before: _Stretch, after: _Stretch, rounding: float
+    planes: Sequence[Plane], along_mm: DoubleArray, k: int, before: _Stretch, after: _Stretch, rounding: float
 ) -> list[SliceSpacingError]:
     """What changes from the k-th of sorted planes, of one stretch, to the next one, of another; one or nothing.
 
