@@ -1,8 +1,10 @@
 """The settings of operation, and the definitions that stand on them."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.orchestration.settings import load_settings
@@ -67,3 +69,11 @@ def test_a_typo_in_operate_yaml_leaves_the_rest_of_the_project_on_the_page(monke
     assert told.description.startswith("**operate.yaml: retrain.cron: expected a cron schedule (line 9).**")
     rest = {key.to_user_string() for key in definitions.defs.resolve_asset_graph().get_all_asset_keys()}
     assert {"data/raw", "ingest", "train", "promote", "report", "scan"} <= rest
+
+
+def test_dagster_dev_dg_dev_and_a_deployment_name_the_code_location_alike() -> None:
+    """What is switched on belongs to that name: a sensor would be off under the other command."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    (entry,) = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())["load_from"]
+    names = (tool["dagster"], tool["dg"]["project"])
+    assert {it["code_location_name"] for it in names} == {entry["grpc_server"]["location_name"]}
