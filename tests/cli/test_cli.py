@@ -44,6 +44,7 @@ def test_interpolate_writes_a_thin_volume_in_its_place(
     assert row["residual_hu"] < 0.5
     assert (row["input"], row["output"], row["std"]) == (str(scans / "thick.nii.gz"), str(output), str(std))
     assert row["model_sha256"] == sha256(model.read_bytes()).hexdigest()
+    assert (row["sampler"], row["steps"], row["samples"], row["date"][-6:]) == ("adams", 2, 2, "+00:00")
     assert (tmp_path / "look.png").read_bytes() == before_after(thick, read_scan(output).volume)
     assert said.out.splitlines()[-1] == f"look at it: ctinterp view {scans / 'thick.nii.gz'} {output} {std}"
 
@@ -181,7 +182,9 @@ def test_the_fastest_precision_is_the_default_and_on_record(
     output, record = tmp_path / "thin.nii", tmp_path / "thin.json"
     words = ["interpolate", scans / "thick.nii.gz", "-o", output, "--json", record, "--force"]
     assert run(monkeypatch, *words) == 0
-    assert json.loads(record.read_text())["mixed_precision"] == taken
+    row = json.loads(record.read_text())
+    assert row["mixed_precision"] == taken
+    assert {"sampler", "steps", "seed"}.isdisjoint(row)  # of samples, which were not drawn
 
 
 def test_eight_bits_need_a_processor_that_has_them(

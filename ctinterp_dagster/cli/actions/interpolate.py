@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -84,6 +85,12 @@ class Restoration:
             self.interpolator.precision(options.mixed_precision),
         )
 
+    @property
+    def settings_used(self) -> dict[str, Any]:
+        """The settings, those of samples where some are drawn."""
+        unused = () if self.settings.samples else ("sampler", "steps", "seed")
+        return {name: value for name, value in asdict(self.settings).items() if name not in unused}
+
     @cached_property
     def known_model(self) -> dict[str, str]:
         """Which model it is, in the words of a record; empty for a classical method."""
@@ -136,10 +143,11 @@ class Restoration:
             **known,
             **grids_of(scans, stretches, result, options.thin_mm),
             "method": options.method,
-            **(asdict(self.settings) if known else {}),
+            **(self.settings_used if known else {}),
             "device": str(pick_device(options.device)),
             "threads": torch.get_num_threads(),
             "warnings": [*warnings, *doubts],
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - start,
         }
 
