@@ -206,11 +206,11 @@ def test_a_sample_in_eight_bits_is_near_that_in_floating_point_and_neither_rough
 def test_peaks_are_looked_up_once_a_network_and_for_a_sample_at_each_level_of_noise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model, asked = NullSpaceDiffusion.of(read_model(RELEASED)).eval(), list[SliceUNet]()
+    model, asked = NullSpaceDiffusion.of(read_model(RELEASED)).eval(), list[tuple[SliceUNet, dict[str, int]]]()
     look_up = SliceUNet.peaks
 
     def noted(network: SliceUNet, *given: Tensor, **how: int) -> Peaks:
-        asked.append(network)
+        asked.append((network, how))
         return look_up(network, *given, **how)
 
     monkeypatch.setattr(SliceUNet, "peaks", noted)
@@ -219,4 +219,6 @@ def test_peaks_are_looked_up_once_a_network_and_for_a_sample_at_each_level_of_no
     restorer = NullSpaceRestorer(model, contiguous(thick, 5, "box"), torch.device("cpu"), settings)
     restorer.prior()
     list(restorer.draws())
-    assert asked == [model.expectation.mean, model.expectation.spread, *[model.denoiser] * 3]
+    without_noise = {"guide": model.config.expectation.modes}
+    networks = (model.expectation.mean, {}), (model.expectation.spread, {})
+    assert asked == [*networks, *[(model.denoiser, without_noise)] * 3]
