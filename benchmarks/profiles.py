@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.thickness import Stack, volumes
+from benchmarks.thickness import operator as thickening
 from ctinterp_dagster.errors import ScanError
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -55,16 +56,7 @@ def main() -> None:
 def operator(shape: Shape) -> ThickeningOperator:
     """Thick slices of a shape, as far apart as they are thick."""
     profile, width = shape
-    return ThickeningOperator.from_geometry(
-        n_thick=THICK,
-        thick_spacing_mm=FACTOR,
-        thick_thickness_mm=FACTOR * width,
-        n_thin=THICK * FACTOR,
-        thin_spacing_mm=1,
-        thin_thickness_mm=1,
-        first_thin_offset_mm=-(FACTOR - 1) / 2,
-        profile=profile,
-    )
+    return thickening(THICK, FACTOR, width, profile)
 
 
 def _middle(volume: Volume, side: int) -> Volume:
