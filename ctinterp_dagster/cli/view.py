@@ -1,8 +1,11 @@
 """Look at a scan before and after, in a browser on this machine: the options."""
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from ctinterp_dagster.cli.options.view import Options
 
 
 @click.command(epilog="Example: ctinterp view thick.nii.gz thin.nii.gz std.nii.gz --html look.html")
@@ -15,23 +18,13 @@ import click
 @click.option("--force", is_flag=True, help="replace a page that exists")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one")
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="open a browser")
-def command(
-    thick: Path,
-    thin: Path,
-    std: Path | None,
-    *,
-    series: str | None,
-    truth: Path | None,
-    html: Path | None,
-    force: bool,
-    port: int,
-    opens: bool,
-) -> None:
+def command(**given: Any) -> None:
     """Show THICK beside THIN, and STD or the difference over it: linked planes, windows, a slider between both.
 
     The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
     scans: keep it as you keep them. Research use only, not a medical device.
     """
+    options = Options(**given)
     from ctinterp_dagster.cli.actions.view import run
 
-    run(thick=thick, thin=thin, std=std, series=series, truth=truth, html=html, port=port, force=force, opens=opens)
+    run(options)

@@ -2,61 +2,38 @@
 
 import webbrowser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import click
 
 from ctinterp_dagster.cli.actions.outputs import check_files
+from ctinterp_dagster.cli.options.view import Options
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.evaluation.viewer import page
 from ctinterp_dagster.records import whole_file
 from ctinterp_dagster.scan.io import read_scan
 
-PAGES = (".html", ".htm")
 
-
-def run(
-    *,
-    thick: Path,
-    thin: Path,
-    std: Path | None,
-    series: str | None,
-    truth: Path | None,
-    html: Path | None,
-    port: int,
-    force: bool,
-    opens: bool,
-) -> None:
+def run(options: Options) -> None:
     """Write the page, or serve it.
 
     Args:
-        thick: the scan.
-        thin: its restoration.
-        std: its standard deviation; None for none.
-        series: which one of the scans that `thick` holds; None where it holds one.
-        truth: a real thin scan on the grid of `thin`; None for none.
-        html: file of the page; None serves it until it is ended.
-        port: to serve it at; 0 takes a free one.
-        force: replace a page that exists.
-        opens: open a browser.
+        options: as given; without `html` the page is served until it is ended.
 
     Raises:
         ScanError: a file cannot be read, or two do not belong together.
         ParamsError: the page exists, or the port is taken.
-        UsageError: the page is not called .html.
     """
-    if html and html.suffix.lower() not in PAGES:
-        raise click.UsageError(f"--html writes a page: give a name that ends in .html, not {html.name}")
-    check_files(filter(None, (thick, thin, std, truth)), [html] if html else [], force=force)
-    before, after = read_scan(thick, series).volume, read_scan(thin).volume
-    spread, real = (read_scan(path).volume if path else None for path in (std, truth))
-    text = page(before, after, spread, real, thin.name)
+    html, given = options.html, (options.thick, options.thin, options.std, options.truth)
+    check_files(filter(None, given), [html] if html else [], force=options.force)
+    before, after = read_scan(options.thick, options.series).volume, read_scan(options.thin).volume
+    spread, real = (read_scan(path).volume if path else None for path in (options.std, options.truth))
+    text = page(before, after, spread, real, options.thin.name)
     if html:
         with whole_file(html) as partial:
             partial.write_text(text, encoding="utf-8")
         click.echo(f"{html}: {len(text) / 2**20:.1f} MiB, opens in any browser")
         return
-    serve(text.encode(), port, opens=opens)
+    serve(text.encode(), options.port, opens=options.opens)
 
 
 def serve(content: bytes, port: int, *, opens: bool) -> None:
