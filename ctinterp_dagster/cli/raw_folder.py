@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from ctinterp_dagster.errors import ParamsError, ScanError, UnreadableScanError
 from ctinterp_dagster.records import read_csv
@@ -19,6 +20,18 @@ POINTERS = {b"/annex/objects/": "git annex get", b"version https://git-lfs": "gi
 # Where git-annex and DVC keep files by their content: links of an added folder are followed there, and within it.
 STORES = re.compile(r"/annex/objects/|/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 HEAD = 4096  # bytes; those of two DICOM images differ here
+
+
+class Addition(NamedTuple):
+    """What became of a scan that was to be added.
+
+    Attributes:
+        lines: what the user should know; what was refused begins with `refused`.
+        added: whether it was.
+    """
+
+    lines: list[str]
+    added: bool = False
 
 
 def _head(file: Path) -> bytes:
@@ -191,7 +204,7 @@ def given_for(path: Path, name: str) -> Iterator[dict[str, str]]:
             }
 
 
-def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone: bool) -> tuple[bool, list[str]]:
+def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone: bool) -> Addition:
     """Add what can be added of a file or folder, and its rows to those of scans.csv.
 
     Args:
@@ -199,16 +212,13 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
         added: what data/raw holds.
         rows: of scans.csv, by file; new ones are put in.
         alone: nothing else of its name is added with it.
-
-    Returns:
-        Whether anything was added, and what the user should know.
     """
     if path.resolve().is_relative_to(raw := added.raw.resolve()) or raw.is_relative_to(path.resolve()):
-        return False, [f"refused: {path} is or holds data/raw, or lies in it: expected scans from elsewhere"]
+        return Addition([f"refused: {path} is or holds data/raw, or lies in it: expected scans from elsewhere"])
     bad = refusals(path)
     told = [f"refused: {error}" for error in bad]
     if not path.exists() or (path.is_file() and bad):
-        return False, told
+        return Addition(told)
     names = names_for(path, alone=alone)
     if held := added.name_of(path):
         known = [row for row in given_for(path, held) if row["file"] in rows]
@@ -217,11 +227,11 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
         words = "; data/raw/scans.csv names another patient or split: change it there" * any(
             rows[row["file"]] != row for row in known
         )
-        return False, [f"{path} is in data/raw already, as {held}: the same bytes, nothing added{words}", *told]
+        return Addition([f"{path} is in data/raw already, as {held}: the same bytes, nothing added{words}", *told])
     if not any(_refusal(file, path) is None for file in _files(path)) and path.is_dir():
-        return False, told
+        return Addition(told)
     name = next(name for name in names if added.is_free(name, path))
     added.add(path, name)
     rows |= {row["file"]: row for row in given_for(path, name)}
     renamed = [] if name == path.name else [f"{path} is {name} in data/raw"]
-    return True, [*renamed, *told]
+    return Addition([*renamed, *told], added=True)

@@ -8,7 +8,7 @@ import click
 
 from ctinterp_dagster.cli import required
 from ctinterp_dagster.cli.options.datasets import NAMES
-from ctinterp_dagster.cli.raw_folder import TABLES, Added, add_one, table_of
+from ctinterp_dagster.cli.raw_folder import TABLES, Added, Addition, add_one, table_of
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.tracking import listing, track
@@ -51,10 +51,10 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
         scans = of_data_set(data_set, paths[0], held, rows, layout)
     else:
         scans = of_paths(paths, held, rows)
-    for new, line in scans:
-        done += new
-        refused += (bad := line.startswith("refused"))
-        if line:
+    for addition in scans:
+        done += addition.added
+        for line in addition.lines:
+            refused += (bad := line.startswith("refused"))
             click.echo(line, err=bad)
     if rows:
         told = [name for name in SOURCE if any(name in row for row in rows.values())]
@@ -75,14 +75,12 @@ def record(layout: Layout) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]) -> Iterator[tuple[bool, str]]:
-    """Add files and folders; whether something was added, and a line to print."""
+def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]) -> Iterator[Addition]:
+    """Add files and folders."""
     scans = [path for path in paths if path.name not in TABLES]
     names = Counter(path.name for path in scans)
     for path in scans:
-        new, told = add_one(path, held, rows, alone=names[path.name] == 1)
-        yield new, ""
-        yield from ((False, line) for line in told)
+        yield add_one(path, held, rows, alone=names[path.name] == 1)
 
 
 @command.command("list")

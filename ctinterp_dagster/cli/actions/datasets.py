@@ -10,7 +10,7 @@ import numpy as np
 
 from ctinterp_dagster.cli.actions.protocols import in_hu
 from ctinterp_dagster.cli.options.datasets import DataSet, dataset
-from ctinterp_dagster.cli.raw_folder import Added, refusals
+from ctinterp_dagster.cli.raw_folder import Added, Addition, refusals
 from ctinterp_dagster.errors import GeometryError, MissingInputError, ScanError, TooThickError, UnreadableScanError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import Ingest, load_params
@@ -20,9 +20,7 @@ from ctinterp_dagster.scan.io import find_scans, read_scan, write_volume
 TableRow = dict[str, str]
 
 
-def of_data_set(
-    name: str, folder: Path, held: Added, rows: dict[str, TableRow], layout: Layout
-) -> Iterator[tuple[bool, str]]:
+def of_data_set(name: str, folder: Path, held: Added, rows: dict[str, TableRow], layout: Layout) -> Iterator[Addition]:
     """Add every scan of a data set that is fit for thin truth, with patient, split, licence and citation.
 
     Args:
@@ -33,8 +31,7 @@ def of_data_set(
         layout: where things are.
 
     Yields:
-        whether a scan was added, and a line to print: what was refused begins with `refused`, what is thick with
-        `left out`.
+        what became of each scan; the line of one that is too thick begins with `left out`.
 
     Raises:
         MissingInputError: nothing below the folder lies as the data set does.
@@ -47,7 +44,7 @@ def of_data_set(
         try:
             yield from add_scan(row, folder, place, groups, held, rows, section)
         except ScanError as error:
-            yield False, why(place, error)
+            yield Addition([why(place, error)])
 
 
 def places(row: DataSet, folder: Path) -> Iterator[tuple[str, TableRow]]:
@@ -62,7 +59,7 @@ def places(row: DataSet, folder: Path) -> Iterator[tuple[str, TableRow]]:
 
 def add_scan(
     row: DataSet, folder: Path, place: str, groups: TableRow, held: Added, rows: dict[str, TableRow], section: Ingest
-) -> Iterator[tuple[bool, str]]:
+) -> Iterator[Addition]:
     """Add one scan, as `of_data_set` has it.
 
     Args:
@@ -88,7 +85,7 @@ def add_scan(
         for error in refusals(path):
             raise error
         fit, bad = judged(path, section)
-        yield from ((False, why(place, error)) for error in bad)
+        yield Addition([why(place, error) for error in bad])
         if not fit:
             return
         known = held.name_of(path)
@@ -100,8 +97,8 @@ def add_scan(
         for scan in fit:
             file = known or name if path.is_file() else f"{known or name}/{scan}"
             rows.setdefault(file, {"file": file, **told, "citation": row.citation})
-        already = f"{place} is in data/raw already, as {known}: nothing added" if known else ""
-        yield known is None, already
+        already = [f"{place} is in data/raw already, as {known}: nothing added"] if known else []
+        yield Addition(already, added=known is None)
 
 
 def judged(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
