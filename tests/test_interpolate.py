@@ -118,6 +118,28 @@ def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume,
     torch.testing.assert_close(torch.from_numpy(result.std.hu), variance.sqrt(), atol=0.01, rtol=1e-4)
 
 
+def test_noise_that_samples_lack_is_added_to_them_and_to_the_deviation(
+    thick: Volume, tiny_nullspace: NullSpaceDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurement = Measurement(thick, ThickeningOperator.from_factor(40, 5, "box"))
+    found: list[tuple[float, torch.Tensor, np.ndarray, np.ndarray]] = []
+    for missing_hu2 in (0.0, 900.0):
+        monkeypatch.setattr("ctinterp_dagster.nullspace.restorer.missing_variance", lambda *_, hu2=missing_hu2: hu2)
+        restorer = NullSpaceRestorer(tiny_nullspace, measurement, CPU, QUICK)
+        sample = next(restorer.draws())
+        torch.testing.assert_close(measurement.operator.forward(sample), measurement.thick_hu, atol=1e-3, rtol=0)
+        estimate = Interpolator(tiny_nullspace, "cpu")(measurement, QUICK)
+        assert estimate.added_noise_hu == pytest.approx(missing_hu2**0.5)
+        assert estimate.std is not None
+        far = float((sample - restorer.mean()).abs().mean())
+        found.append((far, restorer.prior()[0], estimate.mean.hu, estimate.std.hu))
+    (near, prior, mean, narrow), (far, wider, same, wide) = found
+    assert float((wider - prior).mean()) == pytest.approx(900.0, rel=1e-3)
+    assert far > near
+    assert wide.mean() > narrow.mean()
+    np.testing.assert_array_equal(mean, same)
+
+
 def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume, any_model: Model) -> None:
     interpolator, operator = Interpolator(any_model, "cpu"), ThickeningOperator.from_factor(40, 5, "box")
     exact, quick = (

@@ -120,7 +120,7 @@ class Interpolator:
         settings: Settings,
         on_sample: Callable[[int, Tensor], None],
         on_mean: Callable[[Tensor], None],
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, float]:
         restorer = (
             NullSpaceRestorer(self.model, measurement, self.device, settings)
             if isinstance(self.model, NullSpaceDiffusion)
@@ -130,13 +130,15 @@ class Interpolator:
         mean_hu = mean.cpu()
         on_mean(mean_hu)
         if not settings.samples:
-            return mean_hu, None
-        variance, worth = restorer.prior()
-        squares = worth * variance
+            return mean_hu, None, 0.0
+        squares = torch.zeros_like(mean)
         for index, drawn in enumerate(restorer.draws()):
             squares += (drawn - mean).square()
             on_sample(index, drawn)
-        return mean_hu, (squares / (worth + settings.samples)).sqrt().cpu()
+        variance, worth = restorer.prior()
+        squares += worth * variance
+        added_hu = math.sqrt(restorer.missing_hu2) if isinstance(restorer, NullSpaceRestorer) else 0.0
+        return mean_hu, (squares / (worth + settings.samples)).sqrt().cpu(), added_hu
 
     def by(self, settings: Settings) -> Method:
         """The method that restores with these settings."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,6 +11,7 @@ from torch.nn import functional
 from ctinterp_dagster.model.settings import Prior, Settings
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
+from ctinterp_dagster.nullspace.sample_noise import missing_variance
 from ctinterp_dagster.nullspace.units import COEFFICIENT
 from ctinterp_dagster.physics.measurement import Measurement
 
@@ -22,6 +24,9 @@ class NullSpaceRestorer:
 
     Where pixels are finer than the scanner resolves, the networks see means of 2x2, as large as the pixels that they
     learned; their coefficients are interpolated in the plane, which A does not see.
+
+    Where the thick slices tell of more noise than the first sample has in flat tissue, the spread of the coefficients
+    is widened in quadrature, by the same everywhere: it tells in quiet tissue, and hardly at edges.
 
     Source: cubic convolution, Keys 1981, IEEE Trans. Acoust. Speech Signal Process. 29(6).
     """
@@ -41,7 +46,8 @@ class NullSpaceRestorer:
             device: that of the model.
             settings: how to sample, with what memory and precision.
         """
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.measurement = model, settings, measurement
+        self.missing_hu2 = 0.0
         self.quantized = settings.mixed_precision == "int8"
         self.space = NullSpace(measurement.operator, model.config.expectation.modes)
         thick_hu = measurement.thick_hu.to(device)
@@ -73,12 +79,13 @@ class NullSpaceRestorer:
         return self._volume(self.expected)
 
     def prior(self) -> Prior:
-        """Variance that the regression expects, (z, y, x) HU squared, and how many samples it is worth."""
+        """Variance to be expected of the samples drawn, (z, y, x) HU squared, and how many samples it is worth."""
         spread = COEFFICIENT.hu * self._at_pixels(self.log_spread[0]).exp()
-        return Prior(self.space.expand_variance(spread.square()), PRIOR_SAMPLES)
+        return Prior(self.space.expand_variance(spread.square().add_(self._widening_hu2)), PRIOR_SAMPLES)
 
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
+        self.missing_hu2 = 0.0
         for index in range(self.settings.samples):
             with self.settings.autocast(self.features.device):
                 drawn = self.model.draw(
@@ -91,7 +98,22 @@ class NullSpaceRestorer:
                     memory_gib=self.settings.memory_gib,
                     quantized=self.quantized,
                 )
-            yield self._volume(drawn)
+            if index == 0:
+                about = self.measurement.thick.hu, self.measurement.operator
+                self.missing_hu2 = missing_variance(*about, self.mean(), self._volume(drawn), self.prior().variance)
+            yield self._volume(self._widened(drawn))
+
+    @property
+    def _widening_hu2(self) -> float:
+        """Variance of each coefficient that gives thin slices `missing_hu2`, HU squared."""
+        return self.missing_hu2 / float(np.square(self.space.basis).sum(axis=1).mean())
+
+    def _widened(self, drawn: Tensor) -> Tensor:
+        """Coefficients (1, modes, z, y, x) farther from those expected, as far as noise is missing."""
+        if not self.missing_hu2:
+            return drawn
+        part = self._widening_hu2 / COEFFICIENT.hu**2 * (-2 * self.log_spread).exp()
+        return self.expected + (1 + part).sqrt_() * (drawn - self.expected)
 
     def _volume(self, coefficients: Tensor) -> Tensor:
         return self.base_hu + self.space.expand(COEFFICIENT.to_hu(self._at_pixels(coefficients[0])))

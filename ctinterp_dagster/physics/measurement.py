@@ -37,11 +37,14 @@ class Estimate:
         mean: the posterior mean, or the one estimate of a classical method, HU.
         std: the standard deviation on the same grid, HU; None where no samples were drawn.
         residual_hu: mean |A x_hat - y|.
+        added_noise_hu: standard deviation of the noise that the thick slices tell of and samples of the model lacked,
+            HU, which these were given; of several stretches the mean.
     """
 
     mean: Volume
     std: Volume | None
     residual_hu: float
+    added_noise_hu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,11 @@ class Measurement:
         """Full width at half maximum of the thick slices that the operator takes."""
         return self.operator.thick_thickness_mm * (self.thick.spacing_mm[0] / self.operator.thick_spacing_mm)
 
-    def estimate(self, hu: Tensor, std_hu: Tensor | None = None) -> Estimate:
+    def estimate(self, hu: Tensor, std_hu: Tensor | None = None, added_noise_hu: float = 0.0) -> Estimate:
         """Values on the thin grid, (z, y, x) HU on the CPU, in their place in space, and how well they explain it."""
         mean = thin_volume(self.thick, self.operator, hu)
         residual_hu = float((self.operator.forward(hu) - self.thick_hu).abs().mean())
-        return Estimate(mean, None if std_hu is None else mean.with_hu(std_hu.numpy()), residual_hu)
+        return Estimate(mean, None if std_hu is None else mean.with_hu(std_hu.numpy()), residual_hu, added_noise_hu)
 
     def thin(self, hu: Tensor) -> Volume:
         """Thin slices (z, y, x) HU in their place in space, padded as the thick ones are."""

@@ -73,7 +73,9 @@ class Stretches:
         squares = self._placed([spread**2 + own**2 for spread, own in zip(spreads, means, strict=True)])
         std = np.sqrt(np.maximum(squares - self._placed(means) ** 2, 0))
         unknown_hu = float(self._thick.std())
-        return Estimate(mean, mean.with_hu(self._filled(std, unknown_hu, np.zeros_like)), residual_hu)
+        std_there = mean.with_hu(self._filled(std, unknown_hu, np.zeros_like))
+        added_noise_hu = float(np.mean([estimate.added_noise_hu for estimate in estimates]))
+        return Estimate(mean, std_there, residual_hu, added_noise_hu)
 
     def thin(self, samples: Sequence[FloatArray]) -> Volume:
         """A thin volume of one sample (z, y, x) of each part, as `join` makes the mean."""

@@ -254,6 +254,7 @@ def grids_of(scans: Sequence[Scan], stretches: Stretches, result: Estimate, thin
         "output_spacing_mm": result.mean.spacing_mm[0],
         "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
         "residual_hu": result.residual_hu,
+        "added_noise_hu": result.added_noise_hu,
     }
 
 
