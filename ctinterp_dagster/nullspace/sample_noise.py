@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from ctinterp_dagster.physics.noise import BODY_TISSUE_HU, FLATTEST, Array, shared_noise
+from ctinterp_dagster.physics.noise import BODY_TISSUE_HU, FLATTEST, RealArray, shared_noise
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 NEIGHBOURS = 0.25  # correlation of thin slices that touch and have a bell for a profile; entry 28
@@ -25,7 +25,7 @@ def noise_gain(operator: ThickeningOperator) -> float:
 
 
 def missing_variance(
-    thick_hu: Array, operator: ThickeningOperator, mean_hu: Tensor, sample_hu: Tensor, variance_hu2: Tensor
+    thick_hu: RealArray, operator: ThickeningOperator, mean_hu: Tensor, sample_hu: Tensor, variance_hu2: Tensor
 ) -> float:
     """Variance in HU^2 that a sample lacks in flat tissue, against what the noise of the thick slices tells.
 
