@@ -14,6 +14,9 @@ LOOKED_AT = 16  # slices
 def noise_gain(operator: ThickeningOperator) -> float:
     """Variance of the noise of thin slices over that of the thick slices that are made of them.
 
+    Args:
+        operator: (n, y, x) to (k, y, x).
+
     Source: with S the covariance of thin slices, that of thick ones is A S A^T; Papoulis 1991, Probability, Random
         Variables, and Stochastic Processes, 3rd ed., section 10-2.
     """
