@@ -17,7 +17,7 @@ def run(options: Options) -> None:
     """Write the page, or serve it.
 
     Args:
-        options: as given; without `html` the page is served until it is ended.
+        options: those given; without `html` the page is served until it is ended.
 
     Raises:
         ScanError: a file cannot be read, or two do not belong together.
