@@ -11,7 +11,7 @@ from ctinterp_dagster.model.autoencoder import Posterior
 from ctinterp_dagster.params import ThickTask
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.encode import measure
+from ctinterp_dagster.pipeline.encode import latent_scales
 
 
 class Blind:
@@ -56,7 +56,7 @@ def test_latents_are_scaled_by_their_own_measured_deviation(tmp_path: Path) -> N
     for k, shift in enumerate((0.0, 1.0)):
         latents = {"box-x2.5/thin": thin + shift, "box-x2.5/base": 0.5 * thin}
         save_file(latents, tmp_path / f"{k}.safetensors")
-    measured = measure(sorted(tmp_path.iterdir()), [ThickTask(factor=2.5, profile="box")])
+    measured = latent_scales(sorted(tmp_path.iterdir()), [ThickTask(factor=2.5, profile="box")])
     both = torch.cat([thin, thin + 1]).double()
     assert measured["latent_std"] == pytest.approx(float(both.std(correction=0)), rel=1e-6)
     assert measured["residual_std"] == pytest.approx(float((both - 0.5 * torch.cat([thin, thin])).std(correction=0)))
