@@ -47,7 +47,7 @@ lint: setup ## ruff, mypy, import-linter, codespell
 	codespell
 
 dagster: setup ## the web UI at http://127.0.0.1:3000
-	dagster dev -h 127.0.0.1
+	dg dev --host 127.0.0.1
 
 dagster-dvc: setup ## the wheel of the Dagster-DVC library, in dist/
 	python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist deploy/dagster-dvc

@@ -1,4 +1,4 @@
-"""The only entry of Dagster: `dagster dev` in the checkout finds it through pyproject.toml."""
+"""The only entry of Dagster: `dg dev` in the checkout finds it through pyproject.toml."""
 
 import logging
 from pathlib import Path

@@ -107,9 +107,9 @@ def test_a_file_that_would_run_code_is_refused_by_every_reader(
 
 
 def test_the_web_ui_is_bound_to_this_machine() -> None:
-    commands = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.strip().startswith("dagster dev")]
+    commands = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.strip().startswith("dg dev")]
     assert commands
-    assert all("-h 127.0.0.1" in command for command in commands)
+    assert all("--host 127.0.0.1" in command for command in commands)
 
 
 def test_no_key_or_password_is_in_the_repository() -> None:
