@@ -8,16 +8,8 @@ from ctinterp_dagster.champion import Registry, seen_scans
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, select_stages
 from ctinterp_dagster.orchestration.publish import PUBLISHED
+from ctinterp_dagster.orchestration.runs import ending, under_way, unsuccessful
 from ctinterp_dagster.orchestration.settings import Retrain
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
 def build_retrain_job(index: DvcIndex) -> Any:
@@ -35,21 +27,6 @@ def new_scans(layout: Layout) -> list[str]:
     challengers = Registry(layout.promote).challengers
     seen = {case: version for challenger in challengers for case, version in challenger.seen.items()}
     return sorted(case for case, version in seen_scans(layout).items() if seen.get(case) != version)
-
-
-def unpublished(instance: dg.DagsterInstance, job: str) -> str:
-    """How the run of a job that ended last ended, and its id; empty if it succeeded, or there was none.
-
-    Args:
-        instance: whose runs are asked for.
-        job: the name.
-    """
-    ended = dg.RunsFilter(job_name=job, statuses=ENDED)
-    for record in instance.get_run_records(ended, limit=1, order_by="end_time"):
-        run = record.dagster_run
-        if run.status != dg.DagsterRunStatus.SUCCESS:
-            return f"{run.status.value.lower()}: {run.run_id[:8]}"
-    return ""
 
 
 def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> dg.ScheduleDefinition:
@@ -76,14 +53,15 @@ def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> 
         ),
     )
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = dg.RunsFilter(job_name=job.name, statuses=UNFINISHED)
-        if context.instance.get_runs(unfinished, limit=1):
+        if under_way(context.instance, job.name):
             return dg.SkipReason(f"a run of {job.name} is not finished")
         new = new_scans(layout)
-        told = f"{len(new)} new scans"  # short: the list of runs has room for few words
-        reason = told if len(new) >= settings.min_new_scans else unpublished(context.instance, job.name)
-        if not reason:
-            return dg.SkipReason(f"{told} since the last challenger, {settings.min_new_scans} asked for")
+        reason = f"{len(new)} new scans"
+        if len(new) < settings.min_new_scans:
+            failed = unsuccessful(context.instance, job.name)
+            if failed is None:
+                return dg.SkipReason(f"{reason} since the last challenger, {settings.min_new_scans} asked for")
+            reason = ending(failed)
         context.log.info("%s is due (%s)", job.name, reason)
         return dg.RunRequest(tags={"ctinterp/trigger": "schedule", "ctinterp/reason": reason})
 

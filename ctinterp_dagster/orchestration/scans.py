@@ -17,6 +17,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration.dvc import DvcIndex, DvcProject, select_stages
 from ctinterp_dagster.orchestration.dvc.metadata import inline_picture
 from ctinterp_dagster.orchestration.dvc.stage import digest
+from ctinterp_dagster.orchestration.runs import ending, under_way, unsuccessful
 from ctinterp_dagster.orchestration.settings import Scans
 from ctinterp_dagster.records import read_csv, read_json
 from ctinterp_dagster.scan.io.volume_files import middle_planes
@@ -28,6 +29,8 @@ RAW = dg.AssetKey(["data", "raw"])
 PARTITIONS = dg.DynamicPartitionsDefinition(name="scan")
 BATCH = 200  # partitions a look: Dagster stops a look after a minute
 THUMBNAIL_PX = 112  # height
+READ = "dvc.lock says that ingest has read what data/raw holds"
+RETRY_S = 3600  # after a run that failed, until the next one for the same scans
 
 scan_asset = dg.AssetSpec(
     SCAN,
@@ -86,7 +89,7 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
     """A sensor that starts `job` once for each batch of new, changed or removed scans, and keeps the partitions.
 
     What was seen lies in the cursor, what was done in dvc.lock: a sensor that lost its cursor asks DVC, and starts a
-    run only if ingest is out of date.
+    run only if ingest is out of date. After a run that failed, or was ended, one more is started each hour.
 
     Args:
         project: whose data/raw is watched.
@@ -107,17 +110,17 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
         verdicts, known = read_verdicts(layout), cursor.get("verdicts", {})
         changed = [name for name, verdict in verdicts.items() if known.get(name) != verdict.version][:BATCH]
         gone = sorted(set(known) - set(verdicts))
-        requests = []
+        requests: list[dg.RunRequest] = []
         age_s = time.time() - newest
         if not files:
             reason = "data/raw holds no scan"
         elif age_s < settings.settle_s:
             reason = f"a file in data/raw changed {age_s:.0f} s ago: waiting until {settings.settle_s:g} s have passed"
         elif files == cursor.get("listing"):
-            reason = "nothing in data/raw has changed since the last look"
+            requests, reason = _again(project, job.name, context.instance, [files, stamp])
         else:
             requests = _requests(project, [files, stamp])
-            reason = "dvc.lock says that ingest has read what data/raw holds"
+            reason = READ
             cursor["listing"] = files
         cursor["verdicts"] = {name: known[name] for name in known if name in verdicts} | {
             name: verdicts[name].version for name in changed
@@ -199,6 +202,21 @@ def _requests(project: DvcProject, raw: Sequence[object]) -> list[dg.RunRequest]
     ingest = project.read().stages["ingest"]
     key = digest([raw, ingest.lock])
     return [dg.RunRequest(run_key=key, tags={"ctinterp/trigger": "new_scans"})] if ingest.changed else []
+
+
+def _again(
+    project: DvcProject, job: str, instance: dg.DagsterInstance, raw: Sequence[object]
+) -> tuple[list[dg.RunRequest], str]:
+    """The run that scans ask for whose last run did not succeed, an hour after it; or why there is none."""
+    failed = unsuccessful(instance, job)
+    if failed is None or under_way(instance, job):
+        return [], "nothing in data/raw has changed since the last look"
+    left_s = (failed.end_time or 0.0) + RETRY_S - time.time()
+    if left_s > 0:
+        return [], f"{ending(failed)}; one more run in {left_s / 60:.0f} minutes, or when data/raw changes"
+    return _requests(
+        project, [*raw, failed.dagster_run.run_id]
+    ), "dvc.lock says that ingest has read what data/raw holds"
 
 
 def _event(name: str, verdict: Ingested) -> dg.AssetMaterialization | dg.AssetObservation:

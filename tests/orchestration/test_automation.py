@@ -103,6 +103,24 @@ def test_a_lost_cursor_asks_dvc_what_was_done(dropped: DvcProject, instance: dg.
     assert look(dropped, instance).run_requests == []
 
 
+def test_scans_whose_run_failed_ask_for_one_more_each_hour_until_ingest_has_read_them(
+    dropped: DvcProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, shell: Shell
+) -> None:
+    first = look(dropped, instance)
+    keys = {first.run_requests[0].run_key}
+    for number in (1, 2):
+        run = instance.create_run_for_job(a_job, status=dg.DagsterRunStatus.STARTED)
+        instance.report_run_failed(run)
+        monkeypatch.setattr(scans, "RETRY_S", 3600)
+        told = look(dropped, instance, first.cursor).skip_reason.skip_message
+        assert told.startswith(f"failure: {run.run_id[:8]}; one more run in ")
+        monkeypatch.setattr(scans, "RETRY_S", 0)
+        keys |= {request.run_key for request in look(dropped, instance, first.cursor).run_requests}
+        assert len(keys) == number + 1
+    shell(dropped.root, "dvc", "repro", "-q")
+    assert look(dropped, instance, first.cursor).run_requests == []
+
+
 def test_a_scan_that_is_removed_and_comes_back_is_taken_in_again(
     dropped: DvcProject, instance: dg.DagsterInstance, shell: Shell
 ) -> None:
