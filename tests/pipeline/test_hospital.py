@@ -214,7 +214,7 @@ def test_series_of_another_patient_frame_or_pixel_grid_are_no_pair(layout: Layou
 
 
 def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
-    paired: Layout, tiny_model: LatentDiffusion, tiny_nullspace: NullSpaceDiffusion
+    paired: Layout, tiny_model: LatentDiffusion, tiny_nullspace: NullSpaceDiffusion, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = [{"factor": 5, "profile": "box"}]
     params = smoke_params(paired.root, ingest=EVERYBODY, thicken={"tasks": tasks}, evaluate={"baselines": ["linear"]})
@@ -223,8 +223,12 @@ def test_a_real_pair_is_restored_on_the_grid_of_its_truth_and_scored(
         model.save(paired.trained(name))
     paired.autoencoder.mkdir()
     tiny_model.autoencoder.save(paired.autoencoder / "autoencoder.safetensors")
-    for stage in (ingest, thicken, generate, evaluate):
+    for stage in (ingest, thicken):
         stage.run(params, paired)
+    with caplog.at_level(logging.INFO):
+        generate.run(params, paired)
+    assert len([line for line in caplog.messages if line.startswith("pair=") and "profile=" in line]) == 1
+    evaluate.run(params, paired)
     rows = [r for r in read_csv(paired.report("evaluate") / "per_case.csv") if r["profile"] == "real"]
     assert [row["method"] for row in rows] == ["linear", "autoencoder_ceiling", "latent", "model", "regression"]
     assert {(row["case"], row["factor"]) for row in rows} == {(pseudonym("thick/series-0004", load_key(), "s"), "5")}
