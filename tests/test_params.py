@@ -138,3 +138,14 @@ def test_a_preset_says_what_it_changes_and_which_one_is_there(tmp_path: Path, mo
     text = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("batch_size: 4", "batch_size: 7"))
     assert CliRunner().invoke(command, []).output == "params.yaml has the values of no preset\n"
+
+
+def test_the_preset_for_gpus_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    *_, gpu, weights = CliRunner().invoke(command, ["gpu"]).output.splitlines()
+    assert "without a GPU set loop.launcher: python" in gpu
+    assert weights.startswith("data/maisi/autoencoder.safetensors is missing: `ctinterp autoencoder import`")
+    (tmp_path / "data" / "maisi").mkdir(parents=True)
+    (tmp_path / "data" / "maisi" / "autoencoder.safetensors").touch()
+    assert "is missing" not in CliRunner().invoke(command, ["gpu"]).output

@@ -70,5 +70,10 @@ def command(name: str | None) -> None:
     yaml.dump(params, text)
     with whole_file(path) as partial:
         partial.write_text(text.getvalue(), encoding="utf-8")
-    load_params(path)
+    written = load_params(path)
     click.echo(f"params.yaml now has the values of the preset {name}; `dvc repro` runs the pipeline with them")
+    if "gpu" in written.loop.launcher:
+        click.echo(f"trainings start by `{written.loop.launcher}`; without a GPU set loop.launcher: python")
+    checkpoint = written.autoencoder.checkpoint
+    if checkpoint and not (path.parent / checkpoint).exists():
+        click.echo(f'{checkpoint} is missing: `ctinterp autoencoder import`, or set autoencoder.checkpoint: ""')
