@@ -1,5 +1,6 @@
 """Thick series from a PACS, and results to it: the options."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
     """List the CT series that match, with the UID by which the other commands take one."""
     limits = query["patient"] or query["study"] or query["date"]
     required.option(limits, "give --patient, --study or --date: an archive may hold very many series")
+    date = re.fullmatch(r"(\d{8})?(-(\d{8})?)?", query["date"])
+    required.option(date, f"--date {query['date']} is no date: write 20260131, 20260101-20260131 or 20260101-")
     from ctinterp_dagster.cli.actions import pacs
     from ctinterp_dagster.pacs import Query
 
@@ -72,6 +75,7 @@ def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | N
 
     OPTIONS are those of `ctinterp interpolate`, such as --spacing 1.
     """
+    interpolate_options(options)
     from ctinterp_dagster.cli.actions import pacs
 
     pacs.restore(config, uid=uid, options=options, server=server, study=study)
