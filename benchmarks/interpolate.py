@@ -70,7 +70,7 @@ def runs(thick: Path, out: Path, steps: tuple[int, ...], samples: int) -> Iterat
     for precision in ("no", "bf16"):
         yield f"the same with --mixed-precision {precision}", [*model, "--mixed-precision", precision]
     for count in steps if samples else ():
-        std = ["--force", "--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
+        std = ["--std", str(out.with_name("std.nii.gz")), "--samples", str(samples), "--steps", str(count)]
         yield f"model, and {samples} samples of {count} steps", [*model, *std]
 
 
@@ -147,7 +147,8 @@ def main(
             chosen = [run for run in runs(given, out, steps, samples) if run[0].startswith(only)]
             for (name, command), (whose, checkout) in product(chosen, checkouts.items()):
                 seconds, cpu, gib = measured(command, checkout)
-                out.unlink()
+                for made in set(Path(folder).iterdir()) - {given}:
+                    made.unlink()
                 cells = "x".join(map(str, size)), name + whose, f"{seconds:.1f}", f"{cpu:.1f}"
                 rate = seconds / (FACTOR * np.prod(size)) * 1e6
                 print(f"| {' | '.join(cells)} | {rate:.2f} | {gib:.2f} |", flush=True)
