@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -113,6 +115,28 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(
     assert read_scan(out / "B" / "ct.nii.gz").volume.depth == 40
     verdicts = [json.loads(line)["verdict"] for line in log.read_text().splitlines()]
     assert verdicts == ["done", "skipped", "done", "skipped"]
+
+
+def test_two_runs_of_the_same_command_share_the_scans(
+    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bad", "thin"):
+        (tree / f"{name}.nii.gz").unlink()
+    out, command = tmp_path / "out", "from ctinterp_dagster.cli import main; main()"
+    words = ["interpolate", str(tree), "--all", "-o", str(out), "--method", "cubic_projected"]
+    work = batch.Restoration.__call__
+
+    def beside_another(self: batch.Restoration, scans: object, outputs: batch.Outputs, name: str) -> object:
+        monkeypatch.setattr(batch.Restoration, "__call__", work)
+        other = subprocess.run([sys.executable, "-c", command, *words], text=True, capture_output=True, check=True)
+        assert "skipped A/ct\n        another run is at it\n" in other.stdout
+        assert other.stdout.splitlines()[-1] == "1 done, 1 skipped, 0 failed"
+        return work(self, scans, outputs, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(batch.Restoration, "__call__", beside_another)
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 1 skipped, 0 failed"
+    assert made(out) == ["A/ct.json", "A/ct.nii.gz", "B/ct.json", "B/ct.nii.gz"]
 
 
 def test_inputs_on_two_drives_are_refused_in_one_line(

@@ -1,6 +1,7 @@
-"""Runs on one machine that take turns, so that twenty at once queue instead of filling the memory."""
+"""Runs on one machine that take turns: twenty at once queue for the memory, and no two write to one place."""
 
 import getpass
+import hashlib
 import math
 import os
 import tempfile
@@ -46,8 +47,7 @@ def turn(needed: float, slots: int, on_wait: Callable[[], None], folder: Path | 
         on_wait: called once if the run has to wait.
         folder: where the files are; the system's temporary folder by default.
     """
-    folder = folder or Path(tempfile.gettempdir()) / f"ctinterp-{_user()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = folder or _folder()
     wanted = min(math.ceil(needed), slots)
     told = False
     with ExitStack() as held:
@@ -57,6 +57,25 @@ def turn(needed: float, slots: int, on_wait: Callable[[], None], folder: Path | 
                 told = True
             time.sleep(POLL_S)
         yield
+
+
+@contextmanager
+def claim(place: Path) -> Iterator[bool]:
+    """Yield whether a place is this run's alone; if so, no other of this user on this machine gets it until the end.
+
+    The claim is a locked file; the system unlocks it however its holder ends.
+
+    Args:
+        place: what the run is to write.
+    """
+    lock = FileLock(_folder() / f"place-{hashlib.sha256(os.fsencode(place.resolve())).hexdigest()[:32]}")
+    ours = _lock(lock)
+    try:
+        yield ours
+    finally:
+        if ours:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _take(folder: Path, wanted: int, slots: int, held: ExitStack) -> bool:
@@ -79,6 +98,12 @@ def _lock(slot: FileLock) -> bool:
     except Timeout:
         return False
     return True
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"ctinterp-{_user()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _user() -> str | int:

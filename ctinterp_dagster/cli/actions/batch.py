@@ -18,6 +18,7 @@ from ctinterp_dagster.cli.actions.interpolate import Restoration, summary
 from ctinterp_dagster.cli.actions.naming import Item, items_of, outputs_of, stem_of
 from ctinterp_dagster.cli.actions.outputs import Outputs, check_files
 from ctinterp_dagster.cli.checksum import sha256sum
+from ctinterp_dagster.cli.memory_slots import claim
 from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.cli.progress import duration
 from ctinterp_dagster.errors import NO_ROOM, CtinterpError, MissingInputError, NotCtError, ParamsError, disk_problem
@@ -133,9 +134,20 @@ class Batch:
             return "failed", {"said": problem}
 
     def _restored(self, item: Item, outputs: Outputs) -> dict[str, Any]:
-        """The record of a scan that is restored now."""
+        """The record of a scan that is restored now.
+
+        Raises:
+            Skip: it is not, or another run restores it.
+        """
         self._skip_unfit(item)
         path = outputs.thin.with_name(f"{stem_of(outputs.thin)}.json")
+        with claim(path) as ours:
+            if not ours:
+                raise Skip("another run is at it")
+            return self._claimed(item, outputs, path)
+
+    def _claimed(self, item: Item, outputs: Outputs, path: Path) -> dict[str, Any]:
+        """The record of a scan, which is at `path` too."""
         origin = self._origin(item, outputs)
         ours = self._is_ours(path, outputs, origin)
         for place in (path, *outputs.paths):
