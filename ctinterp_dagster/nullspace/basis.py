@@ -156,7 +156,7 @@ def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
     n_thick, device = thick.shape[-3], thick.device
     around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]
     near = thick[..., (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1), :, :]
-    soft = ((near - SOFT_TISSUE.centre_hu) / (SOFT_TISSUE.width_hu / 2)).clamp_(-1.0, 1.0)
+    soft = SOFT_TISSUE.to_symmetric(near).clamp_(-1.0, 1.0)
     waves = torch.matmul(waves_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
     return torch.cat([INPUT.from_hu(near), soft, INPUT.from_hu(waves)], dim=-4)
 

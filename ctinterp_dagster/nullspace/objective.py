@@ -22,8 +22,9 @@ from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.loop import mean_loss
 
-WIDE, SOFT = MAISI.ends(INPUT.hu), SOFT_TISSUE.ends(INPUT.hu)  # windows that are reported, in units of 1000 HU
-SCALE = COEFFICIENT.hu / INPUT.hu
+# The windows that are reported, and 1 of the unit of coefficients, in the unit of inputs.
+WIDE, SOFT = ((INPUT.from_hu(window.low_hu), INPUT.from_hu(window.high_hu)) for window in (MAISI, SOFT_TISSUE))
+SCALE = INPUT.from_hu(COEFFICIENT.to_hu(1.0))
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 
 

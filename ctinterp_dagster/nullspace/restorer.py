@@ -80,7 +80,7 @@ class NullSpaceRestorer:
 
     def prior(self) -> Prior:
         """Variance to be expected of the samples drawn, (z, y, x) HU squared, and how many samples it is worth."""
-        spread = COEFFICIENT.hu * self._at_pixels(self.log_spread[0]).exp()
+        spread = COEFFICIENT.to_hu(self._at_pixels(self.log_spread[0]).exp())
         return Prior(self.space.expand_variance(spread.square().add_(self._widening_hu2)), PRIOR_SAMPLES)
 
     def draws(self) -> Iterator[Tensor]:
@@ -112,7 +112,7 @@ class NullSpaceRestorer:
         """Coefficients (1, modes, z, y, x) farther from those expected, as far as noise is missing."""
         if not self.missing_hu2:
             return drawn
-        part = self._widening_hu2 / COEFFICIENT.hu**2 * (-2 * self.log_spread).exp()
+        part = COEFFICIENT.variance_from_hu2(self._widening_hu2) * (-2 * self.log_spread).exp()
         return self.expected + (1 + part).sqrt_() * (drawn - self.expected)
 
     def _volume(self, coefficients: Tensor) -> Tensor:

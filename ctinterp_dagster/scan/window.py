@@ -12,6 +12,7 @@ class _Array(Protocol):
     def clip(self, low: float, high: float, /) -> Any: ...
     def __add__(self, other: float, /) -> Any: ...
     def __mul__(self, other: float, /) -> Any: ...
+    def __truediv__(self, other: float, /) -> Any: ...
 
 
 Values = TypeVar("Values", bound=_Array)
@@ -33,7 +34,7 @@ class Window:
 
     @property
     def width_hu(self) -> float:
-        """The data range of metrics in this window."""
+        """The data range of metrics in this window, and what a difference of 1 unit is in HU."""
         return self.high_hu - self.low_hu
 
     @property
@@ -44,6 +45,11 @@ class Window:
     def ends(self, unit_hu: float) -> tuple[float, float]:
         """Low and high in units of so many HU."""
         return self.low_hu / unit_hu, self.high_hu / unit_hu
+
+    def to_symmetric(self, hu: Values) -> Values:
+        """HU of any shape to -1 to 1 within the window, 0 at its centre; nothing is clipped."""
+        symmetric: Values = (hu + -self.centre_hu) / (self.width_hu / 2)
+        return symmetric
 
     def clip(self, hu: Values) -> Values:
         """HU of any shape, limited to [low_hu, high_hu]."""

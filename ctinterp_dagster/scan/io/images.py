@@ -17,7 +17,7 @@ from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, RemarkedVolume
 Image = Any
 """SimpleITK.Image or a nibabel SpatialImage; neither library has types."""
 
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+_X_Y_REVERSED = np.diag([-1.0, -1.0, 1.0])  # RAS and LPS differ in the direction of x and y
 # Words of NIfTI, MetaImage and NRRD for a unit of length. Without a unit all programs take millimetres.
 UNITS_MM = {
     "": 1.0, "?": 1.0, "unknown": 1.0, "mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "cm": 10.0, "centimeter": 10.0,
@@ -120,7 +120,20 @@ def stored_hu(path: Path) -> StoredHu | None:
 
 def _lps_affine(image: Image) -> DoubleArray:
     """(3, 4) from voxel indices (x, y, z, 1) of an image of nibabel to LPS, in the image's unit of length."""
-    return np.asarray(RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)[:3])
+    return lps_of_ras(np.asarray(image.affine, dtype=np.float64)[:3])
+
+
+def lps_of_ras(affine: DoubleArray) -> DoubleArray:
+    """An affine to RAS, (3, 4), as one to LPS; `ras_of_lps` is the way back. Any unit of length.
+
+    Source: NIfTI-1.1, section 3D image orientation (+x is right); DICOM PS3.3 C.7.6.2.1.1 (+x is left).
+    """
+    return np.asarray(_X_Y_REVERSED @ affine)
+
+
+def ras_of_lps(affine: DoubleArray) -> DoubleArray:
+    """An affine to LPS, (3, 4), as one to RAS; `lps_of_ras` is the way back. Any unit of length."""
+    return np.asarray(_X_Y_REVERSED @ affine)
 
 
 def affine_of(volume: Volume) -> DoubleArray:
@@ -278,7 +291,7 @@ def volume_of(image: Image) -> Volume:
 
 def nifti_image(volume: Volume, values: npt.NDArray[Any]) -> nib.Nifti1Image:
     """Values (z, y, x) in the place of a volume, in sform and qform with code 1 (scanner)."""
-    affine = np.vstack([RAS_TO_LPS @ affine_of(volume), [0, 0, 0, 1]])
+    affine = np.vstack([ras_of_lps(affine_of(volume)), [0, 0, 0, 1]])
     image = nib.Nifti1Image(values.transpose(2, 1, 0), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
