@@ -138,7 +138,7 @@ def _widths(
         if places:
             edges = rod_edges(places, thin.spacing_mm, contrast)
             for name, hu in made.items():
-                width_mm, _ = resolution(edge_spread(hu - bare[name], thin.spacing_mm[0], edges))
+                width_mm = resolution(edge_spread(hu - bare[name], thin.spacing_mm[0], edges)).width_mm
                 yield MeasuredValue(name, "width_mm", f"{contrast:g} HU", width_mm, len(places))
 
 
@@ -222,12 +222,23 @@ def summary(rows: pd.DataFrame) -> Summary:
         rows: of one method, with the columns `COLUMNS`.
     """
     return {
-        str(measure): {str(at): pooled(lines)[0] for at, lines in group.groupby("at", sort=False)}
+        str(measure): {str(at): pooled(lines).mean for at, lines in group.groupby("at", sort=False)}
         for measure, group in rows.groupby("measure", sort=False)
     }
 
 
-def pooled(lines: pd.DataFrame) -> tuple[float, int]:
-    """The mean of lines of one method, measure and place of measuring, weighted by their counts; the sum of these."""
+class Pooled(NamedTuple):
+    """A mean weighted by counts, and their total."""
+
+    mean: float
+    total: int
+
+
+def pooled(lines: pd.DataFrame) -> Pooled:
+    """The mean of lines of one method, measure and place of measuring, weighted by their counts.
+
+    Args:
+        lines: with the columns `value` and `count`, the counts above 0.
+    """
     count = int(lines["count"].sum())
-    return float((lines["value"] * lines["count"]).sum() / count), count
+    return Pooled(float((lines["value"] * lines["count"]).sum() / count), count)

@@ -1,6 +1,7 @@
 """How wide an edge across the slices is drawn."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import curve_fit
@@ -31,10 +32,28 @@ def edge_spread(hu: FloatArray, step_mm: float, edges: Mapping[str, DoubleArray]
     return np.interp(np.arange(count), np.flatnonzero(filled), sums[filled] / samples[filled])
 
 
-def resolution(spread: DoubleArray) -> tuple[float, float]:
-    """Full width at half maximum of the Gaussian line spread that fits best, mm; where the transfer is a half, 1/mm.
+class Resolution(NamedTuple):
+    """How wide an edge is drawn.
 
-    The second is of the measured line spread, without a model.
+    Attributes:
+        width_mm: full width at half maximum of the Gaussian line spread that fits best.
+        half_per_mm: frequency at which the transfer of the measured line spread, without a model, is a half.
+    """
+
+    width_mm: float
+    half_per_mm: float
+
+
+def resolution(spread: DoubleArray) -> Resolution:
+    """How wide the edge of an edge spread function is.
+
+    Args:
+        spread: (bins,), as `edge_spread` gives it: 0 below the edge, 1 above.
+
+    Raises:
+        RuntimeError: no Gaussian fits.
+
+    Source: Richard et al. 2012, Med. Phys. 39(7): the transfer function of the derivative of an edge.
     """
     at = (np.arange(len(spread)) + 0.5) * BIN_MM - REACH_MM
     (_, sigma), _ = curve_fit(lambda z, middle, width: ndtr((z - middle) / width), at, spread, p0=(0.0, 2.0))
@@ -45,4 +64,5 @@ def resolution(spread: DoubleArray) -> tuple[float, float]:
     frequencies = np.fft.rfftfreq(len(padded), BIN_MM)
     below = int(np.argmax(transfer < 0.5))
     share = (transfer[below - 1] - 0.5) / (transfer[below - 1] - transfer[below])
-    return float(2 * np.sqrt(2 * np.log(2)) * abs(sigma)), float(frequencies[below - 1] + share * frequencies[1])
+    width_mm = float(2 * np.sqrt(2 * np.log(2)) * abs(sigma))
+    return Resolution(width_mm, float(frequencies[below - 1] + share * frequencies[1]))

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +40,14 @@ Spacing = tuple[float, float, float]
 
 def nothing(*_: object) -> None:
     """What happens to what nobody asked for."""
+
+
+class _Restored(NamedTuple):
+    """Mean and standard deviation, (z, y, x) HU on the CPU; HU of noise that the samples got in addition."""
+
+    hu: Tensor
+    std_hu: Tensor | None
+    added_noise_hu: float
 
 
 class Interpolator:
@@ -120,7 +129,7 @@ class Interpolator:
         settings: Settings,
         on_sample: Callable[[int, Tensor], None],
         on_mean: Callable[[Tensor], None],
-    ) -> tuple[Tensor, Tensor | None, float]:
+    ) -> _Restored:
         restorer = (
             NullSpaceRestorer(self.model, measurement, self.device, settings)
             if isinstance(self.model, NullSpaceDiffusion)
@@ -130,7 +139,7 @@ class Interpolator:
         mean_hu = mean.cpu()
         on_mean(mean_hu)
         if not settings.samples:
-            return mean_hu, None, 0.0
+            return _Restored(mean_hu, None, 0.0)
         squares = torch.zeros_like(mean)
         for index, drawn in enumerate(restorer.draws()):
             squares += (drawn - mean).square()
@@ -138,7 +147,7 @@ class Interpolator:
         variance, worth = restorer.prior()
         squares += worth * variance
         added_hu = math.sqrt(restorer.missing_hu2) if isinstance(restorer, NullSpaceRestorer) else 0.0
-        return mean_hu, (squares / (worth + settings.samples)).sqrt().cpu(), added_hu
+        return _Restored(mean_hu, (squares / (worth + settings.samples)).sqrt().cpu(), added_hu)
 
     def by(self, settings: Settings) -> Method:
         """The method that restores with these settings."""
