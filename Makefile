@@ -36,7 +36,7 @@ test-slow: setup ## the long tests too
 	pytest -m "slow or not slow"
 
 reproduce: setup ## clone the committed state twice, run the smoke preset in different surroundings, compare every hash
-	pytest -m slow -s tests/test_reproduce.py
+	pytest -m slow -s tests/repository/test_reproduce.py
 
 lint: setup ## ruff, mypy, import-linter, codespell
 	pre-commit validate-config

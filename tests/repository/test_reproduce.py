@@ -53,7 +53,7 @@ OTHER_PROCESSORS = {
         "MKL_CBWR": "AVX512",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
     },
-    "another cache": {"PYTHONPATH": str(ROOT / "tests" / "other_cache")},
+    "another cache": {"PYTHONPATH": str(ROOT / "tests" / "repository" / "other_cache")},
 }
 """What stands for another x86-64 processor: what its libraries find of instructions, and of the cache for data."""
 

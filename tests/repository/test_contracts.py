@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from ctinterp_dagster import params
 from ctinterp_dagster.import_closure import NEUTRAL, PACKAGE, imported_files
 from ctinterp_dagster.params import Params
-from tests.reading import Reader, sections_in, unread
+from tests.repository.reading import Reader, sections_in, unread
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 WORDS = [
     "ingest", "thicken", "autoencoder", "encode", "expect", "train", "latent", "generate", "evaluate", "promote",
@@ -148,6 +148,16 @@ def test_a_stage_says_what_it_is_and_where_dagster_shows_it(word: str) -> None:
 def test_no_module_is_over_400_lines() -> None:
     modules = [path for part in ("ctinterp_dagster", "tests", "benchmarks") for path in (ROOT / part).glob("**/*.py")]
     assert [path.name for path in modules if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_a_test_lies_where_what_it_tests_lies() -> None:
+    tests = ROOT / "tests"
+    of_no_module = {"benchmarks", "deploy", "faults", "repository"}
+    files = [path.relative_to(tests) for path in tests.glob("**/test_*.py")]
+    loose = {path.stem.removeprefix("test_") for path in files if len(path.parts) == 1}
+    assert loose <= {path.stem for path in PACKAGE.glob("*.py")}
+    folders = {path.parent for path in files if path.parts[0] not in of_no_module}
+    assert [folder for folder in folders if not (PACKAGE / folder).is_dir()] == []
 
 
 def test_no_function_of_the_package_is_over_60_lines() -> None:

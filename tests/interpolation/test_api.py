@@ -83,7 +83,7 @@ def test_images_in_memory_are_refused_as_files_are() -> None:
 @pytest.mark.filterwarnings("ignore:how good a result is")
 @pytest.mark.filterwarnings("ignore:the slice profile is not known")
 def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     values: dict[str, object] = {"thick": image_of(thicken(thin, 5, "box"), LIKE["sitk"])}
     example = example.replace('sitk.ReadImage("thick.nii.gz")', "thick")

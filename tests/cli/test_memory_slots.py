@@ -103,7 +103,7 @@ def test_interpolate_needs_nothing_that_only_unix_has(tmp_path: Path) -> None:
     thick = phantom("turns", (12, 24, 24), (5.0, 10.0, 10.0), 10.0)
     write_volume(thick, tmp_path / "thick.nii")
     (tmp_path / "series").mkdir()
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     for output in ("thin.nii", "series"):
         words = ["interpolate", "thick.nii", "-o", output, "--method", "cubic_projected"]
         command = [sys.executable, "-c", WITHOUT_UNIX, *words]

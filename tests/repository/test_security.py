@@ -16,7 +16,7 @@ from ctinterp_dagster.model.autoencoder.weights import read_weights
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.training import checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("ctinterp_dagster/**/*.py"), *ROOT.glob("stages/*.py")])
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 HARMLESS = {"pickle.UnpicklingError"}  # an error that is caught

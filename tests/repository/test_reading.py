@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tests.reading import unread
+from tests.repository.reading import unread
 
 
 class Loop(BaseModel):
