@@ -44,7 +44,7 @@ def interpolate(
     """The posterior mean of the thin scan behind a thick one, and its standard deviation if that is asked for.
 
     It covers the extent of the thick scan in the same place in space, and gives the measured slices when it is
-    thickened again. For the samples themselves see `interpolation.Interpolator`.
+    thickened again. `interpolation.Interpolator` gives the samples themselves.
 
     Args:
         thick: in HU: an array or tensor (z, y, x); an image of SimpleITK or nibabel, whose slice axis is the one much
@@ -87,7 +87,7 @@ def interpolate(
 
 
 def _settings(samples: int | None, seed: int, memory_gib: float) -> Settings:
-    """In float32.
+    """What the keywords ask for, but for the precision, which the model and the device decide.
 
     Args:
         samples: two or more; None for the mean alone.

@@ -173,10 +173,11 @@ class Interpolator:
 
         Args:
             thick_hu: (k, y, x) HU.
-            sampler: adams, ddim or ddpm, see `model.sampler.sample`.
+            sampler: adams (second order), ddim, or ddpm, which alone draws new noise at each step.
             num_inference_steps: network evaluations.
             target_depth: thin slices, more than k.
-            profile: slice profile of the thick scan, whose slices touch; see `recognise`.
+            profile: slice profile of the thick scan, whose slices touch; `auto` has the noise tell it, and warns where
+                it cannot.
             seed: of the sample.
             spacing_mm: of the thick volume, (z, y, x).
 

@@ -112,7 +112,12 @@ class StoredModel(nn.Module):
     config: Any
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write one safetensors file; see `save_model`."""
+        """Write the tensors, the kind and the configuration as one safetensors file, which `load` reads.
+
+        Args:
+            path: of the file; its folder is made.
+            dtype: how the numbers are stored; float16 halves the file, and reading gives float32 again.
+        """
         save_model(self, self.kind, self.config, path, dtype)
 
     @classmethod

@@ -18,7 +18,7 @@ class Settings:
     """How to sample.
 
     Attributes:
-        sampler: adams, ddim or ddpm, see `model.sampler.sample`.
+        sampler: adams (second order), ddim, or ddpm, which alone draws new noise at each step.
         steps: network evaluations a sample.
         samples: how many to draw for the standard deviation; 0 for the mean alone, which needs none.
         seed: of the first sample; the next ones count up from it.

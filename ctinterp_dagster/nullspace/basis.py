@@ -35,7 +35,7 @@ GEOMETRY = 3 + len(TRANSFER)  # numbers of the grid and the profile that conditi
 
 
 def feature_count(modes: int) -> int:
-    """Channels of what a network of so many cosines is shown, see `NullSpace.features`."""
+    """Channels of what a network of so many cosines is shown: thick slices twice, and the cosines of up(y)."""
     return 2 * (2 * CONTEXT + 1) + modes
 
 
@@ -113,7 +113,7 @@ class NullSpace:
         return apply_along_z(self.basis**2, variance.flatten(-4, -3))
 
     def features(self, thick: Tensor) -> Tensor:
-        """What a network is shown of (..., n_thick, y, x) HU, see `network_features`."""
+        """What a network is shown: (..., n_thick, y, x) HU to (..., features, n_thick, y, x) without unit."""
         return network_features(thick, torch.from_numpy(self.waves_of_base).to(thick.device, thick.dtype))
 
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
@@ -151,7 +151,7 @@ def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
 
     Args:
         thick: (..., n_thick, y, x) HU.
-        waves_of_base: (..., modes * n_thick, n_thick), see `NullSpace.waves_of_base`.
+        waves_of_base: (..., modes * n_thick, n_thick), `NullSpace.waves_of_base`, in the type of `thick`.
     """
     n_thick, device = thick.shape[-3], thick.device
     around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]

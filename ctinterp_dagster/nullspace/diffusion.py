@@ -29,7 +29,7 @@ class ExpectationConfig:
     """All that is needed to rebuild an `Expectation` from its tensors.
 
     Attributes:
-        features: channels of its input, see `nullspace.basis.NullSpace.features`.
+        features: channels of its input, as many as `nullspace.basis.NullSpace.features` gives.
         modes: coefficients a thick voxel.
         channels: width of each level of the network of the mean.
         blocks: residual blocks a level.
@@ -72,7 +72,7 @@ class Expectation(StoredModel):
 
         Args:
             features: (b, features, z, y, x).
-            geometry: (b, GEOMETRY), see `nullspace.basis.NullSpace.geometry`.
+            geometry: (b, GEOMETRY), numbers of the grid and the profile, `nullspace.basis.NullSpace.geometry`.
         """
         geometry = geometry[:, : self.config.geometry]
         mean = self.mean(features, geometry)
@@ -129,7 +129,11 @@ class Expectation(StoredModel):
         return swept(spread, inputs, self.config.modes, self.spread.reach, memory_gib)
 
     def looks(self, *, mirror: bool) -> int:
-        """How many passes of the network a mean takes."""
+        """How many passes of the network a mean takes, 1 or 2.
+
+        Args:
+            mirror: whether the mirror image is to be looked at too; it is where the model was trained so.
+        """
         return 2 if mirror and self.config.mirror else 1
 
 

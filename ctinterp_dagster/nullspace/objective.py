@@ -217,5 +217,5 @@ class NoisySlabs:
         return [self.batch(self.plan(seeded(seed, index))) for index in range(count)]
 
     def fingerprint(self) -> str:
-        """The hash of volumes and settings, see `ThickSlabs.fingerprint`."""
+        """A hash of the settings of the slabs, and of every volume's shape and middle slice."""
         return self.slabs.fingerprint()

@@ -206,7 +206,7 @@ class SlabParts(NamedTuple):
         boxes: where the thin slabs lie.
         zoom_y: (b, y, y), resamples rows.
         zoom_x: (b, x, x), resamples columns.
-        sharpness: (b,), see `sharpened`.
+        sharpness: (b,), the share of the finest in-plane detail that is added, or below 0 taken away.
         noisy: (m,), which slabs have noise.
         noise: (m, n, y, x) HU.
         geometry: (b, GEOMETRY).

@@ -55,11 +55,14 @@ def lags_for(width: float, slices: int) -> int:
 
 
 def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | None) -> Thickness:
-    """Hold a claimed slice thickness against the noise of the stack, see `judge_thickness`.
+    """Hold a claimed slice thickness against noise that was measured; `judge_thickness` measures it as well.
+
+    A claim is contradicted where the slices share less noise than a box of that width, by more than 3 standard errors
+    and 0.05. Without a claim slices overlap where they share more than touching ones of real scanners do.
 
     Args:
         noise: measured with `lags_for` the claim; None where the stack is too small or too quiet.
-        distance_mm: of the slices.
+        distance_mm: of the slices' centres.
         claimed_mm: SliceThickness; None where nothing claims one.
     """
     if noise is None:

@@ -27,6 +27,17 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     `<case>.safetensors` holds for each task `<task>/thin`, `<task>/base` and `<task>/condition`, all
     (channel, z/4, y/4, x/4) and not yet scaled; `statistics.json` holds the standard deviations that scale them.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        how many cases there are, how many were encoded now, and the standard deviations.
+
+    Raises:
+        MissingInputError: a volume or the autoencoder is not there.
+        CheckpointError: the autoencoder cannot be read.
     """
     section, tasks = params.encode, params.thicken.tasks
     weights = layout.autoencoder / "autoencoder.safetensors"
@@ -53,7 +64,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def write_latents(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout, paths: list[Path]) -> None:
-    """Encode a case, as `CaseJob.action`; see `encode_case`.
+    """Write the raw latents of one case, (channel, z/4, y/4, x/4) each, by task and part: thin, base, condition.
 
     Args:
         case: its volumes are read.
@@ -66,7 +77,7 @@ def write_latents(case: Case, autoencoder: MaisiAutoencoder, params: Params, lay
 
 
 def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, Tensor]:
-    """The raw latents of one case, (channel, z, y, x) each, by task and part: thin, base, condition.
+    """The raw latents of one case, (channel, z/4, y/4, x/4) each, by task and part: thin, base, condition.
 
     Args:
         case: its volumes are read.

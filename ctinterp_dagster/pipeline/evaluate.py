@@ -66,7 +66,20 @@ class ScoredScan(NamedTuple):
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/evaluate`: `judged.json`, `metrics.json`, and the tables of cases as CSV."""
+    """Write `reports/evaluate`: `judged.json`, `metrics.json`, and the tables of cases as CSV.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        the PSNR in dB gained over the best rival, by task.
+
+    Raises:
+        MissingInputError: a file of an earlier stage is not there.
+        CheckpointError: a model cannot be read.
+        EvaluationError: nothing can be scored.
+    """
     reports = layout.report("evaluate")
     model = load_checkpoint(layout.trained(judged().stage), params.base.device)
     scans = list(score_test_set(model, params, layout))

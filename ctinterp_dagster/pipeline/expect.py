@@ -24,7 +24,21 @@ from ctinterp_dagster.training.loop import mean_loss
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/expect/expectation.safetensors`, its metrics and its curve."""
+    """Write `data/expect/expectation.safetensors`, its metrics and its curve.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        the last losses.
+
+    Raises:
+        MissingInputError: a file of an earlier stage, or the one to start from, is not there.
+        CheckpointError: such a file, or a checkpoint, cannot be read.
+        ParamsError: a volume is smaller than a slab, or the model to start from has other widths.
+        TrainingError: there is no training volume, or a loss is not finite.
+    """
     section = params.expect
     torch.manual_seed(params.base.seed)
     channels = section.channels

@@ -26,6 +26,18 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write the estimate, its standard deviation and a sample in HU for every model, test case and task.
 
     The first thick scan and what the judged model made of it are drawn in `reports/generate/before-after.png`.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        how many thick scans there are, and how many were restored now, of all models.
+
+    Raises:
+        MissingInputError: a scan or a model is not there.
+        CheckpointError: a model cannot be read.
+        ParamsError: `generate.memory_gib` does not suffice.
     """
     section = params.generate
     settings = Settings(section.sampler, section.steps, section.samples, params.base.seed, section.memory_gib)

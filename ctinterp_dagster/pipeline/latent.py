@@ -23,7 +23,20 @@ ONE_STEP_SHARE = 0.25  # of samples at t = 1, where the one-step estimate of the
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/latent/model.safetensors`, its metrics and its curve."""
+    """Write `data/latent/model.safetensors`, its metrics and its curve.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        the last losses.
+
+    Raises:
+        MissingInputError: a file of an earlier stage is not there.
+        CheckpointError: such a file, or a checkpoint, cannot be read.
+        TrainingError: there is no training case, or a loss is not finite.
+    """
     section = params.latent
     weights = layout.autoencoder / "autoencoder.safetensors"
     autoencoder = load_autoencoder(weights)

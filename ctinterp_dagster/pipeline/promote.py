@@ -28,6 +28,17 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
     The same model on the same data gives the same decision: a challenger that is the champion already gives the one
     that made it so, again, and one that was rolled back stays refused.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        `promoted`: 1 or 0.
+
+    Raises:
+        MissingInputError: a file of an earlier stage is not there.
+        CheckpointError: the champion, which is scored anew on other test scans, cannot be read.
     """
     registry = Registry(layout.promote)
     challenger = measured(layout)

@@ -40,7 +40,19 @@ REGION_MM = 160.0
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `reports/report/index.html`, and its pictures as `previews/<case>-<window>.png`."""
+    """Write `reports/report/index.html`, and its pictures as `previews/<case>-<window>.png`.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        the size of the page in KiB.
+
+    Raises:
+        MissingInputError: a file of an earlier stage is not there.
+        EvaluationError: nothing was scored.
+    """
     shutil.rmtree(layout.report("report") / "previews", ignore_errors=True)
     task = params.thicken.tasks[0].name
     shown = [scan for scan in thickened_scans(params, layout) if scan.task == task][: params.report.views]

@@ -17,6 +17,16 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `data/thicken/<task>/<case>.nii` for every ingested case and task.
 
     Slices at the far end that do not fill a thick one are left out, as in evaluation.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        how many thick scans there are, and how many were made now.
+
+    Raises:
+        MissingInputError: an ingested volume is not there.
     """
     folder = CaseFolder(layout.thicken, {"code": code_version(Path(__file__))})
     done = folder.make_all(jobs(params, layout))

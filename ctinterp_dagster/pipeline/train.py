@@ -23,7 +23,21 @@ from ctinterp_dagster.training.device_volumes import ThinVolume
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
-    """Write `data/train/model.safetensors`, its metrics, its curve, and its loss by noise in `by_time.csv`."""
+    """Write `data/train/model.safetensors`, its metrics, its curve, and its loss by noise in `by_time.csv`.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        the last losses.
+
+    Raises:
+        MissingInputError: a file of an earlier stage, or the one to start from, is not there.
+        CheckpointError: such a file, or a checkpoint, cannot be read.
+        ParamsError: a volume is smaller than a slab, or the model to start from has other widths.
+        TrainingError: there is no training volume, or a loss is not finite.
+    """
     section, reports = params.train, layout.report("train")
     expectation = Expectation.load(layout.expectation)
     torch.manual_seed(params.base.seed)

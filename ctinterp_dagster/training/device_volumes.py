@@ -50,9 +50,9 @@ class Boxes(NamedTuple):
     """The boxes of a batch.
 
     Attributes:
-        first: (b,) int64, see `Box`.
-        steps: (b, 3) int64.
-        depth: (b,) int64.
+        first: (b,) int64, index of each first voxel among all volumes' voxels.
+        steps: (b, 3) int64, how far apart voxels are there along the box's own z, y and x.
+        depth: (b,) int64, slices.
     """
 
     first: Tensor
@@ -61,7 +61,7 @@ class Boxes(NamedTuple):
 
 
 def stacked(boxes: Sequence[Box]) -> Boxes:
-    """The boxes of a batch as tensors, b of them; see `Boxes`."""
+    """The b boxes of a batch as tensors of int64: first (b,), steps (b, 3) and depth (b,)."""
     return Boxes(
         torch.tensor([box.first for box in boxes]),
         torch.tensor([box.steps for box in boxes]),

@@ -105,7 +105,7 @@ class Outputs:
         return {name: str(path) if path else None for name, path in paths.items()} | {"labels": labels}
 
     def check(self, source: Path, model: Path, *, force: bool) -> None:
-        """Refuse what could not be written, or would replace what is there; see `scan.io.output`.
+        """Refuse what could not be written, or would replace the scan, the model, or another file without `force`.
 
         Args:
             source: the scan.
@@ -115,7 +115,7 @@ class Outputs:
         Raises:
             UsageError: --multiframe without DICOM, or --preview without a name that ends in .png.
             MissingInputError: the folder of --draws has no parent.
-            ParamsError: the labels have an ending that cannot be written.
+            ParamsError: an ending cannot be written, a folder for DICOM is not empty, or a file would be replaced.
         """
         check_output(self.thin, as_dicom=self.as_dicom)
         if self.as_multiframe and not is_series(self.thin, as_dicom=self.as_dicom):

@@ -167,7 +167,15 @@ class MaisiAutoencoder(nn.Module):
         return volume[:, :, :depth, :height, :width]
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Posterior]:
-        """Encode, draw one latent, decode: what training differentiates; (reconstruction, posterior)."""
+        """Encode, draw one latent, decode: what training differentiates.
+
+        Args:
+            x: (batch, 1, z, y, x) in unit range, sizes of any length.
+            generator: of the latent, on the device of x.
+
+        Returns:
+            the reconstruction, of the shape of x, and the posterior of its latent.
+        """
         posterior = self.encode(x)
         size_zyx = x.shape[2], x.shape[3], x.shape[4]
         return self.decode(posterior.sample(generator), size_zyx), posterior
@@ -180,7 +188,19 @@ class MaisiAutoencoder(nn.Module):
             return in_slabs(network, x, budget)
 
     def load_pretrained_weights(self, path: Path | str, *, strict: bool = True) -> LoadStatistics:
-        """Read weights, MAISI's `autoencoder.pt` or any file with the same names; see `weights.load_weights`."""
+        """Read weights: MAISI's `autoencoder.pt`, or any file of safetensors or torch.save with the same names.
+
+        Args:
+            path: of the file.
+            strict: refuse a file with missing or unexpected tensors; wrong shapes are always refused.
+
+        Returns:
+            how many tensors were loaded, missing and unexpected.
+
+        Raises:
+            MissingInputError: the file is not there.
+            CheckpointError: the file is refused; the message says how many tensors are wrong, and names the first.
+        """
         return load_weights(self, Path(path), strict=strict)
 
     def save(self, path: Path) -> None:

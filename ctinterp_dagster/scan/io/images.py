@@ -257,11 +257,19 @@ def _from_itk(image: Image, unit: float) -> Volume:
 
 
 def read_image(image: Image, unit: float = 1.0) -> RemarkedVolume:
-    """The volume of an image in HU, and what its header says that a user should know; see `volume_of`.
+    """The volume of an image in HU, and what its header says that a user should know.
+
+    The slice axis is brought to z, no axis is flipped. Units of length become millimetres.
 
     Args:
         image: SimpleITK's or nibabel's.
         unit: millimetres of an image of SimpleITK that names no unit itself.
+
+    Raises:
+        NotCtError: the image is not one volume with one real number a voxel.
+        TooFewSlicesError: it has fewer than three axes.
+        GeometryError: its axes do not place it in a patient.
+        UnreadableScanError: an unknown unit, or no voxels.
 
     Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3; NRRD, section 5 (space and orientation).
     """

@@ -103,10 +103,10 @@ def stored_values(dataset: Dataset) -> Stored:
 
 
 def read_stored(file: Path) -> Stored:
-    """(frames, y, x) stored values of one file, see `stored_values`.
+    """(frames, y, x) stored values of one file, before any rescale, never inverted.
 
     Args:
-        file: DICOM.
+        file: DICOM, of one sample a pixel.
 
     Raises:
         UnreadableScanError: they cannot be decoded.

@@ -209,8 +209,8 @@ def nifti_bytes(volume: Volume, dtype: npt.DTypeLike | None = None) -> bytes:
 def write_volume(volume: Volume, path: Path | str, dtype: npt.DTypeLike | None = None) -> None:
     """Write a volume as `.nii`, `.nii.gz`, `.mha` or `.nrrd`; the same volume gives the same bytes.
 
-    A NIfTI file carries its place in space in both the sform and the qform, with code 1 (scanner). It is not written
-    in one step: see `whole_file`.
+    A NIfTI file carries its place in space in both the sform and the qform, with code 1 (scanner). A run that ends
+    meanwhile leaves part of a file: write within `whole_file` where that matters.
 
     Args:
         volume: (z, y, x) HU.
