@@ -101,7 +101,14 @@ def model_hash(files: Mapping[str, Path]) -> str:
 
 
 def seen_scans(layout: Layout) -> dict[str, str]:
-    """Content hash of every case that ingest has made; empty before its first run."""
+    """Content hash of every case that ingest has made; empty before its first run.
+
+    Args:
+        layout: where things are.
+
+    Raises:
+        MissingInputError: what ingest wrote of itself is damaged.
+    """
     manifest = layout.ingest / "manifest.json"
     entries = read_json(manifest) if manifest.exists() else {}
     outputs = {case: json.dumps(entry["outputs"], sort_keys=True) for case, entry in entries.items()}
@@ -193,7 +200,7 @@ class Registry:
         write_json(self._record(challenger.model_hash), challenger)
 
     def judged(self, challenger: Challenger) -> str:
-        """The day on which the record of a model was written on this machine."""
+        """The day, such as 2026-11-28 (UTC), on which the record of a model was written on this machine."""
         return f"{datetime.fromtimestamp(self._record(challenger.model_hash).stat().st_mtime, UTC):%Y-%m-%d}"
 
     def keep_files(self, hash_: str, files: Mapping[str, Path]) -> None:

@@ -42,7 +42,12 @@ def imported_files(module: Path, package: Path = PACKAGE) -> set[Path]:
 
 
 def code_version(module: Path, package: Path = PACKAGE) -> str:
-    """A hash of the code that a module of the package runs, without the libraries'."""
+    """SHA-256, in hexadecimal, of the code of the package that a module of it runs; libraries do not count.
+
+    Args:
+        module: file of the module.
+        package: its folder.
+    """
     digest = hashlib.sha256()
     for file in sorted(imported_files(module, package)):
         digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())

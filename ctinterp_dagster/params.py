@@ -285,7 +285,15 @@ class Params(Section):
 
 
 def load_params(path: Path) -> Params:
-    """Read and check params.yaml; raises what `load_section` raises."""
+    """Read and check params.yaml.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        MissingInputError: the file is not there.
+        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
+    """
     return load_section(Params, path)
 
 

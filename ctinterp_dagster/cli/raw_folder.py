@@ -171,7 +171,11 @@ def names_for(path: Path, *, alone: bool) -> Iterator[str]:
 
 
 def table_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a scans.csv, none where there is no file."""
+    """The rows of a scans.csv, none where there is no file.
+
+    Args:
+        path: of the file, UTF-8.
+    """
     return read_csv(path) if path.exists() else []
 
 

@@ -89,6 +89,9 @@ def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> I
 
     Yields:
         A number a method, measure and place: errors in HU, widths in mm, counts and shares.
+
+    Raises:
+        ParamsError: the scan is coarser than the setting asks for.
     """
     twin = simulated(thin, *setting)
     truth, spacing = twin.known.hu, twin.known.spacing_mm

@@ -186,7 +186,11 @@ def position_chart(mae_hu: Mapping[str, Sequence[float]], *, highlight: str) -> 
 
 
 def training_chart(losses: Mapping[str, Curve]) -> str:
-    """Training curves on a logarithmic axis, as SVG; `losses` has them by name."""
+    """Training curves on a logarithmic axis, as SVG.
+
+    Args:
+        losses: curves by name, positive.
+    """
     points = {
         name: (np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64))
         for name, (steps, values) in losses.items()

@@ -41,11 +41,17 @@ class Structure:
 
     @property
     def reach_mm(self) -> float:
-        """From its centre to where nothing is added."""
+        """Distance from its centre to where nothing is added."""
         return self.size_mm / 2 + 3 * EDGE_MM
 
     def share(self, z: DoubleArray, y: DoubleArray, x: DoubleArray) -> DoubleArray:
-        """How much of its contrast is added at places in mm from its centre, 0 to 1."""
+        """How much of its contrast is added at places about its centre, 0 to 1.
+
+        Args:
+            z: mm from its centre, like y and x of shapes that make (z, y, x) together.
+            y: mm from its centre.
+            x: mm from its centre.
+        """
         radius = self.size_mm / 2
         if self.kind == "ball":
             inside: DoubleArray = ndtr((radius - np.sqrt(z**2 + y**2 + x**2)) / EDGE_MM)

@@ -137,7 +137,12 @@ def tissue_errors(
 
 
 def noisy(hu: FloatArray, noise_hu: float) -> FloatArray:
-    """A scan (z, y, x) with more noise, Gaussian, of a grain of 0.8 pixels in plane, every slice its own."""
+    """A scan with more noise: Gaussian, of a grain of 0.8 pixels in plane, every slice its own.
+
+    Args:
+        hu: (z, y, x) HU.
+        noise_hu: standard deviation of the noise.
+    """
     white = np.random.default_rng(0).standard_normal(hu.shape, np.float32)
     grained = gaussian_filter(white, (0, 0.8, 0.8))
     result: FloatArray = hu + np.float32(noise_hu) * grained / grained.std()

@@ -122,6 +122,9 @@ class LatentDiffusion(StoredModel):
 
         Returns:
             (len(seeds), channel, z, y, x), scaled latents.
+
+        Raises:
+            ParamsError: the memory does not suffice, or there is no such sampler.
         """
         channels, reach = self.config.latent_channels, self.denoiser.reach
 

@@ -96,6 +96,9 @@ class Expectation(StoredModel):
             memory_gib: bound of the activations; None for none.
             mirror: whether to look at the mirror image too, where the model was trained so.
             quantized: whether the convolutions are in eight bits; of one volume on the CPU.
+
+        Raises:
+            ParamsError: the memory does not suffice.
         """
         modes, geometry = self.config.modes, geometry[:, : self.config.geometry]
         peaks = self.mean.peaks(features, geometry) if quantized else None
@@ -120,6 +123,9 @@ class Expectation(StoredModel):
             geometry: (b, GEOMETRY) of the grid and the profile.
             memory_gib: bound of the activations, GiB; None for none.
             quantized: whether the convolutions are in eight bits; of one volume on the CPU.
+
+        Raises:
+            ParamsError: the memory does not suffice.
 
         Source: Nix and Weigend 1994.
         """
@@ -211,6 +217,9 @@ class NullSpaceDiffusion(StoredModel):
             sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
             memory_gib: bound of the networks' working memory.
             quantized: whether the convolutions are in eight bits; on the CPU.
+
+        Raises:
+            ParamsError: the memory does not suffice, or there is no such sampler.
         """
         mean, log_spread = expected
         fixed = denoiser_inputs(features, mean, log_spread)

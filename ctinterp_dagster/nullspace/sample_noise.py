@@ -42,6 +42,9 @@ def missing_variance(
         mean_hu: (n, y, x) HU, the expected volume.
         sample_hu: (n, y, x) HU, a sample about it.
         variance_hu2: (n, y, x) HU^2, of samples as the model expects it.
+
+    Source: variances of independent noise add, so that those of sample and missing noise make the thick slices' times
+        the gain; docs/experiments.md, entry 28.
     """
     expected_hu = mean_hu.cpu().numpy()
     found = [shared_noise(hu) for hu in (thick_hu, expected_hu, sample_hu.cpu().numpy())]

@@ -68,5 +68,13 @@ class Settings(_Section):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check operate.yaml; raises what `load_section` raises."""
+    """Read and check operate.yaml.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        MissingInputError: the file is not there.
+        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
+    """
     return load_section(Settings, path)

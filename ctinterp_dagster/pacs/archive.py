@@ -115,13 +115,42 @@ class Archive(Protocol):
     """
 
     def find(self, query: Query) -> list[Series]:
-        """The series that match, in the order of the archive; none is an empty list."""
+        """The series that match, in the order of the archive; none is an empty list.
+
+        Args:
+            query: what is asked for.
+
+        Raises:
+            PacsError: the archive does not answer, or refuses.
+        """
 
     def images(self, series: Series) -> Images:
-        """What the archive has of a series now, which may be less than was sent: images arrive one by one."""
+        """What the archive has of a series now, which may be less than was sent: images arrive one by one.
+
+        Args:
+            series: whose `study` and `uid` say which.
+
+        Raises:
+            PacsError: the archive does not answer, or refuses.
+        """
 
     def fetch(self, series: Series, folder: Path) -> None:
-        """Write the images of a series into a folder that exists, a `.dcm` file each, as the archive keeps them."""
+        """Write the images of a series, a `.dcm` file each, as the archive keeps them.
+
+        Args:
+            series: whose `study` and `uid` say which.
+            folder: where the files go; it exists.
+
+        Raises:
+            PacsError: the archive does not answer, refuses, or gave some images only.
+        """
 
     def send(self, files: Sequence[Path]) -> None:
-        """Have the archive keep DICOM images; it has taken every one of them when this returns."""
+        """Have the archive keep DICOM images; it has taken every one of them when this returns.
+
+        Args:
+            files: one image each.
+
+        Raises:
+            PacsError: the archive does not answer, or did not take them all.
+        """

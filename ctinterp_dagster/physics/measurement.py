@@ -100,7 +100,13 @@ class Measurement:
         return self.operator.thick_thickness_mm * (self.thick.spacing_mm[0] / self.operator.thick_spacing_mm)
 
     def estimate(self, hu: Tensor, std_hu: Tensor | None = None, added_noise_hu: float = 0.0) -> Estimate:
-        """Values on the thin grid, (z, y, x) HU on the CPU, in their place in space, and how well they explain it."""
+        """Values on the thin grid in their place in space, and how well they explain the thick slices.
+
+        Args:
+            hu: (n, y, x) HU on the CPU.
+            std_hu: their standard deviation, the same shape; None where it is not known.
+            added_noise_hu: standard deviation of noise that samples were given in addition.
+        """
         mean = thin_volume(self.thick, self.operator, hu)
         residual_hu = float((self.operator.forward(hu) - self.thick_hu).abs().mean())
         return Estimate(mean, None if std_hu is None else mean.with_hu(std_hu.numpy()), residual_hu, added_noise_hu)
@@ -185,6 +191,9 @@ def related(
         thickness_mm: full width at half maximum of the thick slices, believed; None where the user tells none.
         thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
         of_scan: what was measured in other slices of the scan, which counts in the place of the stack's own noise.
+
+    Raises:
+        ParamsError: a target, a thickness or a profile is out of range.
     """
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]

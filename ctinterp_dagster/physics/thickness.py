@@ -30,19 +30,33 @@ class Thickness:
 
 
 def box_correlation(width: float, lags: int) -> float:
-    """The least noise that neighbours share, as `SharedNoise.correlation`, for slices of `width` slice distances.
+    """The least noise that neighbours share, as `SharedNoise.correlation`, 0 to 1.
 
     A box of T every d shares the part 1 - k d / T with the slice k further on; every other profile of the same full
     width at half maximum that a scanner has reaches further and shares more.
+
+    Args:
+        width: slice thickness over slice distance, above 0.
+        lags: slices this far apart are taken to share no noise, 2 or more.
+
+    Source: the autocorrelation of a box is a triangle, Bracewell 2000, The Fourier Transform and Its Applications,
+        chapter 3.
     """
     near, far = (max(0.0, 1 - k / width) for k in (1, lags))
     return (near - far) / (1 - far)
 
 
 def gaussian_width(correlation: float, lags: int) -> float:
-    """FWHM, in slice distances, of the Gaussian profile whose neighbours share this much noise; `lags` at most.
+    """Full width at half maximum, in slice distances, of the Gaussian profile whose neighbours share this much noise.
 
     A box would have to be wider to share as much, and to undo it would sharpen more.
+
+    Args:
+        correlation: (r_1 - r_lags) / (1 - r_lags) of the correlations r_k of the noise of slices k apart.
+        lags: slices this far apart are taken to share no noise; the width is 0.2 to `lags`.
+
+    Source: the autocorrelation of a Gaussian is one sqrt(2) times as wide, Bracewell 2000, The Fourier Transform and
+        Its Applications, chapter 3.
     """
     width = np.linspace(0.2, lags, 1000)
     near, far = (np.exp(-2 * math.log(2) * (k / width) ** 2) for k in (1, lags))
@@ -50,7 +64,12 @@ def gaussian_width(correlation: float, lags: int) -> float:
 
 
 def lags_for(width: float, slices: int) -> int:
-    """How far apart slices share no noise if each is `width` slice distances thick, as far as a stack allows."""
+    """How far apart slices share no noise if each is `width` slice distances thick: 3 to 8.
+
+    Args:
+        width: slice thickness over slice distance.
+        slices: of the stack; 3 where it has fewer than 12.
+    """
     return min(max(LEAST_LAGS, math.ceil(width)), MOST_LAGS, max(LEAST_LAGS, slices // 3))
 
 

@@ -20,7 +20,14 @@ KL_WEIGHT = 1e-7  # of the Kullback-Leibler term; MAISI's own (Guo et al. 2024, 
 
 
 def build(section: Autoencoder) -> MaisiAutoencoder:
-    """An autoencoder of the configured width with random weights; as in MAISI's, groups are half of the first width."""
+    """An autoencoder of the configured width with random weights; as in MAISI's, groups are half of the first width.
+
+    Args:
+        section: of the parameters.
+
+    Raises:
+        ParamsError: a width that cannot be.
+    """
     return MaisiAutoencoder(section.channels, norm_groups=max(1, section.channels[0] // 2))
 
 
@@ -56,6 +63,7 @@ def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
 
     Raises:
         MissingInputError: the checkpoint is not there.
+        CheckpointError: it is not one of this architecture and width.
     """
     if not path.exists():
         raise MissingInputError(
@@ -75,6 +83,10 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
 
     Returns:
         What the stage shows: the last losses, and how well unseen volumes are reconstructed.
+
+    Raises:
+        ParamsError: a volume is smaller than a crop.
+        TrainingError: there is no training volume, or a loss is not finite.
     """
     section = params.autoencoder
     start = [layout.root / section.checkpoint] if section.checkpoint else []

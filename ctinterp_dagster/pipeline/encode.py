@@ -84,6 +84,9 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
         autoencoder: on the device of `base.device`.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: a volume is not there.
     """
     device = pick_device(params.base.device)
 

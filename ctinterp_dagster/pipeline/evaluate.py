@@ -104,6 +104,11 @@ def score_test_set(model: Interpolator, params: Params, layout: Layout) -> Itera
         model: the trained model.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: a file of an earlier stage is not there.
+        CheckpointError: the autoencoder cannot be read.
+        EvaluationError: a scan cannot be scored.
     """
     autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     decoded: dict[tuple[Any, ...], Tensor] = {}  # the last truth, which several tasks share
@@ -165,6 +170,10 @@ def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) ->
         scan: whose estimate, standard deviation and sample lie where `generate` put them.
         measurement: with the truth.
         layout: where things are.
+
+    Raises:
+        MissingInputError: an estimate is not there.
+        EvaluationError: a standard deviation is negative.
     """
     stage = judged().stage
     estimate, std, sample = (

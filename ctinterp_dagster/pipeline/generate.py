@@ -63,6 +63,10 @@ def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[CaseJob
         settings: of the restoration.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: a model is not there, or ingest has not run.
+        CheckpointError: a model cannot be read.
     """
     models = {stage: layout.trained(stage) for stage in trained().values()}
     interpolators = {stage: load_checkpoint(model, params.base.device) for stage, model in models.items()}

@@ -290,7 +290,14 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
 
 
 def read_thick(scan: Found) -> Scan:
-    """Read the thick partner of a thin scan; a ScanError says why it is not fit."""
+    """Read the thick partner of a thin scan.
+
+    Args:
+        scan: the thick one, not read yet.
+
+    Raises:
+        ScanError: it is not fit; the subclass is the reason.
+    """
     read = read_scan(scan)
     check_volume(read.volume, min_slices=LEAST_SHARED)
     return read

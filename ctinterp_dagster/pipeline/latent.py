@@ -72,6 +72,9 @@ def configuration(autoencoder: MaisiAutoencoder, params: Params, layout: Layout)
         autoencoder: whose architecture it repeats.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: encode has not run.
     """
     statistics = read_json(layout.encode / "statistics.json")
     scale = 1 / statistics["latent_std"]
@@ -100,6 +103,10 @@ def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layo
         config: of the model: the target and the scales.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: encode has not run, or no case is in the split.
+        TrainingError: latents of a case lie on different grids.
     """
     pairs = []
     for case in read_cases(layout):

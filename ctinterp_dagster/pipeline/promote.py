@@ -95,6 +95,10 @@ def judge(challenger: Metrics, champion: Challenger | None, params: Params, layo
         champion: its record; None before the first.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: the files of the champion, which is scored anew, are not there.
+        CheckpointError: they cannot be read.
     """
     stranger = champion if champion and not judges(champion, layout) else None
     rival = champion.metrics if champion and not stranger else None
@@ -129,7 +133,14 @@ def data_hashes(layout: Layout) -> dict[str, str]:
 
 
 def measured(layout: Layout) -> Metrics:
-    """What evaluate found of the model that train wrote."""
+    """What evaluate found of the model that train wrote.
+
+    Args:
+        layout: where things are.
+
+    Raises:
+        MissingInputError: evaluate or train has not run.
+    """
     return Metrics(
         model_hash=model_hash(trained_models(layout)),
         test_set_hash=hash_of_test_set(layout),
@@ -153,6 +164,11 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         challenger: what was measured on the present ones.
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: the champion's files, or those of a test case, are not there.
+        CheckpointError: the champion cannot be read.
+        EvaluationError: a scan cannot be scored.
     """
     logger.info("champion=%s is scored on a test set or tasks that have changed", champion.model_hash[:DIGITS])
     model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)

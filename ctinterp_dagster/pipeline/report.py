@@ -96,7 +96,15 @@ def previewed(views: list[View], scan: ThickScan, layout: Layout) -> list[View]:
 
 
 def views_of(scan: ThickScan, layout: Layout) -> list[View]:
-    """The scan in the soft-tissue window and in the lung or bone one."""
+    """The scan in the soft-tissue window and in the lung or bone one.
+
+    Args:
+        scan: thick scan of the test set.
+        layout: where things are.
+
+    Raises:
+        MissingInputError: an estimate is not there.
+    """
     measurement = scan.measurement()
     truth = measurement.known.hu
     estimates = {
@@ -158,7 +166,14 @@ def calibrations(layout: Layout) -> dict[str, Calibration]:
 
 
 def longer_measurements(layout: Layout) -> dict[str, Measured]:
-    """What longer commands left in `reports/evidence`, by name."""
+    """What longer commands left in `reports/evidence`, by name.
+
+    Args:
+        layout: where things are.
+
+    Raises:
+        MissingInputError: a record is damaged.
+    """
     files = {name: layout.report("evidence") / f"{name}.json" for name in COMMANDS}
     return {name: read_record(Measured, file) for name, file in files.items() if file.exists()}
 

@@ -40,6 +40,9 @@ def jobs(params: Params, layout: Layout) -> Iterator[CaseJob]:
     Args:
         params: of all stages.
         layout: where things are.
+
+    Raises:
+        MissingInputError: ingest has not run.
     """
     for case in read_cases(layout):
         thin = case.thin(layout)

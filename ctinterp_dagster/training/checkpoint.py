@@ -95,12 +95,12 @@ class State:
 
 
 def whole_weights(module: nn.Module) -> dict[str, Any]:
-    """The state of a module of which each process may hold a part; all of them call this."""
+    """The whole tensors of a module by name, of which each process may hold a part; all processes call this."""
     return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True))
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of any shape, of which each process may hold a part; all of them call this."""
+    """A tensor, whole on its device, of which each process may hold a part; all processes call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

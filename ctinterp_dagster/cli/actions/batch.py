@@ -136,6 +136,10 @@ class Batch:
     def _restored(self, item: Item, outputs: Outputs) -> dict[str, Any]:
         """The record of a scan that is restored now.
 
+        Args:
+            item: the scan.
+            outputs: the places of its results.
+
         Raises:
             Skip: it is not, or another run restores it.
         """

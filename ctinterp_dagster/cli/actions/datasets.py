@@ -60,7 +60,7 @@ def places(row: DataSet, folder: Path) -> Iterator[tuple[str, TableRow]]:
 def add_scan(
     row: DataSet, folder: Path, place: str, groups: TableRow, held: Added, rows: dict[str, TableRow], section: Ingest
 ) -> Iterator[Addition]:
-    """Add one scan, as `of_data_set` has it.
+    """Add one scan of a data set to data/raw, in HU, and its patient and split to the table.
 
     Args:
         row: the data set.
@@ -102,7 +102,12 @@ def add_scan(
 
 
 def judged(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
-    """The scans of a file or folder that are fit for thin truth, by their names, and why others are not."""
+    """The names of the scans of a file or folder that are fit for thin truth, and why the others are not.
+
+    Args:
+        path: of the file or folder.
+        section: the parameters of ingest, which say what is thin.
+    """
     fit, bad = [], list[ScanError]()
     for found in find_scans(path):
         try:
@@ -148,7 +153,19 @@ def check_partner(thin: Path, thick: Path) -> None:
 
 
 def rewritten(row: DataSet, path: Path, target: Path) -> Path:
-    """The scan as one file, in HU; values of [0, 1] become whole HU."""
+    """Write a scan as one file, in HU; values of [0, 1] become whole HU.
+
+    Args:
+        row: the data set, which tells whether its values are of [0, 1].
+        path: of the scan.
+        target: the file, whose ending is the format.
+
+    Returns:
+        the target.
+
+    Raises:
+        ScanError: the scan cannot be read.
+    """
     scan = read_scan(path)
     if row.in_unit:
         scan = in_hu(scan)

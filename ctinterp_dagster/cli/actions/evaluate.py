@@ -107,7 +107,14 @@ def restoring_by(options: Options) -> dict[str, Method]:
 
 
 def earlier(path: Path | None) -> dict[str, dict[str, Any]]:
-    """The records of a run that was interrupted, or of other scans, by what they are made of."""
+    """The records of a run that was interrupted, or of other scans, by what they are made of.
+
+    Args:
+        path: of the records; none where it is None or not there.
+
+    Raises:
+        MissingInputError: the file is damaged.
+    """
     rows = read_json(path) if path and path.exists() else []
     return {row["made_of"]: row for row in rows if isinstance(row, dict) and "made_of" in row}
 
@@ -123,10 +130,13 @@ class OwnJob(Job):
     load: Callable[[], Measurement]
 
     def check(self) -> int:
-        """Read both scans and say what is odd about them; the voxels (z y x) of the truth.
+        """Read both scans and print what is odd about them.
+
+        Returns:
+            the voxels, z y x, of the truth.
 
         Raises:
-            ParamsError: the grid or the profile cannot be, with the scan's name, as the next two.
+            ParamsError: the grid or the profile cannot be. Each message begins with the scan's name.
             EvaluationError: the truth is too small to be scored.
             GeometryError: thick scan and truth do not lie over each other.
         """
@@ -146,6 +156,9 @@ class OwnJob(Job):
 
         Args:
             restoring: methods by name.
+
+        Raises:
+            EvaluationError: nothing can be scored.
         """
         measurement = self.load()
         grid = {"factor": measurement.factor, "spacing_mm": measurement.known.spacing_mm[0]}
@@ -182,7 +195,17 @@ def load_thin(
 
 
 def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Measurement:
-    """A real thick scan, measured with the profile or the one that is found, and its thin partner as the truth."""
+    """A real thick scan, measured with its slice profile, and its thin partner as the truth.
+
+    Args:
+        thick_path: of the thick scan.
+        thin_path: of the thin one, on the same pixels.
+        profile: of the thick slices; `auto` has it found from tags and noise.
+
+    Raises:
+        ScanError: a scan cannot be used, or the two do not lie over each other.
+        ParamsError: the profile cannot be.
+    """
     thick, thin = fit(thick_path), fit(thin_path)
     return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
 

@@ -22,7 +22,12 @@ def installed(package: str) -> str:
 
 
 def run() -> None:
-    """Print the versions of Python and of packages, the device, and the released model with its SHA-256."""
+    """Print the versions of Python and of packages, the device, and the released model with its SHA-256.
+
+    Raises:
+        MissingInputError: the released model is not there.
+        CheckpointError: it cannot be read.
+    """
     click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in PACKAGES:
         click.echo(f"{package:13} {installed(package)}")

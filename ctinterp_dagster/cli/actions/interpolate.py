@@ -41,7 +41,15 @@ from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 
 def run(options: Options) -> None:
-    """Restore one scan."""
+    """Restore one scan.
+
+    Args:
+        options: of the command.
+
+    Raises:
+        CtinterpError: the scan cannot be read, restored or written; the subclass is the reason.
+        UsageError: `--label`, where the slices are uneven.
+    """
     (source,), outputs, restoration = options.sources, Outputs.of(options), Restoration(options)
     outputs.check(source, restoration.model, force=options.force)
     restoration.load()
@@ -64,11 +72,21 @@ class Restoration:
 
     @cached_property
     def interpolator(self) -> Interpolator:
-        """The model."""
+        """The model.
+
+        Raises:
+            MissingInputError: the model's file is not there.
+            CheckpointError: it cannot be read.
+        """
         return load_checkpoint(self.model, self.options.device)
 
     def load(self) -> None:
-        """Load the model now, so that a wrong file ends a run before its first scan."""
+        """Load the model now, so that a wrong file ends a run before its first scan.
+
+        Raises:
+            MissingInputError: the file is not there.
+            CheckpointError: it cannot be read.
+        """
         if self.options.method == METHODS[0]:
             self.interpolator  # noqa: B018 (kept)
 
@@ -219,6 +237,10 @@ def write_labels(
         dtype: of the map that they are from, and of the file.
         measurement: of the scan.
         result: its estimate.
+
+    Raises:
+        GeometryError: the labels are not of the thick slices.
+        OSError: the disk is full, or refuses.
     """
     made = thin_labels(labels, measurement.thick, result.mean.hu, measurement.operator.thin_positions)
     with whole_file(out) as partial:

@@ -61,11 +61,27 @@ class Job(ABC):
 
 
 def fit(path: Path) -> Scan:
-    """A scan that passes the one check, its padding filled."""
+    """A scan that `check_volume` takes, its padding filled.
+
+    Args:
+        path: of a file or folder with one scan.
+
+    Raises:
+        MissingInputError: there is no scan.
+        ScanError: it cannot be used; the subclass is the reason.
+    """
     return checked(read_scan(path), path)
 
 
 def checked(scan: Scan, path: Path) -> Scan:
-    """A scan that was read, passes the one check, its padding filled."""
+    """A scan, once `check_volume` has taken it, its padding filled.
+
+    Args:
+        scan: any that was read.
+        path: for messages.
+
+    Raises:
+        ScanError: it cannot be used; the subclass is the reason.
+    """
     check_volume(scan.volume, min_slices=MIN_SLICES, name=str(path))
     return replace(scan, volume=without_padding(scan.volume)[0])

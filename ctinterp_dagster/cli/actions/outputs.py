@@ -138,7 +138,15 @@ class Outputs:
         check_overwriting(source, self.paths, force=force)
 
     def told(self, scan: Scan) -> tuple[str, ...]:
-        """What a DICOM result gets anew; refuses a scan whose patient or values DICOM cannot hold."""
+        """What a DICOM result gets anew because the source has none, a sentence each; nothing of other formats.
+
+        Args:
+            scan: the source.
+
+        Raises:
+            ParamsError: DICOM cannot hold the source's patient or study.
+            IntensityError: nor its values.
+        """
         std = check_output(self.std, scan=scan) if self.std else ()
         return (*check_output(self.thin, as_dicom=self.as_dicom, scan=scan), *std)
 

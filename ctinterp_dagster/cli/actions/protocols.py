@@ -106,12 +106,30 @@ def patient_of(path: Path) -> str:
 
 
 def load_decimation(path: Path, factor: int) -> Trial:
-    """A thin scan of which slices are left out."""
+    """A thin scan of which every `factor`-th slice is kept.
+
+    Args:
+        path: of the scan.
+        factor: slices of the scan for each that is kept, 2 or more.
+
+    Raises:
+        ScanError: the scan cannot be used.
+        EvaluationError: it has too few slices to be scored.
+    """
     return decimation(fit(path).volume, factor)
 
 
 def load_rplhr(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Trial:
-    """A pair of RPLHR-CT, or one like it; the values of its files are HU, or [0, 1] as the data set has them."""
+    """A pair of RPLHR-CT, or one like it; the values of its files are HU, or [0, 1] as the data set has them.
+
+    Args:
+        thick_path: of the thick scan.
+        thin_path: of the thin one.
+        profile: of the thick slices; `auto` has it found from tags and noise.
+
+    Raises:
+        ScanError: a scan cannot be used, or the two do not lie over each other.
+    """
     thick, thin = (checked(in_hu(read_scan(path)), path) for path in (thick_path, thin_path))
     return rplhr(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical), name=str(thick_path))
 

@@ -21,7 +21,12 @@ COLUMNS = {
 
 
 def run() -> None:
-    """Print the scores of the last evaluation, a table a task, and what the gate decided."""
+    """Print the scores of the last evaluation, a table a task, and what the gate decided.
+
+    Raises:
+        MissingInputError: there is no project here, or nothing was evaluated in it.
+        ParamsError: params.yaml cannot be used.
+    """
     layout = Layout(Path())
     params = load_params(layout.params)
     decision = read_json(layout.report("promote") / "decision.json")

@@ -47,10 +47,10 @@ class LocalLayer(Protocol):
         """The source rows that output rows [start, stop) depend on; may reach over the ends of the volume."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Rows [start, stop) of the output, (b, channel, rows, y, x), of the source rows that exist out of `depth`."""
+        """Output rows [start, stop), (b, channel, rows, y, x), of those source rows that exist and that they need."""
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """Numbers that computing output `rows` holds beside its input and output; `shape` is the source's."""
+        """Numbers held beside input, (batch, channel, z, y, x), and output while `rows` rows of it are computed."""
 
 
 class Recipe(Protocol):

@@ -91,7 +91,7 @@ class Winograd(_Fast):
         return result.permute(0, 4, 1, 2, 3)
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
+        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         return scratch_numbers(rows, shape[3], shape[4], self.into, self.out)
 
 
@@ -118,7 +118,7 @@ class Pointwise(_Fast):
         return mixed.view(batch, *size_zyx, self.out).permute(0, 4, 1, 2, 3)
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one protocol)
-        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
+        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         return 0
 
 
@@ -151,7 +151,7 @@ class FromOneChannel(_Fast):
         return result.view(batch, stop - start, height, width, self.out).permute(0, 4, 1, 2, 3)
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
+        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         plane = shape[3] * shape[4]
         padded = shape[0] * (rows + 2) * (shape[3] + 2) * (shape[4] + 2)
         return padded + _TAPS * min(rows * plane, max(_TOGETHER, plane))
@@ -187,7 +187,7 @@ class ToOneChannel(_Fast):
         return (around[:, first : first + stop - start, 1:-1, 1:-1] + self.bias)[:, None]
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
+        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         plane = shape[3] * shape[4]
         around = shape[0] * (rows + 4) * (shape[3] + 2) * (shape[4] + 2)
         return around + _TAPS * min((rows + 2) * plane, max(_TOGETHER, plane))

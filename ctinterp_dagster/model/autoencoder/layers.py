@@ -48,7 +48,14 @@ class LocalConv(nn.Conv3d):
         return start - reach, stop + reach
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
+        """Output rows [start, stop) of a source of `depth` rows, (batch, out, stop - start, y, x).
+
+        Args:
+            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
+            start: the first output row.
+            stop: the one past the last.
+            depth: rows of the whole source.
+        """
         first, last = self.source_rows(start, stop)
         before, after = max(-first, 0), max(last - depth, 0)
         if self.stride[0] == 2:
@@ -59,7 +66,7 @@ class LocalConv(nn.Conv3d):
         return self._convolve(functional.pad(x, (0, 0, 0, 0, before, after)), [0, reach, reach])
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows.
+        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed.
 
         Input and output again, which kernels reorder into blocks of 16 channels.
         """
@@ -111,7 +118,14 @@ class Doubling(nn.Module):
         return (start - 1) // 2, stop // 2 + 1
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (batch, out, rows, y, x), of those source rows that exist and that they need."""
+        """Output rows [start, stop), (batch, channel, stop - start, 2 y, 2 x).
+
+        Args:
+            x: (batch, channel, rows, y, x), those source rows that exist and that the output rows need.
+            start: the first output row.
+            stop: the one past the last.
+            depth: rows of the whole source.
+        """
         if torch.is_grad_enabled():
             first = 2 * max(self.source_rows(start, stop)[0], 0)
             return functional.interpolate(x, scale_factor=2.0, mode="trilinear")[:, :, start - first : stop - first]
@@ -128,7 +142,7 @@ class Doubling(nn.Module):
         return doubled
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one row at a time)
-        """How many numbers are held beside source and result, (batch, in, z, y, x) and `rows` rows."""
+        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         batch, channels, _, height, width = shape
         return 3 * batch * channels * height * width
 

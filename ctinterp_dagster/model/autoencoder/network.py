@@ -43,7 +43,13 @@ class Posterior(NamedTuple):
     log_variance: Tensor
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw a latent (b, c, z, y, x): mean + exp(log_variance / 2) noise, drawn on the generator's device."""
+        """Draw a latent (b, c, z, y, x): mean + exp(log_variance / 2) noise.
+
+        Args:
+            generator: of the noise, which is drawn on its device.
+
+        Source: Kingma and Welling 2014, section 2.4 (reparameterisation).
+        """
         noise = torch.randn(self.mean.shape, generator=generator, device=generator.device, dtype=self.mean.dtype)
         return self.mean + torch.exp(self.log_variance / 2) * noise.to(self.mean.device)
 

@@ -56,7 +56,7 @@ class DvcProjectScaffolder(Scaffolder[DvcScaffoldParams]):
         return DvcScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[DvcScaffoldParams]) -> None:
-        """Write it."""
+        """Write the `defs.yaml` with the path of the project."""
         scaffold_component(request, {"project": request.params.project})
 
 

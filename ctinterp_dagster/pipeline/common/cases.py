@@ -110,7 +110,11 @@ def write_pairs(path: Path, pairs: Mapping[str, str]) -> None:
 
 
 def read_pairs(layout: Layout) -> dict[str, str]:
-    """The real thick scans, each with the case that is its truth."""
+    """The real thick scans, each with the case that is its truth; none where ingest found none.
+
+    Args:
+        layout: where things are.
+    """
     path = layout.ingest / "pairs.csv"
     return {row["case"]: row["thin"] for row in read_csv(path)} if path.exists() else {}
 
@@ -125,7 +129,15 @@ def write_sources(path: Path, sources: Mapping[str, tuple[str, str]]) -> None:
 
 
 def read_sources(layout: Layout, split: Split) -> dict[str, int]:
-    """How many cases of a split have each licence and citation, such as `CC BY 4.0: Name et al.`."""
+    """How many cases of a split have each licence and citation, such as `CC BY 4.0: Name et al.`.
+
+    Args:
+        layout: where things are.
+        split: the split.
+
+    Raises:
+        MissingInputError: ingest has not run.
+    """
     path = layout.ingest / "sources.csv"
     own = {case.case for case in read_cases(layout) if case.split == split}
     rows = read_csv(path) if path.exists() else []

@@ -66,6 +66,9 @@ def average_with(part: nn.Module, name: str, path: Path, config: ExpectationConf
         config: of the expectation that the part is, or belongs to.
         share: of the old weights, in [0, 1].
 
+    Raises:
+        ParamsError: the stored network has other widths.
+
     Source: Wortsman et al. 2022 (robust fine-tuning), eq. 1.
     """
     old = copy.deepcopy(part)

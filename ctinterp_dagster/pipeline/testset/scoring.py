@@ -65,7 +65,15 @@ class Scored:
 
 
 def score_methods(measurement: Measurement, methods: Mapping[str, Method]) -> Iterator[Scored]:
-    """Restore a thick scan with every method, one after the other, and score the results against the truth."""
+    """Restore a thick scan with every method, one after the other, and score the results against the truth.
+
+    Args:
+        measurement: with its truth.
+        methods: by name.
+
+    Raises:
+        EvaluationError: the truth is too small, or an estimate is not finite.
+    """
     truth = Truth.of(measurement.known.hu, factor=measurement.factor)
     for name, method in methods.items():
         with ResourceMeter() as meter:

@@ -70,7 +70,15 @@ def thick_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
 
 
 def thickened_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
-    """The test cases, thickened for each task."""
+    """The test cases, thickened for each task.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Raises:
+        MissingInputError: ingest has not run, or no case is in test.
+    """
     for case in read_cases(layout, "test"):
         for task in params.thicken.tasks:
             files = case.thick(layout, task.name), case.thin(layout)
@@ -78,7 +86,14 @@ def thickened_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
 
 
 def real_scans(layout: Layout) -> Iterator[ThickScan]:
-    """The real thick scans whose truth is a test case; one that cannot be laid over it is told and left out."""
+    """The real thick scans whose truth is a test case; one that cannot be laid over it is told and left out.
+
+    Args:
+        layout: where things are.
+
+    Raises:
+        MissingInputError: ingest has not run, or no case is in test.
+    """
     truths = {case.case: case.thin(layout) for case in read_cases(layout, "test")}
     for name, thin in read_pairs(layout).items():
         if thin in truths:

@@ -124,7 +124,10 @@ def _lps_affine(image: Image) -> DoubleArray:
 
 
 def lps_of_ras(affine: DoubleArray) -> DoubleArray:
-    """An affine to RAS, (3, 4), as one to LPS; `ras_of_lps` is the way back. Any unit of length.
+    """An affine to RAS as one to LPS; `ras_of_lps` is the way back.
+
+    Args:
+        affine: (3, 4), in any unit of length.
 
     Source: NIfTI-1.1, section 3D image orientation (+x is right); DICOM PS3.3 C.7.6.2.1.1 (+x is left).
     """
@@ -132,7 +135,7 @@ def lps_of_ras(affine: DoubleArray) -> DoubleArray:
 
 
 def ras_of_lps(affine: DoubleArray) -> DoubleArray:
-    """An affine to LPS, (3, 4), as one to RAS; `lps_of_ras` is the way back. Any unit of length."""
+    """An affine to LPS, (3, 4) in any unit of length, as one to RAS; `lps_of_ras` is the way back."""
     return np.asarray(_X_Y_REVERSED @ affine)
 
 

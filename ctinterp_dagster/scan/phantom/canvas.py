@@ -158,7 +158,7 @@ def ellipse(u: Field, v: Field, radii_mm: tuple[float, float], power: float = 2.
 
 
 def ellipsoid(at: tuple[Field, Field, Field], radii_mm: tuple[float, float, float]) -> Field:
-    """Signed distance, roughly, from an ellipsoid at the origin of `at` (x, y, z)."""
+    """Signed distance in mm, roughly, from an ellipsoid at the origin of `at`, (x, y, z) in mm; below 0 inside."""
     x, y, z = at
     a, b, c = (np.float32(r) for r in radii_mm)
     ratio = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)

@@ -45,6 +45,8 @@ def grow(rng: np.random.Generator, root: Point, direction: Point, radius_mm: flo
         root: (x, y, z) mm, where the first branch begins.
         direction: of the first branch, a unit vector.
         radius_mm: of the first branch.
+
+    Source: radii and angles of a fork by least work, Murray 1926, PNAS 12(3) and J. Gen. Physiol. 9(6).
     """
     front = [(root, direction / math.hypot(*direction), radius_mm, float(rng.uniform(0, math.pi)))]
     while front:
