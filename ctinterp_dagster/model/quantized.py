@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -138,7 +139,7 @@ def _busiest(x: Tensor, guide: int) -> Tensor:
     channel = x[:, guide, None]
     variance = functional.avg_pool3d(channel.square(), size) - functional.avg_pool3d(channel, size).square()
     places = variance.flatten().topk(min(WINDOWS, variance.numel())).indices
-    corners = [torch.unravel_index(place, variance.shape[2:]) for place in places]
+    corners = zip(*np.unravel_index(places.numpy(), variance.shape[2:]), strict=True)
     return torch.cat(
         [
             x[:, :, z * size[0] :, y * size[1] :, x_ * size[2] :][:, :, : size[0], : size[1], : size[2]]
