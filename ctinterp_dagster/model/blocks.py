@@ -5,6 +5,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
 
@@ -27,6 +28,16 @@ def pixel_norm(x: Tensor) -> Tensor:
     """
     norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
     return x / (norm / math.sqrt(x.shape[1]) + 1e-4).to(x.dtype)
+
+
+def activated(x: Tensor) -> Tensor:
+    """Norm over the channels, then SiLU, of (b, channels, z, y, x); what a block convolves."""
+    return silu(pixel_norm(x))
+
+
+def silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor of any shape that nobody else reads: in its place unless gradients are asked for."""
+    return functional.silu(fresh, inplace=not torch.is_grad_enabled())
 
 
 def time_features(t: Tensor) -> Tensor:

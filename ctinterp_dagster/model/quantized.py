@@ -1,4 +1,4 @@
-"""The convolutions of a `SliceBlock` in eight bits: activations 0 to 255, weights -127 to 127, sums in 32 bits.
+"""Convolutions after SiLU in eight bits: activations 0 to 255, weights -127 to 127, sums in 32 bits.
 
 An activation a is stored as q with a = scale (q - zero). It comes out of SiLU, so that its least value is known; its
 greatest is looked up in a few windows of the volume, and the rare values above it are taken for that.
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ctinterp_dagster.model.blocks import activated
 
 LEAST = -0.2785  # of SiLU
 LEVELS = 255
@@ -45,6 +47,22 @@ class Quantizer:
         """Of activations up to a peak."""
         scale = max(peak - LEAST, 1e-3) / LEVELS
         return cls(scale, round(-LEAST / scale))
+
+    def activated(self, x: Tensor) -> Tensor:
+        """The numbers of `blocks.activated`, made row by row in the cache.
+
+        Args:
+            x: (1, channels, z, y, x), channels last in memory.
+
+        Returns:
+            Slices (z, channels, y, x), uint8.
+        """
+        slices = x[0].transpose(0, 1)
+        levels = torch.empty_like(slices, dtype=torch.uint8)
+        for source, target in zip(slices.split(1), levels.split(1), strict=True):
+            for rows, out in zip(source.split(ROWS, dim=2), target.split(ROWS, dim=2), strict=True):
+                self.write(activated(rows.float()), out)
+        return levels
 
     def write(self, activations: Tensor, out: Tensor) -> None:
         """Write the numbers of float32 activations, which it changes, into uint8 of the same shape."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.allocator import kept
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def swept(
             WATCHER.get()(reach.work * place.shape[2] * slice_voxels)
         return output
 
-    with kept():
-        return _in_tiles(whole_depth, x, out_channels, reach, (depth, *tile[1:]))
+    return _in_tiles(whole_depth, x, out_channels, reach, (depth, *tile[1:]))
 
 
 def _in_tiles(

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.model.allocator import kept
 from ctinterp_dagster.model.blocks import time_features
 from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import StoredModel
@@ -78,6 +79,7 @@ class Expectation(StoredModel):
         mean = self.mean(features, geometry)
         return mean, self.spread(torch.cat([features, mean.detach()], dim=1), geometry)
 
+    @kept()
     @torch.inference_mode()
     def expect(
         self,
@@ -111,6 +113,7 @@ class Expectation(StoredModel):
             mean = 0.5 * (mean + seen(self.mean.mirrored))
         return mean
 
+    @kept()
     @torch.inference_mode()
     def spread_about(
         self, mean: Tensor, features: Tensor, geometry: Tensor, memory_gib: float | None, *, quantized: bool = False
@@ -194,6 +197,7 @@ class NullSpaceDiffusion(StoredModel):
     def _condition(self, geometry: Tensor, t: Tensor) -> Tensor:
         return torch.cat([geometry[:, : self.config.expectation.geometry], time_features(t)], dim=1)
 
+    @kept()
     def draw(
         self,
         features: Tensor,

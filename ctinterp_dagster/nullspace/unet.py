@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.blocks import ResidualUnit, check_widths, pixel_norm, zero_init
-from ctinterp_dagster.model.quantized import ROWS, Peaks, QuantizedConv, Quantizer, peaks
+from ctinterp_dagster.model.blocks import ResidualUnit, activated, check_widths, silu, zero_init
+from ctinterp_dagster.model.quantized import Peaks, QuantizedConv, Quantizer, peaks
 from ctinterp_dagster.model.tiles import Reach
 from ctinterp_dagster.model.winograd import Voxels, convolve, suits, transform_kernel
 
@@ -162,12 +162,7 @@ class _QuantizedLayers(_Layers):
 
     def in_plane(self, x: Tensor) -> Tensor:
         """(1, channels, z, y, x) to uint8 (1, channels, z + 2, y, x), the number of 0 in the room."""
-        slices = x[0].transpose(0, 1)
-        levels = torch.empty_like(slices, dtype=torch.uint8)
-        for source, target in zip(slices.split(1), levels.split(1), strict=True):
-            for rows, out in zip(source.split(ROWS, dim=2), target.split(ROWS, dim=2), strict=True):
-                self.plane.entering.write(activated(rows.float()), out)
-        convolved = self.plane.silu(levels, self.near).permute(0, 2, 3, 1)
+        convolved = self.plane.silu(self.plane.entering.activated(x), self.near).permute(0, 2, 3, 1)
         near = convolved.new_empty(1, len(convolved) + 2, *convolved.shape[1:])
         near[0, 0], near[0, 1:-1], near[0, -1] = self.near.zero, convolved, self.near.zero
         return near.permute(0, 4, 1, 2, 3)
@@ -175,6 +170,10 @@ class _QuantizedLayers(_Layers):
     def in_space(self, x: Tensor, near: Tensor) -> Tensor:
         """The block's result (1, channels, z, y, x); `near` is what `in_plane` gave."""
         return self.space(near, x.dtype).add_(x)
+
+
+def _quantized_end(plane: QuantizedConv, x: Tensor) -> Tensor:
+    return plane(plane.entering.activated(x), torch.float32).transpose(0, 1)[None]
 
 
 def _activated_voxels(voxels: Tensor) -> Tensor:
@@ -248,7 +247,7 @@ class SliceUNet(nn.Module):
         Returns:
             (b, out_channels, z, y, x).
         """
-        return next(self._walk(iter([x]), condition, alone))
+        return next(self._walk(iter([x]), condition, alone, self._end))
 
     def stream(self, chunks: Iterator[Tensor], condition: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; nothing is computed twice.
@@ -264,10 +263,15 @@ class SliceUNet(nn.Module):
         Returns:
             Chunks (b, out_channels, z, y, x).
         """
-        return self._walk(chunks, condition, partial(streamed, peaks=peaks))
+        end = self._end
+        if peaks:
+            assert self.conv_out.bias is not None
+            entering = Quantizer.up_to(peaks[self.conv_out])
+            end = partial(_quantized_end, QuantizedConv(self.conv_out.weight, self.conv_out.bias, entering))
+        return self._walk(chunks, condition, partial(streamed, peaks=peaks), end)
 
     def peaks(self, x: Tensor, condition: Tensor, guide: int = 0) -> Peaks:
-        """The greatest activations before the blocks' convolutions, for `stream` of x (1, in_channels, z, y, x).
+        """The greatest activations before the convolutions that `stream` computes in eight bits.
 
         Args:
             x: (1, in_channels, z, y, x).
@@ -275,9 +279,12 @@ class SliceUNet(nn.Module):
             guide: the channel that tells where x varies most; one without noise.
         """
         blocks = [block for block in self.modules() if isinstance(block, SliceBlock)]
-        return peaks(self, [layer for block in blocks for layer in (block.plane, block.space)], x, condition, guide)
+        layers = [layer for block in blocks for layer in (block.plane, block.space)]
+        return peaks(self, [*layers, self.conv_out], x, condition, guide)
 
-    def _walk(self, chunks: Iterator[Tensor], condition: Tensor, through: Through) -> Iterator[Tensor]:
+    def _walk(
+        self, chunks: Iterator[Tensor], condition: Tensor, through: Through, end: Callable[[Tensor], Tensor]
+    ) -> Iterator[Tensor]:
         embedding, skips = self.embed(condition), list[deque[Tensor]]()
         first = next(chunks)
         height, width = first.shape[-2:]
@@ -289,7 +296,7 @@ class SliceUNet(nn.Module):
         for level, up, skip in zip(reversed(self.decode), reversed(self.up), reversed(skips), strict=True):
             x = through(level.children(), map(partial(joined, up, skip), x), embedding)
         for chunk in x:
-            yield self.conv_out(activated(chunk))[..., :height, :width]
+            yield end(chunk)[..., :height, :width]
 
     def mirrored(self, chunks: Iterator[Tensor], condition: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
         """What `stream` gives of the mirror image along x, mirrored back.
@@ -307,6 +314,10 @@ class SliceUNet(nn.Module):
         padding = (0, -width % self.multiple, 0, 0, 0, 0)
         images = (functional.pad(x, padding, mode="replicate").flip(-1) for x in itertools.chain([first], chunks))
         return (output.flip(-1)[..., :width] for output in self.stream(images, condition, peaks))
+
+    def _end(self, x: Tensor) -> Tensor:
+        output: Tensor = self.conv_out(activated(x))
+        return output
 
     def _enter(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -370,16 +381,6 @@ def joined(up: nn.Module, skip: deque[Tensor], coarse: Tensor) -> Tensor:
     assert isinstance(up, nn.Conv3d)
     mixed = functional.linear(coarse.movedim(1, -1), up.weight.flatten(1), up.bias).movedim(-1, 1)
     return functional.interpolate(mixed, scale_factor=(1.0, 2.0, 2.0)).add_(skip.popleft())
-
-
-def activated(x: Tensor) -> Tensor:
-    """Norm over the channels, then SiLU, of (b, channels, z, y, x); what a block convolves."""
-    return silu(pixel_norm(x))
-
-
-def silu(fresh: Tensor) -> Tensor:
-    """SiLU of a tensor of any shape that nobody else reads: in its place unless gradients are asked for."""
-    return functional.silu(fresh, inplace=not torch.is_grad_enabled())
 
 
 def halo(levels: int, blocks: int) -> int:
