@@ -121,19 +121,20 @@ def test_a_sample_lies_as_many_spreads_from_the_mean_as_the_denoiser_says() -> N
     torch.testing.assert_close(drawn, mean + 2.0 * log_spread.exp())
 
 
-def test_the_released_weights_in_a_network_that_knows_more_cosines_give_the_same() -> None:
+@pytest.mark.parametrize(("factor", "profile"), [(5, "gaussian"), (2.5, "box")])
+def test_the_released_weights_in_a_network_that_knows_more_cosines_give_the_same(factor: float, profile: str) -> None:
     file = read_model(RELEASED)
     model = NullSpaceDiffusion.of(file)
     old = model.config.expectation
     new = replace(old, features=FEATURES, modes=MODES, geometry=basis.GEOMETRY)
     grown = NullSpaceDiffusion(replace(model.config, expectation=new)).eval()
     grown.load_state_dict(widened(file.tensors, old, new))
-    operator = ThickeningOperator.from_factor(30, 5, "gaussian")
-    thick = 200 * torch.randn(6, 16, 20, generator=torch.Generator().manual_seed(0))
+    operator = ThickeningOperator.from_factor(30, factor, profile)
+    thick = 200 * torch.randn(operator.n_thick, 16, 20, generator=torch.Generator().manual_seed(0))
     given = []
     for network in (model, grown):
         space = NullSpace(operator, network.config.expectation.modes)
-        features, geometry = space.features(thick)[None], space.geometry((5.0, 0.7, 0.7))[None]
+        features, geometry = space.features(thick)[None], space.geometry((factor, 0.7, 0.7))[None]
         expected = expected_of(network, features, geometry)
         noisy = torch.zeros(1, network.config.expectation.modes, *features.shape[2:])
         noisy[:, :4] = torch.randn(1, 4, *features.shape[2:], generator=torch.Generator().manual_seed(1))
