@@ -11,14 +11,7 @@ from .remote import RemoteGitDvcProject
 from .resource import DvcCliResource
 from .selection import select_stages
 from .sensor import build_dvc_sensor
-from .stage import (
-    DvcIndex,
-    DvcInput,
-    DvcOutput,
-    DvcProjectError,
-    DvcSource,
-    DvcStage,
-)
+from .stage import DvcIndex, DvcInput, DvcOutput, DvcProjectError, DvcSource, DvcStage
 from .translator import DvcTranslator
 
 __all__ = [

@@ -18,14 +18,7 @@ from dvc.stage.loader import StageLoader
 from dvc.utils.serialize import load_path
 from dvc_data.hashfile.tree import Tree
 
-from .stage import (
-    DvcIndex,
-    DvcInput,
-    DvcOutput,
-    DvcProjectError,
-    DvcSource,
-    DvcStage,
-)
+from .stage import DvcIndex, DvcInput, DvcOutput, DvcProjectError, DvcSource, DvcStage
 
 
 class _StageLoader(StageLoader):  # type: ignore[misc] # DVC has no types

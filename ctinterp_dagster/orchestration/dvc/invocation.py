@@ -20,7 +20,7 @@ from .checks import check_results
 from .metadata import stage_metadata
 from .pipes import stage_pipes
 from .project import DvcProject
-from .provenance import kept_metadata, provenance_tags, source_events, superseded_events
+from .provenance import correcting_events, kept_metadata, provenance_tags
 from .sensor import lock_events
 from .stage import DvcIndex, DvcProjectError, DvcStage
 from .translator import DvcTranslator
@@ -164,10 +164,7 @@ class DvcInvocation:
         """What the command changed beside the stages that the step was asked for."""
         instance = self.context.instance
         if self.context.has_assets_def:
-            for seen in (
-                *source_events(after, self.project, self.translator, instance),
-                *superseded_events(after, self.project, self.translator, instance),
-            ):
+            for seen in correcting_events(after, self.project, self.translator, instance):
                 instance.report_runless_asset_event(seen)
             return
         for event in lock_events(after, self.project, self.translator, instance):

@@ -67,10 +67,14 @@ def _version_read(stage: DvcStage, maker: DvcStage) -> str:
     return str(maker.data_version)
 
 
-def source_events(
+def correcting_events(
     index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
 ) -> list[AssetMaterialization]:
-    """Materializations of the sources whose content is not what Dagster recorded last.
+    """Materializations of what Dagster has a wrong record of: sources that changed, stages that look fresh.
+
+    A stage that read a file that its maker had not made was up to date with it. When the maker puts its own file back,
+    no version moves: only a new record shows that the stage read something else. Nor does one when the code of a single
+    partition changes.
 
     Args:
         index: the project's stages and sources as they are.
@@ -84,25 +88,6 @@ def source_events(
         if recorded_tags(instance, key).get(DATA_VERSION_TAG) != source.now:
             metadata = source_metadata(source)
             events.append(AssetMaterialization(key, metadata=metadata, tags={DATA_VERSION_TAG: source.now}))
-    return events
-
-
-def superseded_events(
-    index: DvcIndex, project: DvcProject, translator: DvcTranslator, instance: DagsterInstance
-) -> list[AssetMaterialization]:
-    """Materializations of the stages that DVC calls changed and whose record calls them fresh.
-
-    A stage that read a file that its maker had not made was up to date with it. When the maker puts its own file back,
-    no version moves: only a new record shows that the stage read something else. Nor does one when the code of a single
-    partition changes.
-
-    Args:
-        index: the project's stages and sources as they are.
-        project: where they are.
-        translator: names the assets.
-        instance: what was recorded.
-    """
-    events = []
     for stage in project.shown(index).values():
         key = translator.get_asset_key(stage)
         if stage.changed and stage.lock is not None and _looks_fresh(stage, index.stages, translator, instance):

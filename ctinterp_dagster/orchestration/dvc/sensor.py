@@ -14,12 +14,11 @@ from .metadata import stage_metadata
 from .project import DvcProject
 from .provenance import (
     LOCK_TAG,
+    correcting_events,
     kept_metadata,
     latest_event,
     provenance_tags,
     recorded_tags,
-    source_events,
-    superseded_events,
 )
 from .stage import DvcIndex, digest
 from .translator import DvcTranslator
@@ -85,8 +84,7 @@ def lock_events(
         instance: what was recorded.
     """
     events: list[AssetMaterialization | AssetCheckEvaluation] = [
-        *source_events(index, project, translator, instance),
-        *superseded_events(index, project, translator, instance),
+        *correcting_events(index, project, translator, instance),
     ]
     for stage in project.shown(index).values():
         if stage.lock is None:
