@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctinterp_dagster.scan.phantom.canvas import Canvas, Field, ellipse, ellipsoid
+from ctinterp_dagster.scan.phantom.canvas import Canvas, Field, Frame, ellipse, ellipsoid
 
 VERTEBRA_MM = 24.0
 DISC_MM = 5.0
@@ -14,38 +14,30 @@ def _bone(canvas: Canvas, distance_mm: Field, *, shell_hu: float, inside_hu: flo
     canvas.paint(canvas.coverage(distance_mm + shell_mm), inside_hu)
 
 
-def paint_ribs(canvas: Canvas, x: Field, y: Field, z: Field, cage_mm: Field) -> None:
-    """Paint all ribs at once: bands around the cage that descend from the spine to the front, cartilage at the end.
-
-    Args:
-        canvas: where.
-        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
-        y: mm behind the middle of the chest.
-        z: mm above the carina.
-        cage_mm: signed distance from the inner face of the ribs.
-    """
+def paint_ribs(canvas: Canvas, at: Frame) -> None:
+    """Paint all ribs at once: bands around the cage that descend from the spine to the front, cartilage at the end."""
     # 0 at the spine, pi at the sternum.
-    angle = np.arctan2(np.abs(x), y)
+    angle = np.arctan2(np.abs(at.x), at.y)
     drop = 78 * (1 - np.cos(np.clip(angle, 0, 2.5) * 0.95)) / 1.7
-    turn = (z + drop) / RIB_PITCH_MM
+    turn = (at.z + drop) / RIB_PITCH_MM
     off = (turn - np.rint(turn)) * np.float32(RIB_PITCH_MM * 0.87)
-    rib = ellipse(off, cage_mm - 6, (4.9, 3.6))
+    rib = ellipse(off, at.cage_mm - 6, (4.9, 3.6))
     bony = np.maximum(rib, (angle - 2.25) * 60)
     cartilage = np.maximum(rib, np.maximum((2.2 - angle) * 60, (angle - 2.95) * 60))
     canvas.paint(canvas.coverage(cartilage), 95.0)
     _bone(canvas, bony, shell_hu=850.0, inside_hu=260.0, shell_mm=1.5)
 
 
-def paint_spine(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
+def paint_spine(canvas: Canvas, at: Frame, spine_mm: float) -> None:
     """Paint vertebral bodies, discs, the canal, arches and processes; end plates are oblique to the slices.
 
     Args:
         canvas: where.
-        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
-        y: mm behind the middle of the vertebral bodies.
-        z: mm above the carina.
+        at: its coordinates.
+        spine_mm: from the middle of the chest back to that of the vertebral bodies.
     """
-    tilted = z + 0.16 * y + 0.05 * x
+    x, y = at.x, at.y - spine_mm
+    tilted = at.z + 0.16 * y + 0.05 * x
     level = tilted / VERTEBRA_MM
     off = (level - np.rint(level)) * np.float32(VERTEBRA_MM)
     waist = 1.6 * np.cos(off * np.float32(2 * np.pi / VERTEBRA_MM))
@@ -64,22 +56,20 @@ def paint_spine(canvas: Canvas, x: Field, y: Field, z: Field) -> None:
     canvas.paint(canvas.coverage(ellipse(x, y - 22.5, (5.5, 4.2))), 38.0)
 
 
-def paint_plates(canvas: Canvas, x: Field, y: Field, z: Field, front_mm: float) -> None:
+def paint_plates(canvas: Canvas, at: Frame, front_mm: float) -> None:
     """Paint the flat bones: the shoulder blades behind the upper ribs, and the breastbone, which leans forward.
 
     Args:
         canvas: where.
-        x: mm to the left of the midline, like y and z of shapes that make (z, y, x) together.
-        y: mm behind the middle of the chest.
-        z: mm above the carina.
+        at: its coordinates.
         front_mm: from the middle of the chest to the front of the cage.
     """
-    out, back, up = np.abs(x) - 88, y - 62, z - 48
+    out, back, up = np.abs(at.x) - 88, at.y - 62, at.z - 48
     scapulae = ellipsoid(
         (0.8 * out - 0.6 * back, 0.6 * out + 0.8 * back + 0.05 * up, up + 0.2 * out), (34.0, 4.0, 60.0)
     )
-    width = 17 + 7 * np.clip(z / 40, 0, 1)
-    front = ellipse(x * (17 / width), y + front_mm + 6, (17.0, 5.5), power=3.0)
-    sternum = np.maximum(front, np.maximum(z - 62, -100 - z))
+    width = 17 + 7 * np.clip(at.z / 40, 0, 1)
+    front = ellipse(at.x * (17 / width), at.y + front_mm + 6, (17.0, 5.5), power=3.0)
+    sternum = np.maximum(front, np.maximum(at.z - 62, -100 - at.z))
     for plate, shell_hu, inside_hu in ((scapulae, 650.0, 240.0), (sternum, 480.0, 150.0)):
         _bone(canvas, plate, shell_hu=shell_hu, inside_hu=inside_hu, shell_mm=1.4)

@@ -122,6 +122,22 @@ class Canvas:
             self.capsule((a, b), radius_mm, hu, within)
 
 
+@dataclass(frozen=True)
+class Frame(Box):
+    """The canvas in the patient's own, leaning coordinates, with the distances that several organs share.
+
+    Attributes:
+        x: mm to the left of the midline.
+        y: mm behind the middle of the chest.
+        z: mm above the carina.
+        cage_mm: signed distance from the inner face of the rib cage.
+        lungs: share of each voxel that is lung.
+    """
+
+    cage_mm: Field
+    lungs: Field
+
+
 def add_noise(hu: FloatArray, rng: np.random.Generator, noise_hu: float) -> FloatArray:
     """Add noise that is correlated in the plane as a reconstruction leaves it, and by 0.2 along z.
 

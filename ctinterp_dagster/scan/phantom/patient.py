@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctinterp_dagster.scan.phantom.bones import paint_plates, paint_ribs, paint_spine
-from ctinterp_dagster.scan.phantom.canvas import Box, Canvas, Field, Point, add_noise, ellipse, ellipsoid
+from ctinterp_dagster.scan.phantom.canvas import Box, Canvas, Field, Frame, Point, add_noise, ellipse, ellipsoid
 from ctinterp_dagster.scan.phantom.vessels import grow, paint_airways, paint_vessels
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.scan.window import STORED
@@ -52,25 +52,6 @@ class Build:
             lean=(rng.uniform(-0.04, 0.04), rng.uniform(0.02, 0.12)),
             dome_mm=(rng.uniform(-88, -70), rng.uniform(-102, -86)),
         )
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The canvas in the patient's own, leaning coordinates, with the distances that several organs share.
-
-    Attributes:
-        x: mm to the left of the midline.
-        y: mm behind the middle of the chest.
-        z: mm above the carina.
-        cage_mm: signed distance from the inner face of the rib cage.
-        lungs: share of each voxel that is lung.
-    """
-
-    x: Field
-    y: Field
-    z: Field
-    cage_mm: Field
-    lungs: Field
 
 
 def _cage(build: Build, x: Field, y: Field, z: Field) -> Field:
@@ -265,9 +246,9 @@ def phantom(
     _paint_great_vessels(canvas, build, _spine_mm(build) + 4)
     _paint_lungs(canvas, build, at, rng)
     _paint_central_airways(canvas)
-    paint_ribs(canvas, at.x, at.y, at.z, at.cage_mm)
-    paint_plates(canvas, at.x, at.y, at.z, build.chest_mm[1])
-    paint_spine(canvas, at.x, at.y - _spine_mm(build), at.z)
+    paint_ribs(canvas, at)
+    paint_plates(canvas, at, build.chest_mm[1])
+    paint_spine(canvas, at, _spine_mm(build))
     hu = STORED.clip(np.rint(add_noise(canvas.hu, noise_rng, noise_hu)))
     origin = tuple(float(axis[0]) for axis in canvas.axes_mm[::-1])
     return Volume(hu, spacing_mm, (origin[0], origin[1], origin[2]), np.eye(3))
