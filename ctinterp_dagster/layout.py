@@ -1,91 +1,47 @@
 """Every path of the project, in one place."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class Layout:
     """Where things are below the project's root (the folder of dvc.yaml).
 
     Each stage owns one folder under data/ or reports/ that has the stage's name.
+
+    Attributes:
+        root: the project's root.
+        params: the parameters of every stage.
+        pipeline: the stages.
+        raw: scans as the user dropped them, and `scans.csv` where patients and splits are given.
+        maisi: what `ctinterp autoencoder import` writes: `autoencoder.safetensors` and `card.json`.
+        ingest: `volumes/<case>.nii`, `thick/<scan>.nii`, `cases.csv`, `pairs.csv`, `sources.csv`, `quarantine.csv`.
+        thicken: `<task>/<case>.nii`: synthetic thick scans.
+        autoencoder: `autoencoder.safetensors`.
+        encode: `<case>.safetensors`: latents; `statistics.json`: their scale.
+        expect: `expectation.safetensors`: the regression that the null-space diffusion starts from.
+        expectation: that file, which `expect` writes and `train` reads.
+        train: `model.safetensors`: the null-space diffusion, which is the model that is judged and released.
+        latent: `model.safetensors`: the latent diffusion.
+        generate: `<stage>/<task>/<case>.nii` and `.std.nii`: what a stage's model estimates, and its standard
+            deviation.
+        promote: the champion's pointer, and what is known of every challenger (see `champion.Registry`).
     """
 
-    root: Path
-
-    @property
-    def params(self) -> Path:
-        """The parameters of every stage."""
-        return self.root / "params.yaml"
-
-    @property
-    def pipeline(self) -> Path:
-        """The stages."""
-        return self.root / "dvc.yaml"
-
-    @property
-    def raw(self) -> Path:
-        """Scans as the user dropped them, and `scans.csv` where patients and splits are given."""
-        return self.root / "data" / "raw"
-
-    @property
-    def maisi(self) -> Path:
-        """What `ctinterp autoencoder import` writes: `autoencoder.safetensors` and `card.json`."""
-        return self.root / "data" / "maisi"
-
-    @property
-    def ingest(self) -> Path:
-        """`volumes/<case>.nii`, `thick/<scan>.nii`, `cases.csv`, `pairs.csv`, `sources.csv`, `quarantine.csv`."""
-        return self.root / "data" / "ingest"
-
-    @property
-    def thicken(self) -> Path:
-        """`<task>/<case>.nii`: synthetic thick scans."""
-        return self.root / "data" / "thicken"
-
-    @property
-    def autoencoder(self) -> Path:
-        """`autoencoder.safetensors`."""
-        return self.root / "data" / "autoencoder"
-
-    @property
-    def encode(self) -> Path:
-        """`<case>.safetensors`: latents; `statistics.json`: their scale."""
-        return self.root / "data" / "encode"
-
-    @property
-    def expect(self) -> Path:
-        """`expectation.safetensors`: the regression that the null-space diffusion starts from."""
-        return self.root / "data" / "expect"
-
-    @property
-    def expectation(self) -> Path:
-        """The file of the expectation, which `expect` writes and `train` reads."""
-        return self.expect / "expectation.safetensors"
-
-    @property
-    def train(self) -> Path:
-        """`model.safetensors`: the null-space diffusion, which is the model that is judged and released."""
-        return self.root / "data" / "train"
-
-    @property
-    def latent(self) -> Path:
-        """`model.safetensors`: the latent diffusion."""
-        return self.root / "data" / "latent"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.params, self.pipeline = root / "params.yaml", root / "dvc.yaml"
+        data = root / "data"
+        self.raw, self.maisi = data / "raw", data / "maisi"
+        self.ingest, self.thicken = data / "ingest", data / "thicken"
+        self.autoencoder, self.encode = data / "autoencoder", data / "encode"
+        self.expect = data / "expect"
+        self.expectation = self.expect / "expectation.safetensors"
+        self.train, self.latent = data / "train", data / "latent"
+        self.generate, self.promote = data / "generate", data / "promote"
 
     def trained(self, stage: str) -> Path:
         """Everything that the model of `train` or `latent` needs, in one file."""
         return self.root / "data" / stage / "model.safetensors"
-
-    @property
-    def generate(self) -> Path:
-        """`<stage>/<task>/<case>.nii` and `.std.nii`: what a stage's model estimates, and its standard deviation."""
-        return self.root / "data" / "generate"
-
-    @property
-    def promote(self) -> Path:
-        """The champion's pointer, and what is known of every challenger (see `champion.Registry`)."""
-        return self.root / "data" / "promote"
 
     def report(self, stage: str) -> Path:
         """The folder of what a stage reports."""
