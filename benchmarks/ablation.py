@@ -227,7 +227,7 @@ def figures(
     truth = Truth.of(hu.numpy(), factor=FACTOR)
     settings = Settings(steps=SAMPLE_STEPS, samples=samples)
     with torch.inference_mode():
-        restored = restorer.NullSpaceRestorer(model, measurement, torch.device("cpu"), settings)
+        restored = restorer.NullSpaceRestorer(model, measurement, settings)
         mean, rough = restored.mean(), {}
         estimates = {"mean": mean}
         if samples:

@@ -95,7 +95,7 @@ def shares(given: Path, out: Path) -> None:
 
     model.expectation.expect = timed
     with spent("matrices along z"), torch.inference_mode():
-        estimate = measurement.estimate(NullSpaceRestorer(model, measurement, torch.device("cpu"), Settings()).mean())
+        estimate = measurement.estimate(NullSpaceRestorer(model, measurement, Settings()).mean())
     seconds["matrices along z"] -= seconds["networks"]
     with spent("files"):
         write_volume(estimate.mean, out)

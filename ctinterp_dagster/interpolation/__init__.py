@@ -1,7 +1,7 @@
 """Thick volume in, thin volume out."""
 
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
-from ctinterp_dagster.interpolation.selfcheck import doubts, refuse_doubtful
+from ctinterp_dagster.interpolation.selfcheck import SelfCheck, doubts, refuse_doubtful
 from ctinterp_dagster.model.settings import MixedPrecision, Settings
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method, measure, paired, simulated, synthetic
@@ -13,6 +13,7 @@ __all__ = [
     "Measurement",
     "Method",
     "MixedPrecision",
+    "SelfCheck",
     "Settings",
     "doubts",
     "load_checkpoint",

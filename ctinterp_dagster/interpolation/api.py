@@ -12,7 +12,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
 from ctinterp_dagster.interpolation.keywords import words_of_python
-from ctinterp_dagster.interpolation.selfcheck import refuse_doubtful
+from ctinterp_dagster.interpolation.selfcheck import SelfCheck
 from ctinterp_dagster.model.settings import Precision, Settings
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
@@ -104,7 +104,7 @@ def _settings(samples: int | None, seed: int, memory_gib: float) -> Settings:
 
 def restored(
     measurement: Measurement, model: Interpolator, settings: Settings, *, force: bool
-) -> tuple[Estimate, list[str]]:
+) -> tuple[Estimate, tuple[str, ...]]:
     """The estimate, padded as the scan is, and what is doubtful about it.
 
     Args:
@@ -116,12 +116,8 @@ def restored(
     Raises:
         DoubtfulResultError: something is, and `force` is false; no sample was drawn then.
     """
-    doubts: list[str] = []
-
-    def look(mean: Tensor) -> None:
-        doubts.extend(refuse_doubtful(measurement, mean, force=force))
-
-    return measurement.padded(model(measurement, settings, on_mean=look)), doubts
+    check = SelfCheck(measurement, force)
+    return measurement.padded(model(measurement, settings, on_mean=check)), check.doubts
 
 
 def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:

@@ -131,9 +131,9 @@ class Interpolator:
         on_mean: Callable[[Tensor], None],
     ) -> _Restored:
         restorer = (
-            NullSpaceRestorer(self.model, measurement, self.device, settings)
+            NullSpaceRestorer(self.model, measurement, settings)
             if isinstance(self.model, NullSpaceDiffusion)
-            else LatentRestorer(self.model, measurement, self.device, settings)
+            else LatentRestorer(self.model, measurement, settings)
         )
         mean = restorer.mean()
         mean_hu = mean.cpu()

@@ -1,6 +1,7 @@
 """Whether an estimate can be what the thick slices saw: a look at each result before it is written."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -78,6 +79,25 @@ def _blocks(hu: Tensor) -> Tensor:
     """(z, y, x) to means of blocks, (z, y / 8, x / 8), in float64; of the whole plane where it is smaller."""
     height, width = hu.shape[1:]
     return functional.avg_pool2d(hu, (min(BLOCK, height), min(BLOCK, width))).double()
+
+
+@dataclass
+class SelfCheck:
+    """The look at the mean of a measurement before any sample is drawn: see `refuse_doubtful`.
+
+    Attributes:
+        measurement: what is restored.
+        force: whether doubts are told and not refused.
+        doubts: what was found.
+    """
+
+    measurement: Measurement
+    force: bool
+    doubts: tuple[str, ...] = ()
+
+    def __call__(self, thin_hu: Tensor) -> None:
+        """Look at an estimate (z, y, x) HU."""
+        self.doubts = refuse_doubtful(self.measurement, thin_hu, force=self.force)
 
 
 def refuse_doubtful(measurement: Measurement, thin_hu: Tensor, *, force: bool) -> tuple[str, ...]:

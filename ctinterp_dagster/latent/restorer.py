@@ -8,7 +8,6 @@ whole factor at or above the one asked for; the slices asked for are means of it
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from ctinterp_dagster.latent.conditioning import conditions_of
@@ -22,18 +21,15 @@ from ctinterp_dagster.scan.window import MAISI
 class LatentRestorer:
     """Draws thin volumes with a latent diffusion."""
 
-    def __init__(
-        self, model: LatentDiffusion, measurement: Measurement, device: torch.device, settings: Settings
-    ) -> None:
+    def __init__(self, model: LatentDiffusion, measurement: Measurement, settings: Settings) -> None:
         """Encode what was measured; all on the model's device.
 
         Args:
             model: whose networks are used.
             measurement: its thick slices and operator.
-            device: that of the model.
             settings: how to sample, with what memory and precision.
         """
-        thick_hu, operator = measurement.thick_hu.to(device), measurement.operator
+        thick_hu, operator = measurement.thick_hu.to(model.device), measurement.operator
         self.model, self.thick_hu, self.operator, self.settings = model, thick_hu, operator, settings
         cells = operator.divided(operator.whole_factor)
         self.means = operator.means_of(cells)

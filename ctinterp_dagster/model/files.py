@@ -111,6 +111,11 @@ class StoredModel(nn.Module):
     configuration: ClassVar[type[Any]]
     config: Any
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return next(self.parameters()).device
+
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the tensors, the kind and the configuration as one safetensors file, which `load` reads.
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,33 +30,26 @@ class NullSpaceRestorer:
     Source: cubic convolution, Keys 1981, IEEE Trans. Acoust. Speech Signal Process. 29(6).
     """
 
-    def __init__(
-        self,
-        model: NullSpaceDiffusion,
-        measurement: Measurement,
-        device: torch.device,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, model: NullSpaceDiffusion, measurement: Measurement, settings: Settings) -> None:
         """Show the networks what was measured; all on the model's device.
 
         Args:
             model: whose networks are used.
             measurement: its thick slices and operator.
-            device: that of the model.
             settings: how to sample, with what memory and precision.
         """
         self.model, self.settings, self.measurement = model, settings, measurement
         self.missing_hu2 = 0.0
         self.quantized = settings.mixed_precision == "int8"
         self.space = NullSpace(measurement.operator, model.config.expectation.modes)
-        thick_hu = measurement.thick_hu.to(device)
+        thick_hu = measurement.thick_hu.to(model.device)
         self.base_hu = self.space.base(thick_hu)
         self.pixels = measurement.oversampling
         seen_hu = functional.avg_pool2d(thick_hu, self.pixels, ceil_mode=True)
         self.features = self.space.features(seen_hu)[None]
         z_mm, y_mm, x_mm = measurement.thick.spacing_mm
-        self.geometry = self.space.geometry((z_mm, self.pixels * y_mm, self.pixels * x_mm))[None].to(device)
-        with settings.autocast(device):
+        self.geometry = self.space.geometry((z_mm, self.pixels * y_mm, self.pixels * x_mm))[None].to(model.device)
+        with settings.autocast(model.device):
             self.expected = model.expectation.expect(
                 self.features,
                 self.geometry,

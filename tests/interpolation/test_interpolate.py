@@ -22,7 +22,6 @@ from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
 
-CPU = torch.device("cpu")
 QUICK = Settings(steps=2, samples=2, memory_gib=1.0)
 
 
@@ -111,7 +110,7 @@ def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume,
     assert result.std is not None
     prior, worth = torch.zeros(()), 0
     if isinstance(any_model, NullSpaceDiffusion):
-        restorer = NullSpaceRestorer(any_model, Measurement(thick, operator), CPU, QUICK)
+        restorer = NullSpaceRestorer(any_model, Measurement(thick, operator), QUICK)
         prior, worth = restorer.prior()
         assert float(prior.min()) > 0
     variance = (squares + worth * prior) / (2 + worth)
@@ -125,7 +124,7 @@ def test_noise_that_samples_lack_is_added_to_them_and_to_the_deviation(
     found: list[tuple[float, torch.Tensor, np.ndarray, np.ndarray]] = []
     for missing_hu2 in (0.0, 900.0):
         monkeypatch.setattr("ctinterp_dagster.nullspace.restorer.missing_variance", lambda *_, hu2=missing_hu2: hu2)
-        restorer = NullSpaceRestorer(tiny_nullspace, measurement, CPU, QUICK)
+        restorer = NullSpaceRestorer(tiny_nullspace, measurement, QUICK)
         sample = next(restorer.draws())
         torch.testing.assert_close(measurement.operator.forward(sample), measurement.thick_hu, atol=1e-3, rtol=0)
         estimate = Interpolator(tiny_nullspace, "cpu")(measurement, QUICK)
@@ -341,9 +340,7 @@ def test_of_pixels_finer_than_the_scan_shows_the_networks_see_means(
         torch.testing.assert_close(measurement.operator.forward(restored), torch.from_numpy(hu), atol=1e-3, rtol=0)
 
     coarse = Measurement(thick, measurement.operator)
-    seen, whole = (
-        it.estimate(NullSpaceRestorer(tiny_nullspace, it, CPU, QUICK).mean()) for it in (measurement, coarse)
-    )
+    seen, whole = (it.estimate(NullSpaceRestorer(tiny_nullspace, it, QUICK).mean()) for it in (measurement, coarse))
     base = cubic_projected(torch.from_numpy(thick.hu), coarse.operator).numpy()
     added, missed = whole.mean.hu - base, seen.mean.hu[:, ::2, ::2] - whole.mean.hu
     assert np.linalg.norm(missed) < 0.3 * np.linalg.norm(added)

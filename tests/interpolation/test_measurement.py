@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ctinterp_dagster import interpolate
 from ctinterp_dagster.cli.main import main
 from ctinterp_dagster.errors import CtinterpError, DoubtfulResultError, ParamsError, WrongUnitsError
-from ctinterp_dagster.interpolation import Interpolator, Settings, load_checkpoint, measure, refuse_doubtful, thicken
+from ctinterp_dagster.interpolation import Interpolator, SelfCheck, Settings, load_checkpoint, measure, thicken
 from ctinterp_dagster.nullspace import basis
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.physics import operator
@@ -32,11 +31,7 @@ def thin() -> Volume:
 
 def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: object) -> None:
     measurement = measure(thick, target_mm, "box", **told)  # type: ignore[arg-type]
-
-    def look(mean: torch.Tensor) -> None:
-        refuse_doubtful(measurement, mean, force=False)
-
-    model(measurement, Settings(mirror=False), on_mean=look)
+    model(measurement, Settings(mirror=False), on_mean=SelfCheck(measurement, force=False))
 
 
 def sampled_cosines(thin_grid: ThickeningOperator, _factor: int, modes: int) -> np.ndarray:

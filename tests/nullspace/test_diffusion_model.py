@@ -217,7 +217,7 @@ def test_peaks_are_looked_up_once_a_network_and_for_a_sample_at_each_level_of_no
     monkeypatch.setattr(SliceUNet, "peaks", noted)
     thick = Volume(np.zeros((4, 16, 16), np.float32), (5.0, 0.7, 0.7), (0.0, 0.0, 0.0), np.eye(3))
     settings = Settings(samples=1, steps=3, mixed_precision="int8")
-    restorer = NullSpaceRestorer(model, contiguous(thick, 5, "box"), torch.device("cpu"), settings)
+    restorer = NullSpaceRestorer(model, contiguous(thick, 5, "box"), settings)
     restorer.prior()
     list(restorer.draws())
     without_noise = {"guide": model.config.expectation.modes}

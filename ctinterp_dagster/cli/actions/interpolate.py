@@ -26,9 +26,9 @@ from ctinterp_dagster.interpolation import (
     Estimate,
     Interpolator,
     Measurement,
+    SelfCheck,
     Settings,
     load_checkpoint,
-    refuse_doubtful,
 )
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
@@ -208,22 +208,19 @@ class Restoration:
         """The thin volume and its doubts that were forced; samples are kept as they come."""
         options = self.options
         needed = needed_gib(options.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
-        doubts: list[str] = []
+        forced = options.force or options.method != METHODS[0]  # classical ones are what is offered in its place
+        check = SelfCheck(measurement, forced)
 
         def wait() -> None:
             click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)
 
-        def look(mean: Tensor) -> None:
-            forced = options.force or options.method != METHODS[0]  # classical ones are what is offered in its place
-            doubts.extend(refuse_doubtful(measurement, mean, force=forced))
-
         with turn(needed, slots_gib(), wait), progress("interpolating") as told:
             if options.method == METHODS[0]:
-                result = self.interpolator(measurement, self.settings, keep, look, told)
+                result = self.interpolator(measurement, self.settings, keep, check, told)
             else:
                 result = CLASSICAL[options.method](measurement)
-                look(torch.from_numpy(result.mean.hu))
-        return result, tuple(doubts)
+                check(torch.from_numpy(result.mean.hu))
+        return result, check.doubts
 
 
 def write_labels(

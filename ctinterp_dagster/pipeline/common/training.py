@@ -57,17 +57,10 @@ def loop_settings(section: Optimisation, batch_size: int, loop: Loop, base: Base
         base: what all stages have in common: seed and device.
     """
     return LoopSettings(
-        steps=section.steps,
+        **section.model_dump(include=set(Optimisation.model_fields)),
+        **loop.model_dump(exclude={"launcher"}),
         batch_size=batch_size,
-        accumulation=loop.accumulation,
-        learning_rate=section.learning_rate,
-        warmup_steps=section.warmup_steps,
-        clip_norm=loop.clip_norm,
-        ema_decay=section.ema_decay,
-        mixed_precision=loop.mixed_precision,
-        gradient_checkpointing=loop.gradient_checkpointing,
         compile=True,
-        checkpoint_every=loop.checkpoint_every,
         validate_every=loop.checkpoint_every,
         seed=base.seed,
         device=base.device,
