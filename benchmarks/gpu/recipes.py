@@ -105,6 +105,25 @@ class Weights:
         return path if path.exists() else self.first(name)
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a training is made of.
+
+    Attributes:
+        train: the volumes.
+        val: those of other patients.
+        weights: where weights are.
+        settings: of the loop.
+        channels: width of each level; empty for the usual ones.
+    """
+
+    train: Sequence[ThinVolume]
+    val: Sequence[ThinVolume]
+    weights: Weights
+    settings: LoopSettings
+    channels: Sequence[int] = ()
+
+
 def begun(network: nn.Module, path: Path | None, prefix: str = "") -> None:
     """Fill a network from the tensors of a file whose names begin so, if there is one."""
     if path:
@@ -114,60 +133,42 @@ def begun(network: nn.Module, path: Path | None, prefix: str = "") -> None:
         )
 
 
-def expectation(
-    train: Sequence[ThinVolume],
-    val: Sequence[ThinVolume],
-    weights: Weights,
-    settings: LoopSettings,
-    channels: Sequence[int],
-) -> Training:
+def expectation(given: Given) -> Training:
     """The networks of mean and spread."""
-    widths = tuple(channels) or (64, 128, 192)
+    widths = tuple(given.channels) or (64, 128, 192)
     network = Expectation(ExpectationConfig(FEATURES, MODES, widths, 1, narrower(widths), GEOMETRY, mirror=False))
-    begun(network, weights.first("expectation"))
+    begun(network, given.weights.first("expectation"))
     size = (8, 96, 96)
     return Training(
         ExpectationObjective(network, LOSS),
-        slabs(train, settings.batch_size, size),
-        fixed(slabs(val, settings.batch_size, size), 4),
-        settings,
+        slabs(given.train, given.settings.batch_size, size),
+        fixed(slabs(given.val, given.settings.batch_size, size), 4),
+        given.settings,
         lambda path: save_model(network, "expectation", network.config, path, torch.float16),
     )
 
 
-def denoiser(
-    train: Sequence[ThinVolume],
-    val: Sequence[ThinVolume],
-    weights: Weights,
-    settings: LoopSettings,
-    channels: Sequence[int],
-) -> Training:
+def denoiser(given: Given) -> Training:
     """The diffusion around the newest expectation."""
-    known = expectation_of(weights.newest("expectation") or weights.out / "expectation.safetensors")
-    model = NullSpaceDiffusion(NullSpaceConfig(known.config, tuple(channels) or (32, 64, 96), 1, "x0"))
+    known = expectation_of(given.weights.newest("expectation") or given.weights.out / "expectation.safetensors")
+    model = NullSpaceDiffusion(NullSpaceConfig(known.config, tuple(given.channels) or (32, 64, 96), 1, "x0"))
     model.expectation = known
-    begun(model.denoiser, weights.first("denoiser"))
+    begun(model.denoiser, given.weights.first("denoiser"))
     size = (8, 64, 64)
     return Training(
         NullSpaceObjective(model),
-        NoisySlabs(slabs(train, settings.batch_size, size), MODES),
-        fixed(NoisySlabs(slabs(val, settings.batch_size, size), MODES), 4),
-        settings,
+        NoisySlabs(slabs(given.train, given.settings.batch_size, size), MODES),
+        fixed(NoisySlabs(slabs(given.val, given.settings.batch_size, size), MODES), 4),
+        given.settings,
         lambda path: save_model(model.denoiser, "denoiser", model.config, path, torch.float16),
     )
 
 
-def autoencoder(
-    train: Sequence[ThinVolume],
-    val: Sequence[ThinVolume],
-    weights: Weights,
-    settings: LoopSettings,
-    channels: Sequence[int],
-) -> Training:
+def autoencoder(given: Given) -> Training:
     """An autoencoder of the MAISI family."""
-    *widths, latent = tuple(channels) or (32, 64, 128, 8)
+    *widths, latent = tuple(given.channels) or (32, 64, 128, 8)
     network = MaisiAutoencoder(widths, latent_channels=latent, norm_groups=16)
-    begun(network, weights.first("autoencoder"))
+    begun(network, given.weights.first("autoencoder"))
     crop = (64, 64, 64)
     about = {"ctinterp_autoencoder": json.dumps(asdict(network.architecture), sort_keys=True)}
 
@@ -178,27 +179,21 @@ def autoencoder(
 
     return Training(
         ReconstructionObjective(network, 1e-7),
-        VolumeCrops(train, crop, settings.batch_size, latent),
-        fixed(VolumeCrops(val, crop, settings.batch_size, latent), 4),
-        settings,
+        VolumeCrops(given.train, crop, given.settings.batch_size, latent),
+        fixed(VolumeCrops(given.val, crop, given.settings.batch_size, latent), 4),
+        given.settings,
         save,
     )
 
 
-def latent(
-    train: Sequence[ThinVolume],
-    val: Sequence[ThinVolume],
-    weights: Weights,
-    settings: LoopSettings,
-    channels: Sequence[int],
-) -> Training:
+def latent(given: Given) -> Training:
     """The diffusion in the latents of the newest autoencoder; without one of noise, which costs as much."""
-    widths, blocks = tuple(channels) or (64, 96, 128), 2
-    path = weights.newest("autoencoder")
+    widths, blocks = tuple(given.channels) or (64, 96, 128), 2
+    path = given.weights.newest("autoencoder")
     autoencoder = load_autoencoder(path) if path else MaisiAutoencoder((16, 16, 16), norm_groups=16)
-    of, device = autoencoder.architecture, pick_device(settings.device)
-    cases = [*encoded(train, autoencoder.to(device))] if path else noise(of.latent_channels)
-    unseen = [*encoded(val, autoencoder)] if path else noise(of.latent_channels)
+    of, device = autoencoder.architecture, pick_device(given.settings.device)
+    cases = [*encoded(given.train, autoencoder.to(device))] if path else noise(of.latent_channels)
+    unseen = [*encoded(given.val, autoencoder)] if path else noise(of.latent_channels)
     scale = 1 / float(torch.cat([case.thin.flatten() for case in cases]).std())
     residual_std = float(torch.cat([(case.thin - case.base).flatten() for case in cases]).std())
     fine, middle, coarse = of.channels
@@ -209,17 +204,17 @@ def latent(
         )
     )  # fmt: skip
     model.autoencoder = autoencoder.cpu()
-    begun(model.denoiser, weights.first("latent"), "denoiser.")
+    begun(model.denoiser, given.weights.first("latent"), "denoiser.")
 
     def patches(of_split: Sequence[Encoded]) -> LatentPatches:
         pairs = [LatentPair(it.base * scale, (it.thin - it.base) / residual_std, it.case) for it in of_split]
-        return LatentPatches(pairs, PatchSettings((16, 24, 24), (1, 2), 0.25), settings.batch_size)
+        return LatentPatches(pairs, PatchSettings((16, 24, 24), (1, 2), 0.25), given.settings.batch_size)
 
     return Training(
         DenoisingObjective(model.denoiser, "v"),
         patches(cases),
         fixed(patches(unseen), 4),
-        settings,
+        given.settings,
         lambda path: model.save(path, torch.float16),
     )
 

@@ -22,7 +22,7 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.recipes import PILOT, SETTINGS, TRAININGS, USUAL, Training, Weights
+from benchmarks.gpu.recipes import PILOT, SETTINGS, TRAININGS, USUAL, Given, Training, Weights
 from benchmarks.packed_volumes import read_kit
 from ctinterp_dagster.model.ema import Ema
 from ctinterp_dagster.training.loop import StepRecord, run_loop, seeded
@@ -152,7 +152,7 @@ def main(
         settings = replace(
             SETTINGS, batch_size=batch or usual_batch, learning_rate=rate or usual_rate, compile=compiles
         )
-        training = TRAININGS[name](train, val, Weights(out, start), settings, widths)
+        training = TRAININGS[name](Given(train, val, Weights(out, start), settings, widths))
         timed(training, name, out, float(seconds) - (time.perf_counter() - began))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.context import Context, Numbers
-from benchmarks.gpu.recipes import PILOT, SETTINGS, TRAININGS, Training, Weights
+from benchmarks.gpu.recipes import PILOT, SETTINGS, TRAININGS, Given, Training, Weights
 from benchmarks.gpu.subjects import volumes
 from benchmarks.gpu.train import paced, step_tflop, timed
 from benchmarks.packed_volumes import read_kit
@@ -43,7 +43,7 @@ def training(context: Context) -> None:
 def made(context: Context, name: str, data: Split, **changes: Any) -> Training:
     """A training, narrow where all is small."""
     settings = replace(SETTINGS, **({"batch_size": 1} if context.small else {}) | changes)
-    return TRAININGS[name](*data, Weights(context.out), settings, SMALL[name] if context.small else ())
+    return TRAININGS[name](Given(*data, Weights(context.out), settings, SMALL[name] if context.small else ()))
 
 
 def pace(context: Context, name: str, data: Split, steps: int, changes: dict[str, Any]) -> Numbers:
