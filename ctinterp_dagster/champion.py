@@ -95,7 +95,11 @@ def trained_models(layout: Layout) -> dict[str, Path]:
 
 
 def model_hash(files: Mapping[str, Path]) -> str:
-    """The hash of a model: of its files' places and contents."""
+    """SHA-256, in hexadecimal, of the places and contents of a model's files.
+
+    Args:
+        files: by their place in the model's folder.
+    """
     contents = {place: file_hash(file) for place, file in files.items()}
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 

@@ -74,7 +74,12 @@ class Setting(NamedTuple):
 
 
 def cube(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[slice, ...]:
-    """The middle 100 mm of a volume (z, y, x)."""
+    """The middle 100 mm of a volume, a slice along each axis, whole where it is smaller.
+
+    Args:
+        shape: of the volume, (z, y, x).
+        spacing_mm: distance of voxels along (z, y, x).
+    """
     sides = [min(size, round(SIDE_MM / step)) for size, step in zip(shape, spacing_mm, strict=True)]
     return tuple(slice((size - side) // 2, (size - side) // 2 + side) for size, side in zip(shape, sides, strict=True))
 
@@ -210,7 +215,12 @@ def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float)
 
 
 def row(case: str, finding: MeasuredValue) -> dict[str, Any]:
-    """A line of `evidence.csv`."""
+    """A line of `evidence.csv`, by column.
+
+    Args:
+        case: its id.
+        finding: a number of it.
+    """
     return dict(zip(COLUMNS, (case, *astuple(finding)), strict=True))
 
 

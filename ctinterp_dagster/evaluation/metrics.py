@@ -317,7 +317,12 @@ def _slabs(depth: int) -> Iterator[tuple[int, slice]]:
 
 
 def noise_ratio(hu: FloatArray, truth: Truth) -> float | None:
-    """Noise along z of (z, y, x) HU over that of the truth; 0 of a smooth volume, None where the truth has none."""
+    """Noise along z over that of the truth; 0 of a smooth volume, None where the truth has none.
+
+    Args:
+        hu: (z, y, x) HU, of the shape of the truth.
+        truth: with its quiet tissue and its noise.
+    """
     return None if truth.noise_hu is None else (noise_along_z_hu(hu, truth.quiet) or 0.0) / truth.noise_hu
 
 

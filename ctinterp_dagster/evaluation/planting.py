@@ -106,7 +106,7 @@ def around(
 
 
 def tissue_around(hu: FloatArray, spacing_mm: tuple[float, ...], around_mm: float) -> dict[str, BoolArray]:
-    """Where a tissue is alone in the cube around a voxel, see `WITHIN_HU`.
+    """Where a tissue is alone in the cube around a voxel, by the mean and the standard deviation of HU there.
 
     Args:
         hu: (z, y, x) HU.
@@ -114,7 +114,7 @@ def tissue_around(hu: FloatArray, spacing_mm: tuple[float, ...], around_mm: floa
         around_mm: side of the cube.
 
     Returns:
-        (z, y, x) by the name of the tissue.
+        (z, y, x) by the name of the tissue, as in `WITHIN_HU`.
     """
     size = [max(1, round(around_mm / step)) for step in spacing_mm]
     mean = uniform_filter(hu, size, mode="nearest")

@@ -48,7 +48,7 @@ def resolution(spread: DoubleArray) -> Resolution:
     """How wide the edge of an edge spread function is.
 
     Args:
-        spread: (bins,), as `edge_spread` gives it: 0 below the edge, 1 above.
+        spread: (96,), as `edge_spread` gives it: bins of 0.25 mm about the edge, 0 below and 1 above.
 
     Raises:
         RuntimeError: no Gaussian fits.

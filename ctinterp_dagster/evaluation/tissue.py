@@ -25,16 +25,29 @@ QUIET_MINIMUM = 500  # voxels; a median over fewer says little about the noise
 
 
 def body_mask(hu: FloatArray) -> BoolArray:
-    """Where the patient is, (z, y, x): in each axial slice what exceeds -500 HU, opened by 2 pixels, holes filled.
+    """Where the patient is: in each axial slice what exceeds -500 HU, opened by 2 pixels, holes filled.
 
     The opening removes the sheets of the table and of clothes; filling takes in lungs and bowel gas.
+
+    Args:
+        hu: (z, y, x) HU.
+
+    Returns:
+        (z, y, x).
     """
     solid = (ndimage.binary_opening(plane > BODY_ABOVE_HU, iterations=2) for plane in hu)
     return np.stack([ndimage.binary_fill_holes(plane) for plane in solid])
 
 
 def quiet_tissue(hu: FloatArray) -> BoolArray:
-    """Homogeneous soft tissue, (z - 3, y, x): [z] holds where slices z to z + 3 are -50 to 120 HU within 3 pixels."""
+    """Homogeneous soft tissue: [z] holds where slices z to z + 3 are -50 to 120 HU within 3 pixels.
+
+    Args:
+        hu: (z, y, x) HU.
+
+    Returns:
+        (z - 3, y, x).
+    """
     soft = ((hu > QUIET_HU[0]) & (hu < QUIET_HU[1])).astype(np.uint8)
     # a window of even size 4 centred on z reaches from z - 2 to z + 1
     inside = ndimage.minimum_filter(soft, size=(4, 7, 7), mode="constant", cval=0)[2:-1]

@@ -25,7 +25,12 @@ LEAST_SLICES = 8
 
 
 def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:
-    """What is wrong with an estimate (z, y, x) HU, a clause each; nothing where nothing is seen."""
+    """What is wrong with an estimate, a clause each; nothing where nothing is seen.
+
+    Args:
+        measurement: what was restored.
+        thin_hu: (n, y, x) HU on the CPU.
+    """
     thick_hu, operator = measurement.thick_hu, measurement.operator
     if not torch.isfinite(thin_hu).all():
         return ("some values are no numbers",)

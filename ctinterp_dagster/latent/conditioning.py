@@ -34,9 +34,15 @@ class Conditions:
 
 
 def to_unit(hu: Tensor) -> Tensor:
-    """(z, y, x) HU to the autoencoder's (1, 1, z, y, x) in [0, 1]; what lies outside the window comes back later.
+    """HU as the autoencoder's unit range: [-1000, 1000] HU as [0, 1], clipped.
 
     Residual decoding adds to a base that was never clipped, so HU outside [-1000, 1000] survive.
+
+    Args:
+        hu: (z, y, x) HU.
+
+    Returns:
+        (1, 1, z, y, x).
     """
     return MAISI.to_unit(MAISI.clip(hu))[None, None]
 

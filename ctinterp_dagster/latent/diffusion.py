@@ -84,6 +84,9 @@ class LatentDiffusion(StoredModel):
 
         Returns:
             (batch, channel, ceil(z/4), ceil(y/4), ceil(x/4)), scaled.
+
+        Raises:
+            ParamsError: the memory does not suffice.
         """
         return self.autoencoder.encode(unit, memory_gib=memory_gib).mean * self.config.scale_factor
 
@@ -97,6 +100,9 @@ class LatentDiffusion(StoredModel):
 
         Returns:
             (batch, 1, *size_zyx) in unit range.
+
+        Raises:
+            ParamsError: the memory does not suffice, or the size is not that of the latent.
         """
         return self.autoencoder.decode(latent / self.config.scale_factor, size_zyx, memory_gib=memory_gib)
 

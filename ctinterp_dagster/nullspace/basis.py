@@ -119,11 +119,12 @@ class NullSpace:
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
         """Numbers of the grid and the profile that condition a network, (GEOMETRY,).
 
-        Log of slice distance and of pixel size, `factor` over 5, and what the profile lets through of cosines about the
-        slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance. The first three condition release 0.6 and older.
+        Natural log of slice distance over 5 mm and of pixel size over 0.7 mm, `factor` over 5, and what the profile
+        lets through of cosines about the slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance. The first three
+        condition release 0.6 and older.
 
         Args:
-            thick_mm: spacing of the thick volume, (z, y, x).
+            thick_mm: distance of the thick volume's voxels along (z, y, x).
         """
         pixel_mm = (thick_mm[1] + thick_mm[2]) / 2
         numbers = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), self.factor / 5.0, *self.transfer

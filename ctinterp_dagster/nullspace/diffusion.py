@@ -215,11 +215,11 @@ class NullSpaceDiffusion(StoredModel):
         Args:
             features: (1, features, z, y, x).
             geometry: (1, GEOMETRY).
-            expected: mean and log spread of these features.
+            expected: mean and log spread of these features, (1, modes, z, y, x) each.
             steps: network evaluations.
             seed: of the sample.
             sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
-            memory_gib: bound of the networks' working memory.
+            memory_gib: bound of the networks' working memory; None for none.
             quantized: whether the convolutions are in eight bits; on the CPU.
 
         Raises:

@@ -90,13 +90,19 @@ class ExpectationObjective(nn.Module):
 
 
 def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> tuple[Tensor, Tensor]:
-    """The target of the networks, (b, modes, z, y, x) in units of 100 HU, and a mask of where there is one.
+    """The target of the networks, (b, modes, z, y, x) in units of 100 HU, and a mask of which of them exist.
 
     Args:
         base: (b, n, y, x), up(y) in units of 1000 HU.
         truth: the same shape and unit.
         analysis: (b, modes z, n), B^+.
         modes: coefficients a thick voxel.
+
+    Returns:
+        both, the mask (b, modes, z, 1, 1) of 0 and 1.
+
+    Source: least squares by the pseudo-inverse, Penrose 1956, On best approximate solutions of linear matrix
+        equations.
     """
     flat = analysis @ (truth - base).flatten(2) / SCALE
     coefficients = flat.unflatten(1, (modes, -1)).unflatten(3, base.shape[2:])

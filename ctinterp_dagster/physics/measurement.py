@@ -112,11 +112,11 @@ class Measurement:
         return Estimate(mean, None if std_hu is None else mean.with_hu(std_hu.numpy()), residual_hu, added_noise_hu)
 
     def thin(self, hu: Tensor) -> Volume:
-        """Thin slices (z, y, x) HU in their place in space, padded as the thick ones are."""
+        """Thin slices (n, y, x) HU on the CPU, in their place in space, padded as the thick ones are."""
         return self._filled(thin_volume(self.thick, self.operator, hu), self.padding)
 
     def padded(self, estimate: Estimate) -> Estimate:
-        """An estimate of it, padded as the scan is; the standard deviation is 0 there."""
+        """An estimate of it, padded as the scan is; the standard deviation is 0 HU there."""
         if self.padding is None:
             return estimate
         silent = replace(self.padding, hu=np.zeros_like(self.padding.hu))

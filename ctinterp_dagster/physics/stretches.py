@@ -78,7 +78,11 @@ class Stretches:
         return Estimate(mean, std_there, residual_hu, added_noise_hu)
 
     def thin(self, samples: Sequence[FloatArray]) -> Volume:
-        """A thin volume of one sample (z, y, x) of each part, as `join` makes the mean."""
+        """A thin volume of one sample of each part, as `join` makes the mean.
+
+        Args:
+            samples: (n, y, x) HU of each part, in the order of `parts`.
+        """
         if len(self.parts) == 1:
             return self.parts[0].thin(torch.from_numpy(samples[0]))
         return self._volume(self._filled(self._projected(self._placed(samples)).numpy()))

@@ -41,6 +41,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     Raises:
         MissingInputError: the checkpoint that the parameters name is not there.
         CheckpointError: it is not one of this architecture and width.
+        ParamsError: a width that cannot be, or a volume is smaller than a crop.
+        TrainingError: there is no training volume, or a loss is not finite.
     """
     section = params.autoencoder
     torch.manual_seed(params.base.seed)

@@ -123,7 +123,11 @@ def views_of(scan: ThickScan, layout: Layout) -> list[View]:
 
 
 def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
-    """The voxel (z, y, x) in the middle of the body, a quarter of its width to the side, where lungs and organs are."""
+    """The voxel (z, y, x) in the middle of the body, a quarter of its width to the side, where lungs and organs are.
+
+    Args:
+        truth_hu: (z, y, x) HU.
+    """
     z, y, x = (np.flatnonzero(body_mask(truth_hu).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     return int(z[len(z) // 2]), int(y[len(y) // 2]), int(x[len(x) // 4])
 

@@ -76,6 +76,9 @@ def without_padding(volume: Volume) -> tuple[Volume, Padding | None]:
     """A volume whose padding is replaced by the nearest value of its plane, and the padding, if there is any.
 
     The nearest value leaves no edge for a network to blur: docs/scans.md compares it with air and with padding.
+
+    Args:
+        volume: HU, as a reader gives it.
     """
     padding = find_padding(volume.hu)
     if padding is None or padding.mask.all():

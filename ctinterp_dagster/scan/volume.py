@@ -57,7 +57,13 @@ class Volume:
         return int(self.hu.shape[0])
 
     def point_mm(self, index_zyx: tuple[float, float, float]) -> DoubleArray:
-        """Patient coordinates, (3,) LPS in mm, of a voxel index, which may be fractional."""
+        """Patient coordinates, (3,) LPS in mm.
+
+        Args:
+            index_zyx: of a voxel, from 0; may be fractional, and lie outside.
+
+        Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
+        """
         xyz = np.array(index_zyx[::-1], dtype=np.float64) * np.array(self.spacing_mm[::-1], dtype=np.float64)
         return np.asarray(self.origin_mm, dtype=np.float64) + self.direction @ xyz
 
@@ -81,6 +87,9 @@ class Volume:
             hu: (z', y, x) values on the new slices.
             first_index: where the first new slice's centre lies, in slice indices of this volume (may be fractional).
             spacing_z_mm: distance of the new slices' centres.
+
+        Raises:
+            GeometryError: `spacing_z_mm` is not positive.
         """
         origin = self.point_mm((first_index, 0.0, 0.0))
         return Volume(

@@ -100,6 +100,10 @@ LUNG_SHARE = 0.08
 
 
 def second_window(hu: FloatArray) -> Window:
-    """What a scan of (z, y, x) HU is shown in beside soft tissue: lung where there is some, else bone."""
+    """What a scan is shown in beside soft tissue: lung where that is more than 8 % of the voxels, else bone.
+
+    Args:
+        hu: (z, y, x) HU.
+    """
     low, high = LUNG_TISSUE_HU
     return LUNG if ((hu > low) & (hu < high)).mean() > LUNG_SHARE else BONE

@@ -80,7 +80,11 @@ def described(scan: CheckedScan) -> Iterator[str]:
 
 
 def check_scan(found: Found) -> CheckedScan:
-    """Read a scan and say what it is."""
+    """Read a scan and say what it is; of one that cannot be used, why.
+
+    Args:
+        found: in a file or folder.
+    """
     try:
         scan = read_scan(found)
     except ScanError as error:

@@ -18,7 +18,15 @@ _POLL_S = 0.05
 
 
 def main(grace_s: float, command: list[str]) -> int:
-    """Run `command`; its exit code, or 128 + the number of the signal that ended it."""
+    """Run a command in a process group of its own, and end the group when standard input closes.
+
+    Args:
+        grace_s: seconds from SIGTERM to SIGKILL.
+        command: the program and its arguments.
+
+    Returns:
+        its exit code, or 128 + the number of the signal that ended it.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever started us may ignore it, and the command would too
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     ending = threading.Event()

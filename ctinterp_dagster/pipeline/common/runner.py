@@ -116,7 +116,11 @@ def alone(layout: Layout, word: str) -> Iterator[None]:
 
 
 def device_name(wanted: str) -> str:
-    """The name of the GPU that computes, or `cpu`."""
+    """The name of the GPU that computes, or `cpu`.
+
+    Args:
+        wanted: `auto`, `cpu` or `cuda`.
+    """
     return torch.cuda.get_device_name() if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
