@@ -1,6 +1,7 @@
 """Painting shapes with soft edges, so that voxels on a border hold the mixture that a scanner would see."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -46,7 +47,7 @@ class Canvas:
             ((np.arange(n) - (n - 1) / 2) * s + c).astype(np.float32)
             for n, s, c in zip(shape_zyx, spacing_mm, centre_mm[::-1], strict=True)
         ]
-        self.first_mm, self.last_mm = (np.array([axis[end] for axis in self.axes_mm]) for end in (0, -1))
+        self.places_mm = [axis.tolist() for axis in self.axes_mm]
         # Borders are as wide as a voxel on average over directions.
         self.edge_mm = float(np.sqrt(np.mean(np.square(spacing_mm))))
 
@@ -61,7 +62,7 @@ class Canvas:
 
     def coverage(self, distance_mm: Field) -> FloatArray:
         """The share of each voxel (z, y, x) that lies inside, 0 to 1, by the signed distance in mm, below 0 inside."""
-        share: FloatArray = np.clip(0.5 - distance_mm / np.float32(self.edge_mm), 0, 1).astype(np.float32)
+        share: FloatArray = (0.5 - distance_mm / np.float32(self.edge_mm)).clip(0, 1).astype(np.float32)
         return share
 
     def paint(self, share: Field, hu: Field | float) -> None:
@@ -82,7 +83,9 @@ class Canvas:
             field = field.take(low, axis) * (1 - weight) + field.take(np.minimum(low + 1, m - 1), axis) * weight
         return field * np.float32(1.6)
 
-    def capsule(self, ends: Sequence[Point], radius_mm: float, hu: float, within: FloatArray | None = None) -> None:
+    def capsule(
+        self, ends: Sequence[Iterable[float]], radius_mm: float, hu: float, within: FloatArray | None = None
+    ) -> None:
         """Paint a rod with round ends, touching only the voxels near it.
 
         Args:
@@ -91,23 +94,26 @@ class Canvas:
             hu: what to mix in, HU.
             within: (z, y, x) share of each voxel that the rod may take.
         """
+        (x0, y0, z0), (x1, y1, z1) = ([float(c) for c in end] for end in ends)
         reach = radius_mm + self.edge_mm
-        low, high = np.minimum(*ends)[::-1] - reach, np.maximum(*ends)[::-1] + reach
-        if (low > self.last_mm).any() or (high < self.first_mm).any():
+        part = (self._near(0, z0, z1, reach), self._near(1, y0, y1, reach), self._near(2, x0, x1, reach))
+        if any(near.start == near.stop for near in part):
             return
-        part = tuple(slice(*np.searchsorted(axis, (a, b))) for axis, a, b in zip(self.axes_mm, low, high, strict=True))
-        region = self.hu[part]
-        if region.size == 0:
+        allowed = np.float32(1.0) if within is None else within[part]
+        if not allowed.any():
             return
-        box = self._part((part[0], part[1], part[2]))
-        step = (ends[1] - ends[0]).astype(np.float32)
-        x, y, z = (axis - np.float32(c) for axis, c in zip((box.x, box.y, box.z), ends[0], strict=True))
-        along = np.clip((x * step[0] + y * step[1] + z * step[2]) / max(float(step @ step), 1e-6), 0, 1)
-        distance = np.sqrt((x - along * step[0]) ** 2 + (y - along * step[1]) ** 2 + (z - along * step[2]) ** 2)
+        region, box = self.hu[part], self._part(part)
+        x, y, z = box.x - np.float32(x0), box.y - np.float32(y0), box.z - np.float32(z0)
+        dx, dy, dz = step = np.array((x1 - x0, y1 - y0, z1 - z0), dtype=np.float32)
+        along = ((x * dx + y * dy + z * dz) / max(float(step @ step), 1e-6)).clip(0, 1)
+        distance = np.sqrt((x - along * dx) ** 2 + (y - along * dy) ** 2 + (z - along * dz) ** 2)
         share = self.coverage(distance - np.float32(radius_mm)) * np.float32(min(1.0, 2 * radius_mm / self.edge_mm))
-        if within is not None:
-            share *= within[part]
-        region += share * (np.float32(hu) - region)
+        region += share * allowed * (np.float32(hu) - region)
+
+    def _near(self, axis: int, a: float, b: float, reach: float) -> slice:
+        """The voxels along an axis from `reach` mm before the lower of two places to `reach` behind the higher."""
+        places = self.places_mm[axis]
+        return slice(bisect_left(places, min(a, b) - reach), bisect_left(places, max(a, b) + reach))
 
     def tube(self, points: Sequence[Point], radius_mm: float, hu: float, within: FloatArray | None = None) -> None:
         """Paint a bent tube through the points.

@@ -124,10 +124,11 @@ def _paint_abdomen(canvas: Canvas, build: Build, at: Frame, rng: np.random.Gener
     stomach = ellipsoid((at.x - 55, at.y + 22, at.z - build.dome_mm[1] + 42), (38.0, 32.0, 36.0))
     enhanced = 0.35 * (build.heart_hu - 42)
     canvas.paint(canvas.coverage(np.maximum(liver, 4 - at.x * 0.2 - 40)), 58 + enhanced + grain)
+    portal = canvas.coverage(liver + 3)
     for _ in range(14):
         start = np.array([rng.uniform(-90, -10), rng.uniform(-40, 50), build.dome_mm[0] - rng.uniform(15, 60)])
         step = rng.normal(size=3) * (22, 22, 12)
-        canvas.capsule((start, start + step), rng.uniform(1.5, 4), 38 + 1.6 * enhanced, canvas.coverage(liver + 3))
+        canvas.capsule((start, start + step), rng.uniform(1.5, 4), 38 + 1.6 * enhanced, portal)
     canvas.paint(canvas.coverage(np.maximum(spleen, at.cage_mm + 6)), 50 + 1.3 * enhanced + grain)
     wall = np.maximum(stomach, at.cage_mm + 6)
     canvas.paint(canvas.coverage(wall), 45.0)
