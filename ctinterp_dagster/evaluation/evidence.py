@@ -3,7 +3,7 @@
 Measured on a cube of each test case, whose structures and noise are added before it is thickened.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -26,8 +26,7 @@ from ctinterp_dagster.evaluation.planting import (
 )
 from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
 from ctinterp_dagster.evaluation.structures import blob_response, noisy, ranking, regions, tissue_errors, unmatched
-from ctinterp_dagster.physics.measurement import Measurement, Method, simulated
-from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.measurement import Measurement, Method
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 SIDE_MM = 100.0
@@ -66,11 +65,23 @@ class MeasuredValue:
 COLUMNS = ("case", *(field.name for field in fields(MeasuredValue)))
 
 
-class Setting(NamedTuple):
-    """How thin slices are thickened: by how many, and with which slice profile."""
+@dataclass(frozen=True)
+class Trial:
+    """Methods, and how the thin slices are thickened that they are to give back.
 
-    factor: float
-    profile: Profile
+    Attributes:
+        thicken: gives the measurement of a thin scan, such as `simulated` with a factor and a profile.
+        methods: by name.
+    """
+
+    thicken: Callable[[Volume], Measurement]
+    methods: Mapping[str, Method]
+
+    def on(self, thin: Volume) -> dict[str, FloatArray]:
+        """The truth, as `TRUTH`, and the estimate of each method, (z, y, x) HU on the truth's grid by name."""
+        measurement = self.thicken(thin)
+        estimates = {name: method(measurement).mean.hu for name, method in self.methods.items()}
+        return {TRUTH: measurement.known.hu, **estimates}
 
 
 def cube(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[slice, ...]:
@@ -84,13 +95,12 @@ def cube(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[slice, ...]
     return tuple(slice((size - side) // 2, (size - side) // 2 + side) for size, side in zip(shape, sides, strict=True))
 
 
-def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> Iterator[MeasuredValue]:
+def findings(thin: Volume, trial: Trial) -> Iterator[MeasuredValue]:
     """What every method makes of a thin scan, of the scan with rods, with balls, and with more noise.
 
     Args:
         thin: the scan, of which five thick scans are made and restored.
-        setting: how it is thickened.
-        methods: by name.
+        trial: the methods, and how it is thickened.
 
     Yields:
         A number a method, measure and place: errors in HU, widths in mm, counts and shares.
@@ -98,27 +108,15 @@ def findings(thin: Volume, setting: Setting, methods: Mapping[str, Method]) -> I
     Raises:
         ParamsError: the scan is coarser than the setting asks for.
     """
-    twin = simulated(thin, *setting)
-    truth, spacing = twin.known.hu, twin.known.spacing_mm
-    bare = restored(twin, methods)
+    bare = trial.on(thin)
     for noise in NOISE_HU:
-        noise_of = bare if noise == 0 else restored(simulated(thin.with_hu(noisy(thin.hu, noise)), *setting), methods)
-        for name in methods:
-            for tissue, (error, voxels) in tissue_errors(noise_of[name], truth, spacing).items():
+        noise_of = bare if noise == 0 else trial.on(thin.with_hu(noisy(thin.hu, noise)))
+        for name in trial.methods:
+            for tissue, (error, voxels) in tissue_errors(noise_of[name], bare[TRUTH], thin.spacing_mm).items():
                 yield MeasuredValue(name, "error_hu", f"{tissue}, +{noise:g} HU", error, voxels)
-    yield from _blobs(bare, spacing)
-    yield from _widths(thin, setting, methods, bare)
-    yield from _balls(thin, setting, methods, bare)
-
-
-def restored(measurement: Measurement, methods: Mapping[str, Method]) -> dict[str, FloatArray]:
-    """The truth, as `TRUTH`, and the estimate of each method, (z, y, x) HU on the truth's grid by name.
-
-    Args:
-        measurement: with its truth.
-        methods: by name.
-    """
-    return {TRUTH: measurement.known.hu, **{name: it(measurement).mean.hu for name, it in methods.items()}}
+    yield from _blobs(bare, thin.spacing_mm)
+    yield from _widths(thin, trial, bare)
+    yield from _balls(thin, trial, bare)
 
 
 def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> Iterator[MeasuredValue]:
@@ -134,14 +132,12 @@ def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> 
                 yield MeasuredValue(name, measure, f"{BLOB_HU:g} HU", alone / found, found)
 
 
-def _widths(
-    thin: Volume, setting: Setting, methods: Mapping[str, Method], bare: Mapping[str, FloatArray]
-) -> Iterator[MeasuredValue]:
+def _widths(thin: Volume, trial: Trial, bare: Mapping[str, FloatArray]) -> Iterator[MeasuredValue]:
     """Widths of the faces of rods, in what the rods add to the truth and to an estimate."""
     scan, by_contrast = rods(thin, ROD_CONTRASTS_HU)
     if not any(by_contrast.values()):
         return
-    made = restored(simulated(scan, *setting), methods)
+    made = trial.on(scan)
     for contrast, places in by_contrast.items():
         if places:
             edges = rod_edges(places, thin.spacing_mm, contrast)
@@ -173,9 +169,7 @@ def share_kept(estimate: FloatArray, truth: FloatArray) -> float:
     return float((estimate * truth).sum() / np.square(truth).sum())
 
 
-def _balls(
-    thin: Volume, setting: Setting, methods: Mapping[str, Method], bare: Mapping[str, FloatArray]
-) -> Iterator[MeasuredValue]:
+def _balls(thin: Volume, trial: Trial, bare: Mapping[str, FloatArray]) -> Iterator[MeasuredValue]:
     """How much of planted balls is kept, and how many are not half as strong as they were."""
     chosen = balls(thin)
     if not chosen:
@@ -183,9 +177,9 @@ def _balls(
     scan = thin.with_hu(thin.hu.copy())
     for structure, place in chosen:
         paint(scan, place, structure)
-    made = restored(simulated(scan, *setting), methods)
+    made = trial.on(scan)
     added = {name: hu - bare[name] for name, hu in made.items()}
-    for name in methods:
+    for name in trial.methods:
         for size in BALLS_MM:
             shares = []
             for structure, place in chosen:

@@ -1,33 +1,45 @@
 """How far from the truth, against every baseline? Scores of the test cases, for the gate and as tables."""
 
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from ctinterp_dagster.decision import TaskMetrics
+from ctinterp_dagster.evaluation import evidence
 from ctinterp_dagster.evaluation.metrics import Scores, Truth, noise_ratio
 from ctinterp_dagster.evaluation.statistics import Calibration, calibrate
-from ctinterp_dagster.interpolation import Estimate, Interpolator, Measurement, Method, Settings, load_checkpoint
+from ctinterp_dagster.interpolation import (
+    Estimate,
+    Interpolator,
+    Measurement,
+    Method,
+    Settings,
+    load_checkpoint,
+    simulated,
+)
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import CEILING, REGRESSION, judged, trained
-from ctinterp_dagster.model.autoencoder import load_autoencoder
-from ctinterp_dagster.model.device import pick_device
+from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.common.cases import read_cases
-from ctinterp_dagster.pipeline.testset.evidence import write_evidence
 from ctinterp_dagster.pipeline.testset.scoring import Scored, score_methods
-from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thick_scans
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, ThickScans
 from ctinterp_dagster.records import write_csv, write_json
 from ctinterp_dagster.scan.io import read_scan
+from ctinterp_dagster.scan.volume import FloatArray
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +77,52 @@ class ScoredScan(NamedTuple):
     samples: SampleScores
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The methods that are scored.
+
+    Attributes:
+        model: the judged one.
+        baselines: the classical methods that it is compared with.
+        autoencoder: of the latent diffusion, whose best possible score is shown.
+        settings: of what is restored here, and not by generate.
+    """
+
+    model: Interpolator
+    baselines: Sequence[str]
+    autoencoder: MaisiAutoencoder
+    settings: Settings
+
+    @property
+    def classical(self) -> dict[str, Method]:
+        """The baselines by name."""
+        return {name: METHODS[name] for name in self.baselines}
+
+    @property
+    def restoring(self) -> dict[str, Method]:
+        """The baselines and the judged model by name, for scans that generate has not seen."""
+        return self.classical | {judged().name: self.model.by(self.settings)}
+
+    def on(self, scan: ThickScan, decoded: Tensor) -> dict[str, Method]:
+        """Every method that a thick scan is scored with; the models' estimates are those that generate wrote.
+
+        The regression alone, with which the judged model is compared, is computed here.
+
+        Args:
+            scan: the thick scan.
+            decoded: its truth, encoded and decoded, (z, y, x) HU.
+        """
+        methods = self.classical
+        methods[CEILING] = partial(Measurement.estimate, hu=decoded)
+        methods |= {row: partial(generated, scan.estimate(stage)) for row, stage in trained().items()}
+        methods[REGRESSION] = self.model.by(replace(self.settings, mirror=False))
+        return methods
+
+    def decoded(self, truth_hu: FloatArray) -> Tensor:
+        """A truth (z, y, x) HU, encoded and decoded."""
+        return autoencoder_ceiling(self.autoencoder, torch.from_numpy(truth_hu), self.settings.memory_gib)
+
+
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write `reports/evaluate`: `judged.json`, `metrics.json`, and the tables of cases as CSV.
 
@@ -80,73 +138,53 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         CheckpointError: a model cannot be read.
         EvaluationError: nothing can be scored.
     """
-    reports = layout.report("evaluate")
+    reports, scans = layout.report("evaluate"), ThickScans(params.thicken.tasks, layout)
     model = load_checkpoint(layout.trained(judged().stage), params.base.device)
-    scans = list(score_test_set(model, params, layout))
-    write_tables(scans, reports)
-    evidence = write_evidence(model, params, layout, reports)
-    tasks = {it.scan.task: it.scan.is_real for it in scans}
-    scores = {task: by_method(scans, task) for task in tasks}
-    metrics = {task: task_metrics(scores[task], [it for it in scans if it.scan.task == task], params) for task in tasks}
+    autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(model.device)
+    settings = Settings(memory_gib=params.generate.memory_gib)
+    methods = Compared(model, params.evaluate.baselines, autoencoder, settings)
+    scored = list(score_scans(scans, methods))
+    write_tables(scored, reports)
+    tasks = {it.scan.task: it.scan.is_real for it in scored}
+    scores = {task: by_method(scored, task) for task in tasks}
+    baselines_db = {task: {name: mean_psnr_db(scores[task][name]) for name in methods.baselines} for task in tasks}
+    samples = {task: [it.samples for it in scored if it.scan.task == task] for task in tasks}
+    metrics = {task: task_metrics(scores[task], samples[task], baselines_db[task]) for task in tasks}
     write_json(reports / "judged.json", {task: metrics[task] for task, is_real in tasks.items() if not is_real})
-    summaries = {task: summary(scores[task], metrics[task], params) for task in tasks}
-    summaries[params.thicken.tasks[0].name]["evidence"] = evidence
+    summaries = {task: summary(scores[task], metrics[task], baselines_db[task]) for task in tasks}
+    first = replace(scans, tasks=scans.tasks[:1])
+    summaries[first.tasks[0].name]["evidence"] = write_evidence(first, methods.restoring, reports)
     cases = read_cases(layout, "test")
     counts = {"cases": len(cases), "phantoms": sum(case.phantom for case in cases)}
     write_json(reports / "metrics.json", {"test": counts, **summaries})
     return {f"{task}_gain_db": values["gain_db"] for task, values in summaries.items()}
 
 
-def score_test_set(model: Interpolator, params: Params, layout: Layout) -> Iterator[ScoredScan]:
+def score_scans(scans: Iterable[ThickScan], methods: Compared) -> Iterator[ScoredScan]:
     """Every method on every thick scan.
 
     Args:
-        model: the trained model.
-        params: of all stages.
-        layout: where things are.
+        scans: of the test set.
+        methods: that are scored.
 
     Raises:
         MissingInputError: a file of an earlier stage is not there.
-        CheckpointError: the autoencoder cannot be read.
         EvaluationError: a scan cannot be scored.
     """
-    autoencoder = load_autoencoder(layout.autoencoder / "autoencoder.safetensors").to(pick_device(params.base.device))
     decoded: dict[tuple[Any, ...], Tensor] = {}  # the last truth, which several tasks share
-    for scan in thick_scans(params, layout):
+    for scan in scans:
         measurement = scan.measurement()
         truth = measurement.known
         if (here := (scan.truth, truth.origin_mm, truth.depth)) not in decoded:
-            hu = torch.from_numpy(truth.hu)
-            decoded = {here: autoencoder_ceiling(autoencoder, hu, params.generate.memory_gib)}
+            decoded = {here: methods.decoded(truth.hu)}
         scored = []
-        for it in score_methods(measurement, methods_on(scan, decoded[here], model, params, layout)):
+        for it in score_methods(measurement, methods.on(scan, decoded[here])):
             logger.info(
                 "case=%s task=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
                 scan.case, scan.task, it.method, it.scores.psnr_db, it.scores.ssim, it.seconds, it.peak_rss_mib,
             )  # fmt: skip
             scored.append(it)
-        yield ScoredScan(scan, scored, judged_samples(scan, measurement, layout))
-
-
-def methods_on(
-    scan: ThickScan, decoded: Tensor, model: Interpolator, params: Params, layout: Layout
-) -> dict[str, Method]:
-    """Every method that a thick scan is scored with; the models' estimates are those that generate wrote.
-
-    The regression alone, with which the judged model is compared, is computed here.
-
-    Args:
-        scan: the thick scan.
-        decoded: its truth, encoded and decoded, (z, y, x) HU.
-        model: the judged one.
-        params: of all stages.
-        layout: where things are.
-    """
-    methods: dict[str, Method] = {name: METHODS[name] for name in params.evaluate.baselines}
-    methods[CEILING] = partial(Measurement.estimate, hu=decoded)
-    methods |= {row: partial(generated, scan.estimate(layout, stage)) for row, stage in trained().items()}
-    methods[REGRESSION] = model.by(Settings(memory_gib=params.generate.memory_gib, mirror=False))
-    return methods
+        yield ScoredScan(scan, scored, judged_samples(scan, measurement))
 
 
 def generated(path: Path, measurement: Measurement) -> Estimate:
@@ -163,22 +201,19 @@ def generated(path: Path, measurement: Measurement) -> Estimate:
     return measurement.estimate(torch.from_numpy(read_scan(path).volume.hu))
 
 
-def judged_samples(scan: ThickScan, measurement: Measurement, layout: Layout) -> SampleScores:
+def judged_samples(scan: ThickScan, measurement: Measurement) -> SampleScores:
     """Score the samples of the judged model.
 
     Args:
         scan: whose estimate, standard deviation and sample lie where `generate` put them.
         measurement: with the truth.
-        layout: where things are.
 
     Raises:
         MissingInputError: an estimate is not there.
         EvaluationError: a standard deviation is negative.
     """
     stage = judged().stage
-    estimate, std, sample = (
-        read_scan(path(layout, stage)).volume.hu for path in (scan.estimate, scan.deviation, scan.sample)
-    )
+    estimate, std, sample = (read_scan(path(stage)).volume.hu for path in (scan.estimate, scan.deviation, scan.sample))
     truth = Truth.of(measurement.known.hu, factor=measurement.factor)
     return SampleScores(calibrate(estimate, std, truth), noise_ratio(sample, truth))
 
@@ -209,26 +244,25 @@ def by_method(scans: Sequence[ScoredScan], task: str) -> ByMethod:
     return scores
 
 
-def task_metrics(scores: ByMethod, scans: Sequence[ScoredScan], params: Params) -> TaskMetrics:
+def task_metrics(scores: ByMethod, samples: Sequence[SampleScores], baselines_db: Mapping[str, float]) -> TaskMetrics:
     """What the gate is shown of one task.
 
     Args:
         scores: by method and case.
-        scans: those of the task.
-        params: of all stages.
+        samples: what those of the judged model scored on each case.
+        baselines_db: mean PSNR of each baseline, dB.
     """
     own = scores[judged().name]
-    baselines = mean_psnr_db(scores, params)
-    best = max(baselines, key=baselines.__getitem__)
+    best = max(baselines_db, key=baselines_db.__getitem__)
     by_case = {case: it.psnr_db for case, it in own.items()}
     return TaskMetrics(
         by_case,
         max(it.residual_hu for it in own.values()),
         best,
-        baselines[best],
-        coverage_90=fmean(it.samples.calibration.coverage_90 for it in scans),
-        correlation=mean_of_all([it.samples.calibration.correlation for it in scans]),
-        sample_noise_ratio=mean_of_all([it.samples.noise_ratio for it in scans]),
+        baselines_db[best],
+        coverage_90=fmean(it.calibration.coverage_90 for it in samples),
+        correlation=mean_of_all([it.calibration.correlation for it in samples]),
+        sample_noise_ratio=mean_of_all([it.noise_ratio for it in samples]),
     )
 
 
@@ -238,13 +272,13 @@ def mean_of_all(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def summary(scores: ByMethod, metrics: TaskMetrics, params: Params) -> dict[str, Any]:
+def summary(scores: ByMethod, metrics: TaskMetrics, baselines_db: Mapping[str, float]) -> dict[str, Any]:
     """What `metrics.json` says of one task.
 
     Args:
         scores: by method and case.
         metrics: what the gate is shown of the task.
-        params: of all stages, which name the baselines.
+        baselines_db: mean PSNR of each baseline, dB.
 
     Returns:
         Means over the cases: of the judged model's scores and calibration, of its gain over the best baseline in dB,
@@ -255,15 +289,46 @@ def summary(scores: ByMethod, metrics: TaskMetrics, params: Params) -> dict[str,
         **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},
         **{name: value for name in CALIBRATION if (value := getattr(metrics, name)) is not None},
         "gain_db": metrics.psnr_db - metrics.baseline_psnr_db,
-        "baseline_psnr_db": mean_psnr_db(scores, params),
+        "baseline_psnr_db": dict(baselines_db),
     }
 
 
-def mean_psnr_db(scores: ByMethod, params: Params) -> dict[str, float]:
-    """PSNR of every baseline in [-1000, 1000] HU, dB, mean over the cases of one task.
+def mean_psnr_db(scores: Mapping[str, Scores]) -> float:
+    """PSNR of one method in [-1000, 1000] HU, dB, mean over the cases of one task."""
+    return fmean(it.psnr_db for it in scores.values())
+
+
+def write_evidence(scans: ThickScans, methods: Mapping[str, Method], reports: Path) -> evidence.Summary:
+    """Write `evidence.csv`, a line a number of what scores do not tell; the judged model's means.
 
     Args:
-        scores: of the task.
-        params: name the baselines.
+        scans: whose thickened ones are looked at.
+        methods: by name.
+        reports: the folder.
     """
-    return {name: fmean(it.psnr_db for it in scores[name].values()) for name in params.evaluate.baselines}
+    rows = [evidence.row(scan.case, it) for scan in scans.thickened() for it in evidence_of(scan, methods)]
+    write_csv(reports / "evidence.csv", rows, evidence.COLUMNS)
+    own = [line for line in rows if line["method"] == judged().name]
+    return evidence.summary(pd.DataFrame(own, columns=list(evidence.COLUMNS)))
+
+
+def evidence_of(scan: ThickScan, methods: Mapping[str, Method]) -> Iterator[evidence.MeasuredValue]:
+    """Every number of a thickened scan, on a cube of it.
+
+    Args:
+        scan: whose estimate and standard deviation lie where `generate` put them.
+        methods: by name.
+    """
+    start = time.perf_counter()
+    measurement = scan.measurement()
+    truth, stage = measurement.known, judged().stage
+    part = evidence.cube(truth.hu.shape, truth.spacing_mm)
+    thin = replace(truth, hu=np.ascontiguousarray(truth.hu[part]))
+    thicken = partial(simulated, factor=scan.factor, profile=measurement.operator.profile)
+    yield from evidence.findings(thin, evidence.Trial(thicken, methods))
+    estimate, std = (read_scan(path(stage)).volume.hu[part] for path in (scan.estimate, scan.deviation))
+    ranking = evidence.ranked(judged().name, std, estimate - thin.hu, scan.factor)
+    if ranking is not None:
+        yield ranking
+    seconds = time.perf_counter() - start
+    logger.info("case=%s task=%s evidence voxels=%d seconds=%.1f", scan.case, scan.task, thin.hu.size, seconds)

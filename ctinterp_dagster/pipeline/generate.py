@@ -15,7 +15,7 @@ from ctinterp_dagster.interpolation import Interpolator, Settings, doubts, load_
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.methods import judged, trained
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thick_scans
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, ThickScans
 from ctinterp_dagster.records import CaseFolder, CaseJob, whole_file
 from ctinterp_dagster.scan.io import read_scan, write_volume
 
@@ -47,33 +47,34 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         "code": code_version(Path(__file__)),
     }
     folder = CaseFolder(layout.generate, recipe)
-    done = folder.make_all(jobs(settings, params, layout))
+    scans = ThickScans(params.thicken.tasks, layout)
+    done = folder.make_all(jobs(scans, settings, params.base.device))
     folder.keep_only(done.cases)
-    first = next(thick_scans(params, layout))
-    thick, thin = (read_scan(path).volume for path in (first.thick, first.estimate(layout, judged().stage)))
+    first = next(iter(scans))
+    thick, thin = (read_scan(path).volume for path in (first.thick, first.estimate(judged().stage)))
     with whole_file(layout.report("generate") / "before-after.png") as partial_file:
         partial_file.write_bytes(before_after(thick, thin))
     return {"cases": len(done.cases) // len(trained()), "made": done.made}
 
 
-def jobs(settings: Settings, params: Params, layout: Layout) -> Iterator[CaseJob]:
+def jobs(scans: ThickScans, settings: Settings, device: str) -> Iterator[CaseJob]:
     """Every thick scan of the test set, by every model.
 
     Args:
+        scans: of the test set.
         settings: of the restoration.
-        params: of all stages.
-        layout: where things are.
+        device: auto, cpu or cuda.
 
     Raises:
         MissingInputError: a model is not there, or ingest has not run.
         CheckpointError: a model cannot be read.
     """
-    models = {stage: layout.trained(stage) for stage in trained().values()}
-    interpolators = {stage: load_checkpoint(model, params.base.device) for stage, model in models.items()}
-    for scan in thick_scans(params, layout):
+    models = {stage: scans.layout.trained(stage) for stage in trained().values()}
+    interpolators = {stage: load_checkpoint(model, device) for stage, model in models.items()}
+    for scan in scans:
         for stage, interpolator in interpolators.items():
-            places = [place(layout, stage) for place in (scan.estimate, scan.deviation, scan.sample)]
-            outputs = [path.relative_to(layout.generate).as_posix() for path in places]
+            places = [place(stage) for place in (scan.estimate, scan.deviation, scan.sample)]
+            outputs = [path.relative_to(scan.generated).as_posix() for path in places]
             about = f"case={scan.case} task={scan.task} model={stage}"
             action = partial(write_estimate, scan, interpolator, settings, about)
             yield CaseJob(

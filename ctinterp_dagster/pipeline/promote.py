@@ -17,7 +17,7 @@ from ctinterp_dagster.methods import judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline.common.cases import read_cases, read_sources
 from ctinterp_dagster.pipeline.testset.scoring import Scored, score_methods
-from ctinterp_dagster.pipeline.testset.thick_scans import thickened_scans
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScans
 from ctinterp_dagster.records import file_hash, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
     model = load_checkpoint(Registry(layout.promote).files(champion.model_hash) / JUDGED, params.base.device)
     own = {judged().name: model.by(Settings(memory_gib=params.generate.memory_gib))}
     tasks = defaultdict[str, dict[str, Scored]](dict)
-    for scan in thickened_scans(params, layout):
+    for scan in ThickScans(params.thicken.tasks, layout).thickened():
         (scored,) = score_methods(scan.measurement(), own)
         tasks[scan.task][scan.case] = scored
     measured_on = {

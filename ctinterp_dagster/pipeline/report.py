@@ -5,6 +5,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from ctinterp_dagster.methods import CEILING, judged
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.common.cases import read_cases
-from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, thickened_scans
+from ctinterp_dagster.pipeline.testset.thick_scans import ThickScan, ThickScans
 from ctinterp_dagster.records import file_hash, whole_file
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import FloatArray
@@ -54,12 +55,12 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         EvaluationError: nothing was scored.
     """
     shutil.rmtree(layout.report("report") / "previews", ignore_errors=True)
-    task = params.thicken.tasks[0].name
-    shown = [scan for scan in thickened_scans(params, layout) if scan.task == task][: params.report.views]
+    first_task = ThickScans(params.thicken.tasks[:1], layout)
+    shown = list(islice(first_task.thickened(), params.report.views))
     data = ReportData(
         rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
         positions=positions(layout),
-        views=[view for scan in shown for view in previewed(views_of(scan, layout), scan, layout)],
+        views=[view for scan in shown for view in previewed(views_of(scan), scan, layout)],
         losses=curves(layout),
         calibration=calibrations(layout),
         decision=read_record(Decision, layout.report("promote") / "decision.json"),
@@ -95,12 +96,11 @@ def previewed(views: list[View], scan: ThickScan, layout: Layout) -> list[View]:
     return views
 
 
-def views_of(scan: ThickScan, layout: Layout) -> list[View]:
+def views_of(scan: ThickScan) -> list[View]:
     """The scan in the soft-tissue window and in the lung or bone one.
 
     Args:
         scan: thick scan of the test set.
-        layout: where things are.
 
     Raises:
         MissingInputError: an estimate is not there.
@@ -110,7 +110,7 @@ def views_of(scan: ThickScan, layout: Layout) -> list[View]:
     estimates = {
         "thick": METHODS["nearest"](measurement).mean.hu,
         "cubic": METHODS["cubic"](measurement).mean.hu,
-        "ours": read_scan(scan.estimate(layout, judged().stage)).volume.hu,
+        "ours": read_scan(scan.estimate(judged().stage)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 from ctinterp_dagster.evaluation.evidence import (
     COLUMNS,
     MeasuredValue,
-    Setting,
+    Trial,
     balls,
     cube,
     findings,
@@ -17,7 +18,7 @@ from ctinterp_dagster.evaluation.evidence import (
 )
 from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table, run_tables, shown
 from ctinterp_dagster.physics.baselines import METHODS
-from ctinterp_dagster.physics.measurement import Estimate, Measurement
+from ctinterp_dagster.physics.measurement import Estimate, Measurement, simulated
 from ctinterp_dagster.scan.volume import Volume
 
 SPACING = (1.0, 0.8, 0.8)
@@ -35,7 +36,10 @@ def found() -> dict[tuple[str, str, str], MeasuredValue]:
         return Estimate(measurement.known, None, 0.0)
 
     methods = {"nearest": METHODS["nearest"], "model": perfect}
-    return {(it.method, it.measure, it.at): it for it in findings(thin, Setting(5, "box"), methods)}
+    return {
+        (it.method, it.measure, it.at): it
+        for it in findings(thin, Trial(partial(simulated, factor=5, profile="box"), methods))
+    }
 
 
 def test_a_method_that_knows_the_scan_keeps_all_and_invents_nothing(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.params import Params, ThickTask, task_name
+from ctinterp_dagster.params import ThickTask, task_name
 from ctinterp_dagster.physics.measurement import Measurement, paired, synthetic
 from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.pipeline.common.cases import read_cases, read_pairs, read_scan_record
@@ -31,6 +31,7 @@ class ThickScan:
         thick: its file.
         truth: the file of the thin scan.
         measurement: reads both.
+        generated: the folder of what generate made of them all.
     """
 
     case: str
@@ -39,6 +40,7 @@ class ThickScan:
     thick: Path
     truth: Path
     measurement: Callable[[], Measurement]
+    generated: Path
 
     @property
     def is_real(self) -> bool:
@@ -50,64 +52,67 @@ class ThickScan:
         """What tables and the gate call what it belongs to."""
         return task_name(self.profile, self.factor)
 
-    def estimate(self, layout: Layout, stage: str) -> Path:
+    def estimate(self, stage: str) -> Path:
         """Where generate puts the posterior mean of a stage's model."""
-        return layout.generate / stage / (REAL if self.is_real else self.task) / f"{self.case}.nii"
+        return self.generated / stage / (REAL if self.is_real else self.task) / f"{self.case}.nii"
 
-    def deviation(self, layout: Layout, stage: str) -> Path:
+    def deviation(self, stage: str) -> Path:
         """Where generate puts the posterior standard deviation of a stage's model."""
-        return self.estimate(layout, stage).with_suffix(".std.nii")
+        return self.estimate(stage).with_suffix(".std.nii")
 
-    def sample(self, layout: Layout, stage: str) -> Path:
+    def sample(self, stage: str) -> Path:
         """Where generate puts the first posterior sample of a stage's model."""
-        return self.estimate(layout, stage).with_suffix(".sample.nii")
+        return self.estimate(stage).with_suffix(".sample.nii")
 
 
-def thick_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
-    """Every thick scan of the test set: the thickened ones of each task, then the real ones."""
-    yield from thickened_scans(params, layout)
-    yield from real_scans(layout)
+@dataclass(frozen=True)
+class ThickScans:
+    """Every thick scan of the test set: the thickened ones of each task, then the real ones.
 
-
-def thickened_scans(params: Params, layout: Layout) -> Iterator[ThickScan]:
-    """The test cases, thickened for each task.
-
-    Args:
-        params: of all stages.
+    Attributes:
+        tasks: that the test cases are thickened for.
         layout: where things are.
-
-    Raises:
-        MissingInputError: ingest has not run, or no case is in test.
     """
-    for case in read_cases(layout, "test"):
-        for task in params.thicken.tasks:
-            files = case.thick(layout, task.name), case.thin(layout)
-            yield ThickScan(case.case, task.profile, task.factor, *files, partial(_thickened, *files, task))
 
+    tasks: tuple[ThickTask, ...]
+    layout: Layout
 
-def real_scans(layout: Layout) -> Iterator[ThickScan]:
-    """The real thick scans whose truth is a test case; one that cannot be laid over it is told and left out.
+    def __iter__(self) -> Iterator[ThickScan]:
+        yield from self.thickened()
+        yield from self.real()
 
-    Args:
-        layout: where things are.
+    def thickened(self) -> Iterator[ThickScan]:
+        """The test cases, thickened for each task.
 
-    Raises:
-        MissingInputError: ingest has not run, or no case is in test.
-    """
-    truths = {case.case: case.thin(layout) for case in read_cases(layout, "test")}
-    for name, thin in read_pairs(layout).items():
-        if thin in truths:
-            files = layout.ingest / "thick" / f"{name}.nii", truths[thin]
-            measurement = partial(_paired, *files)
-            try:
-                first = measurement()
-            except (GeometryError, ParamsError) as error:
-                logger.warning("pair=%s left out: %s", name, error)
-                continue
-            for warning in first.warnings:
-                logger.warning("pair=%s %s", name, warning)
-            logger.info("pair=%s profile=%s", name, first.slice_profile)
-            yield ThickScan(name, REAL, first.factor, *files, measurement)
+        Raises:
+            MissingInputError: ingest has not run, or no case is in test.
+        """
+        for case in read_cases(self.layout, "test"):
+            for task in self.tasks:
+                files = case.thick(self.layout, task.name), case.thin(self.layout)
+                measurement = partial(_thickened, *files, task)
+                yield ThickScan(case.case, task.profile, task.factor, *files, measurement, self.layout.generate)
+
+    def real(self) -> Iterator[ThickScan]:
+        """The real thick scans whose truth is a test case; one that cannot be laid over it is told and left out.
+
+        Raises:
+            MissingInputError: ingest has not run, or no case is in test.
+        """
+        truths = {case.case: case.thin(self.layout) for case in read_cases(self.layout, "test")}
+        for name, thin in read_pairs(self.layout).items():
+            if thin in truths:
+                files = self.layout.ingest / "thick" / f"{name}.nii", truths[thin]
+                measurement = partial(_paired, *files)
+                try:
+                    first = measurement()
+                except (GeometryError, ParamsError) as error:
+                    logger.warning("pair=%s left out: %s", name, error)
+                    continue
+                for warning in first.warnings:
+                    logger.warning("pair=%s %s", name, warning)
+                logger.info("pair=%s profile=%s", name, first.slice_profile)
+                yield ThickScan(name, REAL, first.factor, *files, measurement, self.layout.generate)
 
 
 def _thickened(thick: Path, truth: Path, task: ThickTask) -> Measurement:
