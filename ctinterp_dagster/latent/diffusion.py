@@ -61,8 +61,7 @@ class LatentDiffusion(StoredModel):
 
     def __init__(self, config: ModelConfig) -> None:
         """Build the model with random weights."""
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.autoencoder = MaisiAutoencoder(
             channels=config.autoencoder_channels,
             latent_channels=config.latent_channels,

@@ -111,6 +111,10 @@ class StoredModel(nn.Module):
     configuration: ClassVar[type[Any]]
     config: Any
 
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""

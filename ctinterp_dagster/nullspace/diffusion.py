@@ -59,8 +59,7 @@ class Expectation(StoredModel):
     config: ExpectationConfig
 
     def __init__(self, config: ExpectationConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, config.geometry)
         self.spread = SliceUNet(
             config.features + config.modes, config.modes, config.spread_channels, 1, config.geometry
@@ -174,8 +173,7 @@ class NullSpaceDiffusion(StoredModel):
     config: NullSpaceConfig
 
     def __init__(self, config: NullSpaceConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         modes, geometry = config.expectation.modes, config.expectation.geometry
         self.expectation = Expectation(config.expectation)
         self.denoiser = SliceUNet(

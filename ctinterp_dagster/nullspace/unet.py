@@ -87,15 +87,7 @@ class SliceBlock(ResidualUnit):
         return 1.0 + scale, shift
 
     def in_plane(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """The first half of the block, which looks at each slice by itself: what `space` convolves.
-
-        Args:
-            x: (b, channels, z, y, x).
-            embedding: (b, embedding_channels).
-
-        Returns:
-            (b, channels, z, y, x).
-        """
+        """What `space` convolves, (b, channels, z, y, x), of x of that shape and (b, embedding_channels)."""
         scale, shift = self.modulation(embedding)
         h = self.plane(activated(x))
         return silu(torch.addcmul(shift, h, scale))
@@ -299,16 +291,7 @@ class SliceUNet(nn.Module):
             yield end(chunk)[..., :height, :width]
 
     def mirrored(self, chunks: Iterator[Tensor], condition: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
-        """What `stream` gives of the mirror image along x, mirrored back.
-
-        Args:
-            chunks: (b, in_channels, z, y, x) each.
-            condition: (b, condition_size).
-            peaks: of `SliceUNet.peaks`, to compute the convolutions in eight bits; None for floating point.
-
-        Returns:
-            Chunks (b, out_channels, z, y, x).
-        """
+        """What `stream` gives of the mirror image along x, mirrored back: chunks of the same shapes."""
         first = next(chunks)
         width = first.shape[-1]
         padding = (0, -width % self.multiple, 0, 0, 0, 0)

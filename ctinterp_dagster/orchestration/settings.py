@@ -68,13 +68,5 @@ class Settings(_Section):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check operate.yaml.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        MissingInputError: the file is not there.
-        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
-    """
+    """Read and check operate.yaml; a MissingInputError or ParamsError says what is wrong with it."""
     return load_section(Settings, path)

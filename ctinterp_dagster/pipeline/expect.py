@@ -11,14 +11,7 @@ from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig,
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.common import training
-from ctinterp_dagster.pipeline.common.warm_start import (
-    VALIDATION_SLABS,
-    average_with,
-    load_part,
-    slab_settings,
-    start_file,
-)
+from ctinterp_dagster.pipeline.common import training, warm_start
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import mean_loss
 
@@ -31,11 +24,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        the last losses.
+        `loss` and `val_loss`, where there are patients to validate on.
 
     Raises:
-        MissingInputError: a file of an earlier stage, or the one to start from, is not there.
-        CheckpointError: such a file, or a checkpoint, cannot be read.
+        MissingInputError: ingest has not run, or the file to start from is not there.
+        CheckpointError: the file to start from cannot be read.
         ParamsError: a volume is smaller than a slab, or the model to start from has other widths.
         TrainingError: there is no training volume, or a loss is not finite.
     """
@@ -43,23 +36,25 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     torch.manual_seed(params.base.seed)
     channels = section.channels
     network = Expectation(ExpectationConfig(FEATURES, MODES, channels, section.blocks, narrower(channels), GEOMETRY))
-    start = start_file(section.start, layout)
+    start = warm_start.start_file(section.start, layout)
     files = [layout.ingest / "cases.csv", layout.ingest / "manifest.json", *([start] if start else [])]
     name = training.identity(Path(__file__), [params.base, params.loop, section], files)
     if start:
-        load_part(network, "expectation", start, network.config)
+        warm_start.load_part(network, "expectation", start, network.config)
     settings = training.loop_settings(section, section.batch_size, params.loop, params.base)
 
     def slabs(volumes: Sequence[ThinVolume]) -> ThickSlabs:
-        return ThickSlabs(volumes, slab_settings(section), section.batch_size)
+        return ThickSlabs(volumes, warm_start.slab_settings(section), section.batch_size)
 
     train = slabs(training.thin_volumes(layout, "train", section.weights))
-    validation = training.fixed_batches(slabs, training.thin_volumes(layout, "val"), VALIDATION_SLABS, settings)
+    validation = training.fixed_batches(
+        slabs, training.thin_volumes(layout, "val"), warm_start.VALIDATION_SLABS, settings
+    )
     objective = ExpectationObjective(network, LossWeights(**section.loss.model_dump()))
     with training.train(objective, train, validation, settings, folder=layout.expect, name=name) as history:
         metrics = training.final_losses(history)
         if start and section.start_share:
-            average_with(network, "expectation", start, network.config, section.start_share)
+            warm_start.average_with(network, "expectation", start, network.config, section.start_share)
             metrics |= {"val_loss": mean_loss(objective, validation)} if validation else {}
         if training.is_main_process():
             network.save(layout.expectation)

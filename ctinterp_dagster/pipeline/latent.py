@@ -30,12 +30,12 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        the last losses.
+        `loss` and `val_loss` of the latent denoiser.
 
     Raises:
-        MissingInputError: a file of an earlier stage is not there.
-        CheckpointError: such a file, or a checkpoint, cannot be read.
-        TrainingError: there is no training case, or a loss is not finite.
+        MissingInputError: ingest, autoencoder or encode has not run.
+        CheckpointError: the autoencoder cannot be read.
+        TrainingError: no case is in train, or a loss is not finite.
     """
     section = params.latent
     weights = layout.autoencoder / "autoencoder.safetensors"

@@ -47,7 +47,7 @@ class LocalLayer(Protocol):
         """The source rows that output rows [start, stop) depend on; may reach over the ends of the volume."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (b, channel, rows, y, x), of those source rows that exist and that they need."""
+        """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
         """Numbers held beside input, (batch, channel, z, y, x), and output while `rows` rows of it are computed."""

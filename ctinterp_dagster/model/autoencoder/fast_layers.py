@@ -70,17 +70,7 @@ class Winograd(_Fast):
         self._kernel: Tensor | None = None
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Convolve what output rows [start, stop) need.
-
-        Args:
-            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
-            start: the first output row.
-            stop: the one past the last.
-            depth: rows of the whole source.
-
-        Returns:
-            (batch, out, stop - start, y, x).
-        """
+        """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
         if self._kernel is None:
             self._kernel = transform_kernel(self.convolution.weight)
         batch, _, _, height, width = x.shape
@@ -101,17 +91,7 @@ class Pointwise(_Fast):
     reach = 0
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:  # noqa: ARG002 (one protocol)
-        """Convolve what output rows [start, stop) need.
-
-        Args:
-            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
-            start: the first output row.
-            stop: the one past the last.
-            depth: rows of the whole source.
-
-        Returns:
-            (batch, out, stop - start, y, x).
-        """
+        """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
         batch, channels, *size_zyx = x.shape
         mixing = self.convolution.weight.view(self.out, channels).T
         mixed = torch.addmm(self.bias, x.permute(0, 2, 3, 4, 1).reshape(-1, channels), mixing)
@@ -126,17 +106,7 @@ class FromOneChannel(_Fast):
     """A convolution of width 3 of one channel: the 27 neighbours of each voxel, and one matrix product."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Convolve what output rows [start, stop) need.
-
-        Args:
-            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
-            start: the first output row.
-            stop: the one past the last.
-            depth: rows of the whole source.
-
-        Returns:
-            (batch, out, stop - start, y, x).
-        """
+        """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
         padded = functional.pad(x[:, 0], (1, 1, 1, 1, *self.lacking(start, stop, depth))).contiguous()
         batch, _, _, height, width = x.shape
         result = x.new_empty(batch, stop - start, height * width, self.out)
@@ -161,17 +131,7 @@ class ToOneChannel(_Fast):
     """A convolution of width 3 to one channel: one matrix product gives each voxel's 27 shares, which are added."""
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Convolve what output rows [start, stop) need.
-
-        Args:
-            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
-            start: the first output row.
-            stop: the one past the last.
-            depth: rows of the whole source.
-
-        Returns:
-            (batch, out, stop - start, y, x).
-        """
+        """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
         batch, channels, present, height, width = x.shape
         before, _ = self.lacking(start, stop, depth)
         # Zeros around the result take the shares that fall outside of the volume.

@@ -48,14 +48,7 @@ class LocalConv(nn.Conv3d):
         return start - reach, stop + reach
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop) of a source of `depth` rows, (batch, out, stop - start, y, x).
-
-        Args:
-            x: (batch, in, rows, y, x), those source rows that exist and that the output rows need.
-            start: the first output row.
-            stop: the one past the last.
-            depth: rows of the whole source.
-        """
+        """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
         first, last = self.source_rows(start, stop)
         before, after = max(-first, 0), max(last - depth, 0)
         if self.stride[0] == 2:
@@ -118,14 +111,7 @@ class Doubling(nn.Module):
         return (start - 1) // 2, stop // 2 + 1
 
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
-        """Output rows [start, stop), (batch, channel, stop - start, 2 y, 2 x).
-
-        Args:
-            x: (batch, channel, rows, y, x), those source rows that exist and that the output rows need.
-            start: the first output row.
-            stop: the one past the last.
-            depth: rows of the whole source.
-        """
+        """Output rows [start, stop), (b, channel, rows, 2 y, 2 x), of `depth` rows; x are those that they need."""
         if torch.is_grad_enabled():
             first = 2 * max(self.source_rows(start, stop)[0], 0)
             return functional.interpolate(x, scale_factor=2.0, mode="trilinear")[:, :, start - first : stop - first]
