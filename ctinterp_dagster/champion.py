@@ -203,7 +203,7 @@ class Registry:
         """Keep what is known of a model."""
         write_json(self._record(challenger.model_hash), challenger)
 
-    def judged(self, challenger: Challenger) -> str:
+    def judged_on(self, challenger: Challenger) -> str:
         """The day, such as 2026-11-28 (UTC), on which the record of a model was written on this machine."""
         return f"{datetime.fromtimestamp(self._record(challenger.model_hash).stat().st_mtime, UTC):%Y-%m-%d}"
 

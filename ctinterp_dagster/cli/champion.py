@@ -36,7 +36,7 @@ def list_() -> None:
         remark = f"rolled back: {c.rolled_back}" if c.rolled_back else mark
         against = (c.against or "")[: len(c.name)]
         table.add_row(
-            str(c.number), registry.judged(c), c.name, scores_of(c), decision, against, str(len(c.seen)), remark
+            str(c.number), registry.judged_on(c), c.name, scores_of(c), decision, against, str(len(c.seen)), remark
         )
     Console(width=120).print(table)
 

@@ -114,7 +114,7 @@ class NullSpace:
 
     def features(self, thick: Tensor) -> Tensor:
         """What a network is shown: (..., n_thick, y, x) HU to (..., features, n_thick, y, x) without unit."""
-        return network_features(thick, torch.from_numpy(self.waves_of_base).to(thick.device, thick.dtype))
+        return network_features(thick, torch.from_numpy(self.cosines_of_base).to(thick.device, thick.dtype))
 
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
         """Numbers of the grid and the profile that condition a network, (GEOMETRY,).
@@ -138,13 +138,13 @@ class NullSpace:
         return tuple(float(self.cells.matrix[middle] @ np.cos(2 * np.pi * f * offsets)) for f in TRANSFER)
 
     @cached_property
-    def waves_of_base(self) -> DoubleArray:
+    def cosines_of_base(self) -> DoubleArray:
         """(modes * n_thick, n_thick): thick slices to the cosines of up(y) in each cell."""
-        waves = _cosines(self.cells, self.factor, self.modes)
-        return np.ascontiguousarray(waves.T @ _upsampling(self.cells) / self.factor)
+        cosines = _cosines(self.cells, self.factor, self.modes)
+        return np.ascontiguousarray(cosines.T @ _upsampling(self.cells) / self.factor)
 
 
-def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
+def network_features(thick: Tensor, cosines_of_base: Tensor) -> Tensor:
     """What a network is shown: (..., n_thick, y, x) HU to (..., features, n_thick, y, x) without unit.
 
     The thick slices k - 2 to k + 2 in units of 1000 HU and, clipped, in the soft-tissue window; and the cosines
@@ -152,14 +152,16 @@ def network_features(thick: Tensor, waves_of_base: Tensor) -> Tensor:
 
     Args:
         thick: (..., n_thick, y, x) HU.
-        waves_of_base: (..., modes * n_thick, n_thick), `NullSpace.waves_of_base`, in the type of `thick`.
+        cosines_of_base: (..., modes * n_thick, n_thick), `NullSpace.cosines_of_base`, in the type of `thick`.
     """
     n_thick, device = thick.shape[-3], thick.device
     around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]
     near = thick[..., (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1), :, :]
     soft = SOFT_TISSUE.to_symmetric(near).clamp_(-1.0, 1.0)
-    waves = torch.matmul(waves_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
-    return torch.cat([INPUT.from_hu(near), soft, INPUT.from_hu(waves)], dim=-4)
+    cosines = (
+        torch.matmul(cosines_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
+    )
+    return torch.cat([INPUT.from_hu(near), soft, INPUT.from_hu(cosines)], dim=-4)
 
 
 def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> DoubleArray:
@@ -167,11 +169,11 @@ def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> DoubleArr
     half, n_thick = operator.thin_distance / 2, operator.n_thick
     upper, lower = (operator.thin_positions[:, None] + side + 0.5 for side in (-half, half))
     inside = np.clip(lower, 0, n_thick) - np.clip(upper, 0, n_thick)
-    waves = np.zeros((len(inside), modes, n_thick))
+    cosines = np.zeros((len(inside), modes, n_thick))
     for m in range(1, factor):
         to, since = (np.sin(np.pi * m * np.clip(face - np.arange(n_thick), 0, 1)) for face in (lower, upper))
-        waves[:, m - 1] = np.sqrt(2) * (to - since) / (np.pi * m * np.sinc(m / (2 * factor)) * inside)
-    return waves.reshape(len(inside), -1)
+        cosines[:, m - 1] = np.sqrt(2) * (to - since) / (np.pi * m * np.sinc(m / (2 * factor)) * inside)
+    return cosines.reshape(len(inside), -1)
 
 
 def _upsampling(operator: ThickeningOperator) -> DoubleArray:

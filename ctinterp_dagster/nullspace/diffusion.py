@@ -108,7 +108,7 @@ class Expectation(StoredModel):
             return swept(lambda chunks: one_pass(chunks, geometry, peaks), features, modes, self.mean.reach, memory_gib)
 
         mean = seen(self.mean.stream)
-        if self.looks(mirror=mirror) > 1:
+        if self.passes(mirror=mirror) > 1:
             mean = 0.5 * (mean + seen(self.mean.mirrored))
         return mean
 
@@ -136,7 +136,7 @@ class Expectation(StoredModel):
         spread = partial(self.spread.stream, condition=geometry, peaks=peaks)
         return swept(spread, inputs, self.config.modes, self.spread.reach, memory_gib)
 
-    def looks(self, *, mirror: bool) -> int:
+    def passes(self, *, mirror: bool) -> int:
         """How many passes of the network a mean takes, 1 or 2.
 
         Args:
@@ -249,7 +249,7 @@ class NullSpaceDiffusion(StoredModel):
         """
         mean, spread = self.expectation.mean.reach, self.expectation.spread.reach
         drawn = spread.work + evaluations * self.denoiser.reach.work if evaluations else 0.0
-        return self.expectation.looks(mirror=mirror) * mean.work + drawn
+        return self.expectation.passes(mirror=mirror) * mean.work + drawn
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:

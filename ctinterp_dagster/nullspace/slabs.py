@@ -110,30 +110,30 @@ def space(n_thick: int, grid: SlabGrid) -> NullSpace:
     )
 
 
-class Matrices(NamedTuple):
+class SlabMatrices(NamedTuple):
     """Of a slab of z thick and n thin slices, or (b, ...) of a batch, zero beyond the thin slices of each.
 
     Attributes:
         operator: (z, n), A.
-        waves: (MODES z, z), the cosines of the base.
+        cosines: (MODES z, z), the cosines of the base.
         upsampling: (n, z), the base.
         basis: (n, MODES z), B.
         analysis: (MODES z, n), B^+.
     """
 
     operator: Tensor
-    waves: Tensor
+    cosines: Tensor
     upsampling: Tensor
     basis: Tensor
     analysis: Tensor
 
-    def padded(self, n_thin: int) -> "Matrices":
+    def padded(self, n_thin: int) -> "SlabMatrices":
         """With zeros for thin slices that are not there."""
         missing = n_thin - len(self.basis)
         thin_columns, thin_rows = (0, missing), (0, 0, 0, missing)
-        return Matrices(
+        return SlabMatrices(
             functional.pad(self.operator, thin_columns),
-            self.waves,
+            self.cosines,
             functional.pad(self.upsampling, thin_rows),
             functional.pad(self.basis, thin_rows),
             functional.pad(self.analysis, thin_columns),
@@ -141,11 +141,11 @@ class Matrices(NamedTuple):
 
 
 @cache
-def matrices_of(n_thick: int, grid: SlabGrid) -> Matrices:
+def matrices_of(n_thick: int, grid: SlabGrid) -> SlabMatrices:
     """The matrices of a slab of `n_thick` thick slices, float32 on the CPU; kept for the next slab of its kind."""
     here = space(n_thick, grid)
-    parts = here.operator.matrix, here.waves_of_base, here.upsampling, here.basis, here.analysis
-    return Matrices(*(torch.from_numpy(part).float() for part in parts))
+    parts = here.operator.matrix, here.cosines_of_base, here.upsampling, here.basis, here.analysis
+    return SlabMatrices(*(torch.from_numpy(part).float() for part in parts))
 
 
 @cache
@@ -220,7 +220,7 @@ class SlabParts(NamedTuple):
     noisy: Tensor
     noise: Tensor
     geometry: Tensor
-    matrices: Matrices
+    matrices: SlabMatrices
 
 
 class SlabBatch(NamedTuple):
@@ -286,7 +286,7 @@ class ThickSlabs:
             noisy=torch.tensor(noise).nonzero()[:, 0],
             noise=_padded([slab.noise for slab in slabs if slab.noise is not None], (n_thin, height, width)),
             geometry=torch.stack([space(depth, slab.grid).geometry(slab.thick_mm) for slab in slabs]),
-            matrices=Matrices(*map(torch.stack, zip(*matrices, strict=True))),
+            matrices=SlabMatrices(*map(torch.stack, zip(*matrices, strict=True))),
         )
         return Plan(tuple(slab.case for slab in slabs), parts)
 
@@ -299,7 +299,7 @@ class ThickSlabs:
         thin.index_add_(0, parts.noisy, parts.noise)
         thick = (matrices.operator @ thin.flatten(2)).unflatten(2, thin.shape[2:])
         base = (matrices.upsampling @ thick.flatten(2)).unflatten(2, thin.shape[2:])
-        features = network_features(thick, matrices.waves)
+        features = network_features(thick, matrices.cosines)
         units = INPUT.from_hu(base), INPUT.from_hu(thin)
         return SlabBatch(features, parts.geometry, *units, matrices.basis, matrices.analysis)
 

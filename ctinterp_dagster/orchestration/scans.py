@@ -43,7 +43,7 @@ scan_asset = dg.AssetSpec(
 
 
 @dataclass(frozen=True)
-class Ingested:
+class IngestVerdict:
     """What ingest made of one scan; `version` changes when the verdict or the volume does."""
 
     metadata: Mapping[str, str]
@@ -167,7 +167,7 @@ def survey(raw: Path) -> Survey:
     return Survey(digest(files) if files else "", stamp, newest)
 
 
-def read_verdicts(layout: Layout) -> dict[str, Ingested]:
+def read_verdicts(layout: Layout) -> dict[str, IngestVerdict]:
     """The verdicts of ingest by case, or by name for scans in quarantine; empty before its first run."""
     if not (layout.ingest / "quarantine.csv").exists():
         return {}
@@ -177,10 +177,10 @@ def read_verdicts(layout: Layout) -> dict[str, Ingested]:
         case = row["case"]
         shown = {"verdict": "fit", "split": row["split"]}
         version = digest([shown, outputs.get(case)])
-        verdicts[case] = Ingested(shown, layout.ingest / "volumes" / f"{case}.nii", version)
+        verdicts[case] = IngestVerdict(shown, layout.ingest / "volumes" / f"{case}.nii", version)
     for row in read_csv(layout.ingest / "quarantine.csv"):
         shown = {"verdict": "quarantined", "reason": row["reason"], "message": row["message"]}
-        verdicts[row["scan"]] = Ingested(shown, None, digest(shown))
+        verdicts[row["scan"]] = IngestVerdict(shown, None, digest(shown))
     return verdicts
 
 
@@ -219,7 +219,7 @@ def _again(
     ), "dvc.lock says that ingest has read what data/raw holds"
 
 
-def _event(name: str, verdict: Ingested) -> dg.AssetMaterialization | dg.AssetObservation:
+def _event(name: str, verdict: IngestVerdict) -> dg.AssetMaterialization | dg.AssetObservation:
     """The materialization of one scan's partition; of a scan in quarantine an observation, so that it is not green."""
     metadata: dict[str, Any] = dict(verdict.metadata)
     if verdict.volume is None:

@@ -58,7 +58,7 @@ class Alert(_Section):
     webhook: str
 
 
-class Settings(_Section):
+class OperateSettings(_Section):
     """All of operate.yaml."""
 
     scans: Scans
@@ -67,6 +67,14 @@ class Settings(_Section):
     alert: Alert
 
 
-def load_settings(path: Path) -> Settings:
-    """Read and check operate.yaml; a MissingInputError or ParamsError says what is wrong with it."""
-    return load_section(Settings, path)
+def load_settings(path: Path) -> OperateSettings:
+    """Read and check operate.yaml.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        MissingInputError: the file is not there.
+        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
+    """
+    return load_section(OperateSettings, path)

@@ -2,6 +2,6 @@
 
 from ctinterp_dagster.pacs.archive import Archive, Images, Query, Series
 from ctinterp_dagster.pacs.connect import connect
-from ctinterp_dagster.pacs.settings import PacsSettings, Rule, load_pacs
+from ctinterp_dagster.pacs.settings import PacsSettings, WatchRule, load_pacs
 
-__all__ = ["Archive", "Images", "PacsSettings", "Query", "Rule", "Series", "connect", "load_pacs"]
+__all__ = ["Archive", "Images", "PacsSettings", "Query", "Series", "WatchRule", "connect", "load_pacs"]

@@ -73,7 +73,7 @@ class Dimse(_Section):
 Server = Annotated[DicomWeb | Dimse, Field(discriminator="protocol")]
 
 
-class Rule(_Section):
+class WatchRule(_Section):
     """Which series a watch takes, and what it does with them."""
 
     source: str
@@ -90,7 +90,7 @@ class PacsSettings(_Section):
     """All of pacs.yaml."""
 
     servers: dict[Name, Server]
-    watch: Rule | None = None
+    watch: WatchRule | None = None
 
     def server(self, name: str | None) -> tuple[str, DicomWeb | Dimse]:
         """A server by name; the only one where none is named.

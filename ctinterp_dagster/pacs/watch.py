@@ -16,9 +16,9 @@ from pydicom import Dataset
 
 from ctinterp_dagster.errors import CtinterpError, PacsError
 from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Query, Series
-from ctinterp_dagster.pacs.settings import Rule
+from ctinterp_dagster.pacs.settings import WatchRule
 from ctinterp_dagster.pacs.transfer import Restore, fetch, is_own, send
-from ctinterp_dagster.pacs.watch_state import Outcome, State
+from ctinterp_dagster.pacs.watch_state import Outcome, WatchState
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
 from ctinterp_dagster.scan.io.dicom import read_header
@@ -51,8 +51,8 @@ class Watch:
     """
 
     archive: Archive
-    rule: Rule
-    state: State
+    rule: WatchRule
+    state: WatchState
     folder: Path
     restore: Restore
     add: Callable[[Path], None]

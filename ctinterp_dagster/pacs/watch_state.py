@@ -19,7 +19,7 @@ create table if not exists done (
 
 
 @dataclass(frozen=True)
-class State:
+class WatchState:
     """A database of one watch. A second watch on it is refused; the system gives it free however the first one ends.
 
     Attributes:
@@ -29,7 +29,7 @@ class State:
     database: sqlite3.Connection
 
     @classmethod
-    def open(cls, path: Path) -> "State":
+    def open(cls, path: Path) -> "WatchState":
         """Open or make it, readable by its owner only: it has the UIDs of series.
 
         Args:

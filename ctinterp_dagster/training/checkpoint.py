@@ -23,7 +23,7 @@ from ctinterp_dagster.records import whole_file
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """What changes; each process may hold a part of every tensor (FSDP), of which files have the whole.
 
     Attributes:

@@ -22,7 +22,7 @@ from ctinterp_dagster.errors import TrainingError
 from ctinterp_dagster.model.ema import Ema
 from ctinterp_dagster.training.accelerator import accelerator_for, channels_last, memory_told, repeatable
 from ctinterp_dagster.training.batches import Batch, Batches, Plan, seeded
-from ctinterp_dagster.training.checkpoint import State, whole, whole_weights
+from ctinterp_dagster.training.checkpoint import TrainingState, whole, whole_weights
 from ctinterp_dagster.training.recompute import compiled, recomputed
 
 BETAS = (0.9, 0.99)
@@ -161,7 +161,9 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
     return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _prepared(objective: nn.Module, accelerator: Accelerator, settings: LoopSettings) -> tuple[State, nn.Module]:
+def _prepared(
+    objective: nn.Module, accelerator: Accelerator, settings: LoopSettings
+) -> tuple[TrainingState, nn.Module]:
     """What changes in a training, and the module that spreads the objective over processes."""
     gpu = accelerator.device.type != "cpu"
     if gpu:
@@ -173,7 +175,7 @@ def _prepared(objective: nn.Module, accelerator: Accelerator, settings: LoopSett
     )
     parallel, optimizer = accelerator.prepare(objective, optimizer)
     objective.train()
-    return State(accelerator, objective, optimizer, Ema(objective, settings.ema_decay)), parallel
+    return TrainingState(accelerator, objective, optimizer, Ema(objective, settings.ema_decay)), parallel
 
 
 @contextmanager
@@ -217,7 +219,7 @@ class _Step:
 
 
 def _steps(
-    state: State,
+    state: TrainingState,
     parallel: nn.Module,
     batches: Batches[Any],
     first: int,
@@ -242,7 +244,7 @@ def _steps(
 
 
 def _take_step(
-    state: State,
+    state: TrainingState,
     parallel: nn.Module,
     batches: Batches[Any],
     plans: Iterator[Plan[Any]],
@@ -295,7 +297,7 @@ def _settled(pending: Sequence[_Step], accelerator: Accelerator) -> list[StepRec
     ]
 
 
-def _validate(state: State, validation: Sequence[Batch]) -> float:
+def _validate(state: TrainingState, validation: Sequence[Batch]) -> float:
     """Mean loss of the averaged weights; every process computes all of it, so that all agree without talking."""
     with state.ema.swapped_in(state.objective), state.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
         loss = mean_loss(state.objective, validation)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ctinterp_dagster.pacs import connect
-from ctinterp_dagster.pacs.settings import DicomWeb, Dimse, Rule
+from ctinterp_dagster.pacs.settings import DicomWeb, Dimse, WatchRule
 from ctinterp_dagster.pacs.watch import Watch
-from ctinterp_dagster.pacs.watch_state import State
+from ctinterp_dagster.pacs.watch_state import WatchState
 from ctinterp_dagster.scan.io import read_scan, write_result
 from tests.pacs.builders import thick_series
 from tests.pacs.orthanc import DICOM, WEB, orthanc, rest, stored
@@ -24,7 +24,7 @@ SERVERS = {
     "dimse": Dimse(protocol="dimse", host="127.0.0.1", port=DICOM, aet="ORTHANC", calling_aet="CTINTERP"),
 }
 SLICES, THIN = 6, 5  # thick slices a series, thin ones a thick one
-RULE = Rule(
+RULE = WatchRule(
     source="archive", description="thick*", min_thickness_mm=3, days=36500, interval_s=0.1, quiet_s=0.3,
     action="restore",
 )  # fmt: skip
@@ -43,7 +43,7 @@ def watch(folder: Path, protocol: str) -> None:
     one = Watch(
         archive=connect("archive", SERVERS[protocol]),
         rule=RULE,
-        state=State.open(folder / "state.sqlite"),
+        state=WatchState.open(folder / "state.sqlite"),
         folder=folder / "series",
         restore=stand_in,
         add=lambda _: None,

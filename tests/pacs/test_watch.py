@@ -10,15 +10,15 @@ import pydicom
 import pytest
 
 from ctinterp_dagster.errors import PacsError, ParamsError
-from ctinterp_dagster.pacs import Images, Query, Rule, Series
+from ctinterp_dagster.pacs import Images, Query, Series, WatchRule
 from ctinterp_dagster.pacs import watch as watching
 from ctinterp_dagster.pacs.archive import images_of, series_of
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
-from ctinterp_dagster.pacs.watch_state import State
+from ctinterp_dagster.pacs.watch_state import WatchState
 from tests.pacs.builders import thick_series
 from tests.pacs.kills import stand_in
 
-RULE = Rule(
+RULE = WatchRule(
     source="archive", description="thick*", min_thickness_mm=3, days=36500, interval_s=1, quiet_s=0, action="restore"
 )
 
@@ -61,7 +61,7 @@ def watch(tmp_path: Path) -> Watch:
     return Watch(
         archive=Folder(tmp_path / "archive"),
         rule=RULE,
-        state=State.open(tmp_path / "state" / "state.sqlite"),
+        state=WatchState.open(tmp_path / "state" / "state.sqlite"),
         folder=tmp_path / "state" / "series",
         restore=stand_in,
         add=lambda _: None,
@@ -211,9 +211,9 @@ def test_a_series_can_go_into_the_project_instead(watch: Watch, tmp_path: Path) 
 
 def test_two_watches_do_not_share_a_state(watch: Watch, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="expected the state of a watch that does not run"):
-        State.open(tmp_path / "state" / "state.sqlite")
+        WatchState.open(tmp_path / "state" / "state.sqlite")
     watch.state.database.close()
-    State.open(tmp_path / "state" / "state.sqlite").database.close()
+    WatchState.open(tmp_path / "state" / "state.sqlite").database.close()
     (tmp_path / "other").write_bytes(b"no database" * 100)
     with pytest.raises(ParamsError, match="expected the state"):
-        State.open(tmp_path / "other")
+        WatchState.open(tmp_path / "other")

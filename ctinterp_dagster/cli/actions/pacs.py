@@ -17,7 +17,7 @@ from ctinterp_dagster.pacs import Archive, Images, PacsSettings, Query, Series, 
 from ctinterp_dagster.pacs.transfer import fetch as fetch_series
 from ctinterp_dagster.pacs.transfer import send as send_series
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
-from ctinterp_dagster.pacs.watch_state import State
+from ctinterp_dagster.pacs.watch_state import WatchState
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 
 
@@ -141,7 +141,7 @@ def watch(
         raise MissingInputError("pacs.yaml has no section watch: docs/howto/pacs.md shows one")
     check_options(rule.interpolate)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    kept = State.open(state / "state.sqlite")
+    kept = WatchState.open(state / "state.sqlite")
     if again:
         kept.forget_refused()
     one = Watch(

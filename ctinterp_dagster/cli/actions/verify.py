@@ -97,7 +97,7 @@ def show(path: Path, verified: Verified) -> None:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class WindowedReconstruction:
     """What an autoencoder keeps of a scan in one window of HU.
 
     Attributes:
@@ -124,7 +124,7 @@ class Reconstruction:
 @torch.inference_mode()
 def reconstructions(
     autoencoder: MaisiAutoencoder, path: Path, mixed_precision: str, memory_gib: float
-) -> Iterator[Reconstruction]:
+) -> Iterator[WindowedReconstruction]:
     """Encode a scan and decode the mean of its latent; one row a window.
 
     Args:
@@ -148,12 +148,12 @@ def reconstructions(
     for name, window in WINDOWS.items():
         mae_hu = float(abs(window.clip(decoded) - window.clip(hu)).mean(dtype=float))
         psnr, ssim = psnr_db(slice_mse(decoded, hu, window).mean(), window), ssim_axial(decoded, hu, window)
-        yield Reconstruction(
+        yield WindowedReconstruction(
             path.name.partition(".")[0], mixed_precision, name, psnr, ssim, mae_hu, meter.seconds, peak_gib
         )
 
 
-def show_reconstructions(rows: list[Reconstruction]) -> None:
+def show_reconstructions(rows: list[WindowedReconstruction]) -> None:
     """Print a table that fits a terminal."""
     table = Table()
     for name in ("scan", "networks", "HU", "PSNR dB", "SSIM", "MAE HU", "s", "GiB"):
@@ -204,7 +204,7 @@ def run(
     if diffusion:
         click.echo(f"scale factor of {diffusion.name}: {factor:.6f}")
     autoencoder.to(on)
-    rows: list[Reconstruction] = []
+    rows: list[WindowedReconstruction] = []
     try:
         with progress("encoding and decoding") as told:
             for scan, precision in itertools.product(scans, precisions):
