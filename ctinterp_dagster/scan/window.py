@@ -42,10 +42,6 @@ class Window:
         """The middle, which displays call the level."""
         return (self.low_hu + self.high_hu) / 2
 
-    def ends(self, unit_hu: float) -> tuple[float, float]:
-        """Low and high in units of so many HU."""
-        return self.low_hu / unit_hu, self.high_hu / unit_hu
-
     def to_symmetric(self, hu: Values) -> Values:
         """HU of any shape to -1 to 1 within the window, 0 at its centre; nothing is clipped."""
         symmetric: Values = (hu + -self.centre_hu) / (self.width_hu / 2)

@@ -20,7 +20,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io import read_scan, write_volume
-from ctinterp_dagster.scan.io.images import affine_of, placed
+from ctinterp_dagster.scan.io.images import affine_of, lps_of_ras, placed, ras_of_lps
 from ctinterp_dagster.scan.io.volume_files import gzipped
 from ctinterp_dagster.scan.volume import Volume
 
@@ -74,6 +74,14 @@ def test_any_axial_place_survives_a_file(
     volume = Volume(np.zeros((4, 5, 6), np.float32), spacing, origin, direction)
     write_volume(volume, tmp_path / f"v{suffix}")
     assert_same_place(read_scan(tmp_path / f"v{suffix}").volume, volume)
+
+
+def test_lps_and_ras_are_inverses_that_turn_left_and_front_around(oblique: Volume) -> None:
+    lps = affine_of(oblique)
+    np.testing.assert_array_equal(lps_of_ras(ras_of_lps(lps)), lps)
+    np.testing.assert_array_equal(ras_of_lps(lps_of_ras(lps)), lps)
+    point = oblique.point_mm((3, 2, 1))
+    assert ras_of_lps(lps) @ [1, 2, 3, 1] == pytest.approx([-point[0], -point[1], point[2]])
 
 
 def test_an_affine_and_the_volume_that_it_places_are_inverses(oblique: Volume) -> None:

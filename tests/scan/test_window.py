@@ -32,15 +32,22 @@ def test_the_published_windows_are_those_of_the_papers() -> None:
     ]
 
 
+@pytest.mark.parametrize("window", ALL, ids=lambda w: w.name)
+@given(hu=st.floats(-5000, 5000))
+def test_symmetric_units_run_from_minus_1_to_1_where_units_run_from_0_to_1(window: Window, hu: float) -> None:
+    values = np.array([hu])
+    assert window.to_symmetric(values)[0] == pytest.approx(2 * window.to_unit(values)[0] - 1, abs=1e-9)
+
+
 def test_the_numbers_that_results_depend_on_are_exact() -> None:
-    assert (MAISI.ends(1000.0), SOFT_TISSUE.ends(1000.0)) == ((-1.0, 1.0), (-0.16, 0.24))
-    assert (SOFT_TISSUE.centre_hu, SOFT_TISSUE.width_hu / 2) == (40.0, 200.0)
+    values = np.array([-160.0, 40.0, 90.0, 240.0], np.float32)
+    assert SOFT_TISSUE.to_symmetric(values).tolist() == [-1.0, 0.0, 0.25, 1.0]
 
 
 def test_arrays_and_tensors_give_the_same_numbers() -> None:
     values = np.linspace(-2000, 3000, 101, dtype=np.float32)
     tensor = torch.from_numpy(values)
-    for function in (MAISI.clip, MAISI.to_unit, MAISI.from_unit):
+    for function in (MAISI.clip, MAISI.to_unit, MAISI.from_unit, SOFT_TISSUE.to_symmetric):
         got = function(tensor)
         assert got.dtype == torch.float32
         np.testing.assert_array_equal(got.numpy(), function(values))
