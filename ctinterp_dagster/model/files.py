@@ -165,7 +165,7 @@ class StoredModel(nn.Module):
         return cls.of(read_model(path))
 
 
-def today(name: str) -> str:
+def current_name(name: str) -> str:
     """The name of a tensor that a release up to 0.6 wrote under another."""
     return ".".join(RENAMED.get(part, part) for part in name.split("."))
 
@@ -186,7 +186,7 @@ def read_model(path: Path) -> ModelFile:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {today(name): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {current_name(name): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
     about = json.loads(metadata.get("ctinterp", "{}"))
