@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import click
 
-from ctinterp_dagster.cli.actions.interpolate import Restoration, summary
+from ctinterp_dagster.cli.actions.interpolate import Restoration
 from ctinterp_dagster.cli.actions.naming import Item, items_of, outputs_of, stem_of
 from ctinterp_dagster.cli.actions.outputs import Outputs, check_files
+from ctinterp_dagster.cli.actions.record import Record
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.memory_slots import claim
 from ctinterp_dagster.cli.options.interpolate import Options
@@ -31,7 +32,7 @@ DECIDING = (
 )  # fmt: skip
 """The options that decide what a result is."""
 
-Word = Literal["done", "skipped", "failed"]
+Outcome = Literal["done", "skipped", "failed"]
 INDENT = 8 * " "  # of reasons in the closing table
 
 
@@ -40,12 +41,20 @@ class Skip(Exception):  # noqa: N818 (no error)
 
 
 @dataclass(frozen=True)
-class Row:
-    """What became of a scan: a row of the closing table."""
+class ScanResult:
+    """What became of a scan.
+
+    Attributes:
+        path: its place below the inputs.
+        outcome: the word for it.
+        said: one line of what was done, or why nothing was.
+        record: of what was done; None where nothing was.
+    """
 
     path: str
-    word: Word
+    outcome: Outcome
     said: str
+    record: Record | None = None
 
 
 def run(options: Options) -> None:
@@ -59,7 +68,7 @@ def run(options: Options) -> None:
         CtinterpError: an input is missing, the output cannot be written to, or the model cannot be read.
         Exit: 1, where a scan failed.
     """
-    batch = Batch(options)
+    batch = BatchRun(options)
     items = items_of(options.sources)
     if not items:
         raise MissingInputError(f"no scan below {', '.join(map(str, options.sources))}: give files or folders of scans")
@@ -67,11 +76,11 @@ def run(options: Options) -> None:
         batch.restore(list(outputs_of(items, options)))
     finally:
         batch.show()
-    if any(row.word == "failed" for row in batch.rows):
+    if any(result.outcome == "failed" for result in batch.results):
         raise click.exceptions.Exit(1)
 
 
-class Batch:
+class BatchRun:
     """A run over many scans with one model."""
 
     def __init__(self, options: Options) -> None:
@@ -83,7 +92,7 @@ class Batch:
         Raises:
             ParamsError: the output is a file.
         """
-        self.options, self.restoration, self.rows, self.count = options, Restoration(options), list[Row](), 0
+        self.options, self.restoration, self.results, self.count = options, Restoration(options), list[ScanResult](), 0
         for source in options.sources:
             check_overwriting(source, [options.output], force=True)
         if options.output.exists() and not options.output.is_dir():
@@ -107,33 +116,35 @@ class Batch:
             left = (time.monotonic() - start) * sum(sizes[number - 1 :]) / spent if spent else None
             title = ", ".join(filter(None, (item.name, item.parts[0].title)))
             click.echo(f"{number}/{len(work)}{f', {duration(left)} left' if left else ''}: {title}")
-            word, record = self._tried(item, outputs)
-            spent += size if word == "done" else 0
-            said = record.get("said") or summary(record)
-            click.echo(f"{word}: {said}", err=word == "failed")
-            self.rows.append(Row(item.path, word, said))
-            self._told({"input": item.name, "verdict": word, **record})
+            result = self._tried(item, outputs)
+            spent += size if result.outcome == "done" else 0
+            click.echo(f"{result.outcome}: {result.said}", err=result.outcome == "failed")
+            self.results.append(result)
+            self._log(item.name, result)
 
-    def _told(self, record: Mapping[str, Any]) -> None:
+    def _log(self, name: str, result: ScanResult) -> None:
         if self.options.json:
+            record = result.record.as_json() if result.record else {"said": result.said}
             with self.options.json.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+                line = {"input": name, "verdict": result.outcome, **record}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def _tried(self, item: Item, outputs: Outputs) -> tuple[Word, dict[str, Any]]:
+    def _tried(self, item: Item, outputs: Outputs) -> ScanResult:
         try:
-            return "done", self._restored(item, outputs)
+            record = self._restored(item, outputs)
         except Skip as skip:
-            return "skipped", {"said": str(skip)}
+            return ScanResult(item.path, "skipped", str(skip))
         except (CtinterpError, click.UsageError) as error:
             said = error.format_message() if isinstance(error, click.UsageError) else str(error)
-            return "failed", {"said": said}
+            return ScanResult(item.path, "failed", said)
         except OSError as error:
             problem = disk_problem(error)
             if problem is None or error.errno in NO_ROOM:
                 raise
-            return "failed", {"said": problem}
+            return ScanResult(item.path, "failed", problem)
+        return ScanResult(item.path, "done", record.summary, record)
 
-    def _restored(self, item: Item, outputs: Outputs) -> dict[str, Any]:
+    def _restored(self, item: Item, outputs: Outputs) -> Record:
         """The record of a scan that is restored now.
 
         Args:
@@ -150,7 +161,7 @@ class Batch:
                 raise Skip("another run is at it")
             return self._claimed(item, outputs, path)
 
-    def _claimed(self, item: Item, outputs: Outputs, path: Path) -> dict[str, Any]:
+    def _claimed(self, item: Item, outputs: Outputs, path: Path) -> Record:
         """The record of a scan, which is at `path` too."""
         origin = self._origin(item, outputs)
         ours = self._is_ours(path, outputs, origin)
@@ -165,7 +176,7 @@ class Batch:
         except Exception:
             path.unlink()
             raise
-        write_json(path, record | {"made_of": origin, "finished": True})
+        write_json(path, record.as_json() | {"made_of": origin, "finished": True})
         return record
 
     def _skip_unfit(self, item: Item) -> None:
@@ -230,18 +241,18 @@ class Batch:
     def show(self) -> None:
         """Print what became of each scan: a line of what is done, and the whole reason of what is not."""
         width = shutil.get_terminal_size().columns
-        for row in self.rows:
-            if row.word == "done":
-                line = f"{row.word:8}{row.path}: {row.said}"
+        for result in self.results:
+            if result.outcome == "done":
+                line = f"{result.outcome:8}{result.path}: {result.said}"
                 click.echo(line if len(line) <= width else f"{line[: width - 1]}…")
                 continue
-            named, _, reason = row.said.partition(": ")
-            repeated = reason and named.split(".")[0].endswith(row.path.rpartition("/")[2])
-            click.echo(f"{row.word:8}{row.path}")
-            why = reason if repeated else row.said
+            named, _, reason = result.said.partition(": ")
+            repeated = reason and named.split(".")[0].endswith(result.path.rpartition("/")[2])
+            click.echo(f"{result.outcome:8}{result.path}")
+            why = reason if repeated else result.said
             click.echo(textwrap.fill(why, width, initial_indent=INDENT, subsequent_indent=INDENT))
-        counts = Counter(row.word for row in self.rows)
-        left = self.count - len(self.rows)
+        counts = Counter(result.outcome for result in self.results)
+        left = self.count - len(self.results)
         then = f", {left} left: the same command goes on with them" if left else ""
         click.echo(", ".join(f"{counts[word]} {word}" for word in ("done", "skipped", "failed")) + then)
 

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.cli.actions.outputs import Made, Outputs
+from ctinterp_dagster.cli.actions.record import Record, StretchRecord
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.memory_slots import needed_gib, slots_gib, turn
 from ctinterp_dagster.cli.options.interpolate import METHODS, Options
@@ -56,8 +57,8 @@ def run(options: Options) -> None:
     scans = read_stretches(source, series=options.series)
     record = restoration(scans, outputs, str(source))
     if outputs.json:
-        write_json(outputs.json, record)
-    click.echo(f"{outputs.thin}: {summary(record)}")
+        write_json(outputs.json, record.as_json())
+    click.echo(f"{outputs.thin}: {record.summary}")
     if len(scans) == 1:
         chosen = ("--series", options.series) if options.series else ()
         seen = (source, outputs.thin, *filter(None, (outputs.std,)), *chosen)
@@ -115,7 +116,7 @@ class Restoration:
         learned = self.options.method == METHODS[0]
         return {"model": str(self.model), "model_sha256": sha256sum(self.model)} if learned else {}
 
-    def __call__(self, scans: Sequence[Scan], outputs: Outputs, name: str) -> dict[str, Any]:
+    def __call__(self, scans: Sequence[Scan], outputs: Outputs, name: str) -> Record:
         """Restore a scan, or the stretches of one, and write the results.
 
         Args:
@@ -154,20 +155,26 @@ class Restoration:
         outputs.write(result, stretches, scan, made)
         for out, values, dtype in labels:
             write_labels(out, values, dtype, stretches.parts[0], result)
-        return {
-            "version": version("ctinterp"),
-            "input": name,
-            **outputs.record,
-            **known,
-            **grids_of(scans, stretches, result, options.thin_mm),
-            "method": options.method,
-            **(self.settings_used if known else {}),
-            "device": str(pick_device(options.device)),
-            "threads": torch.get_num_threads(),
-            "warnings": [*warnings, *doubts],
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": time.perf_counter() - start,
-        }
+        return Record(
+            version=version("ctinterp"),
+            input=name,
+            outputs=outputs.record,
+            model=known,
+            stretches=tuple(map(StretchRecord.of, stretches.parts, scans)),
+            input_slices=len(stretches.thick_mm),
+            output_slices=result.mean.depth,
+            output_spacing_mm=result.mean.spacing_mm[0],
+            output_thickness_mm=options.thin_mm or result.mean.spacing_mm[0],
+            residual_hu=result.residual_hu,
+            added_noise_hu=result.added_noise_hu,
+            method=options.method,
+            settings=self.settings_used if known else {},
+            device=str(pick_device(options.device)),
+            threads=torch.get_num_threads(),
+            warnings=(*warnings, *doubts),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=time.perf_counter() - start,
+        )
 
     def _measured(self, scans: Sequence[Scan], name: str) -> Stretches:
         return measure_stretches(
@@ -252,38 +259,6 @@ def whole(scans: Sequence[Scan]) -> Scan:
         parts[0], files=tuple(f for p in parts for f in p.files), frames=tuple(f for p in parts for f in p.frames)
     )
     return replace(scans[0], warnings=tuple(warnings), found=found)
-
-
-def grids_of(scans: Sequence[Scan], stretches: Stretches, result: Estimate, thin_mm: float | None) -> dict[str, Any]:
-    """Both grids, the slice profile, and how well the thin grid explains the thick one; lists for uneven slices."""
-    spacing_mm = [part.thick.spacing_mm[0] for part in stretches.parts]
-    tagged_mm = [scan.each_thickness_mm or scan.thickness_mm for scan in scans]
-    used_mm = [part.thickness_mm for part in stretches.parts]
-    oversampling = [part.oversampling for part in stretches.parts]
-    profiles = [part.slice_profile.record for part in stretches.parts if part.slice_profile]
-    even = len(stretches.parts) == 1
-    return {
-        **(profiles[0] if even else {"stretches": profiles}),
-        "input_slices": len(stretches.thick_mm),
-        "input_spacing_mm": spacing_mm[0] if even else spacing_mm,
-        "input_thickness_tagged_mm": tagged_mm[0] if even else tagged_mm,
-        "input_thickness_used_mm": used_mm[0] if even else used_mm,
-        "oversampling": oversampling[0] if even else oversampling,
-        "output_slices": result.mean.depth,
-        "output_spacing_mm": result.mean.spacing_mm[0],
-        "output_thickness_mm": thin_mm or result.mean.spacing_mm[0],
-        "residual_hu": result.residual_hu,
-        "added_noise_hu": result.added_noise_hu,
-    }
-
-
-def summary(record: Mapping[str, Any]) -> str:
-    """One line of what was done."""
-    spacing_mm = " and ".join(f"{mm:g}" for mm in np.atleast_1d(record["input_spacing_mm"]))
-    return (
-        f"{record['input_slices']} slices of {spacing_mm} mm -> {record['output_slices']} of "
-        f"{record['output_spacing_mm']:g} mm, |Ax - y| {record['residual_hu']:.3f} HU, {record['seconds']:.0f} s"
-    )
 
 
 def warn(sentences: Iterable[str]) -> None:
