@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -27,11 +27,19 @@ ORDER = ("truth", *METHODS, "model")
 """Of the lines of a table."""
 
 
-def thin_scan(argument: str, side: int = 0) -> tuple[str, Volume, float | None]:
-    """Name, volume and told thickness of `THIN` or `THIN,MM`; the middle `side` pixels, all for 0."""
+class ThinScan(NamedTuple):
+    """A scan that is measured: its name, its volume, and the thickness of its slices where that was told."""
+
+    name: str
+    volume: Volume
+    thickness_mm: float | None
+
+
+def thin_scan(argument: str, side: int = 0) -> ThinScan:
+    """The scan of `THIN` or `THIN,MM`; the middle `side` pixels, all for 0."""
     path, _, thickness = argument.partition(",")
     scan = cropped(read_scan(Path(path)).volume, side)
-    return Path(path).name.split(".")[0], scan, float(thickness) if thickness else None
+    return ThinScan(Path(path).name.split(".")[0], scan, float(thickness) if thickness else None)
 
 
 def thickened(thin: Volume, thickness_mm: float | None = None) -> Measurement:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -102,8 +102,16 @@ def shares(given: Path, out: Path) -> None:
     print(f"the estimate in one process: {', '.join(f'{what} {s:.1f} s' for what, s in seconds.items())}", flush=True)
 
 
-def measured(command: list[str], checkout: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak resident GiB of a process that runs the package of a checkout.
+class Cost(NamedTuple):
+    """Wall seconds, CPU seconds and peak resident GiB of a process."""
+
+    wall_s: float
+    cpu_s: float
+    peak_gib: float
+
+
+def measured(command: list[str], checkout: Path) -> Cost:
+    """What a process costs that runs the package of a checkout.
 
     Args:
         command: the program and its arguments.
@@ -118,7 +126,7 @@ def measured(command: list[str], checkout: Path) -> tuple[float, float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command} ended with status {status}")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
 
 
 @click.command
@@ -146,12 +154,12 @@ def main(
             write_volume(replace(thick, hu=tiled(thick.hu, size)), given)
             chosen = [run for run in runs(given, out, steps, samples) if run[0].startswith(only)]
             for (name, command), (whose, checkout) in product(chosen, checkouts.items()):
-                seconds, cpu, gib = measured(command, checkout)
+                cost = measured(command, checkout)
                 for made in set(Path(folder).iterdir()) - {given}:
                     made.unlink()
-                cells = "x".join(map(str, size)), name + whose, f"{seconds:.1f}", f"{cpu:.1f}"
-                rate = seconds / (FACTOR * np.prod(size)) * 1e6
-                print(f"| {' | '.join(cells)} | {rate:.2f} | {gib:.2f} |", flush=True)
+                cells = "x".join(map(str, size)), name + whose, f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}"
+                rate = cost.wall_s / (FACTOR * np.prod(size)) * 1e6
+                print(f"| {' | '.join(cells)} | {rate:.2f} | {cost.peak_gib:.2f} |", flush=True)
             shares(given, out)
 
 

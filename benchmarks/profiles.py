@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from benchmarks.thickness import Stack, volumes
 from benchmarks.thickness import operator as thickening
 from ctinterp_dagster.errors import ScanError
+from ctinterp_dagster.evaluation.metrics import Scores
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, Trapezoid
@@ -64,10 +66,10 @@ def _middle(volume: Volume, side: int) -> Volume:
     return replace(volume, hu=volume.hu[:, y : y + side, x : x + side].copy())
 
 
-def scores(measurement: Measurement, model: Interpolator) -> tuple[float, float, float]:
-    """PSNR in dB over [-1000, 1000] and [-160, 240] HU, and mean |error| in HU."""
+def scores(measurement: Measurement, model: Interpolator) -> Scores:
+    """What the model's estimate scores."""
     (found,) = score_methods(measurement, {"model": model.by(Settings(mirror=True))})
-    return found.scores.psnr_db, found.scores.psnr_soft_db, found.scores.mae_hu
+    return found.scores
 
 
 @main.command
@@ -76,7 +78,7 @@ def scores(measurement: Measurement, model: Interpolator) -> tuple[float, float,
 def cost(folder: Path, name: str) -> None:
     """Thicken the middle of a thin volume with each shape, restore it with each."""
     model = load_checkpoint()
-    thin, spacing_mm = next((hu, mm) for case, hu, mm, _ in volumes(folder) if case == name)
+    thin, spacing_mm = next((it.hu, it.spacing_mm) for it in volumes(folder) if it.name == name)
     z, y, x = ((n - m) // 2 for n, m in zip(thin.shape, (THICK * FACTOR, SIDE, SIDE), strict=True))
     hu = thin[z : z + THICK * FACTOR, y : y + SIDE, x : x + SIDE].copy()
     truth = Volume(hu, (spacing_mm, 0.7, 0.7), (0.0, 0.0, 0.0), torch.eye(3).numpy())
@@ -86,8 +88,11 @@ def cost(folder: Path, name: str) -> None:
         thick = operator(true).forward(torch.from_numpy(hu)).numpy()
         scan = truth.with_slices(thick, (FACTOR - 1) / 2, spacing_mm * FACTOR)
         found = [scores(Measurement(scan, operator(told), truth), model) for told in SHAPES]
-        best, best_soft, _ = found[SHAPES.index(true)]
-        cells = [f"{best - db:.2f} / {best_soft - soft:.2f}, {mae:.1f}" for db, soft, mae in found]
+        best = found[SHAPES.index(true)]
+        cells = [
+            f"{best.psnr_db - it.psnr_db:.2f} / {best.psnr_soft_db - it.psnr_soft_db:.2f}, {it.mae_hu:.1f}"
+            for it in found
+        ]
         print(f"| {label(true)} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -101,8 +106,8 @@ def pair(thick: Path, thin: Path) -> None:
     print("| told | PSNR dB | soft tissue dB | mean |error| HU |\n|---|---|---|---|")
     for told in SHAPES:
         profile, width = told
-        db, soft, mae = scores(paired(coarse, fine, profile, thickness_mm=width * coarse.spacing_mm[0]), model)
-        print(f"| {label(told)} | {db:.2f} | {soft:.2f} | {mae:.1f} |", flush=True)
+        it = scores(paired(coarse, fine, profile, thickness_mm=width * coarse.spacing_mm[0]), model)
+        print(f"| {label(told)} | {it.psnr_db:.2f} | {it.psnr_soft_db:.2f} | {it.mae_hu:.1f} |", flush=True)
 
 
 def thickened(thin: Stack, shape: Shape, thickness: int, distance: int) -> Stack:
@@ -124,12 +129,20 @@ def thickened(thin: Stack, shape: Shape, thickness: int, distance: int) -> Stack
     return np.rint(operator.forward(torch.from_numpy(thin)).numpy())
 
 
-def kinds(thin: Stack, spacing_mm: float) -> Iterator[tuple[str, Stack, float]]:
+class Kind(NamedTuple):
+    """A way to take thin slices: its name, HU (z, y, x), and their distance in mm."""
+
+    name: str
+    hu: Stack
+    spacing_mm: float
+
+
+def kinds(thin: Stack, spacing_mm: float) -> Iterator[Kind]:
     """Thin slices whose noise is correlated along z as the scanner left it, less so, and hardly."""
-    yield "as it is", thin, spacing_mm
-    yield "every second slice", thin[::2].copy(), 2 * spacing_mm
+    yield Kind("as it is", thin, spacing_mm)
+    yield Kind("every second slice", thin[::2].copy(), 2 * spacing_mm)
     noise = np.random.default_rng(0).normal(0, NOISE_HU, thin.shape).astype(np.float32)
-    yield "60 HU of white noise", thin + noise, spacing_mm
+    yield Kind("60 HU of white noise", thin + noise, spacing_mm)
 
 
 @main.command

@@ -10,7 +10,7 @@ spheres are the same for all methods.
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -46,8 +46,16 @@ def concordance(one: DoubleArray, other: DoubleArray) -> DoubleArray:
         return np.where(apart > 0, 2 * covariance / apart, np.nan)
 
 
-def share_good(one: DoubleArray, other: DoubleArray) -> tuple[float, float, float]:
-    """Share of the features with a concordance of 0.85 or more, and its 95 % bootstrap interval over the places."""
+class Share(NamedTuple):
+    """A share, 0 to 1, and its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+def share_good(one: DoubleArray, other: DoubleArray) -> Share:
+    """Share of the features with a concordance of 0.85 or more; the interval is of a bootstrap over the places."""
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(one), len(one)) for _ in range(DRAWS)]
 
@@ -56,7 +64,7 @@ def share_good(one: DoubleArray, other: DoubleArray) -> tuple[float, float, floa
         return float((values[np.isfinite(values)] >= GOOD).mean())
 
     low, high = np.quantile([share(rows) for rows in drawn], [0.025, 0.975])
-    return share(np.arange(len(one))), float(low), float(high)
+    return Share(share(np.arange(len(one))), float(low), float(high))
 
 
 def places(hu: FloatArray, count: int) -> list[tuple[slice, ...]]:

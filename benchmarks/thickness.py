@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import nibabel as nib
@@ -66,14 +67,23 @@ def variants(thick: Stack, noisy: Stack) -> Iterator[tuple[str, Stack]]:
     yield "noisy", noisy
 
 
-def volumes(folder: Path) -> Iterator[tuple[str, Stack, float, float]]:
-    """Name, HU (z, y, x), slice distance and thickness of each volume that is not for testing."""
+class Thin(NamedTuple):
+    """A thin volume: its name, HU (z, y, x), and the distance and thickness of its slices in mm."""
+
+    name: str
+    hu: Stack
+    spacing_mm: float
+    thickness_mm: float
+
+
+def volumes(folder: Path) -> Iterator[Thin]:
+    """Each volume that is not for testing."""
     for line in (folder / "index.jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         if entry["use"] != "test":
             image = nib.load(folder / entry["file"])
             hu = np.asarray(image.dataobj, np.float32).T[:, :SIDE, :SIDE]
-            yield entry["id"], hu, float(image.header.get_zooms()[2]), float(entry["slice_thickness_mm"])
+            yield Thin(entry["id"], hu, float(image.header.get_zooms()[2]), float(entry["slice_thickness_mm"]))
 
 
 def table(name: str, counts: Counts) -> None:
@@ -148,8 +158,8 @@ def main(folder: Path) -> None:
     table("all", sum(tables.values(), Counter()))
     print("\n| true profile, used width |" + "".join(f" {width:g} |" for width in WIDTHS[:-1]))
     print("|---|" + "---|" * len(WIDTHS[:-1]))
-    for name, thin, *_ in volumes(folder):
-        harm(name, thin)
+    for thin in volumes(folder):
+        harm(thin.name, thin.hu)
 
 
 if __name__ == "__main__":
