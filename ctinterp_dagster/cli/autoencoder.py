@@ -14,10 +14,10 @@ def command() -> None:
     """Verify and import weights of MAISI's autoencoder (docs/maisi.md says where they are)."""
 
 
-@command.command
+@command.command(short_help="Check a file of weights.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("scans", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--diffusion", type=click.Path(path_type=Path), help="checkpoint of a diffusion model: its scale factor")
+@click.option("--diffusion", type=click.Path(path_type=Path), help="diffusion checkpoint, whose scale factor is shown")
 @click.option(
     "--mixed-precision",
     "precisions",
@@ -25,9 +25,9 @@ def command() -> None:
     multiple=True,
     default=["no"],
     show_default=True,
-    help="of the networks on SCANS; may be repeated",
+    help="numbers of the network on SCANS; may be repeated",
 )
-@click.option("--memory-gib", type=Number(min=0.25), default=8.0, show_default=True, help="working memory")
+@click.option("--memory-gib", type=Number(min=0.25), default=8.0, show_default=True, help="memory for the network")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="write the rows as JSON")
 def verify(
@@ -39,25 +39,25 @@ def verify(
     device: str,
     json_path: Path | None,
 ) -> None:
-    """Check that PATH holds the weights of MAISI's autoencoder, whole; nothing in it is run.
+    """Check that PATH holds the weights of MAISI's autoencoder, all of them; no code in it is run.
 
-    PATH is safetensors, or a torch file, with or without an outer key such as `state_dict`. Exits 1 with one line if
-    it is refused. With SCANS (NIfTI, folders of DICOM), says how well each comes back from its latent, by window of HU.
+    PATH is safetensors, or a torch file, with or without an outer key such as `state_dict`. A file that is refused
+    makes the exit code 1. SCANS (NIfTI, folders of DICOM) are encoded and decoded: a table says how well each comes
+    back, by window of HU.
     """
     from ctinterp_dagster.cli.actions.verify import run
 
     run(path, scans, diffusion, tuple(dict.fromkeys(precisions)), memory_gib, device, json_path)
 
 
-@command.command("import")
+@command.command("import", short_help="Check a file of weights, and bring it into the project.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--source", required=True, help="where the file comes from, e.g. an address and a revision")
 @click.option("--licence", required=True, help="the licence that came with it")
 def import_(path: Path, source: str, licence: str) -> None:
-    """Verify PATH and write it to data/maisi as safetensors, with its card, under DVC.
+    """Verify PATH, and write it to data/maisi as safetensors with its card.
 
-    `ctinterp preset gpu` uses it. With DVC installed, `dvc add` puts the weights under it: commit the .dvc file and
-    the card.
+    `ctinterp preset gpu` uses it. Where DVC is installed, `dvc add` is run on it: commit the .dvc file and the card.
     """
     from ctinterp_dagster.cli.actions.import_weights import run
 

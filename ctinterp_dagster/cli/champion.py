@@ -55,12 +55,13 @@ def rollback(reason: str, to: str) -> None:
     _tell_dvc()
 
 
-@command.command
+@command.command(short_help="Take the champion back, and leave its place empty.")
 @click.option("--reason", required=True, help="why; it is kept, and said whenever the model is refused")
 def reset(reason: str) -> None:
-    """Take the champion back and leave its place empty: the next model is judged as the first. Tells DVC.
+    """Take the champion back and leave its place empty, and tell DVC.
 
-    A champion that was trained on other scans, such as the built-in phantoms, needs no reset: it judges nothing.
+    The next model is judged as the first. A champion that was trained on other scans, such as the built-in phantoms,
+    needs no reset: it judges nothing.
     """
     Registry(Layout(Path()).promote).reset(reason)
     click.echo("there is no champion; the next model that `dvc repro` judges is the first")

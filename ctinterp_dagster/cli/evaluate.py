@@ -63,33 +63,45 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="THICK THIN",
-    help="a real thick scan and the thin one that it is to be restored to; may be repeated",
+    help="a real thick scan, and the thin one that it is compared with; may be repeated",
 )
 @click.option("--pairs", "folder", type=click.Path(path_type=Path), callback=pairs_in, metavar="FOLDER",
-              help="all pairs of a folder, by their names in its `thick` and `thin`, or `5mm` and `1mm`")  # fmt: skip
+              help="all pairs of a folder: of one name in its `thick` and `thin`, or `5mm` and `1mm`")  # fmt: skip
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default=OWN, show_default=True,
-              help="of RPLHR-CT's paper (pairs), or of I3Net's (THIN, every --factor-th slice kept [2])")  # fmt: skip
-@click.option("--factor", type=Number(min=1, min_open=True), help="thin slices a thick one, whole or not [5]")
+              help="how to score: as here, as the paper on RPLHR-CT (pairs), or as that on I3Net (THIN, of "
+              "which every --factor-th slice is kept [2])")  # fmt: skip
+@click.option(
+    "--factor", type=Number(min=1, min_open=True), help="thin slices for each thick one, such as 5 or 2.5 [5]"
+)
 @click.option("--spacing", "spacing_mm", type=Number(min=0, min_open=True),
-              help="slice distance in mm to restore to; the truth is means of THIN's slices [THIN's own]")  # fmt: skip
-@click.option("--profile", type=ProfileType(), metavar=METAVAR, help="of thick slices [of THIN box, of a pair auto]")
+              help="slice distance in mm to restore to: the truth is means of THIN's slices [THIN's own]")  # fmt: skip
+@click.option(
+    "--profile",
+    type=ProfileType(),
+    metavar=METAVAR,
+    help="how a thick slice averages along z [box of THIN, auto of a pair]",
+)
 @click.option("--thin-thickness", "thin_mm", type=Number(min=0, min_open=True),
-              help="thickness in mm of THIN's slices, where they overlap: the model's then do")  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path), help="model [released]")
-@click.option("--methods", callback=parse_methods, default=",".join(METHODS), help="which, with commas [all]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="working memory")
+              help="thickness in mm of THIN's slices, where they overlap; the restored ones then do")  # fmt: skip
+@click.option("--model", type=click.Path(path_type=Path), help="file of another model than the released one")
+@click.option(
+    "--methods", callback=parse_methods, default=",".join(METHODS), help="methods to score, with commas between [all]"
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+              help="auto takes a GPU where there is one")  # fmt: skip
+@click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="memory for the networks")
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16", "int8"]), default="no", show_default=True,
-              help="bf16 is faster on processors and GPUs with instructions for it")  # fmt: skip
+              help="numbers of the networks: no is float32; bf16 and int8 are faster where there are "
+              "instructions for them")  # fmt: skip
 @click.option("--json", type=click.Path(path_type=Path),
-              help="write the records as JSON, each as it is made; a later run goes on from there")  # fmt: skip
+              help="write each score as JSON as it is made; a later run goes on from there")  # fmt: skip
 def command(**given: Any) -> None:
-    """Score every method on THIN volumes that the model has not seen.
+    """Score every method on THIN scans that the model has not seen.
 
-    Each is thickened, restored, and compared with itself, or with its means every --spacing mm: what `interpolate
-    --spacing` gives of a scan whose slices are FACTOR times as far apart. A real thick scan is compared with its thin
-    partner, by position in mm. `psnr_db` is in the window [-1000, 1000] HU without the slices of one thick slice at
-    each end. Research use only, not a medical device.
+    Each scan is thickened, restored, and compared with itself. With --spacing it is compared with means of its
+    slices, and the thick slices are FACTOR times as far apart as these. A --pair is a real thick scan, compared with
+    its thin partner by position in mm. `psnr_db` is in the window [-1000, 1000] HU, and leaves out the slices of one
+    thick slice at each end. Research use only, not a medical device.
     """
     given["pairs"] += given.pop("folder")
     options = Options(**given)

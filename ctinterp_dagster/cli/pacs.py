@@ -11,7 +11,7 @@ from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.cli.options.number import Number
 
-SERVER = click.option("--server", help="which one of pacs.yaml, where it has several")
+SERVER = click.option("--server", help="which archive of pacs.yaml, where it has several")
 STUDY = click.option("--study", default="", help="its StudyInstanceUID, which some archives need")
 
 
@@ -28,17 +28,19 @@ def command(context: click.Context, *, config: Path) -> None:
     context.obj = config
 
 
-@command.command("list")
+@command.command("list", short_help="List the CT series that match.")
 @SERVER
 @click.option("--patient", default="", help="PatientID")
 @click.option("--study", default="", help="StudyInstanceUID")
 @click.option("--date", default="", help="of the study: 20260131, 20260101-20260131, 20260101-")
 @click.option("--description", default="*", show_default=True, help="of the series, with * and ?")
-@click.option("--min-thickness", "least_mm", type=Number(min=0), default=0.0, help="mm of a slice")
+@click.option(
+    "--min-thickness", "least_mm", type=Number(min=0), default=0.0, help="least thickness of the slices in mm"
+)
 @click.option("--json", "as_json", is_flag=True, help="print JSON, one object a series")
 @click.pass_obj
 def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool, **query: str) -> None:
-    """List the CT series that match, with the UID by which the other commands take one."""
+    """List the CT series that match, with the UID that the other commands take."""
     limits = query["patient"] or query["study"] or query["date"]
     required.option(limits, "give --patient, --study or --date: an archive may hold very many series")
     date = re.fullmatch(r"(\d{8})?(-(\d{8})?)?", query["date"])
@@ -49,7 +51,7 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
     pacs.list_series(config, server=server, query=Query(**query), least_mm=least_mm, as_json=as_json)
 
 
-@command.command
+@command.command(short_help="Fetch a series.")
 @click.argument("uid", metavar="SERIES")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="a new folder for the images")
 @click.option("--to-project", is_flag=True, help="add it to data/raw, as `scans add` does, instead")
@@ -64,7 +66,7 @@ def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, serv
     pacs.fetch(config, uid=uid, output=output, server=server, study=study)
 
 
-@command.command(context_settings={"ignore_unknown_options": True})
+@command.command(short_help="Restore a series, into its study.", context_settings={"ignore_unknown_options": True})
 @click.argument("uid", metavar="SERIES")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @SERVER
@@ -81,27 +83,28 @@ def restore(config: Path, *, uid: str, options: tuple[str, ...], server: str | N
     pacs.restore(config, uid=uid, options=options, server=server, study=study)
 
 
-@command.command
+@command.command(short_help="Send a result.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @SERVER
 @click.pass_obj
 def send(config: Path, *, folder: Path, server: str | None) -> None:
-    """Send a DICOM result of `ctinterp interpolate`; what the archive has already is not sent again."""
+    """Send a DICOM result of `ctinterp interpolate`; images that the archive has are not sent again."""
     from ctinterp_dagster.cli.actions import pacs
 
     pacs.send(config, folder=folder, server=server)
 
 
-@command.command
+@command.command(short_help="Restore new series as they come.")
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True,
               help="folder that remembers what was done, and holds series meanwhile; for this watch alone")  # fmt: skip
 @click.option("--once", is_flag=True, help="look once, and end")
-@click.option("--again", is_flag=True, help="take again what was refused")
+@click.option("--again", is_flag=True, help="try again what was refused")
 @click.pass_obj
 def watch(config: Path, *, state: Path, once: bool, again: bool) -> None:
-    """Restore the new series that the rule of pacs.yaml takes, and send the results back, until it is ended.
+    """Restore new series as they come, and send the results back, until it is ended.
 
-    It may be ended at any moment, and started again with the same state: nothing is sent twice, and nothing lost.
+    The section watch of pacs.yaml says which series. It may be ended at any moment, and started again with the same
+    --state: nothing is sent twice, and nothing is lost.
     """
     from ctinterp_dagster.cli.actions import pacs
 

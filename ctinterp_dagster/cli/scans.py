@@ -22,23 +22,24 @@ def command() -> None:
     """Add, list and check scans."""
 
 
-@command.command
+@command.command(short_help="Copy scans into data/raw, and tell DVC.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--layout", "data_set", type=click.Choice(NAMES),
               help="PATHS is the folder of a public data set; patients and licence are its own")  # fmt: skip
 def add(paths: tuple[Path, ...], data_set: str | None) -> None:
-    """Copy scans (files, or folders of DICOM) into data/raw, and tell DVC; the same bytes are copied once.
+    """Copy scans (files, or folders of DICOM) into data/raw, and tell DVC.
 
-    Without PATHS it tells DVC of what was put into data/raw, or taken out of it, by hand.
+    A scan whose bytes are there is not copied again. Without PATHS it tells DVC of what was put into data/raw, or
+    taken out of it, by hand.
 
     A name that is taken, or given twice, gets its folder's name before it: A/ct.nii.gz. What cannot be copied is named
     and makes the exit code 1; the others are added all the same.
 
-    Where an `index.jsonl` or `scans.csv` beside a scan names its patient and split (`use` or `split`: train, val,
-    test), both are kept in data/raw/scans.csv.
+    An `index.jsonl` or `scans.csv` beside a scan may name its patient and its split (column `use` or `split`: train,
+    val or test). Both are kept in data/raw/scans.csv.
 
-    With --layout only scans that are fit for thin truth are copied (ingest.max_spacing_mm). Thick ones are named and
-    left out; what is bad is named and makes the exit code 1.
+    With --layout only thin scans are copied, whose slices are at most ingest.max_spacing_mm apart. Thick ones are
+    named and left out. What cannot be used is named, and makes the exit code 1.
     """
     layout = required.project()
     required.option(not data_set or len(paths) == 1, "--layout takes one folder, that of the data set")
@@ -83,18 +84,18 @@ def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]
         yield add_one(path, held, rows, alone=names[path.name] == 1)
 
 
-@command.command("list")
+@command.command("list", short_help="List cases and refused scans.")
 def list_() -> None:
-    """List what ingest made of data/raw: cases with split and place, and the quarantine with reasons.
+    """List what ingest made of data/raw: each case with its split and file, and each refused scan with its reason.
 
-    The places of scans that scans.csv does not list are known to whoever has the key and data/raw, and in no file.
+    Which file a pseudonym stands for is computed from the key and data/raw, and stands in no file.
     """
     from ctinterp_dagster.cli.actions.listing import run
 
     run()
 
 
-@command.command
+@command.command(short_help="Describe every scan below a path.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="print JSON, one object a scan")
 @click.option("--strict", is_flag=True, help="exit 1 if a scan is refused")

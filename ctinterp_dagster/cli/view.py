@@ -12,17 +12,20 @@ from ctinterp_dagster.cli.options.view import Options
 @click.argument("thick", type=click.Path(path_type=Path))
 @click.argument("thin", type=click.Path(path_type=Path))
 @click.argument("std", required=False, type=click.Path(path_type=Path))
-@click.option("--series", help="of several scans in THICK the one of this name, UID, description, date or number")
-@click.option("--truth", type=click.Path(path_type=Path), help="a real thin scan on the grid of THIN")
+@click.option("--series", help="which scan of several in THICK: its name, UID, description, date or number")
+@click.option("--truth", type=click.Path(path_type=Path), help="a real thin scan with the slices and pixels of THIN")
 @click.option("--html", type=click.Path(path_type=Path), help="write the page to this file instead of showing it")
 @click.option("--force", is_flag=True, help="replace a page that exists")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="0 takes a free one")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="of the page; 0 takes a free one"
+)
 @click.option("--open/--no-open", "opens", default=True, show_default=True, help="open a browser")
 def command(**given: Any) -> None:
-    """Show THICK beside THIN, and STD or the difference over it: linked planes, windows, a slider between both.
+    """Show THICK beside THIN: linked planes, windows, and a slider from one to the other.
 
-    The page is served to this machine only until Ctrl-C, or written as one file that needs no network. It holds the
-    scans: keep it as you keep them. Research use only, not a medical device.
+    STD, or the difference of the two, lies over them where you ask for it. The page is served to this machine only,
+    until Ctrl-C; --html writes it as one file that needs no network. It holds the scans: keep it as you keep them.
+    Research use only, not a medical device.
     """
     options = Options(**given)
     from ctinterp_dagster.cli.actions.view import run
