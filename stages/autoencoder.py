@@ -1,7 +1,11 @@
 """Which latent space?"""
 
-from ctinterp_dagster.pipeline import autoencoder
-from ctinterp_dagster.pipeline.common.runner import run_stage
+from ctinterp_dagster.instructions import limit_instructions
 
 if __name__ == "__main__":
+    limit_instructions()
+
+    from ctinterp_dagster.pipeline import autoencoder
+    from ctinterp_dagster.pipeline.common.runner import run_stage
+
     run_stage(autoencoder.run)

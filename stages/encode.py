@@ -1,7 +1,11 @@
 """What are thin and thick in latent units?"""
 
-from ctinterp_dagster.pipeline import encode
-from ctinterp_dagster.pipeline.common.runner import run_stage
+from ctinterp_dagster.instructions import limit_instructions
 
 if __name__ == "__main__":
+    limit_instructions()
+
+    from ctinterp_dagster.pipeline import encode
+    from ctinterp_dagster.pipeline.common.runner import run_stage
+
     run_stage(encode.run)

@@ -1,7 +1,11 @@
 """Which thin volume is to be expected?"""
 
-from ctinterp_dagster.pipeline import expect
-from ctinterp_dagster.pipeline.common.runner import run_stage
+from ctinterp_dagster.instructions import limit_instructions
 
 if __name__ == "__main__":
+    limit_instructions()
+
+    from ctinterp_dagster.pipeline import expect
+    from ctinterp_dagster.pipeline.common.runner import run_stage
+
     run_stage(expect.run)

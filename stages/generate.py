@@ -1,7 +1,11 @@
 """Which thin volumes explain the thick one?"""
 
-from ctinterp_dagster.pipeline import generate
-from ctinterp_dagster.pipeline.common.runner import run_stage
+from ctinterp_dagster.instructions import limit_instructions
 
 if __name__ == "__main__":
+    limit_instructions()
+
+    from ctinterp_dagster.pipeline import generate
+    from ctinterp_dagster.pipeline.common.runner import run_stage
+
     run_stage(generate.run)

@@ -1,7 +1,11 @@
 """Is this a regular CT volume in HU, whose patient is it, which split?"""
 
-from ctinterp_dagster.pipeline import ingest
-from ctinterp_dagster.pipeline.common.runner import run_stage
+from ctinterp_dagster.instructions import limit_instructions
 
 if __name__ == "__main__":
+    limit_instructions()
+
+    from ctinterp_dagster.pipeline import ingest
+    from ctinterp_dagster.pipeline.common.runner import run_stage
+
     run_stage(ingest.run)

@@ -1,7 +1,11 @@
 """What would a thick-slice scan have seen?"""
 
-from ctinterp_dagster.pipeline import thicken
-from ctinterp_dagster.pipeline.common.runner import run_stage
+from ctinterp_dagster.instructions import limit_instructions
 
 if __name__ == "__main__":
+    limit_instructions()
+
+    from ctinterp_dagster.pipeline import thicken
+    from ctinterp_dagster.pipeline.common.runner import run_stage
+
     run_stage(thicken.run)

@@ -26,8 +26,7 @@ from tests.conftest import ROOT, smoke_params
 def in_project(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     smoke_params(layout.root)
     monkeypatch.chdir(layout.root)
-    for name in ("limit_instructions", "make_deterministic"):
-        monkeypatch.setattr(runner, name, lambda _: None)
+    monkeypatch.setattr(runner, "make_deterministic", lambda _: None)
 
 
 def test_a_stage_leaves_its_provenance(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +75,7 @@ def test_a_stage_runs_the_code_of_the_checkout_that_it_stands_in(tmp_path: Path)
     (other.parent / "__init__.py").touch()
     (other / "thicken.py").write_text("run = 'code of this checkout'")
     (other / "common" / "runner.py").write_text("run_stage = print")
+    (other.parent / "instructions.py").write_text("limit_instructions = dict")
     (tmp_path / "stages").mkdir()
     shutil.copy(ROOT / "stages" / "thicken.py", tmp_path / "stages")
     command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["thicken"]["cmd"].split()[1:]
@@ -243,12 +243,10 @@ def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path)
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="needs AVX2")
 def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> None:
     program = """if True:
-        from pathlib import Path
         import numpy
         import torch
-        from ctinterp_dagster.params import load_params
-        from ctinterp_dagster.pipeline.common.runner import limit_instructions
-        limit_instructions(load_params(Path("params.yaml")).base)
+        from ctinterp_dagster.instructions import limit_instructions
+        limit_instructions()
         with torch.backends.mkldnn.verbose(1):
             torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))
         print("numpy", numpy.show_config("dicts")["SIMD Extensions"]["found"])

@@ -23,15 +23,6 @@ from ctinterp_dagster.stage_inputs import unmoved
 
 logger = logging.getLogger(__name__)
 
-ONE_INSTRUCTION_SET = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "MKL_CBWR": "COMPATIBLE",
-    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "OPENBLAS_CORETYPE": "Haswell",
-}
-"""What makes the libraries below torch and numpy compute the same on every x86-64 processor with AVX2."""
-
 Run = Callable[[Params, Layout], Mapping[str, float]]
 
 
@@ -54,7 +45,6 @@ def run_stage(run: Run) -> None:
     try:
         layout = Layout(Path())
         assert_own_code(layout, word)
-        limit_instructions(load_params(layout.params).base)
         with alone(layout, word), unmoved(layout, word, LOADED_NS), telemetry.session():
             params = load_params(layout.params)
             make_deterministic(params.base)
@@ -122,22 +112,6 @@ def device_name(wanted: str) -> str:
         wanted: `auto`, `cpu` or `cuda`.
     """
     return torch.cuda.get_device_name() if wanted != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def limit_instructions(base: Base) -> None:
-    """With `base.repeatable`, begin the process again with the variables that make its bytes the same elsewhere.
-
-    numpy and OpenBLAS read their variables as they are loaded, before any parameter is.
-
-    Args:
-        base: what all stages share.
-
-    Source: MKL's branch COMPATIBLE is the only one that it takes on processors of another maker than Intel (oneMKL's
-        developer guide, conditional numerical reproducibility).
-    """
-    if base.repeatable and not ONE_INSTRUCTION_SET.items() <= os.environ.items():
-        command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **ONE_INSTRUCTION_SET})  # noqa: S606 (this very command)
 
 
 def make_deterministic(base: Base) -> None:
