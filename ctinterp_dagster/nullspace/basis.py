@@ -31,7 +31,8 @@ TRANSFER = (
     1.5,
     2.0,
 )  # cycles a slice distance at which the profile's transfer function conditions the networks
-GEOMETRY = 3 + len(TRANSFER)  # numbers of the grid and the profile that condition a network
+KNOWN_FACTOR = 5  # the largest whole factor that release 0.6 and older know
+GEOMETRY = 4 + len(TRANSFER)  # numbers of the grid and the profile that condition a network
 
 
 def feature_count(modes: int) -> int:
@@ -119,16 +120,18 @@ class NullSpace:
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
         """Numbers of the grid and the profile that condition a network, (GEOMETRY,).
 
-        Natural log of slice distance over 5 mm and of pixel size over 0.7 mm, `factor` over 5, and what the profile
-        lets through of cosines about the slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance. The first three
-        condition release 0.6 and older.
+        Natural log of slice distance over 5 mm and of pixel size over 0.7 mm, `factor` over 5 and at most 1, what the
+        profile lets through of cosines about the slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance, and how
+        much `factor` is above 5, over 5. The first three condition release 0.6 and older: a network that goes on from
+        it begins at any factor as it is.
 
         Args:
             thick_mm: distance of the thick volume's voxels along (z, y, x).
         """
         pixel_mm = (thick_mm[1] + thick_mm[2]) / 2
-        numbers = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), self.factor / 5.0, *self.transfer
-        return torch.tensor(numbers, dtype=torch.float32)
+        known = min(self.factor, KNOWN_FACTOR)
+        grid = math.log(thick_mm[0] / 5.0), math.log(pixel_mm / 0.7), known / 5.0
+        return torch.tensor([*grid, *self.transfer, (self.factor - known) / 5.0], dtype=torch.float32)
 
     @cached_property
     def transfer(self) -> tuple[float, ...]:

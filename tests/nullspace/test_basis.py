@@ -141,7 +141,15 @@ def test_the_networks_see_every_grid_as_one_of_a_whole_factor(
     torch.testing.assert_close(here.features(thick), whole.features(thick), rtol=0, atol=1e-9)
     told = [space.geometry((distance_mm, 0.7, 0.7)) for space in (here, whole)]
     assert torch.equal(*told)
-    assert float(told[0][2]) == pytest.approx(factor / 5)
+    assert float(told[0][2]) == pytest.approx(min(factor, 5) / 5)
+    assert float(told[0][-1]) == pytest.approx((factor - min(factor, 5)) / 5)
+
+
+def test_beyond_five_a_network_of_nine_cosines_is_told_what_the_released_one_is_and_the_rest_apart() -> None:
+    operator = ThickeningOperator.from_factor(40, 10)
+    released, more = (NullSpace(operator, modes).geometry((5.0, 0.7, 0.7)) for modes in (4, 9))
+    assert torch.equal(more[:3], released[:3])
+    assert (float(released[-1]), float(more[-1])) == (0.0, 1.0)
 
 
 def test_a_thin_slice_of_any_grid_is_the_mean_of_what_the_networks_say_of_its_extent() -> None:
@@ -181,5 +189,5 @@ def test_a_network_is_told_what_the_profile_lets_through() -> None:
     }
     for profile, transfer in expected.items():
         fine = NullSpace(ThickeningOperator.from_factor(9 * 60, 60, profile), modes=59)
-        told = fine.geometry((5.0, 0.7, 0.7))[3:]
+        told = fine.geometry((5.0, 0.7, 0.7))[3:-1]
         np.testing.assert_allclose(told, transfer, atol=0.03)  # a Gaussian ends one width off
