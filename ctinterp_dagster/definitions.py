@@ -13,7 +13,8 @@ from ctinterp_dagster.orchestration.gate import build_gate_checks
 from ctinterp_dagster.orchestration.publish import build_published
 from ctinterp_dagster.orchestration.retrain import build_retrain_job, build_retrain_schedule
 from ctinterp_dagster.orchestration.scans import RAW, build_raw, build_scan_sensor, build_take_in_job, scan_asset
-from ctinterp_dagster.orchestration.settings import load_settings
+from ctinterp_dagster.orchestration.settings import OperateSettings
+from ctinterp_dagster.params import load_section
 
 project = DvcProject.at(Path.cwd())
 index = project.read()
@@ -24,7 +25,7 @@ take_in_scans = build_take_in_job(index)
 def operation() -> dg.Definitions:
     """What operate.yaml says runs by itself; where it cannot be used, an asset that says why, and the rest stays."""
     try:
-        settings = load_settings(project.root / "operate.yaml")
+        settings = load_section(OperateSettings, project.root / "operate.yaml")
     except (MissingInputError, ParamsError) as error:
         logging.getLogger("dagster").error("%s", error)  # noqa: TRY400 (one line, no traceback)
         said = f"**{error}.** Nothing runs by itself: correct the file, then *Deployment*, *Reload*."

@@ -1,13 +1,10 @@
 """operate.yaml: how the project runs by itself."""
 
-from pathlib import Path
 from typing import Annotated
 from zoneinfo import available_timezones
 
 import dagster as dg
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from ctinterp_dagster.params import load_section
 
 
 class _Section(BaseModel):
@@ -65,16 +62,3 @@ class OperateSettings(_Section):
     retrain: Retrain
     publish: Publish
     alert: Alert
-
-
-def load_settings(path: Path) -> OperateSettings:
-    """Read and check operate.yaml.
-
-    Args:
-        path: of the file.
-
-    Raises:
-        MissingInputError: the file is not there.
-        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
-    """
-    return load_section(OperateSettings, path)

@@ -7,23 +7,24 @@ import pytest
 import yaml
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.orchestration.settings import load_settings
+from ctinterp_dagster.orchestration.settings import OperateSettings
+from ctinterp_dagster.params import load_section
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_settings_of_the_checkout_are_read_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
-    assert load_settings(ROOT / "operate.yaml").publish.branch == "retrain"
+    assert load_section(OperateSettings, ROOT / "operate.yaml").publish.branch == "retrain"
     text = (ROOT / "operate.yaml").read_text().replace("min_new_scans: 5", "min_new_scans: 0")
     (tmp_path / "operate.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"operate\.yaml: retrain\.min_new_scans: .* greater than 0, got 0"):
-        load_settings(tmp_path / "operate.yaml")
+        load_section(OperateSettings, tmp_path / "operate.yaml")
 
 
 def test_settings_that_are_not_yaml_are_refused_on_one_line(tmp_path: Path) -> None:
     (tmp_path / "operate.yaml").write_text("scans: {settle_s: 10\nretrain: [\n")
     with pytest.raises(ParamsError, match=r"^operate\.yaml is not YAML: .*line \d.*$"):
-        load_settings(tmp_path / "operate.yaml")
+        load_section(OperateSettings, tmp_path / "operate.yaml")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_typo_in_the_settings_is_told_with_its_line(tmp_path: Path, old: str, 
     assert old in text
     (tmp_path / "operate.yaml").write_text(text.replace(old, new))
     with pytest.raises(ParamsError, match=rf"operate\.yaml: {said}.*\(line {line}\)"):
-        load_settings(tmp_path / "operate.yaml")
+        load_section(OperateSettings, tmp_path / "operate.yaml")
 
 
 def test_the_definitions_of_the_checkout_name_what_an_operator_uses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,10 +62,10 @@ def test_a_typo_in_operate_yaml_leaves_the_rest_of_the_project_on_the_page(monke
     monkeypatch.chdir(ROOT)
     from ctinterp_dagster import definitions  # noqa: PLC0415 (read in the folder that it is started in)
 
-    def refuse(path: Path) -> None:
+    def refuse(_: type[OperateSettings], path: Path) -> None:
         raise ParamsError(f"{path.name}: retrain.cron: expected a cron schedule (line 9)")
 
-    monkeypatch.setattr(definitions, "load_settings", refuse)
+    monkeypatch.setattr(definitions, "load_section", refuse)
     (told,) = definitions.operation().assets
     assert told.description.startswith("**operate.yaml: retrain.cron: expected a cron schedule (line 9).**")
     rest = {key.to_user_string() for key in definitions.defs.resolve_asset_graph().get_all_asset_keys()}
