@@ -49,7 +49,7 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
     help="folder for the samples: volumes that fit the scan as well as the estimate",
 )
 @click.option("--label", "labels", nargs=2, multiple=True, type=click.Path(path_type=Path), metavar="MAP OUT",
-              help="bring a segmentation MAP of the scan to the thin slices, as OUT; may be repeated")  # fmt: skip
+              help="bring a label MAP (a segmentation) to the thin slices, as OUT; may be repeated")  # fmt: skip
 @click.option("--model", type=click.Path(path_type=Path), help="file of another model than the released one")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="auto takes a GPU where there is one")  # fmt: skip

@@ -196,7 +196,7 @@ def given_for(path: Path, name: str) -> Iterator[dict[str, str]]:
         try:
             listed += [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
         except json.JSONDecodeError as error:
-            raise ParamsError(f"{index} has a line that is not JSON: {error}") from error
+            raise ParamsError(f"{index} has a line that is not JSON ({error}): correct it") from error
     for row in listed:
         file = row.get("file")
         if isinstance(file, str) and (path.is_dir() or file == path.name):

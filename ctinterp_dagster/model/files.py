@@ -48,7 +48,9 @@ class ModelFile:
             return TypeAdapter(kind).validate_python(self.config)
         except ValidationError as error:
             wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
-            raise CheckpointError(f"{self.path} has a configuration of another version: {wrong}") from error
+            raise CheckpointError(
+                f"{self.path} has a configuration of another version ({wrong}): take a model of this version"
+            ) from error
 
     def fill(self, module: nn.Module) -> None:
         """Set the tensors of a module that was built from the configuration.
@@ -145,7 +147,9 @@ class StoredModel(nn.Module):
                 claimed = cls(config)
         except (RuntimeError, TypeError) as error:
             said = str(error).partition("\n")[0]
-            raise CheckpointError(f"{file.path} has a configuration of no possible network: {said}") from error
+            raise CheckpointError(
+                f"{file.path} has a configuration of no possible network ({said}): train it again"
+            ) from error
         file.must_fit(claimed)
         model = cls(config)
         file.fill(model)
@@ -188,7 +192,7 @@ def read_model(path: Path) -> ModelFile:
             metadata = file.metadata() or {}
             tensors = {current_name(name): file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}): get it again") from error
     about = json.loads(metadata.get("ctinterp", "{}"))
     if about.keys() != {"kind", "config"}:
         raise CheckpointError(f"{path} has no ctinterp configuration: expected a model that a stage wrote")

@@ -204,7 +204,7 @@ def test_a_map_of_each_scan_comes_along_in_its_own_type_and_is_no_scan(
     (tree / "B" / "ct_seg.nii.gz").unlink()
     (out / "B" / "ct_air.nii").unlink()
     assert run(monkeypatch, *words) == 1
-    assert "expected a map of labels on the grid of the scan" in capsys.readouterr().err
+    assert "expected a label map on the grid of the scan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_eight_bits_need_a_processor_that_has_them(
         (
             ["evaluate", "a.nii", "--profile", "auto"],
             2,
-            "THIN is thickened with a shape: give --profile box or another",
+            "THIN is thickened with a named profile: give --profile box or another",
         ),
         (["interpolate", "a.nii", "-o", "o.nii", "--profile", "sinc"], 2, "'sinc' is none of auto|box|gaussian|tri"),
         (

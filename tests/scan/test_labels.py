@@ -1,4 +1,4 @@
-"""Maps of labels on the grid of a scan."""
+"""Label maps on the grid of a scan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,5 +54,5 @@ def test_what_is_no_map_of_the_scan_is_refused(
     with pytest.raises(MissingInputError, match="does not exist"):
         read_labels(tmp_path / "none.nii", SCAN)
     (tmp_path / "m.png").touch()
-    with pytest.raises(CtinterpError, match="is no map of labels"):
+    with pytest.raises(CtinterpError, match="is no label map"):
         read_labels(tmp_path / "m.png", SCAN)

@@ -100,7 +100,7 @@ def restoring_by(options: Options) -> dict[str, Method]:
     settings = Settings(memory_gib=options.memory_gib, mixed_precision=options.mixed_precision)
     learned = {name: replace(settings, mirror=name == judged().name) for name in methods if name in LEARNED}
     if not model.starts_from_regression and REGRESSION in learned and methods != METHODS:
-        raise click.UsageError(f"{options.model} does not start from a regression: leave it out of --methods")
+        raise click.UsageError(f"{options.model} does not start from a regression: leave regression out of --methods")
     return restoring | {
         name: model.by(how) for name, how in learned.items() if name != REGRESSION or model.starts_from_regression
     }

@@ -134,7 +134,7 @@ class Restoration:
         start, options = time.perf_counter(), self.options
         if len(scans) > 1 and outputs.labels:
             raise click.UsageError(
-                f"--label needs even slices, which a map of labels can place: {name} has {len(scans)} stretches, give "
+                f"--label needs even slices, which a label map can place: {name} has {len(scans)} stretches, give "
                 f"a --series: {', '.join(one.found.name for one in scans if one.found)}"
             )
         labels = [(out, *read_labels(path, scans[0].volume)) for path, out in outputs.labels]

@@ -131,7 +131,7 @@ class Outputs:
         for _, out in self.labels:
             check_output(out)
             if not out.name.lower().endswith(WRITABLE_SUFFIXES):
-                raise ParamsError(f"{out} is no name for a map of labels: give {', '.join(WRITABLE_SUFFIXES)}")
+                raise ParamsError(f"{out} is no name for a label map: give {', '.join(WRITABLE_SUFFIXES)}")
         for label in (label for label, _ in self.labels if label.exists()):  # `read_labels` says what is missing
             check_overwriting(label, self.paths, force=True)
         check_files([source, model], [path for path in (self.preview, self.json) if path], force=True)

@@ -51,7 +51,7 @@ class Options:
         if self.protocol == "decimation":
             self._check_decimation()
         if self.thin and (self.profile == "auto" or isinstance(self.profile, SampledProfile)):
-            raise click.UsageError("THIN is thickened with a shape: give --profile box or another")
+            raise click.UsageError("THIN is thickened with a named profile: give --profile box or another")
         told = {"--spacing": self.spacing_mm, "--factor": self.factor, "--thin-thickness": self.thin_mm}
         for option in (name for name, value in told.items() if value and not self.thin):
             raise click.UsageError(f"{option} is for THIN volumes: a pair is compared as its two scans are")
@@ -61,6 +61,10 @@ class Options:
 
     def _check_decimation(self) -> None:
         if self.pairs or self.profile or self.spacing_mm or self.thin_mm:
-            raise click.UsageError("--protocol decimation takes THIN volumes, --factor, and nothing of slices")
+            raise click.UsageError(
+                "--protocol decimation takes THIN volumes and --factor: leave the other options of slices out"
+            )
         if self.factor and not self.factor.is_integer():
-            raise click.UsageError(f"--protocol decimation keeps every n-th slice, got --factor {self.factor:g}")
+            raise click.UsageError(
+                f"--protocol decimation keeps every n-th slice, got --factor {self.factor:g}: give a whole number"
+            )

@@ -1,4 +1,4 @@
-"""Maps of labels on the grid of a scan, in and out of files."""
+"""Label maps on the grid of a scan, in and out of files."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ SAME = 0.1  # of a voxel, by which the places of corners may differ
 
 
 def read_labels(path: Path, scan: Volume) -> tuple[npt.NDArray[np.int32], np.dtype[Any]]:
-    """A map of labels, its axes turned to those of the scan.
+    """A label map, its axes turned to those of the scan.
 
     Args:
         path: a NIfTI, MHA or NRRD file.
@@ -33,7 +33,7 @@ def read_labels(path: Path, scan: Volume) -> tuple[npt.NDArray[np.int32], np.dty
         GeometryError: it is not on the grid of the scan.
     """
     if not path.is_file():
-        raise MissingInputError(f"{path} does not exist: expected a map of labels on the grid of the scan")
+        raise MissingInputError(f"{path} does not exist: expected a label map on the grid of the scan")
     name = path.name.lower()
     if name.endswith(NIFTI_SUFFIXES):
         (volume, _), dtype = read_nifti(path), nib.load(path).get_data_dtype()
@@ -41,9 +41,9 @@ def read_labels(path: Path, scan: Volume) -> tuple[npt.NDArray[np.int32], np.dty
         (volume, _), dtype = read_itk(path), _itk_dtype(path)
     else:
         endings = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
-        raise UnreadableScanError(f"{path} is no map of labels: expected {endings}")
+        raise UnreadableScanError(f"{path} is no label map: expected {endings}")
     if not (np.isfinite(volume.hu).all() and (volume.hu == np.rint(volume.hu)).all()):
-        raise IntensityError(f"{path} holds values that are not whole numbers: expected a map of labels")
+        raise IntensityError(f"{path} holds values that are not whole numbers: expected a label map")
     if np.abs(volume.hu).max() > LARGEST:
         raise IntensityError(f"{path} holds labels above {LARGEST}: number them anew from 1")
     return _turned(volume, scan, path).astype(np.int32), dtype
