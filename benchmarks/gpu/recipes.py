@@ -134,10 +134,10 @@ def begun(network: nn.Module, path: Path | None, prefix: str = "") -> None:
 
 
 def expectation(given: Given) -> Training:
-    """The networks of mean and spread."""
-    widths = tuple(given.channels) or (64, 128, 192)
-    network = Expectation(ExpectationConfig(FEATURES, MODES, widths, 1, narrower(widths), GEOMETRY, mirror=False))
-    begun(network, given.weights.first("expectation"))
+    """The networks of mean and spread; those of a start are as wide as they are there, and keep their second pass."""
+    start, widths = given.weights.first("expectation"), tuple(given.channels) or (64, 128, 192)
+    fresh = ExpectationConfig(FEATURES, MODES, widths, 1, narrower(widths), GEOMETRY, mirror=False)
+    network = expectation_of(start) if start else Expectation(fresh)
     size = (8, 96, 96)
     return Training(
         ExpectationObjective(network, LOSS),

@@ -5,8 +5,9 @@
 
 The section `training` of `benchmarks.gpu` takes the pace of all of them.
 
-With `--start` each goes on from the weights of its name in that folder. A denoiser is trained around OUT's
-expectation.safetensors, a latent diffusion in the latents of OUT's autoencoder.safetensors, or else OLD's.
+With `--start` each goes on from the weights of its name in that folder, an expectation as wide as it is there. A
+denoiser is trained around OUT's expectation.safetensors, a latent diffusion in the latents of OUT's
+autoencoder.safetensors, or else OLD's.
 
 KIT is a folder that `benchmarks.kit` wrote. The number of steps follows from the pace of the first ones, so that the
 learning rate ends at 0 when the seconds do.
