@@ -84,7 +84,7 @@ def add_scan(
             path = rewritten(row, path, Path(scratch) / Path(name).name)
         for error in refusals(path):
             raise error
-        fit, bad = judged(path, section)
+        fit, bad = fit_scans(path, section)
         yield Addition([why(place, error) for error in bad])
         if not fit:
             return
@@ -101,7 +101,7 @@ def add_scan(
         yield Addition(already, added=known is None)
 
 
-def judged(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
+def fit_scans(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
     """The names of the scans of a file or folder that are fit for thin truth, and why the others are not.
 
     Args:
