@@ -1,22 +1,27 @@
+"""What all tests share. The process that hands the tests out reads this file too, and is spared torch."""
+
 import math
 import os
 from collections.abc import Generator
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import torch
 import yaml
 
 from ctinterp_dagster.cli import progress
 from ctinterp_dagster.cli.preset import PRESETS, override
-from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.nullspace.basis import FEATURES, MODES
-from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.params import Params, load_params
 
+if TYPE_CHECKING:
+    from ctinterp_dagster.latent.diffusion import LatentDiffusion
+    from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
+
 ROOT = Path(__file__).parent.parent
+KEYS = count()  # a file of its own for each test
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test depends on timing
 hypothesis.settings.load_profile("untimed")
@@ -24,6 +29,8 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of modules and of the session
 def pytest_runtest_setup() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -39,7 +46,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def _own_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CTINTERP_KEY_FILE", str(tmp_path_factory.mktemp("key") / "key"))
+    monkeypatch.setenv("CTINTERP_KEY_FILE", str(tmp_path_factory.getbasetemp() / f"key-{next(KEYS)}"))
 
 
 @pytest.fixture(autouse=True)
@@ -58,42 +65,25 @@ def smoke_params(root: Path, **changes: dict[str, object]) -> Params:
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> LatentDiffusion:
+def tiny_model() -> "LatentDiffusion":
     """A narrow model with random weights that does add something to the interpolation."""
-    torch.manual_seed(0)
-    config = ModelConfig(
-        autoencoder_channels=(4, 8, 8),
-        norm_groups=4,
-        latent_channels=4,
-        denoiser_channels=(8, 8, 16),
-        denoiser_blocks=1,
-        prediction="v",
-        target="residual",
-        conditioning="encoded_interpolation",
-        scale_factor=1.3,
-        target_scale=2.0,
-    )
-    model = LatentDiffusion(config).eval()
-    torch.nn.init.normal_(model.denoiser.conv_out.weight, std=0.05)
-    return model
+    from tests.networks import narrow_latent
+
+    return narrow_latent()
 
 
 @pytest.fixture(scope="session")
-def tiny_nullspace() -> NullSpaceDiffusion:
+def tiny_nullspace() -> "NullSpaceDiffusion":
     """The same in the null space."""
-    torch.manual_seed(0)
-    widths = (8, 8, 8)
-    expectation = ExpectationConfig(FEATURES, MODES, widths, 1, widths)
-    model = NullSpaceDiffusion(NullSpaceConfig(expectation, widths, 1, "v")).eval()
-    for network in (model.expectation.mean, model.expectation.spread, model.denoiser):
-        torch.nn.init.normal_(network.conv_out.weight, std=0.05)
-    return model
+    from tests.networks import narrow_nullspace
+
+    return narrow_nullspace()
 
 
 @pytest.fixture(params=["nullspace", "latent"])
 def any_model(
-    request: pytest.FixtureRequest, tiny_model: LatentDiffusion, tiny_nullspace: NullSpaceDiffusion
-) -> LatentDiffusion | NullSpaceDiffusion:
+    request: pytest.FixtureRequest, tiny_model: "LatentDiffusion", tiny_nullspace: "NullSpaceDiffusion"
+) -> "LatentDiffusion | NullSpaceDiffusion":
     """Each kind of model in turn."""
     return {"nullspace": tiny_nullspace, "latent": tiny_model}[request.param]
 
