@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from dvc.cli import main as dvc_main
+from dvc.repo import Repo
 
 
 def shell(folder: Path, *words: str) -> str:
@@ -24,3 +25,10 @@ def shell(folder: Path, *words: str) -> str:
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def changed(root: Path) -> set[str]:
+    """The stages that `dvc status` lists."""
+    with Repo(str(root)) as repo:
+        listed = {target.rsplit("dvc.yaml:", maxsplit=1)[-1] for target in repo.status()}
+    return {target for target in listed if not target.endswith(".dvc")}

@@ -10,6 +10,7 @@ import pytest
 
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.stage_inputs import WITHDRAWN, being_recorded, inputs_of, outputs_of, withdraw_if_moved
+from tests.shell import shell
 
 STAGE = """
 import time
@@ -32,8 +33,10 @@ RECORDED = "python stage.py && touch made.json"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Layout:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """One stage, which copies what it reads."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     layout = Layout(tmp_path)
     (tmp_path / "data" / "ingest").mkdir(parents=True)
     (tmp_path / "data" / "ingest" / "scan").write_text("old")
@@ -43,17 +46,15 @@ def project(tmp_path: Path) -> Layout:
     return layout
 
 
-def dvc(layout: Layout, *words: str) -> str:
-    """Run DVC until it and whatever it started are gone; what they said."""
+def repro(layout: Layout) -> str:
+    """Run `dvc repro` until it and whatever it started are gone; what they said."""
     root = Path(__file__).parent.parent
     variables = os.environ | {
         "PYTHONPATH": str(root),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DVC_SITE_CACHE_DIR": str(layout.root / "site"),
-        "DVC_NO_ANALYTICS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
+        [sys.executable, "-m", "dvc", "repro"],
         cwd=layout.root,
         env=variables,
         stdout=subprocess.PIPE,
@@ -69,16 +70,16 @@ def test_dvc_does_not_record_what_came_after_the_stage(project: Layout) -> None:
     """The stage has ended and looked for the last time; then a scan is replaced; then DVC hashes."""
     late = f"{RECORDED} && echo new > data/ingest/scan"
     project.pipeline.write_text(PIPELINE.format(command=late))
-    dvc(project, "init", "--no-scm", "--quiet")
-    said = dvc(project, "repro")
+    shell(project.root, "dvc", "init", "--no-scm", "--quiet")
+    said = repro(project)
     assert "inputs of thicken moved while DVC recorded it: run `dvc repro` again" in said
     assert (project.root / "data/thicken/made").read_text() == "old"
-    assert "changed outs" in dvc(project, "status")
+    assert "changed outs" in shell(project.root, "dvc", "status")
     project.pipeline.write_text(PIPELINE.format(command=RECORDED))
-    assert "moved" not in dvc(project, "repro")
+    assert "moved" not in repro(project)
     assert (project.root / "data/thicken/made").read_text() == "new\n"
     assert not (project.root / "data/thicken" / WITHDRAWN).exists()
-    assert "up to date" in dvc(project, "status")
+    assert "up to date" in shell(project.root, "dvc", "status")
 
 
 def hold(layout: Layout, process: int) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dvc.repo import Repo
 
 from ctinterp_dagster.orchestration.dvc import DvcProject
+from tests.shell import changed
 from tests.shell import shell as run
 
 DVC_YAML = """
@@ -157,9 +157,7 @@ def dvc_changed() -> Callable[[DvcProject], set[str]]:
     """The stages that `dvc status` lists."""
 
     def status(project: DvcProject) -> set[str]:
-        with Repo(str(project.root)) as repo:
-            listed = {target.rsplit("dvc.yaml:", maxsplit=1)[-1] for target in repo.status()}
-        return {target for target in listed if not target.endswith(".dvc")}
+        return changed(project.root)
 
     return status
 

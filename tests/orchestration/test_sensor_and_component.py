@@ -67,7 +67,7 @@ def test_a_stage_that_was_recorded_while_the_sensor_read_is_not_recorded_again(
 ) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         before = toy.read()
-        edit(toy, "params.yaml", "factor: 2", "factor: 3")
+        edit(toy, "score.py", "means =", "means  =")
         resources = {"dvc": DvcCliResource(project_dir=str(toy.root))}
         dg.materialize(build_dvc_assets(toy), instance=instance, resources=resources)
         assert lock_events(before, toy, DvcTranslator(), instance) == []

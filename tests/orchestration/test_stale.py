@@ -1,6 +1,5 @@
 """What DVC itself says of the project's stages after an edit: a training is not lost to another one's change."""
 
-import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import yaml
 
 from tests.checkout import Checkout
 from tests.conftest import ROOT
+from tests.shell import changed, shell
 
 TRAININGS = {"autoencoder", "expect", "train", "latent"}
 EDIT = ("import", "import  ")
@@ -33,17 +33,17 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Edited:
             path = project.root / (entry if isinstance(entry, str) else next(iter(entry)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(word)
-    project.run("dvc", "commit", "--force", "--quiet")
+    shell(project.root, "dvc", "commit", "--force", "--quiet")
 
     def stale(changes: dict[str, tuple[str, str]]) -> set[str]:
         before = {file: (project.root / file).read_text() for file in changes}
         for file, (old, new) in changes.items():
             assert old in before[file]
             (project.root / file).write_text(before[file].replace(old, new))
-        said = json.loads(project.run("dvc", "status", "--json"))
+        said = changed(project.root)
         for file, text in before.items():
             (project.root / file).write_text(text)
-        return set(said)
+        return said
 
     return stale
 
