@@ -8,6 +8,7 @@ has everywhere. Voxels lie with their channels last in memory.
 Source: Lavin & Gray 2016 (arXiv 1509.09308), section 4.1; Barabasz et al. 2020 (arXiv 1803.10986) on the points.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -68,10 +69,14 @@ def _polynomial(roots: Sequence[float]) -> Tensor:
 
 
 def suits(weight: Tensor) -> bool:
-    """Whether a convolution (out, in, ...) is faster like this here: float32 on a CPU, between many channels."""
+    """Whether a convolution (out, in, ...) is faster like this here: float32 on a CPU, between many channels.
+
+    On MKL's branch COMPATIBLE, see `limit_instructions`, it is not: products take twice as long there.
+    """
     # "meta" stands for the CPU when only the memory is asked for.
     plain = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32
-    return plain and not torch.is_autocast_enabled("cpu") and min(weight.shape[:2]) >= LEAST_WIDTH
+    quick = os.environ.get("MKL_CBWR") != "COMPATIBLE" and min(weight.shape[:2]) >= LEAST_WIDTH
+    return plain and quick and not torch.is_autocast_enabled("cpu")
 
 
 def transform_kernel(weight: Tensor) -> Tensor:

@@ -100,3 +100,12 @@ def test_no_more_is_held_than_told(
     x, weight, rows = torch.randn(*size, 8), torch.randn(7, 8, *taps), len(taps) - 2
     convolved(x, weight, rows, rows)
     assert 2 * max(held) <= winograd.scratch_numbers(*size, 8, 7)
+
+
+def test_it_is_taken_where_products_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, narrow = torch.randn(32, 32, 3, 3), torch.randn(32, 31, 3, 3)
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    assert winograd.suits(wide)
+    assert not winograd.suits(narrow)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert not winograd.suits(wide)
