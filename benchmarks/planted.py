@@ -61,7 +61,7 @@ STRUCTURES = (
 
 
 def sites(thin: Volume, rng: np.random.Generator) -> Planted:
-    """Structures and their places (mm, see `paint`), far from each other; every structure of a tissue as often.
+    """Structures and their places (mm, as for `paint`), far from each other; every structure of a tissue as often.
 
     Bone is the rarest, and comes first.
     """

@@ -28,7 +28,7 @@ class Case:
         title: what happened.
         tissue: whose window is taken.
         centre: (z, y, x) index.
-        volumes: HU by name, see `COLUMNS`.
+        volumes: (z, y, x) HU by name, the names of `COLUMNS`.
     """
 
     title: str

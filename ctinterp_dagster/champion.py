@@ -46,7 +46,7 @@ class Challenger:
         seen: content hash by case of every scan there was when it was trained.
         data: hashes of what it was made from and measured on.
         rolled_back: why it was taken back after its promotion; empty if it was not.
-        sources: licence and citation of the scans that it was trained on, with their number, see `read_sources`;
+        sources: licence and citation of the scans that it was trained on, with their number;
             scans of which neither was told are not among them.
     """
 

@@ -84,7 +84,7 @@ class Metrics:
         model_hash: of the weights.
         test_set_hash: of the frozen test set that it was measured on.
         tasks: by name, such as `box-x5`.
-        shared_patients: how many patients are in more than one split, see `count_shared_patients`.
+        shared_patients: how many patients are in more than one split.
     """
 
     model_hash: str

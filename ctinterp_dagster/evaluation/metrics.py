@@ -37,13 +37,13 @@ class Scores:
         mae_hu: mean absolute error.
         mae_body_hu: the same inside `body_mask`.
         residual_hu: mean |A x - y|: what is left when the estimate is thickened again.
-        noise_floor_db: PSNR of an estimate that is perfect but for noise; None without one, see `noise_along_z_hu`.
+        noise_floor_db: PSNR of an estimate that is perfect but for noise; None where its noise along z cannot be measured.
         noise_ratio: noise along z of the estimate over that of the truth; below 1 is smoother than a real thin scan.
-        shift_air_hu: mean of estimate - truth inside of air, see `interiors`; None where there is none. Not clipped.
+        shift_air_hu: mean of estimate - truth where air is alone, not clipped; None where there is none.
         shift_fat_hu: the same for fat.
         shift_muscle_hu: the same for muscle.
         shift_bone_hu: the same for bone.
-        mae_by_position_hu: MAE by position in the thick slice, see `mae_by_position`.
+        mae_by_position_hu: MAE by position in the thick slice, from its lower face to its upper one.
     """
 
     psnr_db: float
@@ -77,9 +77,9 @@ class Truth:
     Attributes:
         hu: (z, y, x) HU.
         factor: thin slices a thick one, not always whole.
-        body: (z, y, x), see `tissue.body_mask`.
-        quiet: (z - 3, y, x), see `tissue.quiet_tissue`.
-        interior: by tissue (z, y, x), see `tissue.interiors`.
+        body: (z, y, x), where the patient is (`tissue.body_mask`).
+        quiet: (z - 3, y, x), homogeneous soft tissue (`tissue.quiet_tissue`).
+        interior: by tissue (z, y, x), where it is alone (`tissue.interiors`).
         noise_hu: standard deviation of the noise along z, HU; None where it cannot be estimated.
     """
 

@@ -61,7 +61,7 @@ def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
 
     Args:
         hu: (z, y, x) HU.
-        quiet: (z - 3, y, x), see `quiet_tissue`.
+        quiet: (z - 3, y, x), homogeneous soft tissue (`quiet_tissue`).
 
     Returns:
         None where fewer than 500 quiet voxels, or no noise, leave nothing to be measured.

@@ -88,7 +88,7 @@ def _blocks(hu: Tensor) -> Tensor:
 
 @dataclass
 class SelfCheck:
-    """The look at the mean of a measurement before any sample is drawn: see `refuse_doubtful`.
+    """The look at the mean of a measurement before any sample is drawn, by `refuse_doubtful`.
 
     Attributes:
         measurement: what is restored.

@@ -71,7 +71,7 @@ def _polynomial(roots: Sequence[float]) -> Tensor:
 def suits(weight: Tensor) -> bool:
     """Whether a convolution (out, in, ...) is faster like this here: float32 on a CPU, between many channels.
 
-    On MKL's branch COMPATIBLE, see `limit_instructions`, it is not: products take twice as long there.
+    On MKL's branch COMPATIBLE (`limit_instructions`) it is not: products take twice as long there.
     """
     # "meta" stands for the CPU when only the memory is asked for.
     plain = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32

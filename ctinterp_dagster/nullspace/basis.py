@@ -168,7 +168,7 @@ def network_features(thick: Tensor, cosines_of_base: Tensor) -> Tensor:
 
 
 def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> DoubleArray:
-    """(n_thin, modes * n_thick), see `NullSpace.cosines`; of a slice that sticks out, the mean over what does not."""
+    """`NullSpace.cosines`, (n_thin, modes * n_thick); of a slice that sticks out, the mean over what does not."""
     half, n_thick = operator.thin_distance / 2, operator.n_thick
     upper, lower = (operator.thin_positions[:, None] + side + 0.5 for side in (-half, half))
     inside = np.clip(lower, 0, n_thick) - np.clip(upper, 0, n_thick)

@@ -72,8 +72,8 @@ def thin_grid(n_thick: int, thick_spacing_mm: float, thin_spacing_mm: float) -> 
 class ThickeningOperator:
     """A linear map from thin to thick slices, and its inverse on the measured part.
 
-    The inverse is exact, unless thick slices overlap so much that it would amplify what the profile does not explain:
-    see `is_regularised`.
+    The inverse is exact, unless thick slices overlap so much that it would amplify what the profile does not explain
+    (`is_regularised`).
 
     Volumes are (..., z, y, x), float32 or float64, on any device; gradients pass through every method.
 

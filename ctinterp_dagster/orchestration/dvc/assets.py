@@ -36,7 +36,7 @@ def build_dvc_assets(
     They need a `DvcCliResource` under the key `dvc`. A run with the tag `dvc/force` set to `true` runs stages that did
     not change too. A stage's `meta.dagster` may hold `group`, `kinds`, `owners`, `tags`, `pool`, `retries`, `pipes`,
     `automation`, `freshness`, `partitions` (true: the items of its foreach or matrix are partitions of one asset),
-    `checks` (thresholds of its metrics, see `Threshold`), `table` (a CSV file among its outputs whose rows and columns
+    `checks` (thresholds of its metrics: `Threshold`), `table` (a CSV file among its outputs whose rows and columns
     Dagster shows) and `sources` (paths of its deps that are data though neither a stage nor `dvc add` makes them).
 
     Args:

@@ -151,7 +151,7 @@ def train(
     Args:
         objective: module whose output is the loss.
         batches: where batches come from.
-        validation: fixed batches, see `fixed_batches`.
+        validation: always the same batches, as `fixed_batches` makes them; none where there is no patient for it.
         settings: how to optimise.
         folder: the stage's, where the checkpoint lies meanwhile.
         name: the training's `identity`.
