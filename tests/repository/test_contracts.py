@@ -2,9 +2,13 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -73,31 +77,32 @@ def test_deps_are_the_code_that_a_stage_imports_and_no_other(word: str) -> None:
     assert named == covering(code_of(word))
 
 
-def test_what_a_stage_imports_is_what_python_says_that_it_imports() -> None:
+def loaded_by(word: str) -> set[Path]:
+    """The files of the package that a stage's script loads; neither it nor what it would start again is run."""
+
+    def own() -> dict[str, ModuleType]:
+        return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == PACKAGE.name}
+
+    before = own()
+    for name in before:
+        del sys.modules[name]
+    try:
+        for module, function in (("instructions", "limit_instructions"), ("pipeline.common.runner", "run_stage")):
+            setattr(import_module(f"{PACKAGE.name}.{module}"), function, lambda *_: None)
+        runpy.run_path(str(ROOT / "stages" / f"{word}.py"), run_name="__main__")
+        return {Path(str(module.__file__)) for module in own().values()}
+    finally:
+        for name in own():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_what_a_stage_imports_is_what_python_says_that_it_imports(word: str) -> None:
     """Every module of the package that is loaded by a stage's script is in what `imported_files` finds."""
-    program = """if True:
-        import importlib, runpy, sys
-        for word in sys.argv[1:]:
-            for name in [name for name in sys.modules if name.startswith("ctinterp_dagster")]:
-                del sys.modules[name]
-            from ctinterp_dagster import instructions
-            from ctinterp_dagster.pipeline.common import runner
-            instructions.limit_instructions = runner.run_stage = lambda *_: None
-            runpy.run_path(f"stages/{word}.py", run_name="__main__")
-            files = [m.__file__ for n, m in list(sys.modules.items()) if n.startswith("ctinterp_dagster")]
-            print(word, *files, sep="\t")
-    """
-    shown = subprocess.run(
-        [sys.executable, "-c", program, *WORDS], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    loaded = {
-        word: {Path(file) for file in files} for word, *files in (line.split("\t") for line in shown.splitlines())
-    }
-    neutral = {PACKAGE / name for name in NEUTRAL}
-    for word in WORDS:
-        real = {file for file in loaded[word] - neutral if file.stat().st_size}
-        assert len(real) > 10
-        assert real <= code_of(word)
+    real = {file for file in loaded_by(word) - {PACKAGE / name for name in NEUTRAL} if file.stat().st_size}
+    assert len(real) > 10
+    assert real <= code_of(word)
 
 
 def test_an_edit_makes_stale_what_runs_it_and_nothing_else() -> None:
@@ -163,15 +168,16 @@ def test_a_test_lies_where_what_it_tests_lies() -> None:
     assert [folder for folder in folders if not (PACKAGE / folder).is_dir()] == []
 
 
+@cache
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions and methods of a module."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
 def test_no_function_of_the_package_is_over_60_lines() -> None:
-    trees = {path: ast.parse(path.read_text()) for path in PACKAGE.glob("**/*.py")}
-    functions = [
-        (path.name, node)
-        for path, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    ]
-    assert [(name, f.name) for name, f in functions if f.end_lineno and f.end_lineno - f.lineno >= 60] == []
+    found = [(path.name, f) for path in PACKAGE.glob("**/*.py") for f in functions(path)]
+    assert [(name, f.name) for name, f in found if f.end_lineno and f.end_lineno - f.lineno >= 60] == []
 
 
 def lacks_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -184,9 +190,9 @@ def lacks_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def test_a_docstring_with_sections_has_one_of_its_arguments() -> None:
     modules = [path for part in ("ctinterp_dagster", "stages") for path in (ROOT / part).glob("**/*.py")]
-    nodes = [(path, node) for path in modules for node in ast.walk(ast.parse(path.read_text()))]
-    functions = [(path, node) for path, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    assert [f"{path}:{node.lineno} {node.name}" for path, node in functions if lacks_arguments(node)] == []
+    assert [
+        f"{path}:{node.lineno} {node.name}" for path in modules for node in functions(path) if lacks_arguments(node)
+    ] == []
 
 
 def test_no_entry_of_a_docstring_only_points_elsewhere() -> None:
