@@ -20,7 +20,6 @@ from ctinterp_dagster.nullspace.slabs import SlabParts, ThickSlabs
 from ctinterp_dagster.nullspace.units import COEFFICIENT, INPUT
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
-from ctinterp_dagster.training.loop import mean_loss
 
 # The windows that are reported, and 1 of the unit of coefficients, in the unit of inputs.
 WIDE, SOFT = ((INPUT.from_hu(window.low_hu), INPUT.from_hu(window.high_hu)) for window in (MAISI, SOFT_TISSUE))
@@ -153,18 +152,49 @@ class NullSpaceObjective(nn.Module):
             noise: (b, modes, z, y, x), standard normal.
             t: (b,) in [0, 1].
         """
+        return self.loss(self.clean(features, geometry, base, truth, analysis), geometry, noise, t)
+
+    @torch.no_grad()
+    def clean(self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, analysis: Tensor) -> "Clean":
+        """What the denoiser is to find and what it sees of it beside the noise; arguments as in `forward`."""
         model = self.model.on(features.device)
-        with torch.no_grad():
-            mean, log_spread = (part.float() for part in model.expectation(features, geometry))
-            with torch.autocast(features.device.type, enabled=False):
-                true, known = true_coefficients(base, truth, analysis, mean.shape[1])
-                e = standardised(true, mean, log_spread) * known
-        output = model.denoise(add_noise(e, noise, t), denoiser_inputs(features, mean, log_spread), geometry, t)
-        target = training_target(e, noise, t, model.config.prediction)
-        loss = functional.mse_loss(output.float(), target, reduction="none") * known
-        return loss.sum() / known.expand_as(loss).sum()
+        mean, log_spread = (part.float() for part in model.expectation(features, geometry))
+        with torch.autocast(features.device.type, enabled=False):
+            true, known = true_coefficients(base, truth, analysis, mean.shape[1])
+            e = standardised(true, mean, log_spread) * known
+        return Clean(e, known, denoiser_inputs(features, mean, log_spread))
+
+    def loss(self, clean: "Clean", geometry: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The loss at some noise.
+
+        Args:
+            clean: of a batch.
+            geometry: (b, GEOMETRY), of each slab.
+            noise: (b, modes, z, y, x), standard normal.
+            t: (b,) in [0, 1].
+        """
+        model = self.model.on(noise.device)
+        output = model.denoise(add_noise(clean.e, noise, t), clean.inputs, geometry, t)
+        target = training_target(clean.e, noise, t, model.config.prediction)
+        loss = functional.mse_loss(output.float(), target, reduction="none") * clean.known
+        return loss.sum() / clean.known.expand_as(loss).sum()
 
 
+class Clean(NamedTuple):
+    """A batch without noise.
+
+    Attributes:
+        e: the standardised coefficients, (b, modes, z, y, x).
+        known: 0 and 1, which of them count, (b, modes, z, 1, 1).
+        inputs: what the denoiser sees beside the noisy ones, (b, features + 2 modes, z, y, x).
+    """
+
+    e: Tensor
+    known: Tensor
+    inputs: Tensor
+
+
+@torch.no_grad()
 def loss_by_time(objective: NullSpaceObjective, batches: Sequence["NoisyBatch"]) -> list[dict[str, float]]:
     """Mean loss at each of nine times: at which level of noise does the denoiser know something?
 
@@ -174,8 +204,15 @@ def loss_by_time(objective: NullSpaceObjective, batches: Sequence["NoisyBatch"])
         objective: of the trained model.
         batches: what `NoisySlabs.fixed` gives; their own times are not used.
     """
-    timed = {t: [batch._replace(t=torch.full_like(batch.t, t)) for batch in batches] for t in SHOWN_TIMES}
-    return [{"t": t, "loss": mean_loss(objective, at_time)} for t, at_time in timed.items()]
+    device = next(objective.parameters()).device
+    losses = []
+    for batch in batches:
+        *slabs, noise, t = (part.to(device) for part in batch)
+        clean = objective.clean(*slabs)
+        at_times = [objective.loss(clean, slabs[1], noise, torch.full_like(t, time)) for time in SHOWN_TIMES]
+        losses.append(torch.stack(at_times).double())
+    means = torch.stack(losses).mean(dim=0).tolist()
+    return [{"t": t, "loss": loss} for t, loss in zip(SHOWN_TIMES, means, strict=True)]
 
 
 class NoisyParts(NamedTuple):
