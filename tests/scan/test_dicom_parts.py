@@ -62,6 +62,14 @@ def test_settings_and_times_of_reconstruction_tell_only_slices_at_one_place(
     assert len(first_values(series(n=8, name="moved", edit=slices_at(MOVED, **marks)))) == 1
 
 
+def test_passes_whose_pixel_spacing_differs_by_rounding_are_two_scans(series: Series) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        slices_at(TWICE, AcquisitionNumber=HALVES)(k, dataset)
+        dataset.PixelSpacing = [0.70501, 0.9] if k == 2 else [0.70499, 0.9]
+
+    assert first_values(series(n=8, edit=edit)) == PARTS
+
+
 def test_a_table_that_goes_back_and_forth_makes_a_scan_each_way(series: Series) -> None:
     times: list[object] = [f"1015{k:02d}" for k in range(8)]
     assert first_values(series(n=8, edit=slices_at([0, 5, 10, 15, 15, 10, 5, 0], AcquisitionTime=times))) == {

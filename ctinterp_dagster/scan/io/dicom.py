@@ -72,7 +72,7 @@ class DicomFile:
         frames: NumberOfFrames (0028,0008), 1 where absent.
         photometric: PhotometricInterpretation (0028,0004).
         modality: Modality (0008,0060).
-        image_type: ImageType (0008,0008).
+        image_type: ImageType (0008,0008), and the words that FrameType (0008,9007) of its planes adds.
         sop_class: SOPClassUID (0008,0016).
         kernel: ConvolutionKernel (0018,1210).
         helical: whether the table moved during a turn; None where no tag tells.
@@ -81,7 +81,8 @@ class DicomFile:
         burned_in: BurnedInAnnotation (0028,0301) is YES.
         frame_of_reference: FrameOfReferenceUID (0020,0052).
         missing_bytes: how many bytes of uncompressed pixels the file lacks at its end.
-        planes: its image planes; empty for objects without a place in space (reports, dose sheets).
+        planes: its image planes, without localizers where others are among them; empty for objects without a place in
+            space (reports, dose sheets).
     """
 
     file: Path
@@ -175,11 +176,11 @@ def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple
     if (len(position), len(orientation), len(pixel)) != (3, 6, 2):
         return None
     numbers = (*position, *orientation, *pixel)
-    lengths = np.linalg.norm(np.reshape(orientation, (2, 3)), axis=1)
-    if not np.isfinite(numbers).all() or min(pixel) <= 0 or not np.allclose(lengths, 1, atol=1e-2):
+    axes = np.reshape(orientation, (2, 3))
+    if not np.isfinite(numbers).all() or min(pixel) <= 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=2e-2):
         raise GeometryError(
             f"position {position}, orientation {orientation}, pixel spacing {pixel} mm do not place the image: "
-            "expected finite numbers, unit vectors and a positive spacing"
+            "expected finite numbers, unit vectors at right angles and a positive spacing"
         )
     told_mm = (*_numbers(dataset, "SliceThickness"), *_numbers(whole, "SliceThickness"))
     thickness = next((mm for mm in told_mm if 0 < mm < math.inf), None)  # 0 stands for not known
@@ -221,6 +222,9 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
     refuse_size(file.name, file.stat().st_size, 4 * max(len(groups), frames) * size[0] * size[1])
     planes = [_plane(group, dataset, file, k, size) for k, group in enumerate(groups)]
     placed = all(size) and all(planes) and frames == len(planes)
+    types = [_values(group, "FrameType") for group in groups]
+    slices = [k for k, words in enumerate(types) if "LOCALIZER" not in words] or range(len(types))
+    words = dict.fromkeys((*_values(dataset, "ImageType"), *(word for k in slices for word in types[k])))
     return DicomFile(
         file=file,
         instance=_text(dataset, "SOPInstanceUID"),
@@ -234,7 +238,7 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
         frames=frames,
         photometric=_text(dataset, "PhotometricInterpretation") or "MONOCHROME2",
         modality=_text(dataset, "Modality"),
-        image_type=_values(dataset, "ImageType"),
+        image_type=tuple(words),
         sop_class=sop_class,
         kernel=_text(dataset, "ConvolutionKernel") or _text(groups[0], "ConvolutionKernel"),
         helical=is_helical(*(_text(dataset, k) or _text(groups[0], k) for k in KEYWORDS)),
@@ -242,7 +246,7 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
         burned_in=_text(dataset, "BurnedInAnnotation") == "YES",
         frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
         missing_bytes=missing_bytes,
-        planes=tuple(p for p in planes if p) if placed else (),
+        planes=tuple(p for k in slices if (p := planes[k])) if placed else (),
     )
 
 

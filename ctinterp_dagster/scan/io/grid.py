@@ -32,6 +32,7 @@ MOST_TILT_DEG = 35.0  # gantries tilt by 30
 THICKNESS_TOLERANCE = 0.02  # relative: what scanners round to
 # Orientations that agree to this are one: DICOM's decimal strings are often rounded to 4 to 6 digits.
 ORIENTATION_TOLERANCE = 1e-3
+LOCALIZER_TURN = 0.1  # in a component of its orientation, 6 degrees: no slice is turned so far against its series
 # What tells two scans of one series apart, by name; the attributes of which the name is said, put together. Those from
 # LATE on tell only slices that lie at the same place: times of reconstruction, and settings.
 MARKS = {
@@ -129,32 +130,34 @@ def thicknesses_mm(planes: Sequence[Plane]) -> list[float]:
     return found
 
 
-def _orientation_key(plane: Plane) -> tuple[float, ...]:
-    return tuple(round(v / ORIENTATION_TOLERANCE / 5) for v in plane.orientation)
-
-
 def without_scout(planes: Sequence[Plane]) -> list[Plane]:
     """Drop one plane that alone has an orientation which all the others do not: a localizer without the name."""
-    orientations = Counter(_orientation_key(p) for p in planes)
-    if len(orientations) != 2 or min(orientations.values()) > 1 or len(planes) < 3:
+    if len(planes) < 3:
         return list(planes)
-    common = orientations.most_common(1)[0][0]
-    return [p for p in planes if _orientation_key(p) == common]
+    orientations = np.array([p.orientation for p in planes])
+    turned = np.abs(orientations - np.median(orientations, axis=0)).max(axis=1) > LOCALIZER_TURN
+    return [p for p, away in zip(planes, turned, strict=True) if not away] if turned.sum() == 1 else list(planes)
 
 
-def _refuse_mixture(planes: Sequence[Plane]) -> None:
-    first = planes[0]
-    for plane in planes:
-        for what, value, expected in (
-            ("orientation", plane.orientation, first.orientation),
-            ("pixel spacing", plane.pixel_mm, first.pixel_mm),
-            ("rows and columns", plane.size, first.size),
-        ):
-            if not np.allclose(value, expected, rtol=0, atol=ORIENTATION_TOLERANCE):
-                raise (MixedOrientationError if what == "orientation" else MixedSeriesError)(
-                    f"{what} of {plane.file.name} is {value}, but {expected} in {first.file.name}: "
-                    "a series must have one; separate the images"
-                )
+def mixture(planes: Sequence[Plane]) -> MixedSeriesError | None:
+    """Why planes are not of one stack: another orientation, pixel spacing or size; None where they are.
+
+    Args:
+        planes: at least one.
+    """
+    for what, values in (
+        ("orientation", [p.orientation for p in planes]),
+        ("pixel spacing", [p.pixel_mm for p in planes]),
+        ("rows and columns", [p.size for p in planes]),
+    ):
+        differs = np.abs(np.subtract(values, values[0])).max(axis=1) > ORIENTATION_TOLERANCE
+        if differs.any():
+            k = int(np.argmax(differs))
+            return (MixedOrientationError if what == "orientation" else MixedSeriesError)(
+                f"{what} of {planes[k].file.name} is {values[k]}, but {values[0]} in {planes[0].file.name}: "
+                "a series must have one; separate the images"
+            )
+    return None
 
 
 def named(plane: Plane, other: Plane) -> tuple[str, str]:
@@ -375,7 +378,8 @@ def regular_grid(planes: Sequence[Plane]) -> Grid:
     """
     if len(planes) < 2:
         raise TooFewSlicesError(f"found {len(planes)} slice(s), expected at least 2: give the whole series")
-    _refuse_mixture(planes)
+    if mixed := mixture(planes):
+        raise mixed
     ordered, along, across, direction = along_normal(planes)
     _refuse_gaps(along, ordered, rounding_mm(direction[:, 2]))
     first_mm, drift_mm = _tilt_of(along, across @ direction[:, :2], ordered)

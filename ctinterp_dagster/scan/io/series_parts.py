@@ -30,6 +30,7 @@ from ctinterp_dagster.scan.io.grid import (
     is_regular,
     listed_mm,
     missing_between,
+    mixture,
     named,
     rounding_mm,
     thicknesses_mm,
@@ -260,8 +261,7 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
     """
     images = [f for f in files if not f.is_companion]
     planes = without_scout([p for f in images for p in f.planes])
-    alike = {(p.size, tuple(round(v, 2) for v in (*p.orientation, *p.pixel_mm))) for p in planes}
-    if len(planes) < LEAST_SLICES or len(alike) > 1 or not all(f.planes for f in images):
+    if len(planes) < LEAST_SLICES or mixture(planes) or not all(f.planes for f in images):
         return [Part(list(files), ())]
     ordered, along, _, direction = along_normal(planes)
     rounding = rounding_mm(direction[:, 2])
