@@ -37,7 +37,7 @@ class Scores:
         mae_hu: mean absolute error.
         mae_body_hu: the same inside `body_mask`.
         residual_hu: mean |A x - y|: what is left when the estimate is thickened again.
-        noise_floor_db: PSNR of an estimate that is perfect but for noise; None where its noise along z cannot be measured.
+        noise_floor_db: PSNR of an estimate that is perfect but for noise; None where noise along z cannot be measured.
         noise_ratio: noise along z of the estimate over that of the truth; below 1 is smoother than a real thin scan.
         shift_air_hu: mean of estimate - truth where air is alone, not clipped; None where there is none.
         shift_fat_hu: the same for fat.
