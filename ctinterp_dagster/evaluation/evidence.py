@@ -199,8 +199,11 @@ def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float)
     Args:
         method: whose it is.
         std_hu: (z, y, x).
-        error_hu: of the estimate.
+        error_hu: (z, y, x), of the estimate.
         factor: thin slices a thick one; as many are left out at each end.
+
+    Returns:
+        the area under the ROC curve of the standard deviation: 0.5 by chance, at most 1.
     """
     kept = slice(end_slices(factor), -end_slices(factor))
     error = np.abs(error_hu[kept])
