@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ctinterp_dagster.cli.actions import verify
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
@@ -22,6 +21,7 @@ from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.window import MAISI
 from tests.cli.conftest import run
 from tests.phantoms import phantom
+from tests.shell import shell
 
 BIAS = "decoder.blocks.9.bias"
 
@@ -31,6 +31,12 @@ def published() -> dict[str, Tensor]:
     """Random tensors with the names and shapes of NVIDIA's file."""
     torch.manual_seed(0)
     return dict(MaisiAutoencoder().state_dict())
+
+
+@pytest.fixture(autouse=True)
+def _small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `verify` encodes is a 64th of what users wait for."""
+    monkeypatch.setattr(verify, "PHANTOM_ZYX", (4, 16, 16))
 
 
 class Malicious:
@@ -115,7 +121,7 @@ def test_import_writes_safetensors_and_a_card_under_dvc(
     project = tmp_path / "project"
     (project / "data" / "maisi").mkdir(parents=True)
     (project / "params.yaml").write_text("")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=project, check=True)
+    shell(project, "dvc", "init", "--no-scm", "-q")
     torch.save({"state_dict": published}, tmp_path / "autoencoder.pt")
     monkeypatch.chdir(project)
     words = ["--source", "a mirror, revision 1", "--licence", "NVIDIA Open Model License"]
