@@ -24,7 +24,7 @@ LEVELS = 255
 WEIGHT_LEVELS = 127
 WINDOW = (2, 64, 64)  # voxels (z, y, x) of a window
 WINDOWS = 4
-ROWS = 16  # of a slice that are made 8 bits together, in the cache
+TOGETHER = 400_000  # activations that are made 8 bits together, in the cache
 
 Peaks = Mapping[nn.Module, float]
 """The greatest activation before each convolution."""
@@ -59,9 +59,10 @@ class Quantizer:
         """
         slices = x[0].transpose(0, 1)
         levels = torch.empty_like(slices, dtype=torch.uint8)
+        rows = max(1, TOGETHER // (x.shape[1] * x.shape[4]))
         for source, target in zip(slices.split(1), levels.split(1), strict=True):
-            for rows, out in zip(source.split(ROWS, dim=2), target.split(ROWS, dim=2), strict=True):
-                self.write(activated(rows.float()), out)
+            for some, out in zip(source.split(rows, dim=2), target.split(rows, dim=2), strict=True):
+                self.write(activated(some.float()), out)
         return levels
 
     def write(self, activations: Tensor, out: Tensor) -> None:
