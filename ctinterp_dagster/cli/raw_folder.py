@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -153,6 +153,24 @@ def _refusal(path: Path, root: Path) -> ScanError | None:
     return None
 
 
+def _no_scan(path: Path, files: Sequence[Path]) -> ScanError | None:
+    """Why nothing can be read where these files of a path are copied; known by names and first bytes."""
+    from ctinterp_dagster.scan.io.find import may_hold_a_scan
+    from ctinterp_dagster.scan.io.text_header import read_text_header
+    from ctinterp_dagster.scan.io.volume_files import ITK_SUFFIXES
+
+    if not any(map(may_hold_a_scan, files)):
+        return UnreadableScanError(f"{path} holds no scan: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
+    if path.is_file() and path.name.lower().endswith(ITK_SUFFIXES):
+        try:
+            parts = read_text_header(path).parts
+        except ScanError as error:
+            return UnreadableScanError(f"{path}: {error}")
+        if parts:
+            return UnreadableScanError(f"{path} has its values in {parts[0].name}: expected both; add their folder")
+    return None
+
+
 def names_for(path: Path, *, alone: bool) -> Iterator[str]:
     """Names in data/raw for a file or folder, the shortest first: with its parents' names, then with a number.
 
@@ -221,8 +239,11 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
         return Addition([f"refused: {path} is or holds data/raw, or lies in it: expected scans from elsewhere"])
     bad = refusals(path)
     told = [f"refused: {error}" for error in bad]
-    if not path.exists() or (path.is_file() and bad):
+    good = [file for file in ([path] if path.is_file() else _files(path)) if _refusal(file, path) is None]
+    if not good:
         return Addition(told)
+    if error := _no_scan(path, good):
+        return Addition([*told, f"refused: {error}"])
     names = names_for(path, alone=alone)
     if held := added.name_of(path):
         known = [row for row in given_for(path, held) if row["file"] in rows]
@@ -232,8 +253,6 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
             rows[row["file"]] != row for row in known
         )
         return Addition([f"{path} is in data/raw already, as {held}: the same bytes, nothing added{words}", *told])
-    if not any(_refusal(file, path) is None for file in _files(path)) and path.is_dir():
-        return Addition(told)
     name = next(name for name in names if added.is_free(name, path))
     added.add(path, name)
     rows |= {row["file"]: row for row in given_for(path, name)}

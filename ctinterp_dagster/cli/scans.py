@@ -32,8 +32,8 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     A scan whose bytes are there is not copied again. Without PATHS it tells DVC of what was put into data/raw, or
     taken out of it, by hand.
 
-    A name that is taken, or given twice, gets its folder's name before it: A/ct.nii.gz. What cannot be copied is named
-    and makes the exit code 1; the others are added all the same.
+    A name that is taken, or given twice, gets its folder's name before it: A/ct.nii.gz. What cannot be copied, or
+    is no scan by its name and first bytes, is named and makes the exit code 1; the others are added all the same.
 
     An `index.jsonl` or `scans.csv` beside a scan may name its patient and its split (column `use` or `split`: train,
     val or test). Both are kept in data/raw/scans.csv.

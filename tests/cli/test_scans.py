@@ -116,3 +116,28 @@ def test_what_was_not_fetched_is_refused_by_name_and_the_others_are_added(
     (annex / ".git" / "annex" / "objects" / "gone").write_bytes(b"gone" * 3000)
     assert run(monkeypatch, *words[:3]) == 1
     assert raw_files(project) == ["sub/gone.nii", "sub/here.nii"]
+
+
+def test_files_that_are_no_scans_are_refused_by_name_and_the_others_are_added(
+    monkeypatch: pytest.MonkeyPatch, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, other = named_alike(project.parent)[0], project.parent / "other"
+    (other / "notes").mkdir(parents=True)
+    (other / "mk.py").write_text("print()\n")
+    (other / "notes" / "readme.txt").write_text("CT of 2026\n")
+    (other / "scans.tar").write_bytes(b"ct" * 600)
+    (other / "bad.mha").write_text("ObjectType = Image\n")
+    (other / "pair").mkdir()
+    (other / "pair" / "ct.raw").write_bytes(b"ct" * 1000)
+    (other / "pair" / "ct.mhd").write_text("NDims = 3\nDimSize = 10 10 10\nElementDataFile = ct.raw\n")
+    files = ["mk.py", "notes", "scans.tar", "bad.mha", "pair/ct.mhd", "pair/ct.raw"]
+    assert run(monkeypatch, "scans", "add", *(other / name for name in files), scan) == 1
+    out, err = capsys.readouterr()
+    for name in ("mk.py", "notes", "scans.tar", "pair/ct.raw"):
+        assert f"refused: {other / name} holds no scan: expected DICOM, NIfTI" in err
+    assert f"refused: {other}/bad.mha: no readable file: its header has no end" in err
+    assert f"refused: {other}/pair/ct.mhd has its values in ct.raw: expected both; add their folder" in err
+    assert "1 added" in out
+    assert raw_files(project) == ["ct.nii", "scans.csv"]
+    assert run(monkeypatch, "scans", "add", other / "pair") == 0
+    assert raw_files(project) == ["ct.nii", "pair/ct.mhd", "pair/ct.raw", "scans.csv"]

@@ -52,6 +52,15 @@ def _kind(file: Path) -> Literal["dicom", "nifti", "itk", "zip", "archive", "oth
     return "dicom" if name.endswith(DICOM_SUFFIXES) or _looks_like_dicom(file) else "other"
 
 
+def may_hold_a_scan(file: Path) -> bool:
+    """Whether its name or its first bytes are those of a format that is read; no more is looked at.
+
+    Args:
+        file: exists.
+    """
+    return _kind(file) not in {"archive", "other"}
+
+
 def _visible_files(folder: Path) -> Iterable[Path]:
     """Every file and link below a folder in sorted order, without hidden ones and what macOS adds to archives."""
     for path in sorted(folder.rglob("*")):
