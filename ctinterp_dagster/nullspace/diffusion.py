@@ -18,10 +18,12 @@ from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.quantized import Peaks
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import swept
+from ctinterp_dagster.nullspace.basis import GEOMETRY
 from ctinterp_dagster.nullspace.unet import SliceUNet
 
 TIMES = 64  # features of the time
 SHIFT = 2.0  # of the times that are trained and sampled
+RELEASED_GEOMETRY = 3  # numbers of the geometry that condition release 0.6 and older
 FARTHEST = 6.0  # spreads from the mean: the rare coefficients beyond are taken for that
 
 
@@ -44,12 +46,15 @@ class ExpectationConfig:
     channels: tuple[int, ...]
     blocks: int
     spread_channels: tuple[int, ...]
-    geometry: int = 3
+    geometry: int = RELEASED_GEOMETRY
     mirror: bool = True
 
 
 class Expectation(StoredModel):
     """The expected coefficients of each thick voxel, and the logarithm of how far they spread around them.
+
+    Raises:
+        TypeError: the configuration has other numbers of the geometry than are known.
 
     Source: mean and spread by networks of their own, Nix and Weigend 1994.
     """
@@ -60,6 +65,8 @@ class Expectation(StoredModel):
 
     def __init__(self, config: ExpectationConfig) -> None:
         super().__init__(config)
+        if config.geometry not in (RELEASED_GEOMETRY, GEOMETRY):
+            raise TypeError(f"{config.geometry} numbers of geometry, known are {RELEASED_GEOMETRY} and {GEOMETRY}")
         self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, config.geometry)
         self.spread = SliceUNet(
             config.features + config.modes, config.modes, config.spread_channels, 1, config.geometry

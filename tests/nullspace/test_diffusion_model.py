@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError
 from ctinterp_dagster.interpolation import RELEASED, Settings
-from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.files import read_model, save_model
 from ctinterp_dagster.model.quantized import Peaks, is_exact
 from ctinterp_dagster.nullspace import basis
 from ctinterp_dagster.nullspace.basis import FEATURES, MODES, NullSpace
@@ -107,6 +107,15 @@ def test_a_file_with_a_number_that_is_not_finite_is_refused(model: NullSpaceDiff
     model.save(path)
     with pytest.raises(CheckpointError, match=r"1 tensors are .*not finite \(denoiser\.conv_out\.bias\)"):
         NullSpaceDiffusion.of(read_model(path))
+
+
+def test_a_network_that_is_told_other_numbers_of_the_geometry_is_refused(
+    model: NullSpaceDiffusion, tmp_path: Path
+) -> None:
+    config = replace(model.config, expectation=replace(CONFIG, geometry=7))
+    save_model(model, model.kind, config, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"7 numbers of geometry, known are 3 and 8\): train it again"):
+        NullSpaceDiffusion.load(tmp_path / "model.safetensors")
 
 
 def test_a_sample_lies_as_many_spreads_from_the_mean_as_the_denoiser_says() -> None:
