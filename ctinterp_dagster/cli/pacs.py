@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli import prerequisites
 from ctinterp_dagster.cli.interpolate import command as interpolate
 from ctinterp_dagster.cli.options.interpolate import Options
 from ctinterp_dagster.cli.options.number import Number
@@ -42,9 +42,9 @@ def command(context: click.Context, *, config: Path) -> None:
 def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool, **query: str) -> None:
     """List the CT series that match, with the UID that the other commands take."""
     limits = query["patient"] or query["study"] or query["date"]
-    required.option(limits, "give --patient, --study or --date: an archive may hold very many series")
+    prerequisites.option(limits, "give --patient, --study or --date: an archive may hold very many series")
     date = re.fullmatch(r"(\d{8})?(-(\d{8})?)?", query["date"])
-    required.option(date, f"--date {query['date']} is no date: write 20260131, 20260101-20260131 or 20260101-")
+    prerequisites.option(date, f"--date {query['date']} is no date: write 20260131, 20260101-20260131 or 20260101-")
     from ctinterp_dagster.cli.actions import pacs
     from ctinterp_dagster.pacs import Query
 
@@ -60,7 +60,7 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
 @click.pass_obj
 def fetch(config: Path, *, uid: str, output: Path | None, to_project: bool, server: str | None, study: str) -> None:
     """Fetch a series, named by its SeriesInstanceUID."""
-    required.option((output is None) == to_project, "give -o or --to-project")
+    prerequisites.option((output is None) == to_project, "give -o or --to-project")
     from ctinterp_dagster.cli.actions import pacs
 
     pacs.fetch(config, uid=uid, output=output, server=server, study=study)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
-from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli import prerequisites
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.records import whole_file
 
@@ -54,7 +54,7 @@ def command(name: str | None) -> None:
     smoke  the built-in phantoms in a few minutes, for tests
     demo   the built-in phantoms in minutes, from the released weights on: what the repository has committed
     """  # noqa: D301 (click's mark against rewrapping)
-    path = required.project().params
+    path = prerequisites.project().params
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 200

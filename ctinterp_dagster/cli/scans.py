@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli import prerequisites
 from ctinterp_dagster.cli.options.datasets import NAMES
 from ctinterp_dagster.cli.raw_folder import TABLES, Added, Addition, add_one, table_of
 from ctinterp_dagster.layout import Layout
@@ -41,8 +41,8 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     With --layout only thin scans are copied, whose slices are at most ingest.max_spacing_mm apart. Thick ones are
     named and left out. What cannot be used is named, and makes the exit code 1.
     """
-    layout = required.project()
-    required.option(not data_set or len(paths) == 1, "--layout takes one folder, that of the data set")
+    layout = prerequisites.project()
+    prerequisites.option(not data_set or len(paths) == 1, "--layout takes one folder, that of the data set")
     rows = {row["file"]: row for row in table_of(layout.raw / "scans.csv")}
     layout.raw.mkdir(parents=True, exist_ok=True)
     held, done, refused = Added(layout.raw), 0, 0

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.interpolation.api_wording import words_of_python
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
-from ctinterp_dagster.interpolation.keywords import words_of_python
 from ctinterp_dagster.interpolation.selfcheck import SelfCheck
 from ctinterp_dagster.model.settings import Precision, Settings
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure

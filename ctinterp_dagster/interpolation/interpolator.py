@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
-from ctinterp_dagster.interpolation.keywords import words_of_python
+from ctinterp_dagster.interpolation.api_wording import words_of_python
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.latent.restorer import LatentRestorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device

@@ -22,9 +22,9 @@ from ctinterp_dagster.pacs.watch_state import Outcome, WatchState
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
 from ctinterp_dagster.scan.io.dicom import read_header
+from ctinterp_dagster.scan.io.found_scan import QUOTED
 from ctinterp_dagster.scan.io.pixels import BROKEN
 from ctinterp_dagster.scan.io.series_parts import incomplete
-from ctinterp_dagster.scan.io.source import QUOTED
 
 UNASKED_S = (
     600  # as long a done series whose count stays is not asked for its images, of which an archive may have many

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:  # the readers of files need libraries that pairs do not
-    from ctinterp_dagster.scan.io.source import Found, Place
+    from ctinterp_dagster.scan.io.found_scan import Found, Place
 
 LEAST_RATIO = 1.99  # thick over thin slice distance
 LEAST_SHARED = 6  # thick slices within the thin series: metrics leave out one at each end

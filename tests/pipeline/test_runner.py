@@ -75,7 +75,7 @@ def test_a_stage_runs_the_code_of_the_checkout_that_it_stands_in(tmp_path: Path)
     (other.parent / "__init__.py").touch()
     (other / "thicken.py").write_text("run = 'code of this checkout'")
     (other / "common" / "runner.py").write_text("run_stage = print")
-    (other.parent / "instructions.py").write_text("limit_instructions = dict")
+    (other.parent / "cpu_instructions.py").write_text("limit_instructions = dict")
     (tmp_path / "stages").mkdir()
     shutil.copy(ROOT / "stages" / "thicken.py", tmp_path / "stages")
     command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["thicken"]["cmd"].split()[1:]
@@ -245,7 +245,7 @@ def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> N
     program = """if True:
         import numpy
         import torch
-        from ctinterp_dagster.instructions import limit_instructions
+        from ctinterp_dagster.cpu_instructions import limit_instructions
         limit_instructions()
         with torch.backends.mkldnn.verbose(1):
             torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))

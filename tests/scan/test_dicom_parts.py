@@ -13,8 +13,8 @@ from ctinterp_dagster.errors import (
     MixedSeriesError,
 )
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan
+from ctinterp_dagster.scan.io.found_scan import QUOTED
 from ctinterp_dagster.scan.io.grid import Plane, regular_grid
-from ctinterp_dagster.scan.io.source import QUOTED
 
 from .conftest import ct_slice, enhanced_ct, first_values, rotation, slices_at
 

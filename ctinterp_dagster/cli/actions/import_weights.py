@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli import prerequisites
 from ctinterp_dagster.cli.actions.verify import show, verify_file
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.errors import MissingInputError
@@ -25,7 +25,7 @@ def run(path: Path, source: str, licence: str) -> None:
     Raises:
         CtinterpError: it is refused, there is no project here, or DVC refuses.
     """
-    layout = required.project()
+    layout = prerequisites.project()
     autoencoder, verified = verify_file(path)
     weights = layout.maisi / "autoencoder.safetensors"
     autoencoder.save(weights)

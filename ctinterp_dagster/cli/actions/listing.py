@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from ctinterp_dagster.cli import required
+from ctinterp_dagster.cli import prerequisites
 from ctinterp_dagster.cli.raw_folder import table_of
 from ctinterp_dagster.records import read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
@@ -16,7 +16,7 @@ def run() -> None:
     Raises:
         MissingInputError: there is no project here, or its ingest has not run.
     """
-    layout, key = required.project(), load_key()
+    layout, key = prerequisites.project(), load_key()
     here = find_scans(layout.raw, keep_headers=True) if layout.raw.exists() else []
     places = {pseudonym(found.name, key, "s"): found.name for found in here}
     table = Table("case", "patient", "split", "in data/raw")

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model.allocator import give_back
-from ctinterp_dagster.model.autoencoder.moments import PART, group_moments, in_parts
+from ctinterp_dagster.model.autoencoder.streamed_moments import PART, group_moments, in_parts
 
 GIB = 1 << 30
 RESERVE = 96 << 20

@@ -29,10 +29,10 @@ from ctinterp_dagster.errors import (
     WrongUnitsError,
 )
 from ctinterp_dagster.scan.io.acquisition import KEYWORDS, is_helical
+from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.grid import MARKS, Grid, Plane, regular_grid, without_scout
 from ctinterp_dagster.scan.io.limits import refuse_inflation, refuse_size
 from ctinterp_dagster.scan.io.pixels import BROKEN, read_stored
-from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.tilt import straightened
 from ctinterp_dagster.scan.volume import refuse_reformat
 

@@ -15,9 +15,9 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from ctinterp_dagster.errors import IntensityError
+from ctinterp_dagster.scan.io.derived_series import SCANNER, Origin, SourceImage, read_origin, uid_of
+from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.multiframe import multiframe
-from ctinterp_dagster.scan.io.origin import SCANNER, Origin, SourceImage, read_origin, uid_of
-from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 Quantity = Literal["mean", "std", "sample", "classical"]

@@ -18,9 +18,9 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.scan.io.cache import HeaderCache
 from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
+from ctinterp_dagster.scan.io.found_scan import Found, Place, Scan
 from ctinterp_dagster.scan.io.grid import Grid
 from ctinterp_dagster.scan.io.series_parts import incomplete, scans_of, without_copies
-from ctinterp_dagster.scan.io.source import Found, Place, Scan
 from ctinterp_dagster.scan.io.volume_files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
 from ctinterp_dagster.scan.io.zipped import inner_archives, is_archive, unpacked
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pydicom.dataset import Dataset
 
 from ctinterp_dagster.errors import MissingInputError
-from ctinterp_dagster.scan.io.origin import uid_of
+from ctinterp_dagster.scan.io.derived_series import uid_of
 
 # highdicom makes these anew on each call, and the name longer.
 CLOCK = ("InstanceCreationDate", "InstanceCreationTime")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.records import whole_file
+from ctinterp_dagster.scan.io.derived_series import read_origin
 from ctinterp_dagster.scan.io.dicom_writer import Quantity, refuse_range, write_series
-from ctinterp_dagster.scan.io.origin import read_origin
-from ctinterp_dagster.scan.io.source import Scan
+from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.text_header import read_text_header
 from ctinterp_dagster.scan.io.volume_files import ITK_SUFFIXES, WRITABLE_SUFFIXES, write_volume
 from ctinterp_dagster.scan.volume import Volume

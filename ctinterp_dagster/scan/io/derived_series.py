@@ -22,8 +22,8 @@ from pydicom.valuerep import validate_value
 
 from ctinterp_dagster.errors import ParamsError, UnreadableScanError
 from ctinterp_dagster.scan.io.dicom import read_header
+from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.pixels import BROKEN
-from ctinterp_dagster.scan.io.source import Scan
 from ctinterp_dagster.scan.io.zipped import unpacked
 
 # By these a PACS finds patient, study and order. They go out as they came, whatever rule of DICOM they break, because
