@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from ctinterp_dagster.errors import DerivedError, GeometryError, NotCtError
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.io.origin import read_origin
+from ctinterp_dagster.scan.io.derived_series import read_origin
 
 from .conftest import enhanced_ct
 
