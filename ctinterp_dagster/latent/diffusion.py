@@ -48,6 +48,22 @@ class ModelConfig:
     scale_factor: float
     target_scale: float
 
+    def scale(self, latent: Tensor) -> Tensor:
+        """A latent of the autoencoder, of any shape, scaled; `unscale` is the way back."""
+        return latent * self.scale_factor
+
+    def unscale(self, latent: Tensor) -> Tensor:
+        """A scaled latent, of any shape, as the autoencoder has it; `scale` is the way back."""
+        return latent / self.scale_factor
+
+    def to_target(self, latent: Tensor) -> Tensor:
+        """A scaled latent or residual, of any shape, of standard deviation 1; `from_target` is the way back."""
+        return latent * self.target_scale
+
+    def from_target(self, drawn: Tensor) -> Tensor:
+        """What was drawn, of any shape, as a scaled latent or residual; `to_target` is the way back."""
+        return drawn / self.target_scale
+
 
 class LatentDiffusion(StoredModel):
     """Latents of thin volumes, drawn given the latent of the thick one.
@@ -87,7 +103,7 @@ class LatentDiffusion(StoredModel):
         Raises:
             ParamsError: the memory does not suffice.
         """
-        return self.autoencoder.encode(unit, memory_gib=memory_gib).mean * self.config.scale_factor
+        return self.config.scale(self.autoencoder.encode(unit, memory_gib=memory_gib).mean)
 
     def decode(self, latent: Tensor, size_zyx: tuple[int, int, int], memory_gib: float | None = None) -> Tensor:
         """The volume of a latent.
@@ -103,7 +119,7 @@ class LatentDiffusion(StoredModel):
         Raises:
             ParamsError: the memory does not suffice, or the size is not that of the latent.
         """
-        return self.autoencoder.decode(latent / self.config.scale_factor, size_zyx, memory_gib=memory_gib)
+        return self.autoencoder.decode(self.config.unscale(latent), size_zyx, memory_gib=memory_gib)
 
     def sample(
         self,
@@ -139,5 +155,5 @@ class LatentDiffusion(StoredModel):
             return to_x0(output, noisy, t, self.config.prediction)
 
         drawn = sample(predict_x0, tuple(base.shape[1:]), steps=steps, seeds=seeds, sampler=sampler, device=base.device)
-        drawn = drawn / self.config.target_scale
+        drawn = self.config.from_target(drawn)
         return base + drawn if self.config.target == "residual" else drawn

@@ -17,13 +17,12 @@ from ctinterp_dagster.nullspace.diffusion import (
     standardised,
 )
 from ctinterp_dagster.nullspace.slabs import SlabParts, ThickSlabs
-from ctinterp_dagster.nullspace.units import COEFFICIENT, INPUT
+from ctinterp_dagster.nullspace.units import INPUT, coefficient_to_input, input_to_coefficient
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 
-# The windows that are reported, and 1 of the unit of coefficients, in the unit of inputs.
+# The windows that are reported, in the unit of inputs.
 WIDE, SOFT = ((INPUT.from_hu(window.low_hu), INPUT.from_hu(window.high_hu)) for window in (MAISI, SOFT_TISSUE))
-SCALE = INPUT.from_hu(COEFFICIENT.to_hu(1.0))
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 
 
@@ -73,7 +72,8 @@ class ExpectationObjective(nn.Module):
         """
         mean, log_spread = (part.float() for part in self.network(features, geometry))
         with torch.autocast(features.device.type, enabled=False):
-            estimate = base + SCALE * (basis @ mean.flatten(1, 2).flatten(2)).unflatten(2, base.shape[2:])
+            added = coefficient_to_input(basis @ mean.flatten(1, 2).flatten(2))
+            estimate = base + added.unflatten(2, base.shape[2:])
             real = basis.abs().sum(dim=2) > 0  # thin slices that exist
             share = real.numel() / real.sum()
             wide = (estimate.clamp(*WIDE) - truth.clamp(*WIDE)).square().mean()
@@ -103,7 +103,7 @@ def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int)
     Source: least squares by the pseudo-inverse, Penrose 1956, On best approximate solutions of linear matrix
         equations.
     """
-    flat = analysis @ (truth - base).flatten(2) / SCALE
+    flat = input_to_coefficient(analysis @ (truth - base).flatten(2))
     coefficients = flat.unflatten(1, (modes, -1)).unflatten(3, base.shape[2:])
     known = (analysis.abs().sum(dim=2) > 0).unflatten(1, (modes, -1))[..., None, None]
     return coefficients, known.to(flat.dtype)

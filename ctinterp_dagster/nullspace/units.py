@@ -36,3 +36,15 @@ INPUT = Unit(1000.0)
 
 COEFFICIENT = Unit(100.0)
 """Of the coefficients that networks give."""
+
+_RATIO = INPUT.from_hu(COEFFICIENT.hu)
+
+
+def coefficient_to_input(values: Values) -> Values:
+    """Values in the unit of coefficients, of any shape, in that of inputs; `input_to_coefficient` is the way back."""
+    return values * _RATIO
+
+
+def input_to_coefficient(values: Values) -> Values:
+    """Values in the unit of inputs, of any shape, in that of coefficients; `coefficient_to_input` is the way back."""
+    return values / _RATIO

@@ -116,6 +116,6 @@ def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layo
         for task in params.thicken.tasks:
             thin, base, condition = (latents[f"{task.name}/{part}"] for part in ("thin", "base", "condition"))
             target = thin - base if config.target == "residual" else thin
-            scale = config.scale_factor
-            pairs.append(LatentPair(condition * scale, target * scale * config.target_scale, case.case))
+            scaled = config.to_target(config.scale(target))
+            pairs.append(LatentPair(config.scale(condition), scaled, case.case))
     return pairs

@@ -9,7 +9,6 @@ from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.nullspace.basis import FEATURES, MODES
 from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.nullspace.objective import (
-    SCALE,
     ExpectationObjective,
     LossWeights,
     NoisySlabs,
@@ -18,6 +17,7 @@ from ctinterp_dagster.nullspace.objective import (
     true_coefficients,
 )
 from ctinterp_dagster.nullspace.slabs import ThickSlabs, sharpened, space
+from ctinterp_dagster.nullspace.units import coefficient_to_input
 from ctinterp_dagster.training.batches import Batches, seeded
 from ctinterp_dagster.training.device_volumes import ResidentVolumes, ThinVolume, stacked
 from tests.nullspace.slabs_of import plain, varied
@@ -117,7 +117,7 @@ def test_the_true_coefficients_of_every_slab_restore_the_truth() -> None:
         batch = drawn(slabs, 1, index)
         coefficients, _ = true_coefficients(batch.base, batch.truth, batch.analysis, MODES)
         added = (batch.basis @ coefficients.flatten(1, 2).flatten(2)).unflatten(2, batch.base.shape[2:])
-        torch.testing.assert_close(batch.base + SCALE * added, batch.truth, rtol=0, atol=2e-5)
+        torch.testing.assert_close(batch.base + coefficient_to_input(added), batch.truth, rtol=0, atol=2e-5)
 
 
 def test_a_batch_depends_on_its_generator_only() -> None:
