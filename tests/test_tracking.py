@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ctinterp_dagster import tracking
 from ctinterp_dagster.errors import CtinterpError, MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.orchestration.dvc import DvcProject
@@ -70,9 +71,20 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def added(project: Layout, *names: str) -> None:
+    """Write scans and track them; DVC runs in this process, which spares its start."""
+
+    def here(layout: Layout, *command: str) -> None:
+        if command[0] == sys.executable:
+            shell(layout.root, *command[2:])
+        else:
+            started(layout, *command)
+
     for name in names:
         (project.raw / name).write_text(name)
-    track(project)
+    started = tracking._run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_run", here)
+        track(project)
 
 
 def test_scans_are_dvc_s_and_no_scan_is_git_s(

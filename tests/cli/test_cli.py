@@ -299,7 +299,7 @@ def test_a_run_that_is_ended_removes_what_it_began(tmp_path: Path, name: str) ->
 import os, signal
 from pathlib import Path
 from ctinterp_dagster.cli import main
-from ctinterp_dagster.cli.actions import info
+from ctinterp_dagster.cli.actions import listing
 from ctinterp_dagster.records import whole_file
 
 def work() -> None:
@@ -307,10 +307,10 @@ def work() -> None:
         partial.touch()
         os.kill(os.getpid(), signal.{name})
 
-info.run = work
+listing.run = work
 main()
 """
-    ended = subprocess.run([sys.executable, "-c", script, "info"], check=False)
+    ended = subprocess.run([sys.executable, "-c", script, "scans", "list"], check=False)
     assert ended.returncode == 128 + signal.Signals[name]
     assert not list(tmp_path.iterdir())
 
