@@ -68,7 +68,8 @@ def interpolate(
         SimpleITK. With `return_std` two of them: mean and standard deviation.
 
     Raises:
-        ParamsError: an array without a spacing, another input with one, a target no finer than the scan, one sample.
+        ParamsError: an array without a spacing or of other than real numbers, another input with a spacing, a target no
+            finer than the scan, one sample.
         MissingInputError, ScanError: there is no scan at the path, there are several, or it is no CT in HU in space.
         DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
@@ -129,7 +130,7 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
         series: which scan of a path, where it holds several.
 
     Raises:
-        ParamsError: `spacing_mm` or `series` does not fit what is given.
+        ParamsError: `spacing_mm` or `series` does not fit what is given, or an array is not of real numbers.
     """
     plain = isinstance(thick, np.ndarray | Tensor)
     if plain != (spacing_mm is not None):
@@ -148,7 +149,14 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
         return volume_of(thick), UNTOLD
     if np.ndim(spacing_mm) != 1:
         raise ParamsError(f"spacing_mm={spacing_mm}: expected three numbers, the distance of voxels along (z, y, x)")
-    values = thick.detach().cpu().numpy() if isinstance(thick, Tensor) else thick
+    if isinstance(thick, Tensor):
+        own = thick.detach().cpu()
+        values = np.asarray(own.float() if own.dtype == torch.bfloat16 else own)  # numpy has no bfloat16
+    else:
+        values = thick
+    if values.dtype.kind not in "iuf" or np.ma.is_masked(values):
+        what = "masked values" if np.ma.is_masked(values) else f"values of type {values.dtype}"
+        raise ParamsError(f"got an array with {what}: expected real numbers (HU), all of them; fill or convert it")
     return Volume(np.ascontiguousarray(values, np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3)), UNTOLD
 
 

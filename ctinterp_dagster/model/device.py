@@ -15,11 +15,14 @@ def pick_device(name: str) -> torch.device:
         name: `auto`, or one of torch such as `cpu` or `cuda`.
 
     Raises:
-        ParamsError: CUDA is asked for and not there.
+        ParamsError: CUDA is asked for and not there, or torch knows no such device.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ParamsError(f"device cuda is not there: {why_no_gpu()}, or use device cpu")
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    try:
+        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ParamsError(f"the device is {name!r}: expected auto, cpu or cuda") from error
 
 
 def why_no_gpu() -> str:

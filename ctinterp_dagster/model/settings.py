@@ -1,11 +1,12 @@
 """How to sample, and what a processor is quickest in."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.model import quantized
 from ctinterp_dagster.model.sampler import Sampler
 
@@ -37,6 +38,17 @@ class Settings:
     memory_gib: float = 3.0
     mixed_precision: MixedPrecision = "no"
     mirror: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what no network computes in, and seeds that torch does not take.
+
+        Raises:
+            ParamsError: there is no such precision, or the seed has more than 63 bits.
+        """
+        if self.mixed_precision not in get_args(MixedPrecision):
+            raise ParamsError(f"mixed_precision is {self.mixed_precision!r}: expected no, bf16, int8 or auto")
+        if not abs(self.seed) + self.samples < 2**63:
+            raise ParamsError(f"the seed is {self.seed}: expected a whole number of at most 63 bits")
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which the networks run."""

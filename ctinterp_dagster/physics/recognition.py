@@ -1,5 +1,6 @@
 """Which slice profile a stack has: told by the noise that its slices share, else by the tags."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -162,8 +163,12 @@ def recognise(
         of_scan: what was measured in other slices of the scan, which then counts in the place of the stack's own noise.
 
     Raises:
-        ParamsError: a thickness is told beside a `SampledProfile`, which has its own.
+        ParamsError: a thickness is told that is no length, or beside a `SampledProfile`, which has its own.
     """
+    if thickness_mm is not None and not 0 < thickness_mm < math.inf:
+        raise ParamsError(
+            f"the slices are told to be {thickness_mm:g} mm thick: expected more than 0; change --thickness"
+        )
     if isinstance(profile, SampledProfile):
         if thickness_mm is not None:
             raise ParamsError(

@@ -39,10 +39,10 @@ class Volume:
         """Refuse what could not be placed in space.
 
         Raises:
-            GeometryError: the array is not three-dimensional, or spacing or direction are not those of a grid.
+            GeometryError: the array has not three axes, or no pixels, or spacing or direction are not those of a grid.
         """
-        if self.hu.ndim != 3:
-            raise GeometryError(f"a volume has 3 axes (z, y, x), got shape {self.hu.shape}")
+        if self.hu.ndim != 3 or 0 in self.hu.shape[1:]:
+            raise GeometryError(f"a volume has pixels along 3 axes (z, y, x), got shape {self.hu.shape}")
         if len(self.spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
             raise GeometryError(f"voxel spacing must be three positive numbers, got {self.spacing_mm} mm (z, y, x)")
         if not np.allclose(self.direction.T @ self.direction, np.eye(3), atol=1e-3):

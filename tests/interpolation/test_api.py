@@ -50,6 +50,34 @@ def test_an_array_gives_an_array(thin: Volume, model: Path) -> None:
     assert (type(made), made.dtype, made.shape) == (np.ndarray, np.float32, (30, 32, 36))
 
 
+def test_what_is_no_array_of_real_numbers_is_refused_by_its_kind(thin: Volume, model: Path) -> None:
+    hu, told = thicken(thin, 5, "box").hu, {"spacing_mm": (5.0, 10.0, 9.0), "model": model}
+    kinds = {
+        "values of type complex64": hu + 0j,
+        "values of type <U": hu.astype(str),
+        "values of type object": hu.astype(object),
+        "values of type bool": torch.from_numpy(hu > 0),
+        "masked values": np.ma.masked_greater(hu, 50),
+    }
+    for what, values in kinds.items():
+        with pytest.raises(ParamsError, match=f"got an array with {what}.*: expected real numbers"):
+            interpolate(values, **told)
+    with pytest.raises(GeometryError, match=re.escape("pixels along 3 axes (z, y, x), got shape (6, 32, 0)")):
+        interpolate(hu[:, :, :0], **told)
+    for given in (None, hu.tolist(), b"scan.nii"):
+        with pytest.raises(
+            NotCtError, match=f"got a {type(given).__name__}: expected an image of SimpleITK or nibabel"
+        ):
+            interpolate(given, model=model)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
+def test_a_tensor_of_bfloat16_is_taken(thin: Volume, model: Path) -> None:
+    hu = torch.from_numpy(thicken(thin, 5, "box").hu).bfloat16()
+    made = interpolate(hu, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu", force=True)
+    assert (made.dtype, tuple(made.shape)) == (torch.float32, (30, 32, 36))
+
+
 def test_what_does_not_say_where_it_lies_is_refused(thin: Volume, model: Path) -> None:
     with pytest.raises(ParamsError, match="spacing_mm=None with a ndarray: arrays and tensors need"):
         interpolate(thin.hu, model=model)
@@ -122,6 +150,16 @@ def test_errors_are_in_the_words_of_the_call(thin: Volume, model: Path, tmp_path
         interpolate(thick, spacing_mm=5.0, model=model)  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="samples=2 or more, got 1"):
         interpolate(thick, return_std=True, samples=1, **given)
+    for thickness_mm in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ParamsError, match=r"expected more than 0; change thickness_mm$"):
+            interpolate(thick, thickness_mm=thickness_mm, **given)
+    with pytest.raises(ParamsError, match="the device is 'gpu': expected auto, cpu or cuda"):
+        interpolate(thick, device="gpu", **given)
+    for asked in ("fp16", False):
+        with pytest.raises(ParamsError, match=f"mixed_precision is {asked!r}: expected no, bf16, int8 or auto"):
+            interpolate(thick, mixed_precision=asked, force=True, **given)
+    with pytest.raises(ParamsError, match="the seed is 1180591620717411303424: expected"):
+        interpolate(thick, seed=2**70, **given)
     with pytest.raises(MissingInputError, match="does not exist"):
         interpolate(tmp_path / "none.nii")
     with pytest.raises(MissingInputError, match=r"is a folder and no model file: .* or leave out model$"):

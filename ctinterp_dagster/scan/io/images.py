@@ -276,7 +276,13 @@ def read_image(image: Image, unit: float = 1.0) -> RemarkedVolume:
 
     Source: NIfTI-1.1, section 3D image orientation, methods 2 and 3; NRRD, section 5 (space and orientation).
     """
-    return RemarkedVolume(_from_itk(image, unit), ()) if is_itk(image) else _from_nibabel(image)
+    if is_itk(image):
+        return RemarkedVolume(_from_itk(image, unit), ())
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise NotCtError(
+            f"got a {type(image).__name__}: expected an image of SimpleITK or nibabel, an array or a tensor, or a path"
+        )
+    return _from_nibabel(image)
 
 
 def volume_of(image: Image) -> Volume:
