@@ -59,7 +59,7 @@ def main() -> None:
         measurement = simulated(thin, arguments.factor, "box")
         truth, thick = labelled(measurement.known.hu), labelled(measurement.thick.hu)
         positions = measurement.operator.thin_positions
-        estimate = model(measurement).mean.hu
+        estimate = model.restore(measurement).mean.hu
         between = linear(measurement.thick_hu, positions).numpy()
         made = {
             "nearest": nearest(torch.from_numpy(thick.astype(np.float32)), positions).numpy(),

@@ -140,7 +140,7 @@ def calibration(estimate: FloatArray, std: FloatArray, truth: FloatArray) -> dic
 def measured(measurement: Measurement, model: Interpolator) -> dict[str, Any]:
     """What one measurement tells of every method: a record, without the rods."""
     truth, spacing = measurement.known.hu, measurement.known.spacing_mm
-    estimate = model(measurement, Settings(samples=2, mixed_precision="bf16"))
+    estimate = model.restore(measurement, Settings(samples=2, mixed_precision="bf16"))
     assert estimate.std is not None
     volumes = {"truth": truth} | {
         name: estimate.mean.hu if name == "model" else method(measurement).mean.hu

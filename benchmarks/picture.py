@@ -29,7 +29,7 @@ def main(scan: Path, picture: Path, point: tuple[float, float, float], window: t
     pair = synthetic(truth, thicken(truth, FACTOR, "box"), FACTOR, "box")
     thin = pair.known
     estimates = {title: METHODS[name](pair).mean.hu for name, title in TITLES.items()}
-    estimates["ctinterp"] = load_checkpoint()(pair).mean.hu
+    estimates["ctinterp"] = load_checkpoint().restore(pair).mean.hu
     z, y, x = (round(share * (size - 1)) for share, size in zip(point, thin.hu.shape, strict=True))
     look = Look(Window("shown", *window), 140.0, (z, y, x))
     picture.write_bytes(views(estimates, thin.hu, spacing_mm=thin.spacing_mm, look=look))

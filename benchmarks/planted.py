@@ -102,7 +102,7 @@ def restored(measurement: Measurement, model: Interpolator, samples: int) -> dic
     """HU by name: the truth, the estimates of all methods, a sample and the deviation where some are drawn."""
     drawn: list[Any] = []
     settings = Settings(samples=samples, mixed_precision=PRECISION)
-    estimate = model(measurement, settings, on_sample=lambda _, hu: drawn.append(hu))
+    estimate = model.restore(measurement, settings, on_sample=lambda _, hu: drawn.append(hu))
     volumes = {"truth": measurement.known.hu, **{name: it(measurement).mean.hu for name, it in METHODS.items()}}
     volumes["model"] = estimate.mean.hu
     if estimate.std is not None:

@@ -30,7 +30,7 @@ def pair(thick_path: Path, thin_path: Path) -> None:
     for profile in PROFILES:
         operator = operator_for(thick.depth, *[thick.spacing_mm[0]] * 2, thin.spacing_mm[0], profile)
         measurement = Measurement(thick, operator, thin)
-        for name, method in {**METHODS, "model": load_checkpoint()}.items():
+        for name, method in {**METHODS, "model": load_checkpoint().restore}.items():
             estimate = method(measurement).mean.hu[factor:-factor]
             truth = thin.hu[factor:-factor]
             values = [psnr_db(slice_mse(estimate, truth, window).mean(), window) for window in (MAISI, SOFT_TISSUE)]
@@ -44,7 +44,7 @@ def samples(path: Path, thin_mm: str) -> None:
     measurement = synthetic(thin, thick, FACTOR, "box", float(thin_mm) if thin_mm else None)
     drawn: list[torch.Tensor] = []
     settings = Settings(steps=8, samples=4)
-    estimate = load_checkpoint()(measurement, settings, lambda _, hu: drawn.append(hu.cpu()))
+    estimate = load_checkpoint().restore(measurement, settings, on_sample=lambda _, hu: drawn.append(hu.cpu()))
     assert estimate.std is not None
     mean, truth = torch.from_numpy(estimate.mean.hu), Truth.of(measurement.known.hu, factor=FACTOR)
     spread = calibrate(estimate.mean.hu, estimate.std.hu, truth)

@@ -72,7 +72,7 @@ def measure(folder: Path, repeat: int) -> list[Part]:
     work: list[tuple[str, Callable[[], object], float, float]] = [
         ("ingest (gunzip, check, write)", ingest, 2, 3),
         ("thicken, one profile", synthesise, 2 / FACTOR, 2 + 2 / FACTOR),
-        ("interpolate with the released model", lambda: interpolator(measurement), 4, 4 + 2 / FACTOR),
+        ("interpolate with the released model", lambda: interpolator.restore(measurement), 4, 4 + 2 / FACTOR),
         ("best classical method (registration)", lambda: METHODS["registration_projected"](measurement), 4, 4.4),
     ]
     return [Part(name, cpu_seconds(action, repeat) / mega, kept, moved) for name, action, kept, moved in work]

@@ -40,7 +40,7 @@ def main() -> None:
     model = load_checkpoint(device="cpu")
     for factor in map(float, sys.argv[2:] or FACTORS):
         measurement, end = simulated(thin, factor, "box"), math.ceil(factor)
-        made, whole = model(measurement).mean.hu, measurement.known.hu
+        made, whole = model.restore(measurement).mean.hu, measurement.known.hu
         linear = METHODS["linear"](measurement).mean.hu[end:-end]
         lung = binary_erosion((linear > LUNG_HU[0]) & (linear < LUNG_HU[1]), np.ones((1, 3, 3)))
         ours, truth = (float(slice_means(hu[end:-end], lung).std()) for hu in (made, whole))

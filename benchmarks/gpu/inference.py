@@ -27,10 +27,10 @@ def inference(context: Context) -> None:
     depth, side = (6, 32) if context.small else (50, 512)
     thick = functional.interpolate(phantom((depth, side // 4, side // 4))[None, None], size=(depth, side, side))[0, 0]
     measurement = measured(thick, ThickeningOperator.from_factor(depth * FACTOR, FACTOR))
-    restorer = interpolator(context.device)
+    model = interpolator(context.device)
 
     def restore(settings: Settings) -> Callable[[], object]:
-        return lambda: restorer(measurement, settings)
+        return lambda: model.restore(measurement, settings)
 
     bf16, plain = Settings(mixed_precision="bf16"), Settings()
     for memory_gib in (0.05, 1.0) if context.small else (40.0, 3.0):

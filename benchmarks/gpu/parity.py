@@ -171,7 +171,7 @@ def restoration(context: Context) -> Numbers:
     truth = torch.from_numpy(taken.known.hu)
 
     def restored(on: Interpolator, settings: Settings) -> Tensor:
-        return torch.from_numpy(on(taken, settings).mean.hu)
+        return torch.from_numpy(on.restore(taken, settings).mean.hu)
 
     expected = restored(cpu, settings)
     with float32(tf32=False):

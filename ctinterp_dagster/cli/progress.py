@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 FIRST_S = 4.0  # until the first line, where there is no terminal
 LATER = 2.0  # times as long until each further one, 60 s at most
 
-Told = Callable[[float], None]
+ReportProgress = Callable[[float], None]
 """Takes the part that is done, 0 to 1."""
 
 
 @contextmanager
-def progress(doing: str) -> Iterator[Told]:
+def progress(doing: str) -> Iterator[ReportProgress]:
     """Yield what takes the part that is done; show percent and time left, from the mean speed so far.
 
     Args:
@@ -29,7 +29,7 @@ def progress(doing: str) -> Iterator[Told]:
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(doing, total=1.0, left="")
 
-        def told(part: float) -> None:
+        def report_progress(part: float) -> None:
             nonlocal due, pause
             now = time.monotonic()
             left = f", {duration((now - start) * (1 - part) / part)} left" if part else ""
@@ -39,7 +39,7 @@ def progress(doing: str) -> Iterator[Told]:
                 pause = min(LATER * pause, 60.0)
                 due = now + pause
 
-        yield told
+        yield report_progress
 
 
 def duration(seconds: float) -> str:

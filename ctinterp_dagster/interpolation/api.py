@@ -44,7 +44,7 @@ def interpolate(
     """The posterior mean of the thin scan behind a thick one, and its standard deviation if that is asked for.
 
     It covers the extent of the thick scan in the same place in space, and gives the measured slices when it is
-    thickened again. `interpolation.Interpolator` gives the samples themselves.
+    thickened again. `interpolation.Interpolator.restore` gives the samples themselves.
 
     Args:
         thick: in HU: an array or tensor (z, y, x); an image of SimpleITK or nibabel, whose slice axis is the one much
@@ -117,8 +117,9 @@ def restored(
     Raises:
         DoubtfulResultError: something is, and `force` is false; no sample was drawn then.
     """
-    check = SelfCheck(measurement, force)
-    return measurement.padded(model(measurement, settings, on_mean=check)), check.doubts
+    selfcheck = SelfCheck(measurement, force)
+    estimate = model.restore(measurement, settings, on_mean=selfcheck.check)
+    return measurement.padded(estimate), selfcheck.doubts
 
 
 def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:

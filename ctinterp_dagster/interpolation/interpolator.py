@@ -64,10 +64,11 @@ class Interpolator:
             return asked
         return quickest_precision(self.device) if isinstance(self.model, NullSpaceDiffusion) else "no"
 
-    def __call__(
+    def restore(
         self,
         measurement: Measurement,
         settings: Settings = DEFAULT,
+        *,
         on_sample: Callable[[int, Tensor], None] = nothing,
         on_mean: Callable[[Tensor], None] = nothing,
         on_part: Callable[[float], None] = nothing,
@@ -110,7 +111,7 @@ class Interpolator:
                 on_part((index + 1) / settings.samples)
 
         with out_of_memory(ParamsError, advice), torch.inference_mode(), watched(tell if work else nothing):
-            return measurement.estimate(*self._restore(measurement, settings, drawn, on_mean))
+            return measurement.estimate(*self._mean_and_std(measurement, settings, drawn, on_mean))
 
     def _check(self, settings: Settings) -> None:
         if settings.mixed_precision != "int8":
@@ -123,7 +124,7 @@ class Interpolator:
             where = "its device is a GPU" if self.device.type != "cpu" else "this processor has no instructions for it"
             raise ParamsError(f"mixed_precision int8 is for CPUs with AVX512-VNNI, AVX-VNNI or AMX; {where}: use auto")
 
-    def _restore(
+    def _mean_and_std(
         self,
         measurement: Measurement,
         settings: Settings,
@@ -151,7 +152,7 @@ class Interpolator:
 
     def by(self, settings: Settings) -> Method:
         """The method that restores with these settings."""
-        return partial(self, settings=settings)
+        return partial(self.restore, settings=settings)
 
     @property
     def starts_from_regression(self) -> bool:
@@ -196,10 +197,10 @@ class Interpolator:
             warnings.warn(say(sentence), stacklevel=2)
         measurement = Measurement(thick, operator_for(thick.depth, 1.0, found.thickness_mm, target, found.profile))
         if num_inference_steps == 1:
-            return torch.from_numpy(self(measurement, Settings(seed=seed)).mean.hu)
+            return torch.from_numpy(self.restore(measurement, Settings(seed=seed)).mean.hu)
         kept: list[Tensor] = []
         settings = Settings(sampler=sampler, steps=num_inference_steps, samples=1, seed=seed)
-        self(measurement, settings, lambda _, sample: kept.append(sample.cpu()))
+        self.restore(measurement, settings, on_sample=lambda _, sample: kept.append(sample.cpu()))
         return kept[0]
 
 

@@ -100,7 +100,7 @@ class SelfCheck:
     force: bool
     doubts: tuple[str, ...] = ()
 
-    def __call__(self, thin_hu: Tensor) -> None:
+    def check(self, thin_hu: Tensor) -> None:
         """Look at an estimate (z, y, x) HU."""
         self.doubts = refuse_doubtful(self.measurement, thin_hu, force=self.force)
 

@@ -101,7 +101,7 @@ def write_estimate(
         if not index:
             samples.append(drawn.cpu())
 
-    estimate = interpolator(measurement, settings, keep_first)
+    estimate = interpolator.restore(measurement, settings, on_sample=keep_first)
     assert estimate.std is not None  # there is at least one sample
     write_volume(estimate.mean, paths[0])
     write_volume(estimate.std, paths[1])

@@ -97,7 +97,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(
     (tree / "bad.nii.gz").unlink()
     out, log = tmp_path / "out", tmp_path / "log.jsonl"
     words = ["interpolate", tree, "--all", "-o", out, "--method", "cubic_projected", "--json", log]
-    work = batch.Restoration.__call__
+    work = batch.Restoration.restore
 
     def interrupted(self: batch.Restoration, scans: object, outputs: batch.Outputs, name: str) -> object:
         if "/B/" in name:
@@ -105,11 +105,11 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(
             raise KeyboardInterrupt
         return work(self, scans, outputs, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batch.Restoration, "__call__", interrupted)
+    monkeypatch.setattr(batch.Restoration, "restore", interrupted)
     assert run(monkeypatch, *words) == 130
     left = "1 done, 0 skipped, 0 failed, 2 left: the same command goes on with them"
     assert capsys.readouterr().out.splitlines()[-1] == left
-    monkeypatch.setattr(batch.Restoration, "__call__", work)
+    monkeypatch.setattr(batch.Restoration, "restore", work)
     assert run(monkeypatch, *words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 done, 2 skipped, 0 failed"
     assert read_scan(out / "B" / "ct.nii.gz").volume.depth == 40
@@ -124,16 +124,16 @@ def test_two_runs_of_the_same_command_share_the_scans(
         (tree / f"{name}.nii.gz").unlink()
     out, command = tmp_path / "out", "from ctinterp_dagster.cli import main; main()"
     words = ["interpolate", str(tree), "--all", "-o", str(out), "--method", "cubic_projected"]
-    work = batch.Restoration.__call__
+    work = batch.Restoration.restore
 
     def beside_another(self: batch.Restoration, scans: object, outputs: batch.Outputs, name: str) -> object:
-        monkeypatch.setattr(batch.Restoration, "__call__", work)
+        monkeypatch.setattr(batch.Restoration, "restore", work)
         other = subprocess.run([sys.executable, "-c", command, *words], text=True, capture_output=True, check=True)
         assert "skipped A/ct\n        another run is at it\n" in other.stdout
         assert other.stdout.splitlines()[-1] == "1 done, 1 skipped, 0 failed"
         return work(self, scans, outputs, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batch.Restoration, "__call__", beside_another)
+    monkeypatch.setattr(batch.Restoration, "restore", beside_another)
     assert run(monkeypatch, *words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 done, 1 skipped, 0 failed"
     assert made(out) == ["A/ct.json", "A/ct.nii.gz", "B/ct.json", "B/ct.nii.gz"]
@@ -157,7 +157,7 @@ def test_a_full_disk_ends_the_run_and_one_that_cannot_be_read_does_not(
         (errno.EACCES, "1 skipped, 3 failed"),
     ):
         error = OSError(number, os.strerror(number))
-        monkeypatch.setattr(batch.Restoration, "__call__", Mock(side_effect=error))
+        monkeypatch.setattr(batch.Restoration, "restore", Mock(side_effect=error))
         assert run(monkeypatch, *words) == 1
         assert told in capsys.readouterr().out.splitlines()[-1]
 

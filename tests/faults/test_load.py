@@ -78,10 +78,10 @@ def test_a_process_that_interpolates_all_day_does_not_grow() -> None:
     thick = phantom(5, shape_zyx=(8, 24, 24), spacing_mm=(5.0, 9.0, 9.0), noise_hu=10.0)
     operator = operator_for(thick.depth, 5.0, 5.0, 1.0, "box")
     settings = Settings(steps=1, samples=1)
-    first = interpolator(Measurement(thick, operator), settings)
+    first = interpolator.restore(Measurement(thick, operator), settings)
     memory = []
     for _ in range(REPEATS):
-        again = interpolator(Measurement(thick, operator), settings)
+        again = interpolator.restore(Measurement(thick, operator), settings)
         memory.append(resident_mib())
     assert torch.equal(torch.from_numpy(again.mean.hu), torch.from_numpy(first.mean.hu))
     warm, end = memory[REPEATS // 4], memory[-1]

@@ -45,19 +45,19 @@ def test_thick_slices_are_means_centred_on_their_groups(thin: Volume, thick: Vol
 def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, any_model: Model, profile: str) -> None:
     thick = thicken(thin, 5, profile)  # type: ignore[arg-type]
     operator = ThickeningOperator.from_factor(40, 5, profile)  # type: ignore[arg-type]
-    result = Interpolator(any_model, "cpu")(Measurement(thick, operator), QUICK)
+    result = Interpolator(any_model, "cpu").restore(Measurement(thick, operator), QUICK)
     np.testing.assert_allclose(thicken(result.mean, 5, profile).hu, thick.hu, atol=0.1)  # type: ignore[arg-type]
     assert result.residual_hu < 0.05
 
 
 def test_the_estimate_lies_where_the_thin_scan_lay(thin: Volume, thick: Volume, any_model: Model) -> None:
-    result = Interpolator(any_model, "cpu")(Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box")), QUICK)
+    result = Interpolator(any_model, "cpu").restore(Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box")), QUICK)
     assert result.mean.spacing_mm == pytest.approx(thin.spacing_mm)
     np.testing.assert_allclose(result.mean.point_mm((39, 31, 35)), thin.point_mm((39, 31, 35)), atol=1e-6)
 
 
 def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, any_model: Model) -> None:
-    result = Interpolator(any_model, "cpu")(Measurement(thick, operator_for(8, 5.0, 5.0, 1.6, "box")), QUICK)
+    result = Interpolator(any_model, "cpu").restore(Measurement(thick, operator_for(8, 5.0, 5.0, 1.6, "box")), QUICK)
     assert result.mean.hu.shape == (25, 32, 36)
     first = result.mean.point_mm((-0.5, 0, 0))
     np.testing.assert_allclose(first, thick.point_mm((-0.5, 0, 0)), atol=1e-6)
@@ -70,7 +70,9 @@ def test_every_model_gives_thin_slices_of_any_grid_that_touch_or_overlap(
 ) -> None:
     operator = operator_for(8, 5.0, 5.0, target_mm, "box", thin_mm)
     drawn: list[torch.Tensor] = []
-    result = Interpolator(any_model, "cpu")(Measurement(thick, operator), QUICK, lambda _, sample: drawn.append(sample))
+    result = Interpolator(any_model, "cpu").restore(
+        Measurement(thick, operator), QUICK, on_sample=lambda _, sample: drawn.append(sample)
+    )
     assert result.std is not None
     assert result.std.hu.shape == result.mean.hu.shape == (operator.n_thin, 32, 36)
     for volume in (torch.from_numpy(result.mean.hu), *drawn):
@@ -82,7 +84,7 @@ def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model:
     silent.load_state_dict(tiny_model.state_dict())
     torch.nn.init.zeros_(silent.denoiser.conv_out.weight)
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    mean = torch.from_numpy(Interpolator(silent, "cpu")(Measurement(thick, operator)).mean.hu)
+    mean = torch.from_numpy(Interpolator(silent, "cpu").restore(Measurement(thick, operator)).mean.hu)
     expected = cubic_projected(torch.from_numpy(thick.hu), operator)
     torch.testing.assert_close(mean, expected, atol=0.05, rtol=0)
 
@@ -90,7 +92,9 @@ def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model:
 def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, any_model: Model) -> None:
     interpolator = Interpolator(any_model, "cpu")
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    first, again, other = (interpolator(Measurement(thick, operator), replace(QUICK, seed=seed)) for seed in (1, 1, 5))
+    first, again, other = (
+        interpolator.restore(Measurement(thick, operator), replace(QUICK, seed=seed)) for seed in (1, 1, 5)
+    )
     assert first.std is not None
     assert again.std is not None
     assert other.std is not None
@@ -102,7 +106,9 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, a
 def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume, any_model: Model) -> None:
     drawn: list[torch.Tensor] = []
     operator = ThickeningOperator.from_factor(40, 5, "gaussian")
-    result = Interpolator(any_model, "cpu")(Measurement(thick, operator), QUICK, lambda _, sample: drawn.append(sample))
+    result = Interpolator(any_model, "cpu").restore(
+        Measurement(thick, operator), QUICK, on_sample=lambda _, sample: drawn.append(sample)
+    )
     assert len(drawn) == 2
     for sample in drawn:
         torch.testing.assert_close(operator.forward(sample), torch.from_numpy(thick.hu), atol=0.05, rtol=0)
@@ -127,7 +133,7 @@ def test_noise_that_samples_lack_is_added_to_them_and_to_the_deviation(
         restorer = NullSpaceRestorer(tiny_nullspace, measurement, QUICK)
         sample = next(restorer.draws())
         torch.testing.assert_close(measurement.operator.forward(sample), measurement.thick_hu, atol=1e-3, rtol=0)
-        estimate = Interpolator(tiny_nullspace, "cpu")(measurement, QUICK)
+        estimate = Interpolator(tiny_nullspace, "cpu").restore(measurement, QUICK)
         assert estimate.added_noise_hu == pytest.approx(missing_hu2**0.5)
         assert estimate.std is not None
         far = float((sample - restorer.mean()).abs().mean())
@@ -142,7 +148,7 @@ def test_noise_that_samples_lack_is_added_to_them_and_to_the_deviation(
 def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume, any_model: Model) -> None:
     interpolator, operator = Interpolator(any_model, "cpu"), ThickeningOperator.from_factor(40, 5, "box")
     exact, quick = (
-        interpolator(Measurement(thick, operator), replace(QUICK, mixed_precision=it)) for it in ("no", "bf16")
+        interpolator.restore(Measurement(thick, operator), replace(QUICK, mixed_precision=it)) for it in ("no", "bf16")
     )
     assert exact.std is not None
     assert quick.std is not None
@@ -155,13 +161,15 @@ def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume
 
 def test_without_samples_there_is_a_mean_and_no_deviation(thick: Volume, any_model: Model) -> None:
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    assert Interpolator(any_model, "cpu")(Measurement(thick, operator), Settings()).std is None
+    assert Interpolator(any_model, "cpu").restore(Measurement(thick, operator), Settings()).std is None
 
 
 def test_memory_changes_nothing(thick: Volume, any_model: Model) -> None:
     interpolator = Interpolator(any_model, "cpu")
     operator = ThickeningOperator.from_factor(40, 5, "box")
-    whole, tiled = (interpolator(Measurement(thick, operator), replace(QUICK, memory_gib=gib)) for gib in (4.0, 0.01))
+    whole, tiled = (
+        interpolator.restore(Measurement(thick, operator), replace(QUICK, memory_gib=gib)) for gib in (4.0, 0.01)
+    )
     np.testing.assert_allclose(whole.mean.hu, tiled.mean.hu, atol=0.05)
 
 
@@ -302,7 +310,7 @@ def test_a_gpu_with_too_little_memory_is_an_error_that_names_memory_gib(
         monkeypatch.setattr(f"ctinterp_dagster.interpolation.interpolator.{restorer}", full)
     operator = operator_for(thick.depth, thick.spacing_mm[0], thick.spacing_mm[0], 1.0, "box")
     with pytest.raises(ParamsError, match=r"lower memory_gib, which is 3, .*\(Tried to allocate 9 GiB. GPU 0 has 8"):
-        Interpolator(any_model, "cpu")(Measurement(thick, operator))
+        Interpolator(any_model, "cpu").restore(Measurement(thick, operator))
 
 
 @pytest.mark.parametrize("samples", [0, 2])
@@ -311,7 +319,7 @@ def test_the_part_that_is_done_grows_to_the_whole(
 ) -> None:
     told: list[float] = []
     measurement = Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box"))
-    Interpolator(tiny_nullspace, "cpu")(measurement, replace(QUICK, samples=samples), on_part=told.append)
+    Interpolator(tiny_nullspace, "cpu").restore(measurement, replace(QUICK, samples=samples), on_part=told.append)
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
     assert len(told) >= 2 + samples * QUICK.steps
@@ -331,8 +339,8 @@ def test_of_pixels_finer_than_the_scan_shows_the_networks_see_means(
     assert measurement.oversampling == 2
     done: list[float] = []
     drawn: list[torch.Tensor] = []
-    estimate = Interpolator(tiny_nullspace, "cpu")(
-        measurement, QUICK, lambda _, sample: drawn.append(sample), on_part=done.append
+    estimate = Interpolator(tiny_nullspace, "cpu").restore(
+        measurement, QUICK, on_sample=lambda _, sample: drawn.append(sample), on_part=done.append
     )
     assert estimate.mean.hu.shape == (40, 2 * y - 1, 2 * x - 1)
     assert done[-1] == pytest.approx(1.0)

@@ -31,7 +31,7 @@ def thin() -> Volume:
 
 def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: object) -> None:
     measurement = measure(thick, target_mm, "box", **told)  # type: ignore[arg-type]
-    model(measurement, Settings(mirror=False), on_mean=SelfCheck(measurement, force=False))
+    model.restore(measurement, Settings(mirror=False), on_mean=SelfCheck(measurement, force=False).check)
 
 
 def sampled_cosines(thin_grid: ThickeningOperator, _factor: int, modes: int) -> np.ndarray:
@@ -167,13 +167,13 @@ def test_padding_comes_back_as_it_was_and_harms_nothing(thin: Volume, model: Int
     outside = np.hypot(y, x) > 21
     padded = thick.with_hu(np.where(outside, np.float32(-3024), thick.hu))
     measurement = measure(padded, 1.0, "box")
-    result = measurement.padded(model(measurement, Settings(samples=2, steps=2)))
+    result = measurement.padded(model.restore(measurement, Settings(samples=2, steps=2)))
     assert (result.mean.hu[:, outside] == -3024).all()
     assert result.std is not None
     assert not result.std.hu[:, outside].any()
     assert result.mean.hu[:, ~outside].min() > -1300
     plain = measure(thick, 1.0, "box")
-    there = model(plain).mean.hu
+    there = model.restore(plain).mean.hu
     rim = (np.hypot(y, x) > 18) & ~outside
     assert np.abs(result.mean.hu - there)[:, rim].mean() < 10
 

@@ -172,7 +172,7 @@ class BatchRun:
         self._skip_thin(min(scan.volume.spacing_mm[0] for scan in scans))
         write_json(path, {"made_of": origin, "finished": False})
         try:
-            record = self.restoration(scans, outputs, item.name)
+            record = self.restoration.restore(scans, outputs, item.name)
         except Exception:
             path.unlink()
             raise

@@ -51,7 +51,7 @@ def run(options: Options) -> None:
     model_sha256 = sha256sum(options.model or RELEASED) if set(restoring) & set(LEARNED) else ""
     records: list[dict[str, Any]] = []
     work = sum(sizes) * sum(COST.get(name, 1.0) for name in restoring)
-    with progress("scoring") as told:
+    with progress("scoring") as report_progress:
         spent = 0.0
         for job, size in zip(jobs, sizes, strict=True):
             made_of = {name: job.made_of(name, options, model_sha256) for name in restoring}
@@ -62,7 +62,7 @@ def run(options: Options) -> None:
                 if options.json:
                     write_json(options.json, [*records, *known.values()])
                 spent += size * COST.get(name, 1.0)
-                told(spent / work)
+                report_progress(spent / work)
     if options.json:
         write_json(options.json, records)
     if options.protocol == OWN:

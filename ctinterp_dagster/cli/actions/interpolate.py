@@ -55,7 +55,7 @@ def run(options: Options) -> None:
     outputs.check(source, restoration.model, force=options.force)
     restoration.load()
     scans = read_stretches(source, series=options.series)
-    record = restoration(scans, outputs, str(source))
+    record = restoration.restore(scans, outputs, str(source))
     if outputs.json:
         write_json(outputs.json, record.as_json())
     click.echo(f"{outputs.thin}: {record.summary}")
@@ -116,7 +116,7 @@ class Restoration:
         learned = self.options.method == METHODS[0]
         return {"model": str(self.model), "model_sha256": sha256sum(self.model)} if learned else {}
 
-    def __call__(self, scans: Sequence[Scan], outputs: Outputs, name: str) -> Record:
+    def restore(self, scans: Sequence[Scan], outputs: Outputs, name: str) -> Record:
         """Restore a scan, or the stretches of one, and write the results.
 
         Args:
@@ -216,18 +216,20 @@ class Restoration:
         options = self.options
         needed = needed_gib(options.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
         forced = options.force or options.method != METHODS[0]  # classical ones are what is offered in its place
-        check = SelfCheck(measurement, forced)
+        selfcheck = SelfCheck(measurement, forced)
 
         def wait() -> None:
             click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)
 
-        with turn(needed, slots_gib(), wait), progress("interpolating") as told:
+        with turn(needed, slots_gib(), wait), progress("interpolating") as report_progress:
             if options.method == METHODS[0]:
-                result = self.interpolator(measurement, self.settings, keep, check, told)
+                result = self.interpolator.restore(
+                    measurement, self.settings, on_sample=keep, on_mean=selfcheck.check, on_part=report_progress
+                )
             else:
                 result = CLASSICAL[options.method](measurement)
-                check(torch.from_numpy(result.mean.hu))
-        return result, check.doubts
+                selfcheck.check(torch.from_numpy(result.mean.hu))
+        return result, selfcheck.doubts
 
 
 def write_labels(

@@ -206,10 +206,10 @@ def run(
     autoencoder.to(on)
     rows: list[WindowedReconstruction] = []
     try:
-        with progress("encoding and decoding") as told:
+        with progress("encoding and decoding") as report_progress:
             for scan, precision in itertools.product(scans, precisions):
                 rows += reconstructions(autoencoder, scan, precision, memory_gib)
-                told(len(rows) / (len(WINDOWS) * len(scans) * len(precisions)))
+                report_progress(len(rows) / (len(WINDOWS) * len(scans) * len(precisions)))
                 if json_path:
                     write_json(json_path, [asdict(row) for row in rows])
     finally:
