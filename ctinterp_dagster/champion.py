@@ -235,13 +235,16 @@ class Registry:
         (self.folder / "champion.json").unlink()
 
     def roll_back(self, reason: str, to: str = "") -> Challenger:
-        """Take the champion back; the new one is the one before it, or the promoted model whose hash begins with `to`.
+        """Take the champion back for the one before it, or the promoted model whose hash begins with `to`.
 
         The one taken back is not promoted again by itself. Calling it twice with the same `to` changes nothing.
 
         Args:
             reason: kept in the record of the model that is taken back.
             to: the first digits of a hash; empty for the one before.
+
+        Returns:
+            The new champion.
 
         Raises:
             MissingInputError: there is no such model.

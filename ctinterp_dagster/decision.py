@@ -142,6 +142,9 @@ def read_record(kind: type[RecordT], path: Path) -> RecordT:
         kind: what the file should hold.
         path: a JSON file.
 
+    Returns:
+        What the file holds, of the kind asked for.
+
     Raises:
         MissingInputError: the file is not there, is damaged, or holds something else.
     """

@@ -98,6 +98,9 @@ def named_once(tasks: tuple[ThickTask, ...]) -> tuple[ThickTask, ...]:
     Args:
         tasks: in the order of params.yaml.
 
+    Returns:
+        The tasks, as they came.
+
     Raises:
         ValueError: a name is there twice.
     """
@@ -262,6 +265,9 @@ class Params(Section):
         Args:
             values: of params.yaml, before they are checked.
 
+        Returns:
+            The values, as they came.
+
         Raises:
             ValueError: there is no section `loop`.
         """
@@ -275,6 +281,9 @@ class Params(Section):
     @model_validator(mode="after")
     def is_repeatable(self) -> Self:
         """Refuse to promise the same bytes where they depend on the processor.
+
+        Returns:
+            The parameters, as they are.
 
         Raises:
             ValueError: `base.repeatable` off the CPU or in mixed precision.
@@ -290,6 +299,9 @@ def load_params(path: Path) -> Params:
     Args:
         path: of the file.
 
+    Returns:
+        The parameters of all stages.
+
     Raises:
         MissingInputError: the file is not there.
         ParamsError: it is not YAML, or a value is missing, unknown or impossible.
@@ -303,6 +315,9 @@ def load_section(kind: type[ModelT], path: Path) -> ModelT:
     Args:
         kind: pydantic model of the whole file.
         path: of the file.
+
+    Returns:
+        The file as the model has it, every value in its range.
 
     Raises:
         MissingInputError: the file is not there.

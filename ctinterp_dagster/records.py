@@ -40,11 +40,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _canonical(value: Any, where: str) -> Any:
-    """Round floats to 9 significant digits and refuse numbers that are not finite; a dataclass is its fields.
+    """Round floats to 9 significant digits and refuse numbers that are not finite.
 
     Args:
         value: what is to be written.
         where: its dotted place in the record, for messages.
+
+    Returns:
+        The value in JSON's types; names are strings, and a dataclass is its fields.
 
     Raises:
         EvaluationError: a number is not finite.
@@ -83,6 +86,9 @@ def read_json(path: Path) -> Any:
     Args:
         path: of the file.
 
+    Returns:
+        Mappings, lists, strings, numbers, booleans or None, as the file has them.
+
     Raises:
         MissingInputError: the file is not there, or is damaged.
     """
@@ -113,10 +119,13 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[s
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV with a header as a list of rows.
+    """Read a CSV with a header.
 
     Args:
         path: of the file, UTF-8.
+
+    Returns:
+        The rows in their order: text by the name of its column.
 
     Raises:
         MissingInputError: the file is not there.
@@ -239,13 +248,16 @@ class CaseFolder:
     def make(
         self, case: str, inputs: Sequence[Path], outputs: Sequence[str], action: Callable[[list[Path]], None]
     ) -> bool:
-        """Run `action` on the temporary paths of the outputs unless they are there already; True when it ran.
+        """Run `action` on the temporary paths of the outputs unless they are there already.
 
         Args:
             case: the case's id.
             inputs: files whose content the outputs depend on.
             outputs: names of the output files, relative to the folder.
             action: writes every path that it is handed, in the order of `outputs`.
+
+        Returns:
+            Whether it ran.
 
         Raises:
             MovedInputError: an input is not what it was before the action; nothing is kept of the case.
@@ -280,6 +292,9 @@ class CaseFolder:
 
         Args:
             jobs: one a case.
+
+        Returns:
+            The cases of all jobs, in their order, and how many had to be made.
 
         Raises:
             MovedInputError: an input is not what it was before its case was made; nothing is kept of that case.

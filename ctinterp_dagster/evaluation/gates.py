@@ -39,6 +39,9 @@ def decide(challenger: Metrics, champion: Metrics | None, rules: Rules) -> Decis
         challenger: the new model's metrics.
         champion: the present champion's, None before the first.
         rules: what to ask for.
+
+    Returns:
+        Whether it is promoted, and what each rule found; of the champion itself, only that it is.
     """
     if champion is not None and challenger.model_hash == champion.model_hash:
         kept = f"the challenger is the champion ({challenger.model_hash[:12]}): it is kept"

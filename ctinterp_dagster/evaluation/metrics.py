@@ -98,6 +98,9 @@ class Truth:
             hu: (z, y, x) HU; thick slice k is centred on thin index factor * k + (factor - 1) / 2.
             factor: thin slices a thick one, above 1.
 
+        Returns:
+            The volume with its body, its homogeneous tissue and its noise, HU.
+
         Raises:
             EvaluationError: what `check_size` refuses, values that are not finite, or no body.
         """

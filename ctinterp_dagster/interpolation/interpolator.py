@@ -211,6 +211,9 @@ def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interp
         path: a file that `save_model` wrote.
         device: `auto`, `cpu` or `cuda`.
 
+    Returns:
+        The model on the device, ready to restore.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is not a ctinterp model.

@@ -56,6 +56,9 @@ def conditions_of(thick_hu: Tensor, operator: ThickeningOperator, encode: Encode
         encode: (1, 1, z, y, x) in unit range to scaled latents.
         kind: `encoded_interpolation` shows the denoiser E(up(y)); `interpolated_latent` shows it E(y), resized
             linearly along z with the centres of latent voxels aligned.
+
+    Returns:
+        The interpolation, (z, y, x) HU, and its latent and the condition, (1, channel, z/4, y/4, x/4), scaled.
     """
     base_hu = cubic_projected(thick_hu, operator)
     base = encode(to_unit(base_hu))

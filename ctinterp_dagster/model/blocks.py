@@ -17,12 +17,15 @@ class ResidualUnit(nn.Module):
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """Scale each voxel's channel vector (b, channel, ...) to unit mean square; looks at no other voxel.
+    """Scale each voxel's channel vector to unit mean square; looks at no other voxel.
 
     Group norm would see the whole patch, and a network trained on patches would behave differently on a volume.
 
     Args:
         x: (b, channel, ...).
+
+    Returns:
+        The same shape and type.
 
     Source: Karras et al. 2018, section 4.2; computed as in Karras et al. 2024 (EDM2), eq. 30.
     """

@@ -138,6 +138,9 @@ class StoredModel(nn.Module):
         Args:
             file: whose configuration and tensors are to be this class's.
 
+        Returns:
+            The model on the CPU, in evaluation mode.
+
         Raises:
             CheckpointError: the file does not fit.
         """
@@ -162,6 +165,9 @@ class StoredModel(nn.Module):
         Args:
             path: a safetensors file.
 
+        Returns:
+            The model on the CPU, in evaluation mode.
+
         Raises:
             MissingInputError: the file is not there.
             CheckpointError: it is not such a model, or is truncated.
@@ -179,6 +185,9 @@ def read_model(path: Path) -> ModelFile:
 
     Args:
         path: a safetensors file.
+
+    Returns:
+        Kind and configuration, neither checked, and the tensors by name, float32 on the CPU.
 
     Raises:
         MissingInputError: the file is not there.

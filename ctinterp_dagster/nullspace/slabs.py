@@ -374,6 +374,9 @@ def sharpened(thin: Tensor, amount: Tensor) -> Tensor:
     Args:
         thin: (b, z, y, x).
         amount: (b,); -1 leaves the filtered slices.
+
+    Returns:
+        (b, z, y, x), in the unit of `thin`.
     """
     padded = functional.pad(thin, (1, 1, 1, 1), mode="replicate")
     soft = functional.avg_pool2d(functional.avg_pool2d(padded, 2, stride=1), 2, stride=1)

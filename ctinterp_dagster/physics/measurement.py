@@ -142,7 +142,7 @@ def measure(
     force: bool = False,
     name: str = "",
 ) -> Measurement:
-    """Check a thick scan before anything is computed, and relate it to the grid that is asked for.
+    """The measurement of a thick scan on the grid that is asked for, checked before anything is computed.
 
     Args:
         scan: thick slices, HU, as a reader gives them: padding is found here.
@@ -181,7 +181,7 @@ def related(
     thin_thickness_mm: float | None,
     of_scan: SliceProfile | None = None,
 ) -> Measurement:
-    """Relate thick slices that were checked to the grid that is asked for.
+    """The measurement of thick slices that were checked, on the grid that is asked for; no truth.
 
     Args:
         scan: the thick slices, HU, with padding.
@@ -347,7 +347,7 @@ def paired(
     tags: Tags = UNTOLD,
     thickness_mm: float | None = None,
 ) -> Measurement:
-    """Cut two scans to their common extent along z, by positions in mm; nothing is resampled.
+    """The measurement of the extent that two scans share along z, by positions in mm; nothing is resampled.
 
     Args:
         thick: the thick scan.

@@ -158,6 +158,9 @@ def measure_stretches(
         force: take what does not look like CT in HU all the same, with a warning.
         name: of the file or folder, for messages.
 
+    Returns:
+        A measurement of each stretch, and their common thin grid, positions in mm.
+
     Raises:
         ParamsError: the target or the thin slices' thickness is out of range, a Gaussian is told for slices that are no
             thicker than the thin ones, or a thickness is told beside a `SampledProfile`.

@@ -83,6 +83,9 @@ def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | N
         noise: measured with `lags_for` the claim; None where the stack is too small or too quiet.
         distance_mm: of the slices' centres.
         claimed_mm: SliceThickness; None where nothing claims one.
+
+    Returns:
+        The thickness to be used, mm, and a warning where the noise contradicts the claim.
     """
     if noise is None:
         return Thickness(claimed_mm or distance_mm)

@@ -38,6 +38,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         params: of all stages.
         layout: where things are.
 
+    Returns:
+        `tensors_loaded` of the checkpoint, if there is one, and what `train` shows, if it is trained.
+
     Raises:
         MissingInputError: the checkpoint that the parameters name is not there.
         CheckpointError: it is not one of this architecture and width.
@@ -57,11 +60,14 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
 
 
 def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
-    """Load a checkpoint and return how many tensors it filled.
+    """Load a checkpoint.
 
     Args:
         autoencoder: changed in place.
         path: of the checkpoint.
+
+    Returns:
+        How many tensors it filled.
 
     Raises:
         MissingInputError: the checkpoint is not there.

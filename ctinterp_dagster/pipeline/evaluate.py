@@ -208,6 +208,9 @@ def judged_samples(scan: ThickScan, measurement: Measurement) -> SampleScores:
         scan: whose estimate, standard deviation and sample lie where `generate` put them.
         measurement: with the truth.
 
+    Returns:
+        How well the standard deviation tells the error, and the noise of a sample over that of the truth.
+
     Raises:
         MissingInputError: an estimate is not there.
         EvaluationError: a standard deviation is negative.
@@ -299,12 +302,15 @@ def mean_psnr_db(scores: Mapping[str, Scores]) -> float:
 
 
 def write_evidence(scans: ThickScans, methods: Mapping[str, Method], reports: Path) -> evidence.Summary:
-    """Write `evidence.csv`, a line a number of what scores do not tell; the judged model's means.
+    """Write `evidence.csv`, a line a number of what scores do not tell.
 
     Args:
         scans: whose thickened ones are looked at.
         methods: by name.
         reports: the folder.
+
+    Returns:
+        The judged model's means, by measure and by what it is measured at.
     """
     rows = [evidence.row(scan.case, it) for scan in scans.thickened() for it in evidence_of(scan, methods)]
     write_csv(reports / "evidence.csv", rows, evidence.COLUMNS)

@@ -53,6 +53,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         params: of all stages.
         layout: where things are.
 
+    Returns:
+        How many `cases`, `pairs`, `quarantined` scans and `patients` there are.
+
     Raises:
         MissingInputError: there is neither a scan nor a phantom to make.
         ParamsError: scans.csv names a split that does not exist.
@@ -77,13 +80,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     else:
         done = Ingested(ingest_phantoms(section, params.base.seed, layout), {}, [], {})
     cases, refused = done.cases, done.refused
+    if refused and not cases:
+        raise refused[0][1]
     if not cases:
-        raise (
-            refused[0][1]
-            if refused
-            else MissingInputError(
-                "data/raw holds no scans and ingest.phantom.patients is 0: add scans with `ctinterp scans add`"
-            )
+        raise MissingInputError(
+            "data/raw holds no scans and ingest.phantom.patients is 0: add scans with `ctinterp scans add`"
         )
     assert_no_leak(asdict(case) for case in cases)
     folder.keep_only([*(case.case for case in cases), *done.pairs])
@@ -113,6 +114,9 @@ def ingest_phantoms(section: Ingest, seed: int, layout: Layout) -> list[Case]:
         section: how many, of which size and noise, and how they are split.
         seed: of the first phantom; the next has the next.
         layout: where things are.
+
+    Returns:
+        The cases, in the order of their seeds.
     """
     logger.info("no scan was ever added: %d phantoms stand in", section.phantom.patients)
     recipe = {"phantom": section.phantom.model_dump(), "code": code_version(Path(__file__))}
@@ -170,7 +174,7 @@ class Ingested:
 
 
 def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: CaseFolder) -> Ingested:
-    """Read, check and write every scan; the refused ones with their reasons.
+    """Read, check and write every scan.
 
     A scan that scans.csv lists keeps its name; another one, whose name may be a person's, is called by a pseudonym. Of
     scans with the same voxels the first is taken: listed ones first, then DICOM, then by name.
@@ -180,6 +184,9 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
         section: how they are judged.
         layout: where things are.
         folder: keeps what was made.
+
+    Returns:
+        Cases and thick partners, and the refused scans with their reasons.
     """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
     given = {row["file"]: row for row in table}
@@ -247,7 +254,7 @@ def refuse_duplicate(scan: Found, first: Found, names: dict[str, str]) -> None:
 
 
 def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: bytes, *, paired: bool) -> ScanRecord:
-    """Write one scan and what is known of it, if that is not there already; what is known of it.
+    """Write one scan and what is known of it, if that is not there already.
 
     Padding outside of the field is filled, then values are clipped to the 12-bit range of CT: above it is metal.
 
@@ -258,6 +265,9 @@ def take_in(scan: Found, name: str, section: Ingest, folder: CaseFolder, key: by
         folder: keeps what was made.
         key: of the pseudonyms.
         paired: whether it is the thick partner of a case.
+
+    Returns:
+        What is known of it.
 
     Raises:
         ScanError: why it is refused.
@@ -295,6 +305,9 @@ def read_thick(scan: Found) -> Scan:
     Args:
         scan: the thick one, not read yet.
 
+    Returns:
+        The scan as it was read, HU, LEAST_SHARED slices or more.
+
     Raises:
         ScanError: it is not fit; the subclass is the reason.
     """
@@ -309,6 +322,9 @@ def read_thin(scan: Found, section: Ingest) -> Scan:
     Args:
         scan: found, not yet read.
         section: with the limits of thin truth.
+
+    Returns:
+        The scan as it was read, HU, within those limits.
 
     Raises:
         DerivedError: it was computed from other images.

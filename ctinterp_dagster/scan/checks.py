@@ -70,6 +70,9 @@ def _values_of(hu: FloatArray) -> _Values:
     Args:
         hu: (z, y, x) HU.
 
+    Returns:
+        A sample of the voxels, and their range, HU.
+
     Raises:
         NotFiniteError: a voxel is NaN or infinite.
         ConstantError: all measured voxels have one value.

@@ -43,6 +43,9 @@ class Edges:
             indices: (k, y, x) of the labels, 0 to `count` - 1.
             hu: (k, y, x).
             count: of labels.
+
+        Returns:
+            Values and contrasts, (count, count) HU.
         """
         pairs = []
         for before, after in (((..., slice(-1)), (..., slice(1, None))), (np.s_[:, :-1], np.s_[:, 1:])):

@@ -63,11 +63,14 @@ class TrainingState:
                 torch.save(record, handle)
 
     def load(self, path: Path, identity: str) -> list[dict[str, Any]]:
-        """Go on from a file; the history.
+        """Go on from a file.
 
         Args:
             path: a file that `save` wrote.
             identity: of this run, which that of the file must be.
+
+        Returns:
+            The history: a record a step.
 
         Raises:
             CheckpointError: the file cannot be read.

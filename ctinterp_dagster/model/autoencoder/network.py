@@ -43,10 +43,13 @@ class Posterior(NamedTuple):
     log_variance: Tensor
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw a latent (b, c, z, y, x): mean + exp(log_variance / 2) noise.
+        """Draw a latent: mean + exp(log_variance / 2) noise.
 
         Args:
             generator: of the noise, which is drawn on its device.
+
+        Returns:
+            (b, c, z, y, x), as the mean.
 
         Source: Kingma and Welling 2014, section 2.4 (reparameterisation).
         """

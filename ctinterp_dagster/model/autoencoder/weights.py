@@ -125,6 +125,9 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool) -> LoadStatisti
         strict: refuse a file with missing or unexpected tensors. Tensors of the wrong shape, or with numbers that are
             not finite, and files without one tensor of the module are always refused.
 
+    Returns:
+        How many tensors were set, and the names of those that are missing or unexpected.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: the file is refused; the message says how many tensors are wrong, and names the first.

@@ -144,7 +144,7 @@ def train(
     folder: Path,
     name: str,
 ) -> Iterator[list[StepRecord]]:
-    """Train an objective's weights in place, and yield the history: a record a step.
+    """Train an objective's weights in place.
 
     The block is to write the results in the first process: once it has ended well, the checkpoint is removed.
 
@@ -155,6 +155,9 @@ def train(
         settings: how to optimise.
         folder: the stage's, where the checkpoint lies meanwhile.
         name: the training's `identity`.
+
+    Yields:
+        The history: a record a step.
 
     Raises:
         TrainingError: the device cannot do what is asked, the checkpoint is of another run, or a loss is not finite.

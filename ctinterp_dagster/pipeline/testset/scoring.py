@@ -71,6 +71,9 @@ def score_methods(measurement: Measurement, methods: Mapping[str, Method]) -> It
         measurement: with its truth.
         methods: by name.
 
+    Yields:
+        Scores, seconds and peak memory of each method, in the order of `methods`.
+
     Raises:
         EvaluationError: the truth is too small, or an estimate is not finite.
     """

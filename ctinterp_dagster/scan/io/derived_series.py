@@ -135,6 +135,9 @@ def read_origin(scan: Scan) -> Origin:
     Args:
         scan: what a result is made of; a source that is not DICOM gives an empty origin.
 
+    Returns:
+        What a derived series takes from them, its image planes sorted.
+
     Raises:
         UnreadableScanError: the source is no longer what it was.
         ParamsError: its patient or study cannot stand in a new file as it stands there.

@@ -251,7 +251,7 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
 
 
 def read_header(file: Path) -> DicomFile:
-    """Read the header of one DICOM file, without its pixels.
+    """The header of one DICOM file, read without its pixels.
 
     Args:
         file: with or without a preamble.
@@ -276,7 +276,7 @@ def read_header(file: Path) -> DicomFile:
 
 
 def check_series(files: Sequence[DicomFile]) -> Grid:
-    """Say from the headers alone whether one series is an axial CT in HU on a regular grid, which is returned.
+    """The regular grid of one series that its headers alone show to be an axial CT in HU.
 
     Args:
         files: headers of one series, in any order.
@@ -349,7 +349,7 @@ def _check_units(file: DicomFile) -> None:
 
 
 def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
-    """Read one DICOM series, each slice by its own rescale, those of a tilted gantry `straightened`.
+    """One DICOM series in HU, each slice by its own rescale, those of a tilted gantry `straightened`.
 
     Args:
         files: its files.

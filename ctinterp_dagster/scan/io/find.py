@@ -247,7 +247,7 @@ def _without_strays(folder: Path, read: Callable[[Path], DicomFile]) -> list[Fou
 
 
 def find_scans(path: Path | str, *, keep_headers: bool = False) -> list[Found]:
-    """List the scans that a path holds, sorted by name, reading headers only.
+    """List the scans that a path holds, reading headers only.
 
     A path is a volume file, a zip archive, one DICOM file, or a folder of any of these, nested as deep as it may be.
     A DICOM series is one scan even if its files are spread over folders. Files that are no scans (text, viewers) are
@@ -257,6 +257,9 @@ def find_scans(path: Path | str, *, keep_headers: bool = False) -> list[Found]:
     Args:
         path: where to look.
         keep_headers: keep what the headers below a folder say, so that only new files are read the next time.
+
+    Returns:
+        The scans, sorted by name; one that cannot be read has the error that says why.
 
     Raises:
         MissingInputError: there is nothing at the path.
@@ -322,6 +325,9 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
         source: what `find_scans` found, or a path that holds one scan.
         series: one of the scan's `names`, where the path holds several.
 
+    Returns:
+        The volume in HU, (z, y, x), with what its headers tell and what is odd.
+
     Raises:
         MissingInputError: the path does not exist or holds no scan.
         MixedSeriesError: the path holds several scans and `series` names none of them.
@@ -340,12 +346,15 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
 
 
 def read_stretches(path: Path | str, series: str | None = None) -> tuple[Scan, ...]:
-    """Read one scan, or the stretches of evenly spaced slices that one consists of, in their order along the normal.
+    """Read one scan, or the stretches of evenly spaced slices that one consists of.
 
     Args:
         path: what holds it.
         series: one of the scan's `names`, where the path holds several; a stretch by its own name is
             read alone.
+
+    Returns:
+        The scan, or its stretches in their order along the normal.
 
     Raises:
         MissingInputError: the path does not exist or holds no scan.

@@ -187,7 +187,7 @@ class Stack(NamedTuple):
 
 
 def along_normal(planes: Sequence[Plane]) -> Stack:
-    """Sort planes along their normal; arrays of (n,) and (n, 3) come with them.
+    """The planes sorted along their normal, and their places along it, (n,) mm, and off it, (n, 3) mm.
 
     Args:
         planes: n of one orientation, in any order.
@@ -368,6 +368,9 @@ def regular_grid(planes: Sequence[Plane]) -> Grid:
 
     Args:
         planes: of one series, in any order.
+
+    Returns:
+        The planes sorted, with spacing, origin (LPS, mm) and direction of the grid.
 
     Raises:
         TooFewSlicesError: fewer than two planes.

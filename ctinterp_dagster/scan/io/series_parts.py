@@ -60,10 +60,13 @@ class Part:
 
 
 def without_copies(files: Sequence[DicomFile]) -> tuple[list[DicomFile], tuple[str, ...]]:
-    """Drop files that are the same, byte for byte, as another one of their series, and say so.
+    """Drop files that are the same, byte for byte, as another one of their series.
 
     Args:
         files: headers of one series.
+
+    Returns:
+        The other files, in their order, and a sentence a folder of copies.
 
     Raises:
         DuplicateSlicesError: two folders have one image (SOPInstanceUID, place) in two files that differ.

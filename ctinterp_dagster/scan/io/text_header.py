@@ -175,6 +175,9 @@ def read_text_header(file: Path) -> TextHeader:
     Args:
         file: .mha, .mhd, .nrrd or .nhdr.
 
+    Returns:
+        Its fields, and the files beside it that hold its voxels.
+
     Raises:
         UnreadableScanError: no text, no end, numbers that are none or too many, or a data file (or a link to one)
             outside of the header's folder.

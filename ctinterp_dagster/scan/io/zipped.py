@@ -58,6 +58,9 @@ def unpacked(archive: Path) -> Iterator[Path]:
     Args:
         archive: a zip file.
 
+    Yields:
+        The folder.
+
     Raises:
         UnreadableScanError: the archive is corrupt or encrypted, holds links or names that lead out of it,
             or exceeds 20,000 files, 8 GiB, or 200 times its packed size.
