@@ -111,7 +111,7 @@ LINEAR_BETA = tuple(
     for module in (diffusion, sampler)
     for name, value in (("alpha", linear_beta), ("sigma", linear_beta_sigma))
 )
-NOT_SHIFTED = tuple((module, "SHIFT", 1.0) for module in (nullspace, objectives))
+NOT_SHIFTED = ((nullspace, "SHIFT", 1.0),)
 CHANGES = {
     "reference": Change(),
     "another seed": Change(seed=1),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctinterp_dagster.model.allocator import kept
 from ctinterp_dagster.model.blocks import time_features
-from ctinterp_dagster.model.diffusion import Prediction, to_x0
+from ctinterp_dagster.model.diffusion import Prediction, shifted, to_x0
 from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.quantized import Peaks
 from ctinterp_dagster.model.sampler import Sampler, sample
@@ -257,6 +257,11 @@ class NullSpaceDiffusion(StoredModel):
         mean, spread = self.expectation.mean.reach, self.expectation.spread.reach
         drawn = spread.work + evaluations * self.denoiser.reach.work if evaluations else 0.0
         return self.expectation.passes(mirror=mirror) * mean.work + drawn
+
+
+def random_times(count: int, generator: torch.Generator) -> Tensor:
+    """Times of a training, (count,): uniform in [0, 1], then shifted as the sampler's are."""
+    return shifted(torch.rand(count, generator=generator), SHIFT)
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.diffusion import add_noise, shifted, training_target
+from ctinterp_dagster.model.diffusion import add_noise, training_target
 from ctinterp_dagster.nullspace.diffusion import (
-    SHIFT,
     Expectation,
     NullSpaceDiffusion,
     denoiser_inputs,
+    random_times,
     standardised,
 )
 from ctinterp_dagster.nullspace.slabs import SlabParts, ThickSlabs
@@ -242,12 +242,11 @@ class NoisySlabs:
         self.slabs, self.modes = slabs, modes
 
     def plan(self, generator: torch.Generator) -> Plan[NoisyParts]:
-        """The chance of one batch; t is uniform in [0, 1], then shifted as the sampler's times are."""
+        """The chance of one batch."""
         slabs = self.slabs.plan(generator)
         count = len(slabs.cases)
         noise = torch.randn(count, self.modes, *self.slabs.slab.zyx, generator=generator)
-        times = shifted(torch.rand(count, generator=generator), SHIFT)
-        return Plan(slabs.cases, NoisyParts(slabs.parts, noise, times))
+        return Plan(slabs.cases, NoisyParts(slabs.parts, noise, random_times(count, generator)))
 
     def batch(self, plan: Plan[NoisyParts]) -> NoisyBatch:
         """The batch of a plan, on the device where the plan is."""

@@ -355,7 +355,8 @@ class ThickSlabs:
     def _noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """Noise that is white along z and, in the plane, white or of a softer kernel; little of it is more likely."""
         noise = torch.randn(shape, generator=generator)
-        if integer(2, generator):
+        soft_kernel = integer(2, generator) == 1
+        if soft_kernel:
             noise = SOFT_NOISE * functional.avg_pool2d(noise[None], 2, stride=1, padding=1)[0, :, :-1, :-1]
         return noise * self.slab.augmentation.noise_hu * uniform(0.0, 1.0, generator) ** NOISE_POWER
 
