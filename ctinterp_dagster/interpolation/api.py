@@ -68,8 +68,7 @@ def interpolate(
         SimpleITK. With `return_std` two of them: mean and standard deviation.
 
     Raises:
-        ParamsError: an array without a spacing or of other than real numbers, another input with a spacing, a target no
-            finer than the scan, one sample.
+        ParamsError: no array of real numbers with a spacing, a target no finer than the scan, one sample.
         MissingInputError, ScanError: there is no scan at the path, there are several, or it is no CT in HU in space.
         DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
