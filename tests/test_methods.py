@@ -1,6 +1,7 @@
 """The table of methods: a new method is a function and a row."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from ctinterp_dagster.params import load_params
 from ctinterp_dagster.physics import baselines
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, simulated
-from ctinterp_dagster.pipeline.evaluate import task_metrics
+from ctinterp_dagster.pipeline.evaluate import ScoredScan, ScoredTask
 from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from tests.conftest import ROOT
 from tests.phantoms import phantom
@@ -55,14 +56,15 @@ def test_a_new_method_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch, t
         measurement = simulated(phantom(3, (60, 24, 24), (1.0, 10.0, 10.0), 10.0), 5, "box")
         names = [name for name in evaluate.METHODS if name in ("nearest", "toy")]
         classical = baselines.METHODS
-        scored = {it.method: it.scores for it in score_methods(measurement, {n: classical[n] for n in names})}
-        assert scored["toy"].residual_hu < 0.01
-        by_case = {name: {"one": scores} for name, scores in (scored | {"model": scored["toy"]}).items()}
+        scored = {it.method: it for it in score_methods(measurement, {n: classical[n] for n in names})}
+        assert scored["toy"].scores.residual_hu < 0.01
         spread = SimpleNamespace(coverage_90=0.9, correlation=0.5)
-        samples: Any = [SimpleNamespace(calibration=spread, noise_ratio=1.0)]
-        judged = task_metrics(by_case, samples, {name: scored[name].psnr_db for name in names})
-        assert (judged.baseline, judged.baseline_psnr_db) == ("toy", scored["toy"].psnr_db)
-        assert judged.baseline_psnr_db > scored["nearest"].psnr_db
+        samples: Any = SimpleNamespace(calibration=spread, noise_ratio=1.0)
+        scan: Any = SimpleNamespace(case="one")
+        own = replace(scored["toy"], method="model")
+        judged = ScoredTask([ScoredScan(scan, [*scored.values(), own], samples)], names).metrics
+        assert (judged.baseline, judged.baseline_psnr_db) == ("toy", scored["toy"].scores.psnr_db)
+        assert judged.baseline_psnr_db > scored["nearest"].scores.psnr_db
     finally:
         monkeypatch.undo()
         for command in (evaluate, interpolate):

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -43,9 +43,6 @@ from ctinterp_dagster.scan.volume import FloatArray
 
 logger = logging.getLogger(__name__)
 
-ByMethod = Mapping[str, Mapping[str, Scores]]
-"""Scores by method and case."""
-
 CALIBRATION = ("coverage_90", "correlation", "sample_noise_ratio")
 SUMMARISED = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu", "residual_hu")
 
@@ -75,6 +72,69 @@ class ScoredScan(NamedTuple):
     scan: ThickScan
     scored: list[Scored]
     samples: SampleScores
+
+
+@dataclass(frozen=True)
+class ScoredTask:
+    """The thick scans of one task.
+
+    Attributes:
+        scans: one at least.
+        baselines: the classical methods that the judged one is compared with.
+    """
+
+    scans: Sequence[ScoredScan]
+    baselines: Sequence[str]
+
+    @property
+    def is_real(self) -> bool:
+        """Whether a scanner made them; then they are shown, and no gate."""
+        return self.scans[0].scan.is_real
+
+    def scores(self, method: str) -> dict[str, Scores]:
+        """What a method scored, by case."""
+        return {scan.case: it.scores for scan, scored, _ in self.scans for it in scored if it.method == method}
+
+    @cached_property
+    def baselines_db(self) -> dict[str, float]:
+        """PSNR of each baseline in [-1000, 1000] HU, dB, mean over the cases."""
+        return {name: fmean(it.psnr_db for it in self.scores(name).values()) for name in self.baselines}
+
+    @cached_property
+    def metrics(self) -> TaskMetrics:
+        """What the gate is shown."""
+        own, samples = self.scores(judged().name), [it.samples for it in self.scans]
+        best = max(self.baselines_db, key=self.baselines_db.__getitem__)
+        return TaskMetrics(
+            {case: it.psnr_db for case, it in own.items()},
+            max(it.residual_hu for it in own.values()),
+            best,
+            self.baselines_db[best],
+            coverage_90=fmean(it.calibration.coverage_90 for it in samples),
+            correlation=mean_of_all([it.calibration.correlation for it in samples]),
+            sample_noise_ratio=mean_of_all([it.noise_ratio for it in samples]),
+        )
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `metrics.json` says.
+
+        Means over the cases: of the judged model's scores and calibration, of its gain over the best baseline in dB,
+        and of the PSNR of each baseline in dB.
+        """
+        own = self.scores(judged().name).values()
+        return {
+            **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},
+            **{name: value for name in CALIBRATION if (value := getattr(self.metrics, name)) is not None},
+            "gain_db": self.metrics.psnr_db - self.metrics.baseline_psnr_db,
+            "baseline_psnr_db": self.baselines_db,
+        }
+
+
+def mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean; None where one is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True)
@@ -145,13 +205,9 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     methods = Compared(model, params.evaluate.baselines, autoencoder, settings)
     scored = list(score_scans(scans, methods))
     write_tables(scored, reports)
-    tasks = {it.scan.task: it.scan.is_real for it in scored}
-    scores = {task: by_method(scored, task) for task in tasks}
-    baselines_db = {task: {name: mean_psnr_db(scores[task][name]) for name in methods.baselines} for task in tasks}
-    samples = {task: [it.samples for it in scored if it.scan.task == task] for task in tasks}
-    metrics = {task: task_metrics(scores[task], samples[task], baselines_db[task]) for task in tasks}
-    write_json(reports / "judged.json", {task: metrics[task] for task, is_real in tasks.items() if not is_real})
-    summaries = {task: summary(scores[task], metrics[task], baselines_db[task]) for task in tasks}
+    tasks = by_task(scored, methods.baselines)
+    write_json(reports / "judged.json", {name: it.metrics for name, it in tasks.items() if not it.is_real})
+    summaries = {name: it.summary for name, it in tasks.items()}
     first = replace(scans, tasks=scans.tasks[:1])
     summaries[first.tasks[0].name]["evidence"] = write_evidence(first, methods.restoring, reports)
     cases = read_cases(layout, "test")
@@ -237,68 +293,17 @@ def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
         write_csv(reports / f"{name}.csv", table, list(table[0]))
 
 
-def by_method(scans: Sequence[ScoredScan], task: str) -> ByMethod:
-    """The scores of one task, by method and case."""
-    scores = defaultdict[str, dict[str, Scores]](dict)
-    for scan, scored, _ in scans:
-        if scan.task == task:
-            for it in scored:
-                scores[it.method][scan.case] = it.scores
-    return scores
-
-
-def task_metrics(scores: ByMethod, samples: Sequence[SampleScores], baselines_db: Mapping[str, float]) -> TaskMetrics:
-    """What the gate is shown of one task.
+def by_task(scans: Iterable[ScoredScan], baselines: Sequence[str]) -> dict[str, ScoredTask]:
+    """The tasks by name, in the order of the scans.
 
     Args:
-        scores: by method and case.
-        samples: what those of the judged model scored on each case.
-        baselines_db: mean PSNR of each baseline, dB.
+        scans: of any tasks.
+        baselines: the classical methods that the judged one is compared with.
     """
-    own = scores[judged().name]
-    best = max(baselines_db, key=baselines_db.__getitem__)
-    by_case = {case: it.psnr_db for case, it in own.items()}
-    return TaskMetrics(
-        by_case,
-        max(it.residual_hu for it in own.values()),
-        best,
-        baselines_db[best],
-        coverage_90=fmean(it.calibration.coverage_90 for it in samples),
-        correlation=mean_of_all([it.calibration.correlation for it in samples]),
-        sample_noise_ratio=mean_of_all([it.noise_ratio for it in samples]),
-    )
-
-
-def mean_of_all(values: Sequence[float | None]) -> float | None:
-    """The mean; None where one is missing."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
-
-
-def summary(scores: ByMethod, metrics: TaskMetrics, baselines_db: Mapping[str, float]) -> dict[str, Any]:
-    """What `metrics.json` says of one task.
-
-    Args:
-        scores: by method and case.
-        metrics: what the gate is shown of the task.
-        baselines_db: mean PSNR of each baseline, dB.
-
-    Returns:
-        Means over the cases: of the judged model's scores and calibration, of its gain over the best baseline in dB,
-        and of the PSNR of each baseline in dB.
-    """
-    own = scores[judged().name].values()
-    return {
-        **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},
-        **{name: value for name in CALIBRATION if (value := getattr(metrics, name)) is not None},
-        "gain_db": metrics.psnr_db - metrics.baseline_psnr_db,
-        "baseline_psnr_db": dict(baselines_db),
-    }
-
-
-def mean_psnr_db(scores: Mapping[str, Scores]) -> float:
-    """PSNR of one method in [-1000, 1000] HU, dB, mean over the cases of one task."""
-    return fmean(it.psnr_db for it in scores.values())
+    tasks = defaultdict[str, list[ScoredScan]](list)
+    for it in scans:
+        tasks[it.scan.task].append(it)
+    return {name: ScoredTask(own, baselines) for name, own in tasks.items()}
 
 
 def write_evidence(scans: ThickScans, methods: Mapping[str, Method], reports: Path) -> evidence.Summary:

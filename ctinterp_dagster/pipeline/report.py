@@ -18,7 +18,7 @@ from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
 from ctinterp_dagster.evaluation.tissue import body_mask
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.methods import CEILING, judged
+from ctinterp_dagster.methods import CEILING, judged, title, trained
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.pipeline.common.cases import read_cases
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("ctinterp", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "scikit-image", "accelerate", "dvc")
 CURVES = {
-    "expectation": "expect/curve.csv",
-    "denoiser": "train/curve.csv",
-    "latent denoiser": "latent/curve.csv",
-    "autoencoder": "autoencoder/curve.csv",
+    "Expectation": "expect",
+    **{title(method): stage for method, stage in trained().items()},
+    "Autoencoder": "autoencoder",
 }
+"""Trainings by the name of what they make, and the stage."""
 REGION_MM = 160.0
 
 
@@ -109,15 +109,16 @@ def views_of(scan: ThickScan) -> list[View]:
     truth = measurement.known.hu
     estimates = {
         "thick": METHODS["nearest"](measurement).mean.hu,
-        "cubic": METHODS["cubic"](measurement).mean.hu,
-        "ours": read_scan(scan.estimate(judged().stage)).volume.hu,
+        title("cubic"): METHODS["cubic"](measurement).mean.hu,
+        judged().title: read_scan(scan.estimate(judged().stage)).volume.hu,
     }
     made = []
     for window in (SOFT_TISSUE, second_window(truth)):
         name = window.name.replace("_", " ")
         look = Look(window, REGION_MM, point_of_interest(truth))
         png = views(estimates, truth, spacing_mm=measurement.known.spacing_mm, look=look)
-        alt = f"Axial, coronal and sagittal planes of {scan.case}: thick, cubic, ours, truth and error, {name} window"
+        shown = ", ".join(estimates)
+        alt = f"Axial, coronal and sagittal planes of {scan.case}: {shown}, truth and error, {name} window"
         made.append(View(f"{scan.case}, {name} window, {scan.task}", alt, png))
     return made
 
@@ -148,8 +149,8 @@ def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:
 def curves(layout: Layout) -> dict[str, Curve]:
     """The training curves that are not empty: smoothed loss, and validation loss where there is one."""
     losses = {}
-    for name, file in CURVES.items():
-        table = pd.read_csv(layout.root / "reports" / file)
+    for name, stage in CURVES.items():
+        table = pd.read_csv(layout.report(stage) / "curve.csv")
         if table.empty:
             continue
         losses[name] = Curve(table["step"].tolist(), table["loss"].ewm(span=20).mean().tolist())
