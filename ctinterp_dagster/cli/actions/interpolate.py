@@ -221,7 +221,7 @@ class Restoration:
         def wait() -> None:
             click.echo(f"waiting for {needed:.1f} GiB that other runs hold", err=True)
 
-        with turn(needed, slots_gib(), wait), progress("interpolating") as report_progress:
+        with turn(needed, slots_gib(), on_wait=wait), progress("interpolating") as report_progress:
             if options.method == METHODS[0]:
                 result = self.interpolator.restore(
                     measurement, self.settings, on_sample=keep, on_mean=selfcheck.check, on_part=report_progress
