@@ -18,6 +18,9 @@ def __getattr__(name: str) -> Any:
     Args:
         name: of the attribute; `interpolate` is the only one.
 
+    Returns:
+        The function of the API.
+
     Raises:
         AttributeError: it is another name.
     """

@@ -44,6 +44,9 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
     Args:
         value: names of `METHODS`, with commas between.
 
+    Returns:
+        The names, in their order.
+
     Raises:
         BadParameter: a name is unknown.
     """

@@ -43,11 +43,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a mistyped one gets the nearest name.
+        """Find the command, or name the nearest one to what was mistyped.
 
         Args:
             ctx: click's context.
             args: the words after the program, the command first.
+
+        Returns:
+            Its name, the command, and the words after it.
 
         Raises:
             UsageError: there is no such command.

@@ -234,6 +234,9 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
         added: what data/raw holds.
         rows: of scans.csv, by file; new ones are put in.
         alone: nothing else of its name is added with it.
+
+    Returns:
+        What the user should know, and whether anything was added.
     """
     if path.resolve().is_relative_to(raw := added.raw.resolve()) or raw.is_relative_to(path.resolve()):
         return Addition([f"refused: {path} is or holds data/raw, or lies in it: expected scans from elsewhere"])

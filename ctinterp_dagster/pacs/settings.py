@@ -114,6 +114,9 @@ def load_pacs(path: Path) -> PacsSettings:
     Args:
         path: of pacs.yaml.
 
+    Returns:
+        The settings, every value in its range.
+
     Raises:
         MissingInputError: the file is not there.
         ParamsError: it is not YAML, or a value is missing, unknown or impossible.

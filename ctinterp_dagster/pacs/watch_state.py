@@ -35,6 +35,9 @@ class WatchState:
         Args:
             path: a SQLite file.
 
+        Returns:
+            What the watch has seen so far, open.
+
         Raises:
             ParamsError: another watch has it, or it is no such file.
         """

@@ -18,6 +18,9 @@ from tests.phantoms import phantom
 
 LIKE = {"nibabel": nib.Nifti1Image(np.zeros((1, 1, 1), np.float32), np.eye(4)), "sitk": SimpleITK.Image(1, 1, 1, 8)}
 
+coarse_pixels = pytest.mark.filterwarnings("ignore:how good a result is here was not measured")
+unknown_profile = pytest.mark.filterwarnings("ignore:the slice profile is not known")
+
 
 @pytest.fixture(scope="module")
 def thin() -> Volume:
@@ -31,7 +34,6 @@ def model(tiny_nullspace: NullSpaceDiffusion, tmp_path_factory: pytest.TempPathF
     return path
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
 @pytest.mark.parametrize("kind", LIKE)
 def test_an_image_gives_an_image_of_its_library_in_its_place(kind: str, thin: Volume, model: Path) -> None:
     thick = Volume(thicken(thin, 5, "box").hu, (5.0, 1.0, 0.9), thin.origin_mm, thin.direction)
@@ -43,7 +45,8 @@ def test_an_image_gives_an_image_of_its_library_in_its_place(kind: str, thin: Vo
     np.testing.assert_allclose(thicken(volume, 5, "box").hu, thick.hu, atol=0.1)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
+@coarse_pixels
+@unknown_profile
 def test_an_array_gives_an_array(thin: Volume, model: Path) -> None:
     thick = thicken(thin, 5, "box").hu
     made = interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu", force=True)
@@ -71,7 +74,8 @@ def test_what_is_no_array_of_real_numbers_is_refused_by_its_kind(thin: Volume, m
             interpolate(given, model=model)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
+@coarse_pixels
+@unknown_profile
 def test_a_tensor_of_bfloat16_is_taken(thin: Volume, model: Path) -> None:
     hu = torch.from_numpy(thicken(thin, 5, "box").hu).bfloat16()
     made = interpolate(hu, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu", force=True)
@@ -108,8 +112,8 @@ def test_images_in_memory_are_refused_as_files_are() -> None:
     assert volume_of(nib.MGHImage(values, np.eye(4))).hu.shape == (4, 3, 2)
 
 
-@pytest.mark.filterwarnings("ignore:how good a result is")
-@pytest.mark.filterwarnings("ignore:the slice profile is not known")
+@coarse_pixels
+@unknown_profile
 def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
@@ -120,7 +124,7 @@ def test_the_example_of_the_readme_runs_with_the_released_model(thin: Volume) ->
     assert values["drawn_hu"].shape == (30, 32, 36)  # type: ignore[attr-defined]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # random weights
+@coarse_pixels
 def test_a_path_and_a_tensor_are_taken_and_the_standard_deviation_comes_along(
     thin: Volume, model: Path, tmp_path: Path
 ) -> None:

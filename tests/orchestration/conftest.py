@@ -153,6 +153,19 @@ def edit() -> Callable[[DvcProject, str, str, str], None]:
 
 
 @pytest.fixture
+def talking(toy: DvcProject, edit: Callable[[DvcProject, str, str, str], None]) -> Callable[..., None]:
+    """Lets the toy's `fit` speak to Dagster: it runs these lines with `pipes` open, before its own."""
+
+    def begin_with(*lines: str) -> None:
+        edit(toy, "dvc.yaml", "meta: {dagster: {group: models}}", "meta: {dagster: {group: models, pipes: true}}")
+        block = "".join(f"    {line}\n" for line in lines)
+        opened = f"import dagster_pipes\nwith dagster_pipes.open_dagster_pipes() as pipes:\n{block}"
+        edit(toy, "fit.py", "import json", f"{opened}import json")
+
+    return begin_with
+
+
+@pytest.fixture
 def dvc_changed() -> Callable[[DvcProject], set[str]]:
     """The stages that `dvc status` lists."""
 

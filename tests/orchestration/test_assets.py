@@ -22,6 +22,7 @@ from ctinterp_dagster.orchestration.dvc import (
 from ctinterp_dagster.orchestration.dvc.sensor import lock_events
 
 Edit = Callable[[DvcProject, str, str, str], None]
+Talking = Callable[..., None]
 Shell = Callable[..., str]
 Status = Callable[[DvcProject], set[str]]
 
@@ -287,18 +288,9 @@ def test_a_failure_of_dvc_itself_shows_what_dvc_says(toy: DvcProject, instance: 
 
 @pytest.mark.filterwarnings("ignore:.*currently in preview")
 def test_what_the_stage_reports_through_pipes_is_in_the_materialization_while_its_result_stands(
-    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit
+    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit, talking: Talking
 ) -> None:
-    edit(toy, "dvc.yaml", "meta: {dagster: {group: models}}", "meta: {dagster: {group: models, pipes: true}}")
-    edit(
-        toy,
-        "fit.py",
-        "import json",
-        "import dagster_pipes\n"
-        "with dagster_pipes.open_dagster_pipes() as pipes:\n"
-        "    pipes.report_asset_materialization(metadata={'epochs': 3})\n"
-        "import json",
-    )
+    talking("pipes.report_asset_materialization(metadata={'epochs': 3})")
     for ran in (True, False):
         result = materialize(toy, instance, "fit@a")
         metadata = result.asset_materializations_for_node("fit__a")[0].metadata

@@ -19,6 +19,7 @@ from ctinterp_dagster.orchestration.dvc.component import DvcScaffoldParams
 from tests.orchestration.test_assets import KEYS, asset_graph, materialize, specs, tick
 
 Edit = Callable[[DvcProject, str, str, str], None]
+Talking = Callable[..., None]
 Shell = Callable[..., str]
 
 CHECKS = """meta:
@@ -188,20 +189,14 @@ def test_a_check_with_an_unknown_field_is_refused(checked: DvcProject, edit: Edi
 
 @pytest.mark.filterwarnings("ignore:.*currently in preview")
 def test_what_a_stage_says_while_it_runs_is_observed_at_once(
-    toy: DvcProject, instance: dg.DagsterInstance, edit: Edit
+    toy: DvcProject, instance: dg.DagsterInstance, talking: Talking
 ) -> None:
-    edit(toy, "dvc.yaml", "meta: {dagster: {group: models}}", "meta: {dagster: {group: models, pipes: true}}")
-    edit(
-        toy,
-        "fit.py",
-        "import json",
-        "import dagster_pipes, time\n"
-        "with dagster_pipes.open_dagster_pipes() as pipes:\n"
-        "    for step in (1, 2):\n"
-        "        pipes.report_custom_message({'step': step, 'eta': 'soon', 'preview': 'scores/curve.png'})\n"
-        "        print('step', step, flush=True)\n"
-        "        time.sleep(2.5)\n"
-        "import json",
+    talking(
+        "import time",
+        "for step in (1, 2):",
+        "    pipes.report_custom_message({'step': step, 'eta': 'soon', 'preview': 'scores/curve.png'})",
+        "    print('step', step, flush=True)",
+        "    time.sleep(2.5)",
     )
     result = materialize(toy, instance, "fit@a")
     events = [e for e in result.all_events if e.is_asset_observation]

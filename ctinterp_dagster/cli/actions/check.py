@@ -80,10 +80,13 @@ def described(scan: CheckedScan) -> Iterator[str]:
 
 
 def check_scan(found: Found) -> CheckedScan:
-    """Read a scan and say what it is; of one that cannot be used, why.
+    """Read a scan and say what it is.
 
     Args:
         found: in a file or folder.
+
+    Returns:
+        What it is, or the reason why it cannot be used.
     """
     try:
         scan = read_scan(found)

@@ -71,6 +71,9 @@ def add_scan(
         rows: of scans.csv, by file; those of the scan are put in.
         section: of ingest, with the limits of thin truth.
 
+    Yields:
+        What is refused of it, then whether it was added.
+
     Raises:
         UnreadableScanError: data/raw has another scan of that name.
         ScanError: why it is not fit.

@@ -152,10 +152,13 @@ class OwnJob(Job):
         return measurement.known.hu.size
 
     def score(self, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
-        """Restore by every method and score; a record of case, grid, metrics and costs for each.
+        """Restore by every method and score.
 
         Args:
             restoring: methods by name.
+
+        Yields:
+            Case, grid, metrics and costs of each method.
 
         Raises:
             EvaluationError: nothing can be scored.

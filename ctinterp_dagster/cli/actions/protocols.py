@@ -48,7 +48,10 @@ class TrialJob(Job):
     load: Callable[[], Trial]
 
     def check(self) -> int:
-        """Read the trial and say which slice profile was found; the voxels (z y x) of the truth.
+        """Read the trial and say which slice profile was found.
+
+        Returns:
+            How many voxels the truth has.
 
         Raises:
             CtinterpError: the scan cannot be read or scored so, with its name.
@@ -62,10 +65,13 @@ class TrialJob(Job):
         return trial.truth_hu.size
 
     def score(self, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
-        """Restore by every method and score by the protocol; a record of case, scores and costs for each.
+        """Restore by every method and score by the protocol.
 
         Args:
             restoring: methods by name.
+
+        Yields:
+            Case, scores and costs of each method.
         """
         trial = self.load()
         for name, method in restoring.items():

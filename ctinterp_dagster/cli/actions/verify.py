@@ -61,6 +61,9 @@ def verify_file(path: Path) -> tuple[MaisiAutoencoder, Verified]:
     Args:
         path: a safetensors or torch file.
 
+    Returns:
+        The autoencoder, and what is known of its file and of the phantom's latent.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is refused; the message says why.
@@ -125,13 +128,16 @@ class WindowedReconstruction:
 def reconstructions(
     autoencoder: MaisiAutoencoder, path: Path, mixed_precision: str, memory_gib: float
 ) -> Iterator[WindowedReconstruction]:
-    """Encode a scan and decode the mean of its latent; one row a window.
+    """Encode a scan and decode the mean of its latent.
 
     Args:
         autoencoder: on its device.
         path: of the scan.
         mixed_precision: no, bf16 or fp16.
         memory_gib: working memory in GiB.
+
+    Yields:
+        What is kept of the scan, PSNR in dB and MAE in HU: a row a window.
 
     Raises:
         ScanError: the scan cannot be used.

@@ -143,6 +143,9 @@ class _Builder:
             order: the stages of the step, makers first.
             retries: how often a failed step is tried again.
 
+        Yields:
+            Results of assets and of checks.
+
         Raises:
             RetryRequested: a stage failed, and tries are left.
             Failure: a stage failed.

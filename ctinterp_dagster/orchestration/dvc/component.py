@@ -144,12 +144,15 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
     def execute(
         self, context: dg.AssetExecutionContext, dvc: DvcCliResource, stages: Sequence[DvcStage]
     ) -> Iterator[Any]:
-        """Run stages, given in an order in which each comes after what it reads, and give their events.
+        """Run stages, given in an order in which each comes after what it reads.
 
         Args:
             context: Dagster's, with what was asked for.
             dvc: runs the stages.
             stages: makers first.
+
+        Yields:
+            The events of the stages.
         """
         yield from repro(self.translator, self.get_cli_args(context))(context, dvc, stages)
 

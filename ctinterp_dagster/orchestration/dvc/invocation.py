@@ -72,11 +72,14 @@ class DvcInvocation:
             pass
 
     def stream(self) -> Iterator[dg.MaterializeResult | dg.AssetMaterialization]:  # type: ignore[type-arg] # of no value
-        """Run it, and give an event for each stage as it ends, with the versions, metrics and plots of dvc.lock.
+        """Run it.
 
         A stage that the step was asked for becomes a `MaterializeResult` with its checks; several partitions of one
         asset become one. In an op, what else the command changed (by `dvc pull`, say) comes at the end, as an
         `AssetMaterialization` each.
+
+        Yields:
+            An event a stage as it ends, with the versions, metrics and plots of dvc.lock.
 
         Raises:
             dg.Failure: it failed, or the files of a stage stayed in use.
@@ -174,10 +177,13 @@ class DvcInvocation:
                 instance.report_runless_asset_event(event)
 
     def _stages(self, *talks: dg.AssetKey) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Run it until nothing is in use; each stage as it ends, with `dvc/ran` and `dvc/duration_s`.
+        """Run it until nothing is in use.
 
         Args:
             talks: the asset of its only stage, if that speaks to Dagster while it runs.
+
+        Yields:
+            Each stage as it ends, with `dvc/ran` and `dvc/duration_s`.
 
         Raises:
             Failure: DVC failed, or waited too long for files in use.
