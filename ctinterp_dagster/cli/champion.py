@@ -27,7 +27,7 @@ def show() -> None:
 @command.command("list")
 def list_() -> None:
     """List every model that was judged, in the order of judgement."""
-    registry = Registry(Layout(Path()).promote)
+    registry = _judged()
     champion = registry.champion
     table = Table("number", "judged", "model", "PSNR dB", "decision", "against", "scans", "")
     for c in registry.challengers:
@@ -66,6 +66,20 @@ def reset(reason: str) -> None:
     Registry(Layout(Path()).promote).reset(reason)
     click.echo("there is no champion; the next model that `dvc repro` judges is the first")
     _tell_dvc()
+
+
+def _judged() -> Registry:
+    """The models that were judged, one or more.
+
+    Raises:
+        MissingInputError: none was.
+    """
+    registry = Registry(Layout(Path()).promote)
+    if not registry.challengers:
+        raise MissingInputError(
+            "no model was judged here: run `dvc repro` in the project's root, the folder of dvc.yaml"
+        )
+    return registry
 
 
 def scores_of(challenger: Challenger) -> str:

@@ -91,7 +91,7 @@ def main() -> None:
     """Run the command line: exit 0, 1 for an error of ours in one line, 2 for wrong usage.
 
     Raises:
-        OSError: one that is no problem of the disk.
+        OSError: one that is neither of the disk nor of a path.
     """
     end_in_order()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -111,7 +111,8 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except OSError as error:
-        if problem := disk_problem(error):
-            click.echo(f"error: {problem}", err=True)
-            sys.exit(1)
-        raise
+        problem = disk_problem(error) or (error.filename and f"{error.strerror} ({error.filename}): give another path")
+        if not problem:
+            raise
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(1)

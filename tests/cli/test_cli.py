@@ -244,6 +244,8 @@ def test_eight_bits_need_a_processor_that_has_them(
         (["preset", "cpu"], 1, "error: params.yaml is not here"),
         (["scans", "add", "a.nii"], 1, "error: params.yaml is not here"),
         (["scans", "check", "nothing"], 1, "error: nothing does not exist"),
+        (["scans", "check", "x" * 300], 1, f"error: File name too long ({'x' * 300}): give another path"),
+        (["champion", "list"], 1, "error: no model was judged here: run `dvc repro`"),
     ],
 )
 def test_mistakes_get_one_line_and_the_right_exit_code(

@@ -247,7 +247,7 @@ class BatchRun:
                 click.echo(line if len(line) <= width else f"{line[: width - 1]}…")
                 continue
             named, _, reason = result.said.partition(": ")
-            repeated = reason and named.split(".")[0].endswith(result.path.rpartition("/")[2])
+            repeated = reason and stem_of(Path(named)) == result.path.rpartition("/")[2]
             click.echo(f"{result.outcome:8}{result.path}")
             why = reason if repeated else result.said
             click.echo(textwrap.fill(why, width, initial_indent=INDENT, subsequent_indent=INDENT))
