@@ -104,7 +104,10 @@ class PacsSettings(_Section):
         name = name or (next(iter(self.servers)) if len(self.servers) == 1 else "")
         if name not in self.servers:
             wrong = f"there is no server {name!r}" if name else "no server was named"
-            raise ParamsError(f"pacs.yaml: {wrong}: expected --server {' or '.join(self.servers)}")
+            expected = (
+                f"--server {' or '.join(self.servers)}" if self.servers else "one below `servers` (docs/howto/pacs.md)"
+            )
+            raise ParamsError(f"pacs.yaml: {wrong}: expected {expected}")
         return name, self.servers[name]
 
 

@@ -193,3 +193,14 @@ def test_the_records_of_an_evaluation_never_replace_a_scan(
     assert run(monkeypatch, "evaluate", scan, "--json", scan) == 1
     assert "is or touches the input" in capsys.readouterr().err
     assert scan.read_bytes() == (scans / "thin.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["{bad", "{}{}", '{"patient": 1}', "[1]", '[{"file": "a.nii"}]', "3"])
+def test_a_file_that_holds_no_scores_is_not_written_over(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "other.json").write_text(content)
+    words = ["evaluate", scans / "thin.nii.gz", "--methods", "linear", "--json", tmp_path / "other.json"]
+    assert run(monkeypatch, *words) == 1
+    assert "other.json holds no scores of an earlier run: give --json another name" in capsys.readouterr().err
+    assert (tmp_path / "other.json").read_text() == content

@@ -54,6 +54,8 @@ def test_another_machine_is_asked_where_that_is_told(tmp_path: Path) -> None:
     assert settings.server("one")[1].remote
     with pytest.raises(ParamsError, match="no server was named: expected --server one or two"):
         settings.server(None)
+    with pytest.raises(ParamsError, match="no server was named: expected one below `servers`"):
+        load_pacs(_written(tmp_path)).server(None)
 
 
 def test_the_only_server_need_not_be_named(tmp_path: Path) -> None:

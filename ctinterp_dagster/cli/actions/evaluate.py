@@ -16,7 +16,7 @@ from ctinterp_dagster.cli.actions.protocols import trials_of
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.options.evaluate import LEARNED, METHODS, OWN, Options
 from ctinterp_dagster.cli.progress import progress
-from ctinterp_dagster.errors import EvaluationError, GeometryError, ParamsError
+from ctinterp_dagster.errors import EvaluationError, GeometryError, MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import Scores, check_size
 from ctinterp_dagster.interpolation import RELEASED, Measurement, Method, Settings, load_checkpoint, paired, simulated
 from ctinterp_dagster.methods import REGRESSION, judged
@@ -113,10 +113,16 @@ def earlier(path: Path | None) -> dict[str, dict[str, Any]]:
         path: of the records; none where it is None or not there.
 
     Raises:
-        MissingInputError: the file is damaged.
+        ParamsError: the file holds other things, or is damaged.
     """
-    rows = read_json(path) if path and path.exists() else []
-    return {row["made_of"]: row for row in rows if isinstance(row, dict) and "made_of" in row}
+    if not (path and path.exists()):
+        return {}
+    try:
+        return {row["made_of"]: row for row in read_json(path)}
+    except (MissingInputError, TypeError, KeyError) as error:
+        raise ParamsError(
+            f"{path} holds no scores of an earlier run: give --json another name, or remove it"
+        ) from error
 
 
 @dataclass(frozen=True)
