@@ -83,10 +83,12 @@ class Denoiser(nn.Module):
         check_widths(
             "a denoiser",
             "the section latent",
-            latent_channels=latent_channels,
-            condition_channels=condition_channels,
-            channels=tuple(channels),
-            blocks=blocks,
+            {
+                "latent_channels": latent_channels,
+                "condition_channels": condition_channels,
+                "channels": tuple(channels),
+                "blocks": blocks,
+            },
         )
         time = 4 * channels[0]
         self.multiple = 2 ** (len(channels) - 1)

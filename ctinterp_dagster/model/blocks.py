@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def zero_init(module: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def check_widths(network: str, where: str, **widths: int | tuple[int, ...]) -> None:
+def check_widths(network: str, where: str, widths: Mapping[str, int | tuple[int, ...]]) -> None:
     """Refuse a network with less than one channel, block or level.
 
     Args:

@@ -206,10 +206,12 @@ class SliceUNet(nn.Module):
         check_widths(
             "a network",
             "the sections expect and train",
-            in_channels=in_channels,
-            out_channels=out_channels,
-            channels=tuple(channels),
-            blocks=blocks,
+            {
+                "in_channels": in_channels,
+                "out_channels": out_channels,
+                "channels": tuple(channels),
+                "blocks": blocks,
+            },
         )
         pairs, width = list(itertools.pairwise(channels)), 64
         self.multiple = 2 ** (len(channels) - 1)
