@@ -87,7 +87,7 @@ def networks(*, small: bool) -> dict[str, Forward]:
 
 def autoencoders(*, small: bool) -> dict[str, Forward]:
     """MAISI's autoencoder, whole and in slabs."""
-    size = (32, 16, 16) if small else (96, 64, 64)
+    size = (128, 16, 16) if small else (96, 64, 64)
     z = noise(1, 4, *(n // 4 for n in size))
 
     def memory_gib(network: MaisiAutoencoder) -> float:
