@@ -21,6 +21,8 @@ def override(into: Any, values: Any) -> None:
     for key, value in values.items():
         if isinstance(value, dict):
             override(into[key], value)
+        elif key not in into:  # of a mapping whose keys are the user's, such as expect.weights
+            into[key] = value
         elif into[key] != value and isinstance(value, list):
             into[key][:] = value
         elif into[key] != value:
@@ -32,8 +34,8 @@ def changes(into: Any, values: Any, where: str = "") -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, dict):
             yield from changes(into[key], value, f"{where}{key}.")
-        elif into[key] != value:
-            yield f"{where}{key}: {into[key]} -> {value}"
+        elif into.get(key) != value:
+            yield f"{where}{key}: {into.get(key)} -> {value}"
 
 
 def read_preset(name: str) -> Any:
