@@ -143,7 +143,7 @@ def test_the_commands_restore_a_series_into_its_study(tmp_path: Path) -> None:
     assert (restored.stdout, restored.stderr.splitlines()[0]) == ("30 images sent\n", "restoring 6 images")
     refused = _ctinterp(tmp_path, "pacs", "restore", "1.2.840.7.1.1", "--method", "none")
     assert "Invalid value for '--method'" in refused.stderr
-    assert refused.stderr.endswith("error: interpolate failed: its reason stands above\n")
+    assert "restoring" not in refused.stderr  # before the archive is asked
     assert len(rest("studies")) == 1
     assert len(rest("series")) == 2
     refused = _ctinterp(tmp_path, "pacs", "send", "fetched")
