@@ -13,16 +13,13 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
 from ctinterp_dagster.interpolation.api_wording import words_of_python
-from ctinterp_dagster.latent.diffusion import LatentDiffusion
-from ctinterp_dagster.latent.restorer import LatentRestorer
+from ctinterp_dagster.interpolation.restorers import RESTORERS, Restorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
-from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.files import StoredModel, read_model
 from ctinterp_dagster.model.quantized import is_exact
 from ctinterp_dagster.model.sampler import Sampler
 from ctinterp_dagster.model.settings import MixedPrecision, Precision, Settings, quickest_precision
 from ctinterp_dagster.model.tiles import watched
-from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
-from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.profile import Profile
@@ -34,7 +31,6 @@ UNKNOWN_MM = (5.0, 0.7, 0.7)  # what a network is told of thick slices whose spa
 
 DEFAULT = Settings()
 
-Model = NullSpaceDiffusion | LatentDiffusion
 Spacing = tuple[float, float, float]
 
 
@@ -53,16 +49,17 @@ class _Restored(NamedTuple):
 class Interpolator:
     """A loaded model that turns thick volumes into thin ones."""
 
-    def __init__(self, model: Model, device: str = "auto") -> None:
-        """Move a model to a device (`auto`, `cpu`, `cuda`)."""
+    def __init__(self, model: StoredModel, device: str = "auto") -> None:
+        """Move a model, of a kind in `RESTORERS`, to a device (`auto`, `cpu`, `cuda`)."""
+        self._restorer = RESTORERS[model.kind]
         self.device = pick_device(device)
         self.model = model.to(self.device).eval()
 
     def precision(self, asked: Precision) -> MixedPrecision:
-        """What was asked for, and for `auto` the fastest; of a latent diffusion nobody measured the loss: float32."""
+        """What was asked for, and for `auto` the fastest whose loss is known."""
         if asked != "auto":
             return asked
-        return quickest_precision(self.device) if isinstance(self.model, NullSpaceDiffusion) else "no"
+        return quickest_precision(self.device) if self._restorer.low_precision else "no"
 
     def restore(
         self,
@@ -93,62 +90,28 @@ class Interpolator:
         """
         self._check(settings)
         advice = f"lower memory_gib, which is {settings.memory_gib:g}, take mixed_precision bf16, or device cpu"
-        model, done = self.model, 0.0
-        work = 0.0
-        if isinstance(model, NullSpaceDiffusion):
-            depth, *plane = measurement.thick.hu.shape
-            voxels = depth * math.prod(math.ceil(n / measurement.oversampling) for n in plane)
-            work = model.work(settings.samples * settings.steps, mirror=settings.mirror) * voxels
+        done = 0.0
+        with out_of_memory(ParamsError, advice), torch.inference_mode():
+            restorer = self._restorer(self.model, measurement, settings)
 
-        def tell(more: float) -> None:
-            nonlocal done
-            done += more
-            on_part(done / work)
+            def tell(more: float) -> None:
+                nonlocal done
+                done += more
+                on_part(done / restorer.work)
 
-        def drawn(index: int, sample: Tensor) -> None:
-            on_sample(index, sample)
-            if not work:
-                on_part((index + 1) / settings.samples)
-
-        with out_of_memory(ParamsError, advice), torch.inference_mode(), watched(tell if work else nothing):
-            return measurement.estimate(*self._mean_and_std(measurement, settings, drawn, on_mean))
+            with watched(tell):
+                return measurement.estimate(*_mean_and_std(restorer, settings.samples, on_sample, on_mean))
 
     def _check(self, settings: Settings) -> None:
         if settings.mixed_precision != "int8":
             return
-        if not isinstance(self.model, NullSpaceDiffusion):
+        if not self._restorer.low_precision:
             raise ParamsError(
                 "mixed_precision int8 is for null-space models, this is a latent diffusion: use bf16 or no"
             )
         if self.device.type != "cpu" or not is_exact():
             where = "its device is a GPU" if self.device.type != "cpu" else "this processor has no instructions for it"
             raise ParamsError(f"mixed_precision int8 is for CPUs with AVX512-VNNI, AVX-VNNI or AMX; {where}: use auto")
-
-    def _mean_and_std(
-        self,
-        measurement: Measurement,
-        settings: Settings,
-        on_sample: Callable[[int, Tensor], None],
-        on_mean: Callable[[Tensor], None],
-    ) -> _Restored:
-        restorer = (
-            NullSpaceRestorer(self.model, measurement, settings)
-            if isinstance(self.model, NullSpaceDiffusion)
-            else LatentRestorer(self.model, measurement, settings)
-        )
-        mean = restorer.mean()
-        mean_hu = mean.cpu()
-        on_mean(mean_hu)
-        if not settings.samples:
-            return _Restored(mean_hu, None, 0.0)
-        squares = torch.zeros_like(mean)
-        for index, drawn in enumerate(restorer.draws()):
-            squares += (drawn - mean).square()
-            on_sample(index, drawn)
-        variance, worth = restorer.prior()
-        squares += worth * variance
-        added_hu = math.sqrt(restorer.missing_hu2) if isinstance(restorer, NullSpaceRestorer) else 0.0
-        return _Restored(mean_hu, (squares / (worth + settings.samples)).sqrt().cpu(), added_hu)
 
     def by(self, settings: Settings) -> Method:
         """The method that restores with these settings."""
@@ -157,7 +120,7 @@ class Interpolator:
     @property
     def starts_from_regression(self) -> bool:
         """Whether there is a regression, the mean of one pass that settings without `mirror` give."""
-        return isinstance(self.model, NullSpaceDiffusion)
+        return self._restorer.starts_from_regression
 
     def generate(
         self,
@@ -219,9 +182,23 @@ def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interp
         CheckpointError: it is not a ctinterp model.
     """
     file = read_model(Path(path))
-    kinds: dict[str, type[NullSpaceDiffusion | LatentDiffusion]] = {
-        kind.kind: kind for kind in (NullSpaceDiffusion, LatentDiffusion)
-    }
-    if file.kind not in kinds:
-        raise CheckpointError(f"{path} holds a {file.kind}: expected {' or '.join(kinds)}")
-    return Interpolator(kinds[file.kind].of(file), device)
+    if file.kind not in RESTORERS:
+        raise CheckpointError(f"{path} holds a {file.kind}: expected {' or '.join(RESTORERS)}")
+    return Interpolator(RESTORERS[file.kind].restores.of(file), device)
+
+
+def _mean_and_std(
+    restorer: Restorer, samples: int, on_sample: Callable[[int, Tensor], None], on_mean: Callable[[Tensor], None]
+) -> _Restored:
+    mean = restorer.mean()
+    mean_hu = mean.cpu()
+    on_mean(mean_hu)
+    if not samples:
+        return _Restored(mean_hu, None, 0.0)
+    squares = torch.zeros_like(mean)
+    for index, drawn in enumerate(restorer.draws()):
+        squares += (drawn - mean).square()
+        on_sample(index, drawn)
+    variance, worth = restorer.prior()
+    squares += worth * variance
+    return _Restored(mean_hu, (squares / (worth + samples)).sqrt().cpu(), math.sqrt(restorer.missing_hu2))

@@ -7,19 +7,35 @@ whole factor at or above the one asked for; the slices asked for are means of it
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from torch import Tensor
 
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
+from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.settings import Prior, Settings
+from ctinterp_dagster.model.tiles import WATCHER
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import apply_along_z
 from ctinterp_dagster.scan.window import MAISI
 
 
 class LatentRestorer:
-    """Draws thin volumes with a latent diffusion."""
+    """Draws thin volumes with a latent diffusion.
+
+    Attributes:
+        restores: the class of its models.
+        low_precision: False: what bf16 and int8 lose was not measured.
+        starts_from_regression: False.
+        missing_hu2: 0; samples are given no noise in addition.
+        work: one for each sample.
+    """
+
+    restores: ClassVar[type[StoredModel]] = LatentDiffusion
+    low_precision: ClassVar[bool] = False
+    starts_from_regression: ClassVar[bool] = False
+    missing_hu2 = 0.0
 
     def __init__(self, model: LatentDiffusion, measurement: Measurement, settings: Settings) -> None:
         """Encode what was measured; all on the model's device.
@@ -35,6 +51,7 @@ class LatentRestorer:
         self.means = operator.means_of(cells)
         self.conditions = conditions_of(thick_hu, cells, self._encode, model.config.conditioning)
         self.decoded_base = self._decode(self.conditions.base)
+        self.work = float(settings.samples)
 
     def mean(self) -> Tensor:
         """The one-step estimate, (z, y, x) HU: that nearest the posterior mean which a single evaluation gives."""
@@ -48,6 +65,7 @@ class LatentRestorer:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
         for index in range(self.settings.samples):
             yield self._draw(steps=self.settings.steps, seed=self.settings.seed + index)
+            WATCHER.get()(1.0)
 
     def _draw(self, *, steps: int, seed: int) -> Tensor:
         with self.settings.autocast(self.thick_hu.device):

@@ -1,12 +1,15 @@
 """Restoring with a null-space diffusion: what it adds to up(y) thickens to nothing, whatever the networks say."""
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
+from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.settings import Prior, Settings
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
@@ -27,11 +30,21 @@ class NullSpaceRestorer:
     Where the thick slices tell of more noise than the first sample has in flat tissue, the spread of the coefficients
     is widened in quadrature, by the same everywhere: it tells in quiet tissue, and hardly at edges.
 
+    Attributes:
+        restores: the class of its models.
+        low_precision: True: docs/performance.md has the loss of bf16 and int8.
+        starts_from_regression: True.
+        missing_hu2: variance of the noise that the samples drawn so far were given in addition, HU squared.
+
     Source: cubic convolution, Keys 1981, IEEE Trans. Acoust. Speech Signal Process. 29(6).
     """
 
+    restores: ClassVar[type[StoredModel]] = NullSpaceDiffusion
+    low_precision: ClassVar[bool] = True
+    starts_from_regression: ClassVar[bool] = True
+
     def __init__(self, model: NullSpaceDiffusion, measurement: Measurement, settings: Settings) -> None:
-        """Show the networks what was measured; all on the model's device.
+        """Prepare what the networks are shown; all on the model's device.
 
         Args:
             model: whose networks are used.
@@ -49,12 +62,16 @@ class NullSpaceRestorer:
         self.features = self.space.features(seen_hu)[None]
         z_mm, y_mm, x_mm = measurement.thick.spacing_mm
         self.geometry = self.space.geometry((z_mm, self.pixels * y_mm, self.pixels * x_mm))[None].to(model.device)
-        with settings.autocast(model.device):
-            self.expected = model.expectation.expect(
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """The expected coefficients, (1, modes, z, y, x) in units of 100 HU."""
+        with self.settings.autocast(self.features.device):
+            return self.model.expectation.expect(
                 self.features,
                 self.geometry,
-                settings.memory_gib,
-                mirror=settings.mirror,
+                self.settings.memory_gib,
+                mirror=self.settings.mirror,
                 quantized=self.quantized,
             )
 
@@ -65,6 +82,12 @@ class NullSpaceRestorer:
             return self.model.expectation.spread_about(
                 self.expected, self.features, self.geometry, self.settings.memory_gib, quantized=self.quantized
             )
+
+    @property
+    def work(self) -> float:
+        """What the networks are to do for the mean and all samples, in the units that `model.tiles.watched` is told."""
+        evaluations = self.settings.samples * self.settings.steps
+        return self.model.work(evaluations, mirror=self.settings.mirror) * math.prod(self.features.shape[2:])
 
     def mean(self) -> Tensor:
         """The expected thin volume, (z, y, x) HU."""
