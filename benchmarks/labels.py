@@ -15,8 +15,8 @@ import torch
 from ctinterp_dagster.interpolation import load_checkpoint, simulated
 from ctinterp_dagster.physics.interpolators import linear, nearest
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.labels import thin_labels
 from ctinterp_dagster.scan.padding import without_padding
+from ctinterp_dagster.scan.thin_labels import thin_labels
 from ctinterp_dagster.scan.volume import Volume
 
 BONE_HU, LUNG_HU = 300.0, -500.0

@@ -2,7 +2,7 @@
 
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import SelfCheck, doubts, refuse_doubtful
-from ctinterp_dagster.model.settings import MixedPrecision, Settings
+from ctinterp_dagster.model.restore_settings import MixedPrecision, Settings
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method, measure, paired, simulated, synthetic
 

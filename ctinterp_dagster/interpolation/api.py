@@ -13,7 +13,7 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.api_wording import words_of_python
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import SelfCheck
-from ctinterp_dagster.model.settings import Precision, Settings
+from ctinterp_dagster.model.restore_settings import Precision, Settings
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags

@@ -17,8 +17,8 @@ from ctinterp_dagster.interpolation.restorers import RESTORERS, Restorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
 from ctinterp_dagster.model.files import StoredModel, read_model
 from ctinterp_dagster.model.quantized import is_exact
+from ctinterp_dagster.model.restore_settings import MixedPrecision, Precision, Settings, quickest_precision
 from ctinterp_dagster.model.sampler import Sampler
-from ctinterp_dagster.model.settings import MixedPrecision, Precision, Settings, quickest_precision
 from ctinterp_dagster.model.tiles import watched
 from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ctinterp_dagster.latent.restorer import LatentRestorer
 from ctinterp_dagster.model.files import StoredModel
-from ctinterp_dagster.model.settings import Prior, Settings
+from ctinterp_dagster.model.restore_settings import Prior, Settings
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.measurement import Measurement
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.diffusion import Prediction, to_x0
 from ctinterp_dagster.model.files import StoredModel
+from ctinterp_dagster.model.forward_process import Prediction, to_x0
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import tiled
 

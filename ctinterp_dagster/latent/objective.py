@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctinterp_dagster.latent.denoiser import Denoiser
-from ctinterp_dagster.model.diffusion import Prediction, add_noise, training_target
+from ctinterp_dagster.model.forward_process import Prediction, add_noise, training_target
 
 
 class DenoisingObjective(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.training.batches import Plan, seeded
-from ctinterp_dagster.training.patches import at_least, integer, tensors_hash, window
+from ctinterp_dagster.training.random_crops import at_least, integer, tensors_hash, window
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.model.files import StoredModel
-from ctinterp_dagster.model.settings import Prior, Settings
+from ctinterp_dagster.model.restore_settings import Prior, Settings
 from ctinterp_dagster.model.tiles import WATCHER
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import apply_along_z

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.diffusion import alpha, shifted, sigma
+from ctinterp_dagster.model.forward_process import alpha, shifted, sigma
 
 Sampler = Literal["adams", "ddim", "ddpm"]
 Step = Callable[[Tensor, Tensor, float, float], Tensor]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ctinterp_dagster.model.allocator import kept
 from ctinterp_dagster.model.blocks import time_features
-from ctinterp_dagster.model.diffusion import Prediction, shifted, to_x0
 from ctinterp_dagster.model.files import StoredModel
+from ctinterp_dagster.model.forward_process import Prediction, shifted, to_x0
 from ctinterp_dagster.model.quantized import Peaks
 from ctinterp_dagster.model.sampler import Sampler, sample
 from ctinterp_dagster.model.tiles import swept

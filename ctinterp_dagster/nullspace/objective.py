@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.diffusion import add_noise, training_target
+from ctinterp_dagster.model.forward_process import add_noise, training_target
 from ctinterp_dagster.nullspace.diffusion import (
     Expectation,
     NullSpaceDiffusion,

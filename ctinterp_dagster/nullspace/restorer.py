@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.model.files import StoredModel
-from ctinterp_dagster.model.settings import Prior, Settings
+from ctinterp_dagster.model.restore_settings import Prior, Settings
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.sample_noise import missing_variance

@@ -22,7 +22,7 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.device_volumes import Box, Boxes, ResidentVolumes, ThinVolume, stacked
-from ctinterp_dagster.training.patches import integer, tensors_hash, uniform
+from ctinterp_dagster.training.random_crops import integer, tensors_hash, uniform
 
 ZOOM_STEP = 1.1  # pixels are made smaller by powers of it
 SOFT_NOISE = 1.6  # what the mean of 2x2 pixels of white noise is multiplied by: it stays 0.8 times as strong

@@ -13,7 +13,7 @@ from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.device_volumes import Boxes, ResidentVolumes, ThinVolume, stacked
-from ctinterp_dagster.training.patches import at_least, integer, tensors_hash
+from ctinterp_dagster.training.random_crops import at_least, integer, tensors_hash
 
 _ACTIVE_NATS = 0.01
 

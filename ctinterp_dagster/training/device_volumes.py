@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.training.patches import integer
+from ctinterp_dagster.training.random_crops import integer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from ctinterp_dagster.errors import ParamsError
-from ctinterp_dagster.model.diffusion import alpha, shifted, sigma
+from ctinterp_dagster.model.forward_process import alpha, shifted, sigma
 from ctinterp_dagster.model.sampler import Sampler, sample
 
 MEAN, STD = 1.5, 0.5

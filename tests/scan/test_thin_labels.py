@@ -5,7 +5,7 @@ import torch
 from ctinterp_dagster.errors import GeometryError
 from ctinterp_dagster.physics.grids import operator_for, thicken
 from ctinterp_dagster.physics.interpolators import nearest
-from ctinterp_dagster.scan.labels import thin_labels
+from ctinterp_dagster.scan.thin_labels import thin_labels
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
 

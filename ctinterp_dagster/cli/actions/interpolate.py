@@ -37,7 +37,7 @@ from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.records import whole_file, write_json
 from ctinterp_dagster.scan.io import Scan, read_labels, read_stretches, write_volume
-from ctinterp_dagster.scan.labels import LabelArray, thin_labels
+from ctinterp_dagster.scan.thin_labels import LabelArray, thin_labels
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 

@@ -10,7 +10,7 @@ from ctinterp_dagster.methods import REGRESSION, Role, judged, names
 from ctinterp_dagster.physics.profile import SampledProfile
 
 if TYPE_CHECKING:
-    from ctinterp_dagster.model.settings import MixedPrecision
+    from ctinterp_dagster.model.restore_settings import MixedPrecision
     from ctinterp_dagster.physics.profile import Profile
     from ctinterp_dagster.physics.recognition import Auto
 

@@ -11,8 +11,8 @@ import click
 from ctinterp_dagster.methods import Role, judged, rows
 
 if TYPE_CHECKING:
+    from ctinterp_dagster.model.restore_settings import Precision
     from ctinterp_dagster.model.sampler import Sampler
-    from ctinterp_dagster.model.settings import Precision
     from ctinterp_dagster.physics.profile import Profile
     from ctinterp_dagster.physics.recognition import Auto
 

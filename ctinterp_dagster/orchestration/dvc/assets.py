@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec  # no public name; the `op` of Dagster's own components
 
-from .checks import check_results
+from .asset_checks import check_results
 from .invocation import asked_partitions
 from .project import DvcProject
 from .resource import DvcCliResource

@@ -16,7 +16,7 @@ from typing import IO, Any, NoReturn
 
 import dagster as dg
 
-from .checks import check_results
+from .asset_checks import check_results
 from .metadata import stage_metadata
 from .pipes import stage_pipes
 from .project import DvcProject

@@ -9,7 +9,7 @@ from dagster import AssetCheckEvaluation, AssetMaterialization, DagsterInstance
 from dagster._core.errors import DagsterUserCodeUnreachableError  # no public name; what a lost code server raises
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin  # no public way to reload one's own location
 
-from .checks import check_results
+from .asset_checks import check_results
 from .metadata import stage_metadata
 from .project import DvcProject
 from .provenance import (

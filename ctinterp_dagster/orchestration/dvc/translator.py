@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from dagster._check import CheckError  # no public name; what a bad cron string raises
 
-from .checks import thresholds
+from .asset_checks import thresholds
 from .stage import DvcProjectError, DvcSource, DvcStage
 
 AUTOMATION = {"eager": dg.AutomationCondition.eager, "on_missing": dg.AutomationCondition.on_missing}

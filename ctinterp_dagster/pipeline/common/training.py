@@ -29,7 +29,7 @@ from ctinterp_dagster.scan.split import Split
 from ctinterp_dagster.training.batches import Batch, Batches
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord, run_loop
-from ctinterp_dagster.training.progress import progress_bar
+from ctinterp_dagster.training.progress_bar import progress_bar
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch import nn
 from ctinterp_dagster.champion import JUDGED, Registry
 from ctinterp_dagster.errors import CheckpointError, MissingInputError, ParamsError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.diffusion import Prediction
 from ctinterp_dagster.model.files import read_model
+from ctinterp_dagster.model.forward_process import Prediction
 from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion, widened
 from ctinterp_dagster.nullspace.slabs import Augmentation, SlabSettings
 from ctinterp_dagster.params import Expect

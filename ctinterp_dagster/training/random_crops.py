@@ -1,4 +1,4 @@
-"""What every kind of random patch is made with."""
+"""What random crops of volumes and latents are made with."""
 
 import hashlib
 from collections.abc import Sequence

@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from ctinterp_dagster.training.loop import StepRecord
-from ctinterp_dagster.training.progress import progress_bar
+from ctinterp_dagster.training.progress_bar import progress_bar
 
 
 def shown(*, terminal: bool) -> str:

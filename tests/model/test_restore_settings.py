@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ctinterp_dagster.model import quantized
 from ctinterp_dagster.model.quantized import LEVELS
-from ctinterp_dagster.model.settings import quickest_precision
+from ctinterp_dagster.model.restore_settings import quickest_precision
 
 PRODUCTS = LEVELS * 64 * 9  # the sum that `is_exact` asks a convolution for
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from ctinterp_dagster.model.diffusion import Prediction, add_noise, alpha, sigma, to_x0, training_target
+from ctinterp_dagster.model.forward_process import Prediction, add_noise, alpha, sigma, to_x0, training_target
 
 KINDS: tuple[Prediction, ...] = ("x0", "epsilon", "v")
 
