@@ -17,7 +17,8 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io.cache import HeaderCache
-from ctinterp_dagster.scan.io.dicom import DicomFile, check_series, read_header, read_series
+from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
+from ctinterp_dagster.scan.io.dicom_series import check_series, read_series
 from ctinterp_dagster.scan.io.found_scan import Found, Place, Scan
 from ctinterp_dagster.scan.io.grid import Grid
 from ctinterp_dagster.scan.io.series_parts import incomplete, scans_of, without_copies

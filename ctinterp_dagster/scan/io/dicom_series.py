@@ -1,0 +1,156 @@
+"""From the headers of a DICOM series to a scan in HU, or a reason why there is none."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ctinterp_dagster.errors import (
+    DerivedError,
+    GeometryError,
+    MixedSeriesError,
+    NotCtError,
+    SecondaryCaptureError,
+    TruncatedScanError,
+    UnreadableScanError,
+    WrongUnitsError,
+)
+from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
+from ctinterp_dagster.scan.io.found_scan import Scan
+from ctinterp_dagster.scan.io.grid import Grid, Plane, regular_grid, without_scout
+from ctinterp_dagster.scan.io.pixels import read_stored
+from ctinterp_dagster.scan.tilt import straightened
+from ctinterp_dagster.scan.volume import refuse_reformat
+
+# Words in ImageType (0008,0008) of CT images that are no slices as reconstructed: maps, projections, reformats.
+COMPUTED = re.compile(
+    r"(?<![A-Z])(PERFUSION|RCBF|RCBV|MTT|TTP|MIP|MAX_IP|MINIP|MIN_IP|MAXIMUM|MINIMUM|C?MPR|REFORMATTED)(?![A-Z])"
+)
+# RescaleType (0028,1054): US (unspecified) and misspelt "Houndsfield Unit" are what some scanners write for HU.
+HU_TYPES = {"HU", "US", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT", "HOUNSFIELD"}
+
+
+def check_series(files: Sequence[DicomFile]) -> Grid:
+    """The regular grid of one series that its headers alone show to be an axial CT in HU.
+
+    Args:
+        files: headers of one series, in any order.
+
+    Raises:
+        SecondaryCaptureError: nothing but pictures of a screen.
+        NotCtError: no slice among the images, or another modality.
+        DerivedError: a projection, a map or a reformat, by ImageType or by planes that are not axial.
+        TruncatedScanError: a file is too short for its pixels.
+        MixedSeriesError: several patients, sizes or orientations (MixedOrientationError).
+        WrongUnitsError: no rescale to HU, or colours.
+        GeometryError: a CT image, or a frame, without a place in space.
+        SliceSpacingError: a slice is missing, doubled, or off every regular grid.
+        GantryTiltError: positions run off the normal by more than 35 degrees.
+        TooFewSlicesError: fewer than two planes.
+    """
+    slices = [f for f in files if not f.is_companion]
+    if not slices:
+        kinds = ", ".join(sorted({"/".join(f.image_type) or f.modality for f in files}))
+        if all(f.is_captured for f in files):
+            raise SecondaryCaptureError(
+                f"the {len(files)} file(s) are screen captures ({kinds}), expected CT images: give the axial series"
+            )
+        raise NotCtError(f"no CT slices among {len(files)} file(s), only {kinds}: give the axial series")
+    for file in slices:
+        _check_slice(file)
+    if len({f.patient for f in slices}) > 1:
+        raise MixedSeriesError("the series names more than one PatientID: expected one patient; separate the images")
+    planes = without_scout([plane for f in slices for plane in f.planes])
+    refuse_reformat(np.cross(planes[0].orientation[:3], planes[0].orientation[3:]))
+    return regular_grid(planes)
+
+
+def _check_slice(file: DicomFile) -> None:
+    name = file.file.name
+    if file.modality != "CT":
+        raise NotCtError(f"Modality of {name} is {file.modality!r}, expected 'CT': give the CT series")
+    if file.frames > 1 and not file.planes:
+        raise GeometryError(
+            f"{name} holds {file.frames} frames and not one place for each: expected one image a file, or an enhanced "
+            "CT with the position of every frame; export it again as single images"
+        )
+    if not file.planes:
+        raise GeometryError(f"{name} has no position, orientation or size: expected all; export it again")
+    if COMPUTED.search("\\".join(file.image_type)):
+        raise DerivedError(
+            f"ImageType of {name} is {'/'.join(file.image_type)}, a map, a projection or a reformat: expected slices "
+            "as reconstructed; give the series as it was acquired"
+        )
+    _check_units(file)
+    if file.missing_bytes:
+        raise TruncatedScanError(
+            f"{name} is truncated: {file.missing_bytes} bytes of its pixels are missing; export it again"
+        )
+
+
+def _check_units(file: DicomFile) -> None:
+    rescales = {plane.rescale for plane in file.planes}
+    if None in rescales or not file.rescale_types <= HU_TYPES:
+        raise WrongUnitsError(
+            f"{file.file.name} has rescale {sorted(rescales, key=str)} of type "
+            f"{', '.join(sorted(file.rescale_types))}: expected RescaleSlope and RescaleIntercept to HU; export the "
+            "series with them"
+        )
+    if not file.photometric.startswith("MONOCHROME"):
+        raise WrongUnitsError(
+            f"PhotometricInterpretation of {file.file.name} is {file.photometric!r}, colours: expected MONOCHROME2 or "
+            "MONOCHROME1 with a rescale to HU; give the series as it was reconstructed"
+        )
+
+
+def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
+    """One DICOM series in HU, each slice by its own rescale, those of a tilted gantry `straightened`.
+
+    Args:
+        files: its files.
+        frames: the frames of each file that belong to it; all of them where empty.
+
+    Raises:
+        ScanError: the series is no axial CT in HU on a regular grid; the subclass is the reason.
+        UnreadableScanError: the pixels cannot be decoded.
+    """
+    headers = [read_header(f) for f in files]
+    if frames:
+        headers = [
+            replace(h, planes=tuple(p for p in h.planes if p.frame in own))
+            for h, own in zip(headers, frames, strict=True)
+        ]
+    grid = check_series(headers)
+    places: dict[Path, list[tuple[int, Plane]]] = defaultdict(list)
+    for k, plane in enumerate(grid.planes):
+        places[plane.file].append((k, plane))
+    hu = np.empty((len(grid.planes), *grid.planes[0].size), dtype=np.float32)
+    for file, slots in places.items():
+        stored = read_stored(file)
+        if stored.shape[1:] != hu.shape[1:] or len(stored) <= max(plane.frame for _, plane in slots):
+            raise UnreadableScanError(
+                f"{file.name} decodes to {stored.shape} (frames, rows, columns), its header says {len(slots)} of "
+                f"{hu.shape[1:]}: export it again"
+            )
+        for k, plane in slots:
+            slope, intercept = plane.rescale or (1.0, 0.0)
+            hu[k] = stored[plane.frame] * slope + intercept
+    used = [h for h in headers if h.file in places]
+    volume, remarks = straightened(grid.volume(hu), grid.shift)
+    return Scan(
+        volume=volume,
+        patient=used[0].patient,
+        thickness_mm=grid.thickness_mm,
+        each_thickness_mm=grid.each_thickness_mm,
+        kernel=used[0].kernel,
+        modality=used[0].modality,
+        kind="dicom",
+        burned_in_annotation=any(h.burned_in for h in used),
+        derived=any("DERIVED" in h.image_type for h in used),
+        helical=used[0].helical,
+        tilted=any(grid.shift),
+        warnings=remarks,
+    )
