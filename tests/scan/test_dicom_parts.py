@@ -14,7 +14,8 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.scan.io import Found, find_scans, read_scan
 from ctinterp_dagster.scan.io.found_scan import QUOTED
-from ctinterp_dagster.scan.io.grid import Plane, regular_grid
+from ctinterp_dagster.scan.io.grid import regular_grid
+from ctinterp_dagster.scan.io.plane import Plane
 
 from .conftest import ct_slice, enhanced_ct, first_values, rotation, slices_at
 
@@ -38,6 +39,9 @@ TIMES: list[object] = ["101500.1", "101500.5", "101501", "101501.5", "102000", "
         {"TemporalPositionIdentifier": HALVES},
         {"TriggerTime": HALVES},
         {"AcquisitionTime": TIMES},
+        {"KVP": HALVES},
+        {"ConvolutionKernel": ["a"] * 4 + ["b"] * 4},
+        {"FrameOfReferenceUID": ["1.2"] * 4 + ["1.3"] * 4},
     ],
 )
 def test_two_passes_of_one_series_are_two_scans(
@@ -52,14 +56,43 @@ def test_two_passes_of_one_series_are_two_scans(
     assert any("pass 2 of 2 in one series, told apart by" in said for said in scan.warnings)
 
 
-@pytest.mark.parametrize(
-    "marks", [{"ContentTime": TIMES}, {"KVP": HALVES}, {"ConvolutionKernel": ["a"] * 4 + ["b"] * 4}]
-)
-def test_settings_and_times_of_reconstruction_tell_only_slices_at_one_place(
+@pytest.mark.parametrize("marks", [{"ContentTime": TIMES}, {"ImageType": [["A"]] * 4 + [["B"]] * 4}])
+def test_times_of_reconstruction_and_image_types_tell_only_slices_at_one_place(
     series: Series, marks: dict[str, list[object]]
 ) -> None:
     assert first_values(series(n=8, name="twice", edit=slices_at(TWICE, **marks))) == PARTS
     assert len(first_values(series(n=8, name="moved", edit=slices_at(MOVED, **marks)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "said"),
+    [
+        ("KVP", [120, 80], "HU may change there"),
+        ("ConvolutionKernel", ["B30f", "B70f"], "sharpness and noise may change there"),
+        ("FrameOfReferenceUID", ["1.2", "1.3"], "the positions may not be of one coordinate system"),
+    ],
+)
+def test_a_setting_that_changes_along_one_scan_is_told_with_the_files_between_which(
+    series: Series, keyword: str, values: list[object], said: str
+) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        setattr(dataset, keyword, values[k // 3] if k != 1 else "")
+
+    scan = read_scan(series(edit=edit))
+    (told,) = [warning for warning in scan.warnings if keyword in warning]
+    assert told == f"{keyword} has 2 values along the scan and changes first between '004.dcm' and '003.dcm': {said}"
+
+
+def test_slices_at_one_place_whose_times_alone_differ_are_refused_with_both_files(series: Series) -> None:
+    folder = series(edit=slices_at([0.0] * 6, ContentTime=TIMES[:6]))
+    with pytest.raises(DuplicateSlicesError, match=r"'001.dcm' and '002.dcm' differ and lie at the same place"):
+        read_scan(folder)
+
+
+def test_a_pass_of_one_slice_takes_no_other_with_it(series: Series) -> None:
+    folder = series(n=8, edit=slices_at([*range(0, 35, 5), 10], AcquisitionNumber=[1] * 7 + [2]))
+    scans = find_scans(folder)
+    assert [scan.refusal and scan.refusal.reason for scan in scans] == [None, "too_few_slices"]
 
 
 def test_passes_whose_pixel_spacing_differs_by_rounding_are_two_scans(series: Series) -> None:

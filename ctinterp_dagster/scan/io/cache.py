@@ -9,9 +9,9 @@ from typing import Any
 from ctinterp_dagster.records import read_json, whole_file
 from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
-from ctinterp_dagster.scan.io.grid import Plane
+from ctinterp_dagster.scan.io.plane import Plane
 
-FORMAT = 5  # another one, and what was kept is forgotten
+FORMAT = 6  # another one, and what was kept is forgotten
 
 
 class HeaderCache:

@@ -20,9 +20,9 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io.acquisition import KEYWORDS, is_helical
-from ctinterp_dagster.scan.io.grid import MARKS, Plane
 from ctinterp_dagster.scan.io.limits import refuse_inflation, refuse_size
 from ctinterp_dagster.scan.io.pixels import BROKEN
+from ctinterp_dagster.scan.io.plane import MARKS, Plane
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}

@@ -20,7 +20,7 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
 from ctinterp_dagster.scan.io.found_scan import Scan
-from ctinterp_dagster.scan.io.grid import Grid, Plane, regular_grid, without_scout
+from ctinterp_dagster.scan.io.grid import Grid, regular_grid, without_scout
 from ctinterp_dagster.scan.io.pixels import read_stored
 from ctinterp_dagster.scan.tilt import straightened
 from ctinterp_dagster.scan.volume import refuse_reformat
@@ -124,20 +124,20 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
             for h, own in zip(headers, frames, strict=True)
         ]
     grid = check_series(headers)
-    places: dict[Path, list[tuple[int, Plane]]] = defaultdict(list)
+    places: dict[Path, list[int]] = defaultdict(list)
     for k, plane in enumerate(grid.planes):
-        places[plane.file].append((k, plane))
+        places[plane.file].append(k)
     hu = np.empty((len(grid.planes), *grid.planes[0].size), dtype=np.float32)
     for file, slots in places.items():
         stored = read_stored(file)
-        if stored.shape[1:] != hu.shape[1:] or len(stored) <= max(plane.frame for _, plane in slots):
+        if stored.shape[1:] != hu.shape[1:] or len(stored) <= max(grid.planes[k].frame for k in slots):
             raise UnreadableScanError(
                 f"{file.name} decodes to {stored.shape} (frames, rows, columns), its header says {len(slots)} of "
                 f"{hu.shape[1:]}: export it again"
             )
-        for k, plane in slots:
-            slope, intercept = plane.rescale or (1.0, 0.0)
-            hu[k] = stored[plane.frame] * slope + intercept
+        for k in slots:
+            slope, intercept = grid.planes[k].rescale or (1.0, 0.0)
+            hu[k] = stored[grid.planes[k].frame] * slope + intercept
     used = [h for h in headers if h.file in places]
     volume, remarks = straightened(grid.volume(hu), grid.shift)
     return Scan(

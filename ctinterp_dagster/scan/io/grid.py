@@ -1,11 +1,9 @@
 """From the planes of a DICOM series to one regular grid, or a reason why there is none."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +17,7 @@ from ctinterp_dagster.errors import (
     TooFewSlicesError,
     UnevenSpacingError,
 )
+from ctinterp_dagster.scan.io.plane import Plane, named
 from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
 # A slice's centre may lie this far from the regular grid that fits best: one hundredth of the slice distance, but not
@@ -33,51 +32,6 @@ THICKNESS_TOLERANCE = 0.02  # relative: what scanners round to
 # Orientations that agree to this are one: DICOM's decimal strings are often rounded to 4 to 6 digits.
 ORIENTATION_TOLERANCE = 1e-3
 LOCALIZER_TURN = 0.1  # in a component of its orientation, 6 degrees: no slice is turned so far against its series
-# What tells two scans of one series apart, by name; the attributes of which the name is said, put together. Those from
-# LATE on tell only slices that lie at the same place: times of reconstruction, and settings.
-MARKS = {
-    "AcquisitionNumber": ("AcquisitionNumber", "FrameAcquisitionNumber"),
-    "TemporalPosition": ("TemporalPositionIdentifier", "TemporalPositionIndex"),
-    "StackID": ("StackID",),
-    "cardiac phase": ("NominalPercentageOfCardiacPhase",),
-    "TriggerTime": ("TriggerTime",),
-    "time of acquisition": ("AcquisitionDate", "AcquisitionTime"),
-    "AcquisitionDateTime": ("AcquisitionDateTime",),
-    "time of the frame": ("FrameAcquisitionDateTime",),
-    "ContentTime": ("ContentDate", "ContentTime"),
-    "KVP": ("KVP",),
-    "ConvolutionKernel": ("ConvolutionKernel",),
-    "ImageType": ("ImageType",),
-    "SliceThickness": ("SliceThickness",),
-}
-LATE = list(MARKS).index("ContentTime")
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One image plane of a DICOM file.
-
-    Attributes:
-        file: where it is.
-        frame: its index in a multi-frame file, else 0.
-        position_mm: ImagePositionPatient (0020,0032), LPS.
-        orientation: ImageOrientationPatient (0020,0037), direction of a row, then of a column.
-        pixel_mm: PixelSpacing (0028,0030): distance of rows, distance of columns.
-        size: Rows (0028,0010), Columns (0028,0011).
-        thickness_mm: SliceThickness (0018,0050); None where it is absent or not positive.
-        rescale: RescaleSlope (0028,1053), RescaleIntercept (0028,1052); None where one is missing.
-        marks: what may tell it from another plane at the same place, in the order of `MARKS`.
-    """
-
-    file: Path
-    frame: int
-    position_mm: tuple[float, ...]
-    orientation: tuple[float, ...]
-    pixel_mm: tuple[float, ...]
-    size: tuple[int, int]
-    thickness_mm: float | None = None
-    rescale: tuple[float, float] | None = None
-    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,16 +112,6 @@ def mixture(planes: Sequence[Plane]) -> MixedSeriesError | None:
                 "a series must have one; separate the images"
             )
     return None
-
-
-def named(plane: Plane, other: Plane) -> tuple[str, str]:
-    """The names of two planes' files, with as much of their folders as tells them apart."""
-    parents = [plane.file.parent, other.file.parent]
-    top = Path(os.path.commonpath(parents))
-    one, two = (
-        p.file.relative_to(top).as_posix() + (f" (frame {p.frame + 1})" if p.frame else "") for p in (plane, other)
-    )
-    return one, two
 
 
 class Stack(NamedTuple):

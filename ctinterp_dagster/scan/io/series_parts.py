@@ -20,10 +20,7 @@ from ctinterp_dagster.errors import (
 )
 from ctinterp_dagster.scan.io.dicom import DicomFile
 from ctinterp_dagster.scan.io.grid import (
-    LATE,
-    MARKS,
     ROUNDING_MM,
-    Plane,
     along_normal,
     as_even,
     as_thick,
@@ -31,12 +28,12 @@ from ctinterp_dagster.scan.io.grid import (
     listed_mm,
     missing_between,
     mixture,
-    named,
     rounding_mm,
     thicknesses_mm,
     usual_step,
     without_scout,
 )
+from ctinterp_dagster.scan.io.plane import LATE, MARKS, SETTINGS, Plane, named
 from ctinterp_dagster.scan.volume import DoubleArray
 
 LEAST_SLICES = 3  # of a pass, and of stretches on average: two always lie on a regular grid
@@ -138,7 +135,8 @@ def _separated(planes: Sequence[Plane], along_mm: DoubleArray, rounding: float) 
             continue
         passes = [sorted(members) for members in _passes(along_mm, labels)]
         whole = all(len(p) >= LEAST_SLICES and is_regular(along_mm[p], rounding) for p in passes)
-        labelled = collide and len(passes) == len(set(labels))  # each a label of its own: judged each on its own
+        several = max(map(len, passes)) > 1
+        labelled = collide and several and len(passes) == len(set(labels))  # a label each: judged each on its own
         apart = all(len(p) == 1 or np.diff(along_mm[p]).min() > ROUNDING_MM for p in passes)
         if len(passes) > 1 and (whole or (labelled and apart)):
             return passes, name
@@ -148,6 +146,8 @@ def _separated(planes: Sequence[Plane], along_mm: DoubleArray, rounding: float) 
 def _stretches(planes: Sequence[Plane], along_mm: DoubleArray, rounding: float) -> list[slice]:
     """Stretches of sorted planes, each of one SliceThickness and on a regular grid; one where these explain nothing."""
     whole, starts = [slice(0, len(planes))], [0]
+    if len(planes) < LEAST_SLICES:
+        return whole
     even = is_regular(along_mm, rounding) and len(thicknesses_mm(planes)) < 2
     if even or np.diff(along_mm).min() <= ROUNDING_MM:
         return whole
@@ -255,6 +255,23 @@ def _mixed(planes: Sequence[Plane]) -> tuple[str, ...]:
     return (f"SliceThickness is {listed_mm(known_mm)} from slice to slice{absent}",)
 
 
+def _settings(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """The settings of which the planes of one scan, sorted, have several, and between which files they change first."""
+    remarks = []
+    for name in SETTINGS if planes[0].marks else ():
+        mark = list(MARKS).index(name)
+        known = [plane for plane in planes if plane.marks[mark]]
+        change = next((pair for pair in pairwise(known) if pair[0].marks[mark] != pair[1].marks[mark]), None)
+        if change:
+            one, other = named(*change)
+            values = len({plane.marks[mark] for plane in known})
+            remarks.append(
+                f"{name} has {values} values along the scan and changes first between {one!r} and {other!r}: "
+                f"{SETTINGS[name]}"
+            )
+    return tuple(remarks)
+
+
 def scans_of(files: Sequence[DicomFile]) -> list[Part]:
     """The scans that the slices of one series are.
 
@@ -273,6 +290,7 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
     for number, members in enumerate(passes, start=1):
         own = [ordered[k] for k in members]
         remarks = (f"pass {number} of {len(passes)} in one series, told apart by {mark}",) if mark else ()
+        remarks = (*remarks, *_settings(own))
         stretches = _stretches(own, along[members], rounding)
         if len(stretches) == 1:
             remarks = (*remarks, *_mixed(own))
