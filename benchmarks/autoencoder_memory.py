@@ -32,6 +32,9 @@ def predicted_peaks_gib(model: MaisiAutoencoder, size_zyx: tuple[int, int, int],
         size_zyx: of the volume, in voxels.
         memory_gib: what may be taken.
 
+    Returns:
+        GiB by method, weights and runtime left out.
+
     Raises:
         ParamsError: the memory does not suffice.
     """

@@ -40,6 +40,9 @@ def residual_ceiling(
         thick_hu: (k, y, x), what `operator` made of it.
         operator: relates the two grids.
         memory_gib: bound of the autoencoder's activations.
+
+    Returns:
+        (z, y, x) HU.
     """
     base_hu = cubic_projected(thick_hu, operator)
     through = [autoencoder_ceiling(autoencoder, hu, memory_gib) for hu in (thin_hu, base_hu)]

@@ -48,6 +48,9 @@ def thickened(thin: Volume, thickness_mm: float | None = None) -> Measurement:
     Args:
         thin: the scan.
         thickness_mm: of its slices, where they overlap.
+
+    Returns:
+        The measurement with its truth.
     """
     truth_mm = max(FINEST_MM, thin.spacing_mm[0])
     return simulated(thin, THICK_MM / truth_mm, "box", truth_mm, thickness_mm)

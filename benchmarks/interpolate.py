@@ -117,6 +117,9 @@ def measured(command: list[str], checkout: Path) -> Cost:
         command: the program and its arguments.
         checkout: the folder that holds the package.
 
+    Returns:
+        Seconds on the clock, CPU seconds and peak GiB.
+
     Raises:
         SystemExit: the process failed.
     """

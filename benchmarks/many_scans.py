@@ -62,6 +62,9 @@ def cost(command: list[str], root: Path) -> str:
         command: the program and its arguments.
         root: of the project, where it runs.
 
+    Returns:
+        The three cells, with bars between.
+
     Raises:
         ClickException: the command fails.
     """

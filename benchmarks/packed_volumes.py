@@ -64,6 +64,9 @@ def write_kit(folder: Path, train: Sequence[ThinVolume], val: Sequence[ThinVolum
         val: volumes to validate on.
         mib: largest size of all files together, in MiB.
 
+    Returns:
+        A row for each volume that was packed.
+
     Raises:
         ParamsError: the folder holds something, two volumes share a case, or nothing fits.
     """
@@ -92,6 +95,9 @@ def read_kit(folder: Path) -> tuple[list[ThinVolume], list[ThinVolume]]:
 
     Args:
         folder: of the kit.
+
+    Returns:
+        Both lists in the order of the kit.
 
     Raises:
         MissingInputError: a file is missing or damaged, or a volume is not restored as it was.

@@ -92,6 +92,9 @@ def noise_power(blocks: DoubleArray, spacing_mm: tuple[float, ...]) -> dict[str,
         blocks: (n, z, y, x) HU; a polynomial of second order is taken off each.
         spacing_mm: of voxels.
 
+    Returns:
+        HU and 1/mm by name.
+
     Source: Samei et al. 2019, AAPM TG-233, Med. Phys. 46(11), section on noise: f_av, and the detrending.
     """
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in blocks.shape[1:]), indexing="ij")
@@ -125,6 +128,14 @@ def calibration(estimate: FloatArray, std: FloatArray, truth: FloatArray) -> dic
     """By tissue: voxels, share of the truth within 1.645 deviations (0.9 is honest), rms error and rms deviation.
 
     A tissue is told by the estimate, which is all that a user has.
+
+    Args:
+        estimate: (z, y, x) HU.
+        std: its standard deviation, HU.
+        truth: the same shape, HU.
+
+    Returns:
+        Four numbers by tissue.
     """
     ranges = {"air": (-1100, -900), LUNG: (-900, -700), "edges": (-700, -200), SOFT: (-200, 150), BONE: (250, 4000)}
     values = {}

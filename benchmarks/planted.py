@@ -64,6 +64,13 @@ def sites(thin: Volume, rng: np.random.Generator) -> Planted:
     """Structures and their places (mm, as for `paint`), far from each other; every structure of a tissue as often.
 
     Bone is the rarest, and comes first.
+
+    Args:
+        thin: the scan.
+        rng: of all choices.
+
+    Returns:
+        Structures with their places.
     """
     where = tissue_around(thin.hu, thin.spacing_mm, AROUND_MM)
     chosen: Planted = []
@@ -87,6 +94,9 @@ def observed(present: FloatArray, absent: FloatArray) -> float:
     Args:
         present: (n, z, y, x) HU around n structures.
         absent: the same places of the twin.
+
+    Returns:
+        0 to 1, 0.5 by chance.
 
     Source: Barrett and Myers 2004, Foundations of Image Science, section 13.2; the area is Mann and Whitney's U / n^2.
     """

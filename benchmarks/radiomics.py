@@ -38,6 +38,9 @@ def concordance(one: DoubleArray, other: DoubleArray) -> DoubleArray:
         one: (places, features).
         other: the same shape.
 
+    Returns:
+        (features,), at most 1; NaN for constant ones.
+
     Source: Lin 1989, Biometrics 45(1), equation 1.1 with moments over n.
     """
     covariance = ((one - one.mean(axis=0)) * (other - other.mean(axis=0))).mean(axis=0)

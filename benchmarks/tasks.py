@@ -58,6 +58,9 @@ def volume_mm3(hu: FloatArray, spacing_mm: tuple[float, ...], centre_mm: DoubleA
         spacing_mm: of voxels.
         centre_mm: from the outer corner of the first voxel.
         diameter_mm: of the nodule.
+
+    Returns:
+        mm^3; 0 where nothing is that bright.
     """
     reach = diameter_mm / 2 + AROUND_NODULE_MM
     axes = [(np.arange(n) + 0.5) * step - mm for n, step, mm in zip(hu.shape, spacing_mm, centre_mm, strict=True)]
@@ -122,6 +125,9 @@ def vessel_recall(estimate: FloatArray, truth: FloatArray, lung: BoolArray) -> f
         estimate: response (z, y, x).
         truth: the same of the truth.
         lung: where.
+
+    Returns:
+        0 to 1.
     """
     vessels = lung & (truth >= np.quantile(truth[lung], 1 - VESSEL_SHARE))
     lines = skeletonize(vessels) & lung
@@ -209,6 +215,12 @@ def planted_volumes(rows: pd.DataFrame) -> Table:
     """Bias and spread of the volume in % of what the same ruler gives in the truth; methods down, sizes across.
 
     The bias has its 95 % bootstrap interval over the nodules.
+
+    Args:
+        rows: a nodule, method and volume each.
+
+    Returns:
+        The table.
     """
     truth = rows[rows["method"] == "truth"].set_index(["case", "nodule"])["mm3"]
     joined = rows.join(truth.rename("true_mm3"), on=["case", "nodule"])

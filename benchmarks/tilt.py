@@ -62,6 +62,9 @@ def _blocks(fixed: sitk.Image, both: sitk.Image) -> Iterator[sitk.Image]:
         fixed: the scan.
         both: mask on the same grid, 0 where either scan sees nothing.
 
+    Yields:
+        Images of one size.
+
     Source: structure tensor, Foerstner and Guelch 1987, A fast operator for detection and precise location of distinct
         points.
     """

@@ -84,6 +84,9 @@ def trained_models(layout: Layout) -> dict[str, Path]:
     Args:
         layout: where things are.
 
+    Returns:
+        The paths, all of which exist.
+
     Raises:
         MissingInputError: a stage has trained nothing yet.
     """
@@ -99,16 +102,22 @@ def model_hash(files: Mapping[str, Path]) -> str:
 
     Args:
         files: by their place in the model's folder.
+
+    Returns:
+        64 digits; the order of the places does not matter.
     """
     contents = {place: file_hash(file) for place, file in files.items()}
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def seen_scans(layout: Layout) -> dict[str, str]:
-    """Content hash of every case that ingest has made; empty before its first run.
+    """Content hash of every case that ingest has made.
 
     Args:
         layout: where things are.
+
+    Returns:
+        SHA-256 in hexadecimal by case id; empty before the first run of ingest.
 
     Raises:
         MissingInputError: what ingest wrote of itself is damaged.
@@ -125,6 +134,9 @@ def card(challenger: Challenger, commit: str) -> str:
     Args:
         challenger: the model.
         commit: where its weights, data and figures can be checked out.
+
+    Returns:
+        Lines of Markdown, the last one ended.
     """
     lines = [
         f"# Model {challenger.name}",
@@ -184,10 +196,13 @@ class Registry:
         return sorted(records, key=lambda challenger: challenger.number)
 
     def get(self, hash_: str) -> Challenger | None:
-        """What is known of a model, by its hash; None if it was never judged.
+        """What is known of a model, by its hash.
 
         Args:
             hash_: of the model, whole.
+
+        Returns:
+            The record; None if the model was never judged.
 
         Raises:
             MissingInputError: the record is damaged.
@@ -281,6 +296,9 @@ class Registry:
         Args:
             kind: of record.
             path: of the file.
+
+        Returns:
+            What the file says, checked against the fields of `kind`.
 
         Raises:
             MissingInputError: the file is damaged or of another version.

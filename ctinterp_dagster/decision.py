@@ -128,6 +128,9 @@ def count_shared_patients(cases: Iterable[tuple[str, str]]) -> int:
 
     Args:
         cases: patient and split of each.
+
+    Returns:
+        0 or more.
     """
     splits: dict[str, set[str]] = {}
     for patient, split in cases:

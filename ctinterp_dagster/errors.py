@@ -14,9 +14,15 @@ DISK = {*NO_ROOM, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
 
 def disk_problem(error: BaseException) -> str | None:
-    """What is wrong with the disk, on one line, if an error came of that; None if it did not.
+    """What is wrong with the disk, on one line, if an error came of that.
 
     torch hides the system's error behind a RuntimeError, safetensors in its text.
+
+    Args:
+        error: any.
+
+    Returns:
+        The line; None if the error is not of the disk.
     """
     cause: BaseException | None = error
     while cause is not None:

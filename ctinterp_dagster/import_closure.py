@@ -29,6 +29,9 @@ def imported_files(module: Path, package: Path = PACKAGE) -> set[Path]:
     Args:
         module: a file, of the package or not.
         package: the package's folder.
+
+    Returns:
+        Paths below `package`, and `module`.
     """
     found: set[Path] = set()
     waiting = [module]
@@ -47,6 +50,9 @@ def code_version(module: Path, package: Path = PACKAGE) -> str:
     Args:
         module: file of the module.
         package: its folder.
+
+    Returns:
+        64 digits; the same for the same files, wherever the package lies.
     """
     digest = hashlib.sha256()
     for file in sorted(imported_files(module, package)):

@@ -94,6 +94,9 @@ def being_recorded(layout: Layout, outputs: Sequence[Path]) -> bool:
         layout: where things are.
         outputs: files and folders of the stage.
 
+    Returns:
+        False also where no DVC has a table of its locks.
+
     Source: DVC 3.67, `dvc/rwlock.py`: a table of processes by path, rewritten in place.
     """
     table = layout.root / ".dvc" / "tmp" / "rwlock"

@@ -53,10 +53,13 @@ def track(layout: Layout) -> None:
 
 
 def recorded(layout: Layout) -> Listing | None:
-    """What `data/raw.dvc` says; None where no scan was ever added.
+    """What `data/raw.dvc` says.
 
     Args:
         layout: where things are.
+
+    Returns:
+        How many files and bytes there are; None where no scan was ever added.
 
     Raises:
         MissingInputError: the file is damaged.

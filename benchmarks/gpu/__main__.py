@@ -39,6 +39,9 @@ def parse_sections(_context: click.Context, _option: click.Parameter, value: str
     Args:
         value: names of `SECTIONS`, with commas between.
 
+    Returns:
+        Names in the order that was given.
+
     Raises:
         BadParameter: a name is unknown.
     """

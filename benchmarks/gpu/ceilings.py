@@ -61,6 +61,9 @@ def convolution(context: Context, shape: tuple[int, ...], axes: int, *, last: bo
         axes: 2 or 3.
         last: channels last in memory.
         searched: whether cuDNN tries its algorithms first.
+
+    Returns:
+        Both rates in TFLOP/s by name.
     """
     contiguous = torch.contiguous_format
     layout = {2: torch.channels_last, 3: torch.channels_last_3d}[axes] if last else contiguous

@@ -71,6 +71,9 @@ def reset(reason: str) -> None:
 def _judged() -> Registry:
     """The models that were judged, one or more.
 
+    Returns:
+        The registry of this folder.
+
     Raises:
         MissingInputError: none was.
     """
@@ -105,6 +108,9 @@ def _tell_dvc() -> None:
 
 def _champion() -> tuple[Challenger, str]:
     """The champion and the commit of its tag.
+
+    Returns:
+        Its record, and the hash or `not tagged`.
 
     Raises:
         MissingInputError: there is no champion yet.

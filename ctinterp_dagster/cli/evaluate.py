@@ -18,6 +18,9 @@ def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tupl
     Args:
         folder: holds both folders; None gives no pairs.
 
+    Returns:
+        Paths (thick, thin), sorted by name; empty without a folder.
+
     Raises:
         BadParameter: no such folders, no scans in them, or scans without a partner.
     """

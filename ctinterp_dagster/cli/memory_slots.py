@@ -25,6 +25,9 @@ def needed_gib(working_gib: float, voxels: int) -> float:
     Args:
         working_gib: bound of the networks' working memory.
         voxels: of the thin volume.
+
+    Returns:
+        GiB, with what the runtime takes by itself.
     """
     return OVERHEAD_GIB + working_gib + COPIES * 4 * voxels / 2**30
 

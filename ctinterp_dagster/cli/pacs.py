@@ -117,6 +117,9 @@ def interpolate_options(words: Sequence[str]) -> Options:
     Args:
         words: options, without input and output.
 
+    Returns:
+        The options, checked as at the command line.
+
     Raises:
         UsageError: they are no options of it, or do not go together.
     """

@@ -25,6 +25,9 @@ def option(given: object, advice: str) -> None:
 def project() -> Layout:
     """The project in the current folder.
 
+    Returns:
+        Its places, relative to the current folder.
+
     Raises:
         MissingInputError: there is none.
     """

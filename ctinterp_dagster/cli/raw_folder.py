@@ -177,6 +177,9 @@ def names_for(path: Path, *, alone: bool) -> Iterator[str]:
     Args:
         path: what is added.
         alone: nothing else of its name is added with it; without parents' names it could not be told from that.
+
+    Yields:
+        Names without end.
     """
     whole = (
         path.parent.resolve() / path.name if path.name not in {"", ".."} else path.resolve()
@@ -189,10 +192,13 @@ def names_for(path: Path, *, alone: bool) -> Iterator[str]:
 
 
 def table_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a scans.csv, none where there is no file.
+    """The rows of a scans.csv.
 
     Args:
         path: of the file, UTF-8.
+
+    Returns:
+        A dictionary by column for each row; empty where there is no file.
     """
     return read_csv(path) if path.exists() else []
 
@@ -203,6 +209,9 @@ def given_for(path: Path, name: str) -> Iterator[dict[str, str]]:
     Args:
         path: a file or folder, of which the tables lie beside or inside.
         name: of it, in data/raw.
+
+    Yields:
+        Rows of a scans.csv; none where no table has the scan.
 
     Raises:
         ParamsError: a line of `index.jsonl` is not JSON.

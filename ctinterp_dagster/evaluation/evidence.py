@@ -90,6 +90,9 @@ def cube(shape: Sequence[int], spacing_mm: Sequence[float]) -> tuple[slice, ...]
     Args:
         shape: of the volume, (z, y, x).
         spacing_mm: distance of voxels along (z, y, x).
+
+    Returns:
+        Slices for z, y and x.
     """
     sides = [min(size, round(SIDE_MM / step)) for size, step in zip(shape, spacing_mm, strict=True)]
     return tuple(slice((size - side) // 2, (size - side) // 2 + side) for size, side in zip(shape, sides, strict=True))
@@ -165,6 +168,9 @@ def share_kept(estimate: FloatArray, truth: FloatArray) -> float:
     Args:
         estimate: (z, y, x) HU, what the structure adds to the estimate.
         truth: the same shape, what it adds to the truth.
+
+    Returns:
+        1 where all of it is kept, 0 where nothing is; below 0 where it is turned round.
     """
     return float((estimate * truth).sum() / np.square(truth).sum())
 
@@ -217,6 +223,9 @@ def row(case: str, finding: MeasuredValue) -> dict[str, Any]:
     Args:
         case: its id.
         finding: a number of it.
+
+    Returns:
+        A value for each of `COLUMNS`.
     """
     return dict(zip(COLUMNS, (case, *astuple(finding)), strict=True))
 
@@ -230,6 +239,9 @@ def summary(rows: pd.DataFrame) -> Summary:
 
     Args:
         rows: of one method, with the columns `COLUMNS`.
+
+    Returns:
+        Means by measure, then by place of measuring, in the order of the rows.
     """
     return {
         str(measure): {str(at): pooled(lines).mean for at, lines in group.groupby("at", sort=False)}
@@ -249,6 +261,9 @@ def pooled(lines: pd.DataFrame) -> Pooled:
 
     Args:
         lines: with the columns `value` and `count`, the counts above 0.
+
+    Returns:
+        The weighted mean, and the sum of the counts.
     """
     count = int(lines["count"].sum())
     return Pooled(float((lines["value"] * lines["count"]).sum() / count), count)

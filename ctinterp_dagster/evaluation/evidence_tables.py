@@ -78,6 +78,9 @@ def run_tables(rows: pd.DataFrame, *, seed: int) -> Iterator[Table]:
     Args:
         rows: the lines of `evidence.csv`.
         seed: of the bootstrap.
+
+    Yields:
+        Tables, those of planted structures first.
     """
     cases = rows["case"].nunique()
     methods = [name for name in dict.fromkeys(rows["method"]) if name != TRUTH]
@@ -162,6 +165,9 @@ def shown(measured: Measured | None, name: str, model: str) -> Sequence[str]:
         measured: what its file holds; None where there is none, and the sentence is the command that measures.
         name: of its file without `.json`, a key of `COMMANDS`.
         model: hash of the file of the run's own model.
+
+    Returns:
+        One sentence or more.
     """
     if measured is None:
         return [f"Not measured: run {COMMANDS[name]}"]

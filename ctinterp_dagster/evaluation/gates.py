@@ -134,6 +134,15 @@ def _no_worse(name: str, challenger: TaskMetrics, champion: TaskMetrics, rules: 
     """Not worse by more than the margin, with 95 % confidence over the cases of the test set.
 
     A single case has no interval: then its difference decides.
+
+    Args:
+        name: of the task.
+        challenger: what was measured of it on the task.
+        champion: the same of the champion.
+        rules: with the margin.
+
+    Returns:
+        The finding, passed or not.
     """
     pairs = {case: psnr - champion.psnr_db_by_case[case] for case, psnr in challenger.psnr_db_by_case.items()}
     interval = bootstrap_mean(list(pairs.values()), seed=rules.seed)

@@ -168,6 +168,9 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
         truth: the thin volume and what is derived from it.
         residual_hu: mean |A x - y| of this estimate, HU, from the operator that made the thick volume.
 
+    Returns:
+        PSNR in dB, SSIM, errors in HU and noise; None for what this truth does not show.
+
     Raises:
         EvaluationError: shapes differ, a value is not finite, or the estimate equals the truth in a window.
     """
@@ -210,6 +213,9 @@ def mae_by_position(error_hu: npt.NDArray[np.float64], factor: float, first: int
         error_hu: (n,) of each thin slice.
         factor: thin slices a thick one.
         first: index of the first of these slices; thick slice 0 begins at the lower face of thin slice 0.
+
+    Returns:
+        Means in HU, one a part.
     """
     parts, end = math.ceil(factor), first + len(error_hu)
     faces = np.clip(np.arange((math.ceil(end / factor) * parts) + 1) * (factor / parts), first, end)
@@ -255,6 +261,9 @@ def psnr_db(mse_hu2: float, window: Window) -> float:
         mse_hu2: mean square error in HU^2, above 0.
         window: to which the values were clipped.
 
+    Returns:
+        dB; any finite number.
+
     Raises:
         EvaluationError: the MSE is 0: the ratio is infinite, and no record holds that.
 
@@ -270,12 +279,15 @@ def _unit(hu: FloatArray, window: Window) -> FloatArray:
 
 
 def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """Mean over slices of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels; at most 1.
+    """Mean over slices of the SSIM with an 11x11 Gaussian window of sigma 1.5 pixels.
 
     Args:
         estimate_hu: (z, y, x) HU.
         truth_hu: the same shape.
         window: to which values are clipped, and whose units they are compared in.
+
+    Returns:
+        At most 1, where both are equal.
 
     Source: Wang et al. 2004, eq. 13, K1 = 0.01, K2 = 0.03; scikit-image leaves out a border of 5 pixels.
     """
@@ -294,12 +306,15 @@ def ssim_axial(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) ->
 
 
 def ssim_volume(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> float:
-    """scikit-image's SSIM of whole volumes, computed by slabs, with a uniform window of 7x7x7; at most 1.
+    """scikit-image's SSIM of whole volumes, computed by slabs, with a uniform window of 7x7x7.
 
     Args:
         estimate_hu: (z, y, x) HU.
         truth_hu: of the same shape.
         window: to which both are clipped, and whose width is the range of values.
+
+    Returns:
+        At most 1, where both are equal.
 
     Source: Wang et al. 2004, eq. 13, with sample covariances and without a border of 3 voxels, as scikit-image has it.
     """
@@ -320,11 +335,14 @@ def _slabs(depth: int) -> Iterator[tuple[int, slice]]:
 
 
 def noise_ratio(hu: FloatArray, truth: Truth) -> float | None:
-    """Noise along z over that of the truth; 0 of a smooth volume, None where the truth has none.
+    """Noise along z over that of the truth.
 
     Args:
         hu: (z, y, x) HU, of the shape of the truth.
         truth: with its quiet tissue and its noise.
+
+    Returns:
+        A ratio from 0, of a smooth volume, up; None where the truth has no noise.
     """
     return None if truth.noise_hu is None else (noise_along_z_hu(hu, truth.quiet) or 0.0) / truth.noise_hu
 

@@ -152,6 +152,9 @@ def render(report: ReportData) -> str:
     Args:
         report: what the page shows.
 
+    Returns:
+        The text of the file.
+
     Raises:
         EvaluationError: there are no rows, no rows of the model, or a method was not scored on every case of a task.
     """

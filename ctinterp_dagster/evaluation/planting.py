@@ -51,6 +51,9 @@ class Structure:
             z: mm from its centre, like y and x of shapes that make (z, y, x) together.
             y: mm from its centre.
             x: mm from its centre.
+
+        Returns:
+            Shares of the shape that z, y and x make together.
         """
         radius = self.size_mm / 2
         if self.kind == "ball":
@@ -99,6 +102,9 @@ def around(
         spacing_mm: distance of voxels along (z, y, x).
         centre_mm: (z, y, x) from the outer corner of the first voxel.
         reach_mm: half the cube's side.
+
+    Returns:
+        Slices for z, y and x within the volume.
     """
     halves = [int(np.ceil(reach_mm / step)) for step in spacing_mm]
     middle = [int(centre / step) for centre, step in zip(centre_mm, spacing_mm, strict=True)]
@@ -129,7 +135,7 @@ def candidates(
     rng: np.random.Generator,
     within: DoubleArray | float = 0.5,
 ) -> DoubleArray:
-    """Places in mm, (n, 3), in random order, at most 5000.
+    """Places in random order, at most 5000.
 
     Args:
         thin: the scan.
@@ -137,6 +143,9 @@ def candidates(
         ends_mm: how far from the ends of the scan they are, (z, y, x).
         rng: of the order.
         within: the voxel, where they lie, 0 to 1.
+
+    Returns:
+        (n, 3) mm, n at most 5000.
     """
     places = (np.argwhere(inside) + within) * thin.spacing_mm
     size_mm = np.array(thin.hu.shape) * thin.spacing_mm
@@ -150,6 +159,9 @@ def is_apart(place: DoubleArray, others: Iterable[DoubleArray], between_mm: Sequ
         place: (z, y, x) mm.
         others: the same each.
         between_mm: least distances along (z, y, x).
+
+    Returns:
+        True also where there are no others.
     """
     return all((np.abs(place - other) > between_mm).any() for other in others)
 

@@ -69,6 +69,9 @@ class Trial:
         Args:
             estimate_hu: (z, y, x) on the grid of the measurement's operator.
 
+        Returns:
+            PSNR in dB and SSIM, at most 1, by name.
+
         Raises:
             EvaluationError: the estimate equals the truth, so that PSNR is infinite.
         """
@@ -119,6 +122,9 @@ def rplhr(
         tags: of the thick scan.
         name: of the scan, for messages.
 
+    Returns:
+        The trial, whose truth is the thin slices that the thick ones cover.
+
     Raises:
         GeometryError: the images differ in size, or the thin slices are not five to each thick one, in its middle.
         ScanError: the thick scan is no axial CT in HU.
@@ -161,6 +167,9 @@ def decimation(thin: Volume, factor: int) -> Trial:
     Args:
         thin: the scan, HU.
         factor: 2 or more.
+
+    Returns:
+        The trial, whose truth is the whole scan in that window.
 
     Raises:
         EvaluationError: no slice is left between the ends, or a side of the images is below SSIM's 11 pixels.

@@ -20,6 +20,9 @@ def edge_spread(hu: FloatArray, step_mm: float, edges: Mapping[str, DoubleArray]
         step_mm: distance of slices.
         edges: y, x: columns; at_mm: where the edge lies, from the first slice's centre; low, high: HU on either side.
 
+    Returns:
+        (96,), a value a bin; bins that no column reaches are interpolated.
+
     Source: Richard et al. 2012, Med. Phys. 39(7): the task transfer function of an edge, over-sampled by its tilt.
     """
     columns = (hu[:, edges["y"].astype(int), edges["x"].astype(int)] - edges["low"]) / (edges["high"] - edges["low"])
@@ -49,6 +52,9 @@ def resolution(spread: DoubleArray) -> Resolution:
 
     Args:
         spread: (96,), as `edge_spread` gives it: bins of 0.25 mm about the edge, 0 below and 1 above.
+
+    Returns:
+        Full width at half maximum in mm, and the frequency in 1/mm at which the transfer is a half.
 
     Raises:
         RuntimeError: no Gaussian fits.

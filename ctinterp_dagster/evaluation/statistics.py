@@ -87,6 +87,9 @@ def bootstrap_mean(values: Sequence[float] | npt.NDArray[np.float64], *, seed: i
         values: (n,), one a case.
         seed: of the resampling.
 
+    Returns:
+        Mean and ends; no ends for a single case.
+
     Raises:
         EvaluationError: no value, or one that is not finite.
 
@@ -170,6 +173,9 @@ def best_baseline(rows: pd.DataFrame, metric: str, *, method: str, higher_is_bet
         higher_is_better: whether a larger value is.
         seed: of the bootstrap.
 
+    Returns:
+        The difference of the two with its interval, above 0 where `method` is better.
+
     Raises:
         EvaluationError: there is no other method, or `compare` refuses the rows.
     """
@@ -185,6 +191,9 @@ def _by_case(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     Args:
         rows: one a case and method, of one task.
         metric: the column that is shown.
+
+    Returns:
+        A table whose values are those of the column.
 
     Raises:
         EvaluationError: rows of several tasks, a case scored twice, or a method that lacks a case.
@@ -209,6 +218,9 @@ def calibrate(estimate_hu: FloatArray, std_hu: FloatArray, truth: Truth) -> Cali
         estimate_hu: (z, y, x) posterior mean, HU.
         std_hu: (z, y, x) standard deviation over samples, HU, not negative.
         truth: the thin volume.
+
+    Returns:
+        The share within the interval, 0 to 1, and the correlation, -1 to 1, None where either is constant.
 
     Raises:
         EvaluationError: shapes differ, a value is not finite, or a standard deviation is negative.

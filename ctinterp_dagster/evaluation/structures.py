@@ -119,7 +119,7 @@ def without_ends(hu: FloatArray, spacing_mm: tuple[float, ...]) -> BoolArray:
 def tissue_errors(
     estimate: FloatArray, truth: FloatArray, spacing_mm: tuple[float, ...]
 ) -> dict[str, tuple[float, int]]:
-    """Mean |error| in HU and number of voxels by tissue, without the end slices; of 1000 voxels or more.
+    """Mean |error| in HU and number of voxels by tissue, without the end slices.
 
     The tissue is told by the mean of the truth over 2 mm: by single values one would choose by their noise.
 
@@ -127,6 +127,9 @@ def tissue_errors(
         estimate: (z, y, x) HU.
         truth: the same shape.
         spacing_mm: distance of voxels along (z, y, x).
+
+    Returns:
+        (mean |error| in HU, voxels) by tissue; without tissues of fewer than 1000 voxels.
     """
     ends = round(END_MM / spacing_mm[0])
     size = [max(1, round(TISSUE_MM / step)) for step in spacing_mm]
@@ -142,6 +145,9 @@ def noisy(hu: FloatArray, noise_hu: float) -> FloatArray:
     Args:
         hu: (z, y, x) HU.
         noise_hu: standard deviation of the noise.
+
+    Returns:
+        (z, y, x) HU; the noise is the same for the same shape.
     """
     white = np.random.default_rng(0).standard_normal(hu.shape, np.float32)
     grained = gaussian_filter(white, (0, 0.8, 0.8))
@@ -150,11 +156,14 @@ def noisy(hu: FloatArray, noise_hu: float) -> FloatArray:
 
 
 def ranking(score: npt.NDArray[Any], bad: BoolArray) -> float | None:
-    """Area under the ROC curve of a score for what is bad; None where nothing is, or all.
+    """Area under the ROC curve of a score for what is bad.
 
     Args:
         score: any shape; more is to mean worse.
         bad: the same shape.
+
+    Returns:
+        0 to 1, 0.5 by chance; None where nothing is bad, or all.
     """
     if bad.all() or not bad.any():
         return None

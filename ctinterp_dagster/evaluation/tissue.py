@@ -77,7 +77,7 @@ def noise_along_z_hu(hu: FloatArray, quiet: BoolArray) -> float | None:
 
 
 def interiors(hu: FloatArray, ends: int, noise_hu: float | None) -> dict[str, BoolArray]:
-    """Where one tissue is alone, (z, y, x) by tissue: no edge within a thick slice and 3 pixels.
+    """Where one tissue is alone: no edge within a thick slice and 3 pixels.
 
     A voxel counts if the mean of the box around it lies in the tissue's window, and its standard deviation is at most
     twice the noise, or 20 HU. Chosen by their own value, voxels of a smoother estimate would seem shifted.
@@ -86,6 +86,9 @@ def interiors(hu: FloatArray, ends: int, noise_hu: float | None) -> dict[str, Bo
         hu: (z, y, x) HU, the truth.
         ends: slices on either side of a voxel that its box takes in.
         noise_hu: of the truth; None for none.
+
+    Returns:
+        Boolean (z, y, x) by tissue; a tissue that is nowhere alone is all False.
     """
     size = (2 * ends + 1, 7, 7)
     mean = ndimage.uniform_filter(hu, size, mode="nearest")

@@ -31,6 +31,46 @@ def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, 
         truth: a real thin scan on the same grid; None where there is none.
         title: of the page.
 
+    Returns:
+        The text of the file.
+
+    Raises:
+        GeometryError: thin slices are further apart than thick ones, or lie elsewhere; `std` or `truth` lies on
+            another grid than `thin`.
+        IntensityError: values are not finite.
+    """
+    check_grids(thick, thin, std, truth)
+    shrink = max(shrinking(volume) for volume in (thick, thin))
+    against, words = (truth.hu, "truth") if truth else (stretched(thick, thin), "thick scan")
+    shown = {"thick": thick, "thin": thin, **({"truth": truth} if truth else {})}
+    overlays = {"std": std} if std else {}
+    if against is not None:
+        overlays["difference"] = thin.with_hu(np.abs(thin.hu - against))
+    content = {
+        "volumes": {name: packed(volume, shrink) for name, volume in (shown | overlays).items()},
+        "tops": {name: float(np.quantile(volume.hu, OVERLAY_QUANTILE)) for name, volume in overlays.items()},
+        "windows": {w.name.replace("_", " "): [w.low_hu, w.high_hu] for w in WINDOWS},
+        "window": second_window(thick.hu).name.replace("_", " "),
+        "spacings": {name: round(volume.spacing_mm[0], 3) for name, volume in shown.items()},
+        "against": words,
+        "shrink": shrink,
+        "title": title,
+    }
+    html = (HERE / "viewer.html").read_text(encoding="utf-8")
+    script = (HERE / "niivue" / "niivue.umd.js").read_text(encoding="utf-8")
+    data = json.dumps(content).replace("<", "\\u003c")  # a title must not end the script
+    return html.replace("/*niivue*/", script.replace("</script", "<\\/script")).replace("/*content*/", data)
+
+
+def check_grids(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None) -> None:
+    """Refuse volumes that cannot be looked at together.
+
+    Args:
+        thick: what was measured.
+        thin: what was made of it.
+        std: its standard deviation; None where nobody asked for it.
+        truth: a real thin scan; None where there is none.
+
     Raises:
         GeometryError: thin slices are further apart than thick ones, or lie elsewhere; `std` or `truth` lies on
             another grid than `thin`.
@@ -57,26 +97,6 @@ def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, 
     for name, volume in (("thick", thick), ("thin", thin)):
         if not np.isfinite(volume.hu).all():
             raise IntensityError(f"the {name} scan holds NaN or infinity: expected finite HU")
-    shrink = max(shrinking(volume) for volume in (thick, thin))
-    against, words = (truth.hu, "truth") if truth else (stretched(thick, thin), "thick scan")
-    shown = {"thick": thick, "thin": thin, **({"truth": truth} if truth else {})}
-    overlays = {"std": std} if std else {}
-    if against is not None:
-        overlays["difference"] = thin.with_hu(np.abs(thin.hu - against))
-    content = {
-        "volumes": {name: packed(volume, shrink) for name, volume in (shown | overlays).items()},
-        "tops": {name: float(np.quantile(volume.hu, OVERLAY_QUANTILE)) for name, volume in overlays.items()},
-        "windows": {w.name.replace("_", " "): [w.low_hu, w.high_hu] for w in WINDOWS},
-        "window": second_window(thick.hu).name.replace("_", " "),
-        "spacings": {name: round(volume.spacing_mm[0], 3) for name, volume in shown.items()},
-        "against": words,
-        "shrink": shrink,
-        "title": title,
-    }
-    html = (HERE / "viewer.html").read_text(encoding="utf-8")
-    script = (HERE / "niivue" / "niivue.umd.js").read_text(encoding="utf-8")
-    data = json.dumps(content).replace("<", "\\u003c")  # a title must not end the script
-    return html.replace("/*niivue*/", script.replace("</script", "<\\/script")).replace("/*content*/", data)
 
 
 def shrinking(volume: Volume) -> int:

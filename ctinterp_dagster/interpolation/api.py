@@ -94,6 +94,9 @@ def _settings(samples: int | None, seed: int, memory_gib: float) -> Settings:
         seed: of the first sample.
         memory_gib: bound of the networks' working memory.
 
+    Returns:
+        Settings in float32.
+
     Raises:
         ParamsError: one sample, of which there is no standard deviation.
     """
@@ -113,6 +116,9 @@ def restored(
         settings: of the sampler.
         force: give a doubtful estimate, too.
 
+    Returns:
+        The estimate, and a clause for each doubt.
+
     Raises:
         DoubtfulResultError: something is, and `force` is false; no sample was drawn then.
     """
@@ -128,6 +134,9 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
         thick: a path, an image, or an array or tensor (z, y, x) HU.
         spacing_mm: distance of voxels along (z, y, x), of arrays and tensors alone.
         series: which scan of a path, where it holds several.
+
+    Returns:
+        The volume in HU; tags only of what was read from a path.
 
     Raises:
         ParamsError: `spacing_mm` or `series` does not fit what is given, or an array is not of real numbers.

@@ -85,6 +85,9 @@ class Interpolator:
             on_mean: told the mean, (z, y, x) HU on the CPU, before any sample is drawn; what it raises ends the work.
             on_part: told how much of the networks' work is done, 0 to 1; of a latent diffusion after each sample.
 
+        Returns:
+            Mean, standard deviation where samples were drawn, and residual, on the measurement's thin grid.
+
         Raises:
             ParamsError: the memory does not suffice, or the processor or the model knows no int8.
         """
@@ -133,7 +136,7 @@ class Interpolator:
         seed: int = 0,
         spacing_mm: Spacing = UNKNOWN_MM,
     ) -> Tensor:
-        """One sample at any depth, e.g. (50, 512, 512) to (250, 512, 512), in HU; one step gives the mean.
+        """One sample at any depth, e.g. (50, 512, 512) to (250, 512, 512); one step gives the mean.
 
         Args:
             thick_hu: (k, y, x) HU.
@@ -144,6 +147,9 @@ class Interpolator:
                 it cannot.
             seed: of the sample.
             spacing_mm: of the thick volume, (z, y, x).
+
+        Returns:
+            (target_depth, y, x) HU, float32 on the CPU.
 
         Raises:
             ParamsError: `target_depth` is no more than the thick depth, or there is no such sampler.

@@ -25,11 +25,14 @@ LEAST_SLICES = 8
 
 
 def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:
-    """What is wrong with an estimate, a clause each; nothing where nothing is seen.
+    """What is wrong with an estimate, a clause each.
 
     Args:
         measurement: what was restored.
         thin_hu: (n, y, x) HU on the CPU.
+
+    Returns:
+        Clauses; empty where nothing is seen.
     """
     thick_hu, operator = measurement.thick_hu, measurement.operator
     if not torch.isfinite(thin_hu).all():
@@ -64,6 +67,9 @@ def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> 
         thick_hu: (k, y, x) HU.
         thin_hu: (n, y, x) HU, the estimate.
         operator: (n, y, x) to (k, y, x).
+
+    Returns:
+        A ratio from 0 up.
     """
     if len(thick_hu) < LEAST_SLICES:
         return 0.0
@@ -112,6 +118,9 @@ def refuse_doubtful(measurement: Measurement, thin_hu: Tensor, *, force: bool) -
         measurement: what was restored.
         thin_hu: (z, y, x) HU, the estimate.
         force: whether doubts are told and not refused.
+
+    Returns:
+        A clause for each doubt; empty where nothing is seen.
 
     Raises:
         DoubtfulResultError: there are some, and they are not forced.

@@ -26,6 +26,9 @@ class DenoisingObjective(nn.Module):
             target: the same shape, what is denoised.
             noise: the same shape, standard normal.
             t: (b,) in [0, 1].
+
+        Returns:
+            A number, mean square over all voxels.
         """
         output = self.denoiser(add_noise(target, noise, t), condition, t)
         return functional.mse_loss(output.float(), training_target(target, noise, t, self.prediction))

@@ -45,10 +45,13 @@ def silu(fresh: Tensor) -> Tensor:
 
 
 def time_features(t: Tensor) -> Tensor:
-    """Sines and cosines of t (b,) in [0, 1] at octaves of half a turn to 1000 turns: (b, 64).
+    """Sines and cosines of t (b,) in [0, 1] at octaves of half a turn to 1000 turns.
 
     Args:
         t: (b,) times in [0, 1].
+
+    Returns:
+        (b, 64), sines first.
 
     Source: Vaswani et al. 2017, section 3.5, as Ho et al. 2020 use it for time.
     """

@@ -14,6 +14,9 @@ def pick_device(name: str) -> torch.device:
     Args:
         name: `auto`, or one of torch such as `cpu` or `cuda`.
 
+    Returns:
+        A device of torch.
+
     Raises:
         ParamsError: CUDA is asked for and not there, or torch knows no such device.
     """

@@ -39,6 +39,9 @@ class ModelFile:
         Args:
             kind: the dataclass of the configuration.
 
+        Returns:
+            An instance of `kind`.
+
         Raises:
             CheckpointError: it is one of another version.
         """

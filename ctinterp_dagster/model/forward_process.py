@@ -13,10 +13,13 @@ _SMALLEST = 1e-4
 
 
 def alpha(t: Tensor) -> Tensor:
-    """How much of the signal is left at time t: 1 at t = 0, 0 at t = 1; same shape as `t`, in [0, 1].
+    """How much of the signal is left at time t: 1 at t = 0, 0 at t = 1.
 
     Args:
         t: times in [0, 1], of any shape.
+
+    Returns:
+        In [0, 1], of the shape of `t`.
 
     Source: Nichol and Dhariwal 2021, eq. 17, with offset s = 0, the form of Salimans and Ho 2022, section 2.
     """
@@ -24,10 +27,13 @@ def alpha(t: Tensor) -> Tensor:
 
 
 def sigma(t: Tensor) -> Tensor:
-    """How much noise there is at time t: alpha^2 + sigma^2 = 1; same shape as `t`, in [0, 1].
+    """How much noise there is at time t: alpha^2 + sigma^2 = 1.
 
     Args:
         t: times in [0, 1], of any shape.
+
+    Returns:
+        In [0, 1], of the shape of `t`.
 
     Source: Salimans and Ho 2022, section 2 (variance preserving).
     """
@@ -35,13 +41,16 @@ def sigma(t: Tensor) -> Tensor:
 
 
 def shifted(t: Tensor, shift: float) -> Tensor:
-    """Times in [0, 1] of any shape, in the same order, crowded towards the noisy end where `shift` is above 1.
+    """Times in the same order, crowded towards the noisy end where `shift` is above 1.
 
     What is coarser than a pixel is decided there: noise hides it less.
 
     Args:
         t: times in [0, 1], of any shape.
         shift: above 0; 1 changes nothing.
+
+    Returns:
+        Times in [0, 1], of the shape of `t`; 0 and 1 stay.
 
     Source: Esser et al. 2024, eq. 23.
     """
@@ -55,6 +64,9 @@ def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         x0: (b, ...) data, standardised.
         noise: (b, ...) standard normal.
         t: (b,) times in [0, 1].
+
+    Returns:
+        alpha x0 + sigma noise, of the shape of `x0`.
 
     Source: Ho et al. 2020, eq. 4.
     """
@@ -72,6 +84,9 @@ def to_x0(output: Tensor, noisy: Tensor, t: Tensor, kind: Prediction) -> Tensor:
         noisy: (b, ...) x_t.
         t: (b,) times in [0, 1].
         kind: what the network predicts.
+
+    Returns:
+        Of the shape of `noisy`.
 
     Source: Salimans and Ho 2022, appendix D: v = alpha epsilon - sigma x0, x0 = alpha x_t - sigma v.
     """
@@ -94,6 +109,9 @@ def training_target(x0: Tensor, noise: Tensor, t: Tensor, kind: Prediction) -> T
         noise: (b, ...) the standard normal noise that `add_noise` was given.
         t: (b,) times in [0, 1].
         kind: what the network is to predict.
+
+    Returns:
+        Of the shape of `x0`.
 
     Source: Salimans and Ho 2022, section 4 (weights) and appendix D (v).
     """

@@ -98,6 +98,9 @@ class QuantizedConv:
         Args:
             x: (b, in, [z,] y, x) uint8, channels last in memory.
             dtype: float32 or bfloat16.
+
+        Returns:
+            (b, out, [z - 2,] y, x) of `dtype`.
         """
         return self._convolved(x, 1.0, 0, dtype, "none")
 
@@ -138,6 +141,9 @@ def peaks(network: nn.Module, layers: Sequence[nn.Module], x: Tensor, condition:
         x: (1, channels, z, y, x).
         condition: (1, numbers).
         guide: that channel of x.
+
+    Returns:
+        A number for each layer.
     """
     found: dict[nn.Module, float] = {}
 

@@ -79,6 +79,9 @@ def angle(t: Tensor) -> float:
     Args:
         t: one time in [0, 1].
 
+    Returns:
+        Radians, from 0 at t = 0 to pi / 2 at t = 1.
+
     Source: Salimans and Ho 2022, appendix D.
     """
     return math.atan2(float(sigma(t)), float(alpha(t)))
@@ -93,6 +96,9 @@ def ddim(x: Tensor, x0: Tensor, phi: float, after: float, fresh: float = 0.0) ->
         phi: the angle of the state, above `after`.
         after: the angle of the result, in radians from 0.
         fresh: standard deviation of the noise that is to be added.
+
+    Returns:
+        Of the shape of `x`; fresh noise is not in it yet.
 
     Source: Song, Meng and Ermon 2021, eq. 12 without its last term, whose sigma_t is `fresh`.
     """
@@ -109,6 +115,9 @@ def ddpm(x: Tensor, x0: Tensor, phi: float, after: float, noise: Callable[[], Te
         phi: the angle of the state, above `after`.
         after: the angle of the result, in radians from 0.
         noise: draws standard normal noise of the shape of x.
+
+    Returns:
+        Of the shape of `x`, with its fresh noise.
 
     Source: Song, Meng and Ermon 2021, eq. 12 and 16 with eta = 1.
     """
@@ -128,13 +137,16 @@ class AdamsBashforth:
         self._last: tuple[Tensor, float] | None = None
 
     def __call__(self, x: Tensor, x0: Tensor, phi: float, after: float) -> Tensor:
-        """The state at the angle `after`, of the shape of `x`.
+        """The state at the angle `after`.
 
         Args:
             x: the state at `phi`, of any shape.
             x0: the estimate there, like `x`.
             phi: angle in radians, from pi / 2 (noise) down.
             after: the next one, below `phi`.
+
+        Returns:
+            Of the shape of `x`.
         """
         v = (math.cos(phi) * x - x0) / math.sin(phi)
         turn = phi - after

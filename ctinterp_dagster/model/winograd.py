@@ -47,6 +47,9 @@ class Matrices:
 def matrices() -> Matrices:
     """The Toom-Cook transforms of `POINTS`: a product of polynomials as their values at eight points.
 
+    Returns:
+        The transforms of a tile, of a kernel, and of the output.
+
     Source: Barabasz et al. 2020, section 3.
     """
     shapes = (SPAN, SPAN), (SPAN, TAPS), (TILE, SPAN)
@@ -69,9 +72,15 @@ def _polynomial(roots: Sequence[float]) -> Tensor:
 
 
 def suits(weight: Tensor) -> bool:
-    """Whether a convolution (out, in, ...) is faster like this here: float32 on a CPU, between many channels.
+    """Whether a convolution is faster like this here: float32 on a CPU, between many channels.
 
     On MKL's branch COMPATIBLE (`limit_instructions`) it is not: products take twice as long there.
+
+    Args:
+        weight: (out, in, ...).
+
+    Returns:
+        False on a GPU, in autocast, and of few channels.
     """
     # "meta" stands for the CPU when only the memory is asked for.
     plain = weight.device.type in ("cpu", "meta") and weight.dtype == torch.float32
@@ -137,6 +146,9 @@ def scratch_numbers(rows: int, height: int, width: int, into: int, out: int) -> 
         width: of the plane.
         into: input channels.
         out: output channels.
+
+    Returns:
+        Numbers, of as many bytes each as the type has.
     """
     deep, high, broad = _block_size(rows, height, width)
     entered = (3 * deep + 8) * (TILE * high + 2) * (TILE * broad + 2) * into

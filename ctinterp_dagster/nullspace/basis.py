@@ -118,7 +118,7 @@ class NullSpace:
         return network_features(thick, torch.from_numpy(self.cosines_of_base).to(thick.device, thick.dtype))
 
     def geometry(self, thick_mm: Sequence[float]) -> Tensor:
-        """Numbers of the grid and the profile that condition a network, (GEOMETRY,).
+        """Numbers of the grid and the profile that condition a network.
 
         Natural log of slice distance over 5 mm and of pixel size over 0.7 mm, `factor` over 5 and at most 1, what the
         profile lets through of cosines about the slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance, and how
@@ -127,6 +127,9 @@ class NullSpace:
 
         Args:
             thick_mm: distance of the thick volume's voxels along (z, y, x).
+
+        Returns:
+            (GEOMETRY,) float32 on the CPU.
         """
         pixel_mm = (thick_mm[1] + thick_mm[2]) / 2
         known = min(self.factor, KNOWN_FACTOR)
@@ -148,7 +151,7 @@ class NullSpace:
 
 
 def network_features(thick: Tensor, cosines_of_base: Tensor) -> Tensor:
-    """What a network is shown: (..., n_thick, y, x) HU to (..., features, n_thick, y, x) without unit.
+    """What a network is shown of thick slices.
 
     The thick slices k - 2 to k + 2 in units of 1000 HU and, clipped, in the soft-tissue window; and the cosines
     of up(y) in cell k in units of 1000 HU, which tell the profile and the grid.
@@ -156,6 +159,9 @@ def network_features(thick: Tensor, cosines_of_base: Tensor) -> Tensor:
     Args:
         thick: (..., n_thick, y, x) HU.
         cosines_of_base: (..., modes * n_thick, n_thick), `NullSpace.cosines_of_base`, in the type of `thick`.
+
+    Returns:
+        (..., features, n_thick, y, x) without unit.
     """
     n_thick, device = thick.shape[-3], thick.device
     around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]

@@ -73,13 +73,16 @@ class Expectation(StoredModel):
         )
 
     def forward(self, features: Tensor, geometry: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the spread, both (b, modes, z, y, x), in units of 100 HU.
+        """Mean of the coefficients, and logarithm of their spread.
 
         No gradient of the spread reaches the mean.
 
         Args:
             features: (b, features, z, y, x).
             geometry: (b, GEOMETRY), numbers of the grid and the profile, `nullspace.basis.NullSpace.geometry`.
+
+        Returns:
+            Mean and log spread, (b, modes, z, y, x) each, of units of 100 HU.
         """
         geometry = geometry[:, : self.config.geometry]
         mean = self.mean(features, geometry)
@@ -105,6 +108,9 @@ class Expectation(StoredModel):
             mirror: whether to look at the mirror image too, where the model was trained so.
             quantized: whether the convolutions are in eight bits; of one volume on the CPU.
 
+        Returns:
+            (b, modes, z, y, x) in units of 100 HU.
+
         Raises:
             ParamsError: the memory does not suffice.
         """
@@ -124,7 +130,7 @@ class Expectation(StoredModel):
     def spread_about(
         self, mean: Tensor, features: Tensor, geometry: Tensor, memory_gib: float | None, *, quantized: bool = False
     ) -> Tensor:
-        """The logarithm of the coefficients' standard deviation, (b, modes, z, y, x) of units of 100 HU, as `forward`.
+        """The logarithm of the coefficients' standard deviation in units of 100 HU, as `forward` gives it.
 
         Args:
             mean: (b, modes, z, y, x) of these features, as `expect` gives it.
@@ -132,6 +138,9 @@ class Expectation(StoredModel):
             geometry: (b, GEOMETRY) of the grid and the profile.
             memory_gib: bound of the activations, GiB; None for none.
             quantized: whether the convolutions are in eight bits; of one volume on the CPU.
+
+        Returns:
+            (b, modes, z, y, x).
 
         Raises:
             ParamsError: the memory does not suffice.
@@ -144,10 +153,13 @@ class Expectation(StoredModel):
         return swept(spread, inputs, self.config.modes, self.spread.reach, memory_gib)
 
     def passes(self, *, mirror: bool) -> int:
-        """How many passes of the network a mean takes, 1 or 2.
+        """How many passes of the network a mean takes.
 
         Args:
             mirror: whether the mirror image is to be looked at too; it is where the model was trained so.
+
+        Returns:
+            1 or 2.
         """
         return 2 if mirror and self.config.mirror else 1
 
@@ -195,6 +207,9 @@ class NullSpaceDiffusion(StoredModel):
             inputs: (b, features + 2 modes, z, y, x), as `denoiser_inputs` makes them.
             geometry: (b, GEOMETRY).
             t: (b,) in [0, 1].
+
+        Returns:
+            (b, modes, z, y, x), as `config.prediction` says.
         """
         prediction: Tensor = self.denoiser(torch.cat([noisy, inputs], dim=1), self._condition(geometry, t))
         return prediction
@@ -215,7 +230,7 @@ class NullSpaceDiffusion(StoredModel):
         memory_gib: float | None,
         quantized: bool = False,
     ) -> Tensor:
-        """One sample of the coefficients, (1, modes, z, y, x) in units of 100 HU.
+        """One sample of the coefficients.
 
         Args:
             features: (1, features, z, y, x).
@@ -226,6 +241,9 @@ class NullSpaceDiffusion(StoredModel):
             sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
             memory_gib: bound of the networks' working memory; None for none.
             quantized: whether the convolutions are in eight bits; on the CPU.
+
+        Returns:
+            (1, modes, z, y, x) in units of 100 HU.
 
         Raises:
             ParamsError: the memory does not suffice, or there is no such sampler.
@@ -253,6 +271,9 @@ class NullSpaceDiffusion(StoredModel):
         Args:
             evaluations: of the denoiser; 0 for the mean alone.
             mirror: whether the mean is that of the volume and of its mirror image.
+
+        Returns:
+            Work a voxel, of all passes of all networks.
         """
         mean, spread = self.expectation.mean.reach, self.expectation.spread.reach
         drawn = spread.work + evaluations * self.denoiser.reach.work if evaluations else 0.0
@@ -265,12 +286,15 @@ def random_times(count: int, generator: torch.Generator) -> Tensor:
 
 
 def denoiser_inputs(features: Tensor, mean: Tensor, log_spread: Tensor) -> Tensor:
-    """What the denoiser sees beside the noisy coefficients, (b, FEATURES + 2 MODES, z, y, x).
+    """What the denoiser sees beside the noisy coefficients.
 
     Args:
         features: (b, FEATURES, z, y, x).
         mean: (b, MODES, z, y, x).
         log_spread: like `mean`.
+
+    Returns:
+        (b, FEATURES + 2 MODES, z, y, x).
     """
     return torch.cat([features, mean, log_spread], dim=1)
 
@@ -282,6 +306,9 @@ def standardised(coefficients: Tensor, mean: Tensor, log_spread: Tensor) -> Tens
         coefficients: (b, modes, z, y, x) in units of 100 HU.
         mean: m, the same shape and unit.
         log_spread: logarithm of s, the same shape.
+
+    Returns:
+        In [-6, 6], of the shape of `coefficients`.
     """
     return ((coefficients - mean) / log_spread.exp()).clamp(-FARTHEST, FARTHEST)
 
@@ -300,6 +327,9 @@ def widened(tensors: Mapping[str, Tensor], old: ExpectationConfig, new: Expectat
         tensors: of a `NullSpaceDiffusion`, by their names there.
         old: configuration of the expectation that they are of.
         new: of the one that they are for, of the same widths.
+
+    Returns:
+        By name, for a model of the configuration `new`.
 
     Source: Chen et al. 2016, Net2Net (arXiv 1511.05641), a network of the same function.
     """

@@ -69,6 +69,9 @@ class ExpectationObjective(nn.Module):
             truth: (b, n, y, x), the thin slices in units of 1000 HU.
             basis: (b, n, modes z), B; rows of thin slices that are not there are zero.
             analysis: (b, modes z, n), B^+.
+
+        Returns:
+            A number, the sum of the weighted parts.
         """
         mean, log_spread = (part.float() for part in self.network(features, geometry))
         with torch.autocast(features.device.type, enabled=False):
@@ -151,6 +154,9 @@ class NullSpaceObjective(nn.Module):
             analysis: (b, modes z, n), B^+.
             noise: (b, modes, z, y, x), standard normal.
             t: (b,) in [0, 1].
+
+        Returns:
+            A number, the mean square over the coefficients that count.
         """
         return self.loss(self.clean(features, geometry, base, truth, analysis), geometry, noise, t)
 
@@ -172,6 +178,9 @@ class NullSpaceObjective(nn.Module):
             geometry: (b, GEOMETRY), of each slab.
             noise: (b, modes, z, y, x), standard normal.
             t: (b,) in [0, 1].
+
+        Returns:
+            A number, the mean square over the coefficients that count.
         """
         model = self.model.on(noise.device)
         output = model.denoise(add_noise(clean.e, noise, t), clean.inputs, geometry, t)
@@ -203,6 +212,9 @@ def loss_by_time(objective: NullSpaceObjective, batches: Sequence["NoisyBatch"])
     Args:
         objective: of the trained model.
         batches: what `NoisySlabs.fixed` gives; their own times are not used.
+
+    Returns:
+        Nine rows of `t` and `loss`.
     """
     device = next(objective.parameters()).device
     losses = []

@@ -17,6 +17,9 @@ def noise_gain(operator: ThickeningOperator) -> float:
     Args:
         operator: (n, y, x) to (k, y, x).
 
+    Returns:
+        A ratio of variances, above 0.
+
     Source: with S the covariance of thin slices, that of thick ones is A S A^T; Papoulis 1991, Probability, Random
         Variables, and Stochastic Processes, 3rd ed., section 10-2.
     """
@@ -34,7 +37,7 @@ def missing_variance(
 
     With n the noise in flat tissue, high-passed in the plane, the variance of the sample about the mean is too low by
     the factor q = (gain n_thick^2 - n_mean^2) / (n_sample^2 - n_mean^2), taken as 1 to 4; q - 1 of what the model
-    expects there is missing. 0 where there is too little flat tissue with noise.
+    expects there is missing.
 
     Args:
         thick_hu: (k, y, x) HU.
@@ -42,6 +45,9 @@ def missing_variance(
         mean_hu: (n, y, x) HU, the expected volume.
         sample_hu: (n, y, x) HU, a sample about it.
         variance_hu2: (n, y, x) HU^2, of samples as the model expects it.
+
+    Returns:
+        HU^2; 0 where there is too little flat tissue with noise.
 
     Source: variances of independent noise add, so that those of sample and missing noise make the thick slices' times
         the gain; docs/experiments.md, entry 28.

@@ -156,6 +156,9 @@ def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[
         augmentation: what there is to choose from.
         thin_thickness: of the thin slices, over their distance; thick ones are a quarter thicker at least.
         most: largest factor for which there are enough slices.
+
+    Returns:
+        Every combination for which slices are many and thick enough.
     """
     return [
         SlabGrid(factor, profile, width, thin_thickness)
@@ -166,11 +169,14 @@ def grids(augmentation: Augmentation, thin_thickness: float, most: int) -> list[
 
 @cache
 def resampling(n: int, zoom: float) -> Tensor:
-    """(n, n): n pixels to n that are `zoom` times smaller, from the first ones on, by cubic convolution.
+    """The matrix of n pixels to n that are `zoom` times smaller, from the first ones on, by cubic convolution.
 
     Args:
         n: pixels along an axis.
         zoom: pixels out for each one in, above 0.
+
+    Returns:
+        (n, n), whose rows sum to 1.
 
     Source: Keys 1981, eq. 4, with a = -1/2.
     """

@@ -61,7 +61,7 @@ class SliceBlock(ResidualUnit):
             embedding: (b, embedding_channels).
             peaks: of `SliceUNet.peaks`, to compute the convolutions in eight bits; None for floating point.
 
-        Returns:
+        Yields:
             Chunks of the shapes that came.
         """
         layers = self._layers(embedding, peaks)
@@ -271,6 +271,9 @@ class SliceUNet(nn.Module):
             x: (1, in_channels, z, y, x).
             condition: (1, condition_size).
             guide: the channel that tells where x varies most; one without noise.
+
+        Returns:
+            A number for each convolution.
         """
         blocks = [block for block in self.modules() if isinstance(block, SliceBlock)]
         layers = [layer for block in blocks for layer in (block.plane, block.space)]

@@ -51,7 +51,7 @@ def build_published(root: Path, settings: Publish) -> dg.AssetsDefinition:
 
 
 def commit_to(root: Path, branch: str, message: str) -> str:
-    """Commit every tracked file as it is, dvc.lock and all reports to a branch; the commit, which may be there already.
+    """Commit every tracked file as it is, dvc.lock and all reports to a branch.
 
     Another branch than that leaves the one that is checked out, its index and its files as they are.
 
@@ -59,6 +59,9 @@ def commit_to(root: Path, branch: str, message: str) -> str:
         root: of the Git repository.
         branch: made where there is none.
         message: of the commit.
+
+    Returns:
+        The commit's hash, new or of before.
     """
     head = _run(root, "git", "rev-parse", "HEAD")
     reference = f"refs/heads/{branch}"
@@ -83,13 +86,16 @@ def commit_to(root: Path, branch: str, message: str) -> str:
 
 
 def tag(root: Path, name: str, commit: str, message: str) -> str:
-    """Tag a commit, unless the tag is there; its name.
+    """Tag a commit, unless the tag is there.
 
     Args:
         root: of the repository.
         name: of the tag.
         commit: its hash.
         message: of the tag.
+
+    Returns:
+        The name of the tag.
     """
     if not _run(root, "git", "tag", "--list", name):
         _run(root, "git", "tag", "--annotate", "--cleanup=verbatim", "-m", message, name, commit)
@@ -107,6 +113,9 @@ def _run(root: Path, *command: str, environment: Mapping[str, str] | None = None
         root: the folder in which it runs.
         *command: the program and its arguments.
         environment: variables beside those of this process.
+
+    Returns:
+        Its standard output, without spaces at the ends.
 
     Raises:
         Failure: it failed.

@@ -30,7 +30,7 @@ def new_scans(layout: Layout) -> list[str]:
 
 
 def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> dg.ScheduleDefinition:
-    """The schedule; off until it is switched on.
+    """A schedule that retrains when enough scans are new.
 
     A retraining that failed or was ended is due until one succeeds, also where the gate has seen its scans: a tick
     starts one run at most. DVC skips what the failed one has finished.
@@ -39,6 +39,9 @@ def build_retrain_schedule(project: DvcProject, job: Any, settings: Retrain) -> 
         project: whose scans are counted.
         job: that retrains.
         settings: when, and from how many new scans on.
+
+    Returns:
+        The schedule, off until it is switched on.
     """
     layout = Layout(project.root)
 

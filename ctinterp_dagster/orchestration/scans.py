@@ -95,6 +95,9 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
         project: whose data/raw is watched.
         job: that takes scans in.
         settings: how often it looks.
+
+    Returns:
+        A sensor that is off until it is switched on.
     """
     layout = Layout(project.root)
 
@@ -152,6 +155,12 @@ def survey(raw: Path) -> Survey:
 
     By the time of the inode's change: a file that is moved in counts as new,
     whatever its own time says.
+
+    Args:
+        raw: the folder, which may not be there.
+
+    Returns:
+        A digest of the files, empty without one, and the newest change of a folder and of a file.
     """
     files, stamp, newest = [], 0, 0.0
     for folder, names, entries in os.walk(raw):

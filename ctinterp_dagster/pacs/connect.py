@@ -17,6 +17,9 @@ def connect(name: str, server: DicomWeb | Dimse) -> Archive:
         name: of the server, for messages.
         server: its settings.
 
+    Returns:
+        The archive; nothing is connected yet.
+
     Raises:
         MissingInputError: the library that speaks its language is not installed.
     """

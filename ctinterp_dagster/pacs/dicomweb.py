@@ -62,6 +62,9 @@ class WebArchive:
         Args:
             query: what is looked for; what is empty in it matches all.
 
+        Returns:
+            Series, each once.
+
         Raises:
             PacsError: the server refused, or did not answer.
 
@@ -90,6 +93,9 @@ class WebArchive:
 
         Args:
             series: whose `study` and `uid` say which.
+
+        Returns:
+            Their UIDs, and the least SliceThickness in mm where the archive lists it.
 
         Raises:
             PacsError: the server refused, or did not answer.

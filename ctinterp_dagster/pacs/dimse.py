@@ -100,6 +100,9 @@ class DimseArchive:
         Args:
             query: what is looked for; what is empty in it matches all.
 
+        Returns:
+            Series, each once.
+
         Raises:
             PacsError: the server refused, or did not answer.
 
@@ -131,6 +134,9 @@ class DimseArchive:
 
         Args:
             series: whose `study` and `uid` say which.
+
+        Returns:
+            Their UIDs, and the least SliceThickness in mm where the archive lists it.
 
         Raises:
             PacsError: the server refused, or did not answer.

@@ -98,6 +98,9 @@ class PacsSettings(_Section):
         Args:
             name: below `servers` in pacs.yaml; None for the only one.
 
+        Returns:
+            Its name and its settings.
+
         Raises:
             ParamsError: there is none of that name, or several and none was named.
         """

@@ -147,6 +147,9 @@ def headers_of(files: Sequence[Path]) -> list[Dataset]:
     Args:
         files: DICOM images.
 
+    Returns:
+        Headers in the order of the files.
+
     Raises:
         RefusedError: one is damaged.
     """

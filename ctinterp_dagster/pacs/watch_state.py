@@ -60,6 +60,9 @@ class WatchState:
             series: its UID.
             images: digest of the UIDs of its images.
             now_s: epoch, seconds.
+
+        Returns:
+            Seconds; 0 when they are seen for the first time.
         """
         row = self.database.execute("select images, since from seen where series = ?", (series,)).fetchone()
         if row and row[0] == images:
@@ -75,6 +78,9 @@ class WatchState:
             images: digest of the UIDs of its images.
             listed: how many images the archive's list has of it.
             now_s: epoch, seconds.
+
+        Returns:
+            True where these very images were done before.
         """
         row = (listed, now_s, series, images)
         return (
@@ -89,6 +95,9 @@ class WatchState:
             series: its UID.
             listed: how many images the archive's list has of it; empty where it does not say.
             since_s: epoch, seconds.
+
+        Returns:
+            False also where the list does not say.
         """
         row = self.database.execute(
             "select 1 from done where series = ? and listed = ? and at > ?", (series, listed, since_s)

@@ -25,6 +25,9 @@ def build(section: Autoencoder) -> MaisiAutoencoder:
     Args:
         section: of the parameters.
 
+    Returns:
+        The network on the CPU.
+
     Raises:
         ParamsError: a width that cannot be.
     """

@@ -85,6 +85,9 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
         params: of all stages.
         layout: where things are.
 
+    Returns:
+        Tensors on the CPU by `task/part`.
+
     Raises:
         MissingInputError: a volume is not there.
     """

@@ -171,6 +171,9 @@ class Compared:
         Args:
             scan: the thick scan.
             decoded: its truth, encoded and decoded, (z, y, x) HU.
+
+        Returns:
+            Methods by the names of their rows.
         """
         methods = self.classical
         methods[CEILING] = partial(Measurement.estimate, hu=decoded)
@@ -223,6 +226,9 @@ def score_scans(scans: Iterable[ThickScan], methods: Compared) -> Iterator[Score
         scans: of the test set.
         methods: that are scored.
 
+    Yields:
+        The scores of a scan, in the order of the scans.
+
     Raises:
         MissingInputError: a file of an earlier stage is not there.
         EvaluationError: a scan cannot be scored.
@@ -249,6 +255,9 @@ def generated(path: Path, measurement: Measurement) -> Estimate:
     Args:
         path: of the volume, on the thin grid of the measurement.
         measurement: whose operator gives the residual.
+
+    Returns:
+        The volume as an estimate, with its residual against the thick slices.
 
     Raises:
         MissingInputError: the file is not there.
@@ -299,6 +308,9 @@ def by_task(scans: Iterable[ScoredScan], baselines: Sequence[str]) -> dict[str, 
     Args:
         scans: of any tasks.
         baselines: the classical methods that the judged one is compared with.
+
+    Returns:
+        A task for each name that occurs.
     """
     tasks = defaultdict[str, list[ScoredScan]](list)
     for it in scans:
@@ -329,6 +341,9 @@ def evidence_of(scan: ThickScan, methods: Mapping[str, Method]) -> Iterator[evid
     Args:
         scan: whose estimate and standard deviation lie where `generate` put them.
         methods: by name.
+
+    Yields:
+        Findings of the methods, then how well the standard deviation ranks the errors, where it tells any apart.
     """
     start = time.perf_counter()
     measurement = scan.measurement()

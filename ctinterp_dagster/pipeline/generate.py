@@ -65,6 +65,9 @@ def jobs(scans: ThickScans, settings: Settings, device: str) -> Iterator[CaseJob
         settings: of the restoration.
         device: auto, cpu or cuda.
 
+    Yields:
+        A job for each scan and model.
+
     Raises:
         MissingInputError: a model is not there, or ingest has not run.
         CheckpointError: a model cannot be read.

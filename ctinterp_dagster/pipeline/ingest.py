@@ -371,6 +371,9 @@ def split_cases(fit: Sequence[FitScan], section: Ingest) -> list[Case]:
         fit: the scans.
         section: with the shares of the splits.
 
+    Returns:
+        Cases in the order of the scans.
+
     Raises:
         ParamsError: scans.csv names another word.
     """

@@ -73,6 +73,9 @@ def configuration(autoencoder: MaisiAutoencoder, params: Params, layout: Layout)
         params: of all stages.
         layout: where things are.
 
+    Returns:
+        The configuration, from which a file rebuilds the model.
+
     Raises:
         MissingInputError: encode has not run.
     """
@@ -103,6 +106,9 @@ def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layo
         config: of the model: the target and the scales.
         params: of all stages.
         layout: where things are.
+
+    Returns:
+        Pairs of unit spread; empty where the split has no case.
 
     Raises:
         MissingInputError: encode has not run, or no case is in the split.

@@ -96,6 +96,9 @@ def judge(challenger: Metrics, champion: Challenger | None, params: Params, layo
         params: of all stages.
         layout: where things are.
 
+    Returns:
+        The decision, with a finding for each rule.
+
     Raises:
         MissingInputError: the files of the champion, which is scored anew, are not there.
         CheckpointError: they cannot be read.
@@ -138,6 +141,9 @@ def measured(layout: Layout) -> Metrics:
     Args:
         layout: where things are.
 
+    Returns:
+        The metrics of each task, and the hashes of model and test set.
+
     Raises:
         MissingInputError: evaluate or train has not run.
     """
@@ -164,6 +170,9 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
         challenger: what was measured on the present ones.
         params: of all stages.
         layout: where things are.
+
+    Returns:
+        The same model's metrics on the challenger's tasks.
 
     Raises:
         MissingInputError: the champion's files, or those of a test case, are not there.

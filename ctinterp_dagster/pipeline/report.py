@@ -86,6 +86,9 @@ def previewed(views: list[View], scan: ThickScan, layout: Layout) -> list[View]:
         views: pictures as PNG.
         scan: which they show.
         layout: where things are.
+
+    Returns:
+        The same views.
     """
     for number, view in enumerate(views, start=1):
         path = layout.report("report") / "previews" / f"{scan.case}-{number}.png"
@@ -101,6 +104,9 @@ def views_of(scan: ThickScan) -> list[View]:
 
     Args:
         scan: thick scan of the test set.
+
+    Returns:
+        Two views, on the planes through a point of interest.
 
     Raises:
         MissingInputError: an estimate is not there.
@@ -128,6 +134,9 @@ def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
 
     Args:
         truth_hu: (z, y, x) HU.
+
+    Returns:
+        Indices within the volume.
     """
     z, y, x = (np.flatnonzero(body_mask(truth_hu).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     return int(z[len(z) // 2]), int(y[len(y) // 2]), int(x[len(x) // 4])
@@ -176,6 +185,9 @@ def longer_measurements(layout: Layout) -> dict[str, Measured]:
     Args:
         layout: where things are.
 
+    Returns:
+        By name, those whose files are there.
+
     Raises:
         MissingInputError: a record is damaged.
     """
@@ -187,6 +199,13 @@ def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
     """Versions, parameters and hashes; nothing that differs between two runs of the same state on one machine.
 
     The commit is not among them: it would change the page without a change of the result. `git log dvc.lock` has it.
+
+    Args:
+        params: of all stages.
+        layout: where things are.
+
+    Returns:
+        Tables of names and values by title.
     """
     return {
         "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

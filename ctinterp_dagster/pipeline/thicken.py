@@ -41,6 +41,9 @@ def jobs(params: Params, layout: Layout) -> Iterator[CaseJob]:
         params: of all stages.
         layout: where things are.
 
+    Yields:
+        A job for each case and task.
+
     Raises:
         MissingInputError: ingest has not run.
     """

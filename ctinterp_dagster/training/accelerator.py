@@ -23,6 +23,9 @@ def accelerator_for(
         mixed_precision: of autocast.
         accumulation: batches summed before a step.
 
+    Returns:
+        The accelerator; on the CPU where `device` is auto and there is no GPU.
+
     Raises:
         TrainingError: there is no such device, or it cannot compute so.
     """

@@ -53,6 +53,9 @@ def seeded(*keys: int) -> torch.Generator:
     Args:
         *keys: integers from 0.
 
+    Returns:
+        A new generator.
+
     Source: NumPy's SeedSequence (O'Neill 2015).
     """
     return torch.Generator().manual_seed(

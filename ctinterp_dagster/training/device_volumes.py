@@ -87,6 +87,9 @@ class ResidentVolumes:
             order: which of the volume's axes is the box's z, y and x.
             size: of the box, (z, y, x).
             generator: of all chance.
+
+        Returns:
+            The index of its first voxel, a step for each axis, and its depth.
         """
         shape = self._volumes[index].shape
         strides = (shape[1] * shape[2], shape[2], 1)
@@ -101,11 +104,14 @@ class ResidentVolumes:
         return Box(first, (steps[0], steps[1], steps[2]), size[0])
 
     def cut(self, boxes: Boxes, size: tuple[int, int, int]) -> Tensor:
-        """The boxes, (b, z, y, x) float32 HU, zero beyond the depth of each; on their device.
+        """The values in the boxes, zero beyond the depth of each; on their device.
 
         Args:
             boxes: which.
             size: (z, y, x) of the largest.
+
+        Returns:
+            (b, z, y, x) float32 HU.
         """
         first, steps, depth = boxes
         device = first.device

@@ -153,6 +153,9 @@ def learning_rate_at(step: int, settings: LoopSettings) -> float:
         step: from 0, below `settings.steps`.
         settings: of the loop.
 
+    Returns:
+        A rate from 0 to `settings.learning_rate`.
+
     Source: Loshchilov and Hutter 2017 (SGDR), eq. 5, without restarts; warm-up as Goyal et al. 2017, section 2.2.
     """
     if step < settings.warmup_steps:
@@ -279,6 +282,9 @@ def _settled(pending: Sequence[_Step], accelerator: Accelerator) -> list[StepRec
         pending: steps whose losses may not be computed yet.
         accelerator: reduces over the processes.
 
+    Returns:
+        A record a step, in their order.
+
     Raises:
         TrainingError: a loss or a gradient is not finite.
     """
@@ -314,6 +320,9 @@ def mean_loss(objective: nn.Module, batches: Sequence[Batch]) -> float:
     Args:
         objective: gives the loss of a batch's tensors.
         batches: moved to the device of the objective one by one.
+
+    Returns:
+        A number.
     """
     device = next(objective.parameters()).device
     losses = [objective(*send_to_device(batch, device)) for batch in batches]

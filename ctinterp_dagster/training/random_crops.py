@@ -19,12 +19,15 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def window(size: Sequence[int], patch: Sequence[int], generator: torch.Generator) -> list[slice]:
-    """A random window inside a grid, a slice an axis.
+    """A random window inside a grid.
 
     Args:
         size: of the grid, any number of axes.
         patch: of the window, at most the grid's.
         generator: on the CPU; one draw an axis.
+
+    Returns:
+        Slices, one an axis.
     """
     firsts = [integer(n - p + 1, generator) for n, p in zip(size, patch, strict=True)]
     return [slice(first, first + p) for first, p in zip(firsts, patch, strict=True)]
@@ -42,6 +45,9 @@ def tensors_hash(settings: str, tensors: Sequence[Tensor]) -> str:
     Args:
         settings: any text, hashed as UTF-8.
         tensors: on the CPU, of types that NumPy knows.
+
+    Returns:
+        64 digits.
     """
     digest = hashlib.sha256(settings.encode())
     for tensor in tensors:

@@ -151,6 +151,9 @@ class BatchRun:
             item: the scan.
             outputs: the places of its results.
 
+        Returns:
+            The new record; its file lies beside the result.
+
         Raises:
             Skip: it is not, or another run restores it.
         """
@@ -216,12 +219,15 @@ class BatchRun:
         }
 
     def _is_ours(self, path: Path, outputs: Outputs, origin: Mapping[str, Any]) -> bool:
-        """Whether the places are free or were begun by a run of the same, whose rest may be replaced.
+        """Whether what lies in the places may be replaced: the rest of the same run, or anything if forced.
 
         Args:
             path: of the record beside the result.
             outputs: the places of the result.
             origin: what the result is to be made of.
+
+        Returns:
+            False where the places are free.
 
         Raises:
             Skip: it is done.

@@ -110,6 +110,9 @@ def fit_scans(path: Path, section: Ingest) -> tuple[list[str], list[ScanError]]:
     Args:
         path: of the file or folder.
         section: the parameters of ingest, which say what is thin.
+
+    Returns:
+        Names of fit scans, and an error for each of the others.
     """
     fit, bad = [], list[ScanError]()
     for found in find_scans(path):

@@ -89,6 +89,9 @@ def restoring_by(options: Options) -> dict[str, Method]:
     Args:
         options: of the command.
 
+    Returns:
+        The methods by name; without the regression where the model has none.
+
     Raises:
         UsageError: the regression is asked for by its name, of a model that does not start from one.
     """
@@ -111,6 +114,9 @@ def earlier(path: Path | None) -> dict[str, dict[str, Any]]:
 
     Args:
         path: of the records; none where it is None or not there.
+
+    Returns:
+        Records by the hash `made_of`; empty where there is no file.
 
     Raises:
         ParamsError: the file holds other things, or is damaged.
@@ -191,6 +197,10 @@ def load_thin(
         spacing_mm: of that grid; None for the scan's own.
         thin_mm: thickness of the scan's slices, where they overlap; None where they touch.
 
+    Returns:
+        The thick scan with its operator, and the thin one as the truth; thick slices that cannot be made as told are
+        remarked.
+
     Raises:
         ScanError: the scan cannot be used.
         ParamsError: the grid cannot be.
@@ -210,6 +220,9 @@ def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Mea
         thick_path: of the thick scan.
         thin_path: of the thin one, on the same pixels.
         profile: of the thick slices; `auto` has it found from tags and noise.
+
+    Returns:
+        The measurement of what both show.
 
     Raises:
         ScanError: a scan cannot be used, or the two do not lie over each other.

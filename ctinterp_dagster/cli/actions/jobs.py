@@ -66,6 +66,9 @@ def fit(path: Path) -> Scan:
     Args:
         path: of a file or folder with one scan.
 
+    Returns:
+        The scan, its padding replaced by the nearest values.
+
     Raises:
         MissingInputError: there is no scan.
         ScanError: it cannot be used; the subclass is the reason.
@@ -79,6 +82,9 @@ def checked(scan: Scan, path: Path) -> Scan:
     Args:
         scan: any that was read.
         path: for messages.
+
+    Returns:
+        The same scan, its padding replaced by the nearest values.
 
     Raises:
         ScanError: it cannot be used; the subclass is the reason.

@@ -66,6 +66,9 @@ def items_of(sources: Sequence[Path]) -> list[Item]:
     Args:
         sources: files, zips or folders.
 
+    Returns:
+        Scans sorted by their paths.
+
     Raises:
         MissingInputError: an input is not there.
         ParamsError: they lie on several drives of Windows.
@@ -97,6 +100,9 @@ def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, 
     Args:
         items: the scans.
         options: of the command, with its patterns.
+
+    Yields:
+        Scans in their order, and no place twice.
 
     Raises:
         ParamsError: the names have an ending that is not known.

@@ -138,10 +138,13 @@ class Outputs:
         check_overwriting(source, self.paths, force=force)
 
     def told(self, scan: Scan) -> tuple[str, ...]:
-        """What a DICOM result gets anew because the source has none, a sentence each; nothing of other formats.
+        """What a DICOM result gets anew because the source has none, a sentence each.
 
         Args:
             scan: the source.
+
+        Returns:
+            Sentences; empty for formats other than DICOM.
 
         Raises:
             ParamsError: DICOM cannot hold the source's patient or study.

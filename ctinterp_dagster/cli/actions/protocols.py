@@ -118,6 +118,9 @@ def load_decimation(path: Path, factor: int) -> Trial:
         path: of the scan.
         factor: slices of the scan for each that is kept, 2 or more.
 
+    Returns:
+        The kept slices to restore from, and the scan to score with.
+
     Raises:
         ScanError: the scan cannot be used.
         EvaluationError: it has too few slices to be scored.
@@ -132,6 +135,9 @@ def load_rplhr(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Tr
         thick_path: of the thick scan.
         thin_path: of the thin one.
         profile: of the thick slices; `auto` has it found from tags and noise.
+
+    Returns:
+        The thick scan to restore, and the thin one to score with.
 
     Raises:
         ScanError: a scan cannot be used, or the two do not lie over each other.

@@ -33,6 +33,9 @@ class StretchRecord:
         Args:
             part: what was measured of it.
             scan: whose tags tell a thickness.
+
+        Returns:
+            Profile, distance, tagged and used thickness, and oversampling of the stretch.
         """
         assert part.slice_profile is not None
         tagged_mm = scan.each_thickness_mm or scan.thickness_mm

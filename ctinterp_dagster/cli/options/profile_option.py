@@ -43,6 +43,9 @@ def read_weights(path: Path) -> SampledProfile:
     Args:
         path: a CSV file with a header; offsets in mm.
 
+    Returns:
+        The profile, which carries the name and hash of the file.
+
     Raises:
         MissingInputError: the file is not there.
         ParamsError: it is no such table, or no profile.

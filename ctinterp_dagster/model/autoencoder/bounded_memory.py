@@ -388,6 +388,9 @@ def predicted_peak_gib(network: Callable[[Field], Field], x: Tensor, budget: Bud
         x: the input, or a tensor of its shape on the meta device; nothing is computed.
         budget: bounds the memory; it is not changed.
 
+    Returns:
+        GiB.
+
     Raises:
         ParamsError: the budget is too small.
     """

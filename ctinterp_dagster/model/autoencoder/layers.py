@@ -59,9 +59,16 @@ class LocalConv(nn.Conv3d):
         return self._convolve(functional.pad(x, (0, 0, 0, 0, before, after)), [0, reach, reach])
 
     def scratch_numbers(self, shape: Shape, rows: int) -> int:
-        """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed.
+        """Numbers held beside input and output while rows of the output are computed.
 
         Input and output again, which kernels reorder into blocks of 16 channels.
+
+        Args:
+            shape: of the input, (batch, in, z, y, x).
+            rows: of the output, computed together.
+
+        Returns:
+            How many numbers, of all the batch.
         """
         batch, _, _, height, width = shape
         first, last = self.source_rows(0, rows)
@@ -82,6 +89,9 @@ class LocalConv(nn.Conv3d):
 
         Args:
             x: (batch, channel, z, y, x).
+
+        Returns:
+            False of other types, devices and sizes of kernels.
 
         Source: ATen/native/Convolution.cpp, `use_mkldnn`: batch x channels x z x y at most 20480.
         """
@@ -104,9 +114,16 @@ class Doubling(nn.Module):
         return batch, channels, 2 * depth, 2 * height, 2 * width
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
-        """The first source row that output rows [start, stop) need, and the one past the last; may lie outside.
+        """The first source row that output rows need, and the one past the last.
 
         Output row j lies at source position (j - 1/2) / 2.
+
+        Args:
+            start: the first output row.
+            stop: the one past the last.
+
+        Returns:
+            First row and one past the last, which may lie outside.
         """
         return (start - 1) // 2, stop // 2 + 1
 

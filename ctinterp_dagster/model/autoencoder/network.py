@@ -218,10 +218,13 @@ class MaisiAutoencoder(nn.Module):
 
 
 def load_autoencoder(path: Path | str) -> MaisiAutoencoder:
-    """An autoencoder from a file of weights, on the CPU, for inference.
+    """An autoencoder from a file of weights, on the CPU.
 
     Args:
         path: what `MaisiAutoencoder.save` wrote, or any file of MAISI's 130 tensors.
+
+    Returns:
+        The autoencoder in evaluation mode, no gradient wanted.
 
     Raises:
         MissingInputError: the file is not there.

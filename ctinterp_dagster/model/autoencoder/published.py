@@ -57,6 +57,9 @@ def scale_factor(path: Path) -> float:
     Args:
         path: the checkpoint of a diffusion model.
 
+    Returns:
+        A finite number above 0.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it cannot be read, or has no positive finite `scale_factor`.

@@ -20,7 +20,7 @@ def in_parts(x: Tensor) -> Iterator[Tensor]:
 
 
 def group_moments(slabs: Iterable[Tensor], norm: nn.GroupNorm, batch: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each group over a whole volume, spread over its channels: (batch, channel), float64.
+    """Mean and variance of each group over a whole volume, spread over its channels.
 
     Each part of a slab gives its own mean and squares about it, which are joined in float64: nothing cancels, even
     where a channel is constant.
@@ -29,6 +29,9 @@ def group_moments(slabs: Iterable[Tensor], norm: nn.GroupNorm, batch: int) -> tu
         slabs: (batch, channel, rows, y, x), together the volume.
         norm: whose groups are meant.
         batch: volumes in the batch; without slabs, as in a dry run, all moments are 0.
+
+    Returns:
+        Mean and variance, (batch, channel) float64 each.
 
     Source: Chan, Golub and LeVeque 1983, equation 2.1.
     """

@@ -57,6 +57,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Args:
         path: a safetensors or torch file.
 
+    Returns:
+        Tensors by name, as they are stored.
+
     Raises:
         MissingInputError: the file is not there.
         CheckpointError: it is truncated, of another format, holds other things than tensors, or would run code.
@@ -75,6 +78,9 @@ def read_content(path: Path, open_it: Callable[[Any], Mapping[Any, Any]] = _as_m
     Args:
         path: the file.
         open_it: what to do with its content.
+
+    Returns:
+        What `open_it` makes of the content.
 
     Raises:
         MissingInputError: the file is not there.

@@ -73,6 +73,9 @@ def thresholds(stage: DvcStage) -> tuple[Threshold, ...]:
     Args:
         stage: of a dvc.yaml.
 
+    Returns:
+        Thresholds in their order; empty where none is declared.
+
     Raises:
         DvcProjectError: an entry has no metric, an unknown field, or a severity that is neither warn nor error.
     """

@@ -48,6 +48,9 @@ def build_dvc_assets(
             DVC, about two seconds a stage; `pool`, `retries` and `pipes` of single stages have no effect in it.
         execute: how stages are run; `dvc repro --single-item` if it is not given.
 
+    Returns:
+        One assets definition a step, then a spec for each source.
+
     Raises:
         DvcProjectError: the project cannot be read, or a single step is to wait for a blocking check.
     """
@@ -70,6 +73,13 @@ def repro(translator: DvcTranslator, arguments: Sequence[str] = REPRO) -> Execut
     """Runs stages by `dvc repro --single-item`, with `--force` in a run with the tag `dvc/force`.
 
     Where none has changed it does not start DVC, which would take most of a second to say so.
+
+    Args:
+        translator: the one that the assets were built with.
+        arguments: of DVC, before the stages' targets.
+
+    Returns:
+        A function for the argument `execute` of `build_dvc_assets`.
     """
 
     def execute(context: dg.AssetExecutionContext, dvc: DvcCliResource, stages: Sequence[DvcStage]) -> Iterator[Any]:
@@ -104,6 +114,9 @@ class _Builder:
         Args:
             assets: the stages that make each, partitions of one asset together.
             single: whether it is the one step of all of them.
+
+        Returns:
+            The definition, which runs the stages in the order of DVC.
 
         Raises:
             DvcProjectError: a blocking check in a single step.

@@ -173,6 +173,9 @@ class DvcProjectComponent(dg.StateBackedComponent, dg.Resolvable):
         Args:
             state_path: of the state of a remote project; None where there is none.
 
+        Returns:
+            The project, cloned where it is remote.
+
         Raises:
             DvcProjectError: a remote project was not cloned yet.
         """

@@ -40,6 +40,9 @@ def find_root(start: Path) -> Path:
     Args:
         start: the project's root, or a folder below it.
 
+    Returns:
+        The folder that has `.dvc`.
+
     Raises:
         DvcProjectError: no folder from `start` upwards holds a `.dvc`.
     """
@@ -56,6 +59,9 @@ def read_index(root: Path) -> DvcIndex:
 
     Args:
         root: of the project, the folder of `.dvc`.
+
+    Returns:
+        Stages by target and sources by name, with the time of reading.
 
     Raises:
         DvcException: dvc.yaml, dvc.lock or params.yaml cannot be read or resolved.
@@ -151,9 +157,15 @@ def _look_once(items: Sequence[Any]) -> None:
 
 
 def _hash(item: Any) -> Any:
-    """The hash of a dependency in the workspace; `missing` if it is not there.
+    """The hash of a dependency in the workspace.
 
     A folder that a running stage removes between the look and the hash counts as absent, as it will be for DVC.
+
+    Args:
+        item: a dependency of DVC.
+
+    Returns:
+        DVC's hash; `missing` if it is not there.
     """
     try:
         return item.get_hash().value if item.exists else "missing"

@@ -109,6 +109,9 @@ class DvcInvocation:
 
         Args:
             index: the project as it is, in which none of the stages has changed.
+
+        Yields:
+            The result of each asset, and what other stages left.
         """
         for key, stages in self._waiting().items():
             for stage in stages:
@@ -135,6 +138,14 @@ class DvcInvocation:
         """The event of the stages of one asset.
 
         Of several partitions Dagster makes one alike for each: those of their own follow.
+
+        Args:
+            after: the project once the stages have ended.
+            key: of the asset.
+            ended: target of each stage, and what is known of its run.
+
+        Yields:
+            One result; the events of the asset's other partitions are logged.
         """
         root = self.project.root
         checks = {check.name for check in self.context.selected_asset_check_keys if check.asset_key == key}

@@ -28,6 +28,9 @@ def stage_metadata(stage: DvcStage, root: Path) -> dict[str, dg.MetadataValue]:
     Args:
         stage: with its lock entry.
         root: the project's root.
+
+    Returns:
+        Metadata by name, for Dagster.
     """
     metadata: dict[str, dg.MetadataValue] = dict(_metrics_metadata(list(stage_metrics(stage, root))))
     pictures = {n: p for n, p in _plots(stage, root, ".png").items() if p.stat().st_size <= _MAX_IMAGE_BYTES}
@@ -65,6 +68,9 @@ def _table_metadata(path: Path) -> dict[str, dg.MetadataValue]:
 
     Args:
         path: a CSV file.
+
+    Returns:
+        Both entries; the types of columns are told by their values.
 
     Raises:
         DvcProjectError: there is none.

@@ -45,6 +45,14 @@ def stage_pipes(context: dg.AssetExecutionContext, key: dg.AssetKey, root: Path)
     """A Pipes session as `open_pipes_session` opens it, without its warning of a stage that says nothing.
 
     DVC skips a stage that did not change, and one that fails has a message of its own.
+
+    Args:
+        context: of the step.
+        key: of the asset that the stage makes.
+        root: of the project.
+
+    Yields:
+        The session, open in the block.
     """
     data = build_external_execution_context_data(context, None)
     handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())

@@ -35,6 +35,9 @@ class DvcProject:
         Args:
             folder: the project's root, or a folder below it.
 
+        Returns:
+            The project, with every stage selected.
+
         Raises:
             DvcProjectError: there is none.
         """
@@ -45,6 +48,9 @@ class DvcProject:
 
         DVC writes dvc.lock in place, so a reader may meet it empty or half-written: it is read again if it is not
         readable, or was written while it was being read.
+
+        Returns:
+            Stages by target and sources by name.
 
         Raises:
             DvcProjectError: the project cannot be read.
@@ -69,6 +75,9 @@ class DvcProject:
 
         Args:
             index: what was read of the project.
+
+        Returns:
+            Stages by target, in the order of the index.
 
         Raises:
             DvcProjectError: a name of `select` or `exclude` fits no stage.

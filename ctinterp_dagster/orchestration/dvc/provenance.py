@@ -29,6 +29,9 @@ def provenance_tags(stage: DvcStage, stages: Mapping[str, DvcStage], translator:
         stage: one that has run.
         stages: all of the project, by target.
         translator: gives the keys of assets and sources.
+
+    Returns:
+        Tags for code, data and lock, and for every input that was read.
     """
     tags = {
         DATA_VERSION_TAG: str(stage.data_version),
@@ -81,6 +84,9 @@ def correcting_events(
         project: where they are.
         translator: names the assets.
         instance: what was recorded.
+
+    Returns:
+        Events to store; empty where nothing is wrong.
     """
     events = []
     for path, source in project.shown_sources(index).items():
@@ -132,12 +138,15 @@ def _pointer_tag(key: dg.AssetKey) -> str:
 
 
 def recorded_tags(instance: DagsterInstance, key: dg.AssetKey, partition: str | None = None) -> Mapping[str, str]:
-    """The tags of the latest materialization of an asset or partition; empty if there is none.
+    """The tags of the latest materialization of an asset or partition.
 
     Args:
         instance: Dagster's.
         key: of the asset.
         partition: None for an asset without partitions.
+
+    Returns:
+        Tags by name; empty if there is no materialization.
     """
     event = latest_event(instance, key, partition)
     materialization = event.asset_materialization if event else None
@@ -148,6 +157,14 @@ def kept_metadata(stage: DvcStage, instance: DagsterInstance, key: dg.AssetKey) 
     """The metadata of the latest materialization if it is of the run that dvc.lock holds; empty otherwise.
 
     What a stage said of itself through Pipes is in no file: a record without a run would lose it.
+
+    Args:
+        stage: with its lock entry.
+        instance: Dagster's.
+        key: of the stage's asset.
+
+    Returns:
+        Metadata by name.
     """
     event = latest_event(instance, key, stage.partition)
     made = event.asset_materialization if event else None
@@ -161,6 +178,9 @@ def latest_event(instance: DagsterInstance, key: dg.AssetKey, partition: str | N
         instance: Dagster's.
         key: of the asset.
         partition: None for an asset without partitions.
+
+    Returns:
+        The log entry; None if there is no materialization.
     """
     if partition is None:
         return instance.get_latest_materialization_event(key)

@@ -41,6 +41,9 @@ class DvcCliResource(dg.ConfigurableResource):  # type: ignore[type-arg] # Dagst
             context: of the op or asset, for its log and its events; none outside Dagster.
             translator: the one that the assets were built with.
             stages: those that the step was asked for; the project is read for them where they are not given.
+
+        Returns:
+            The command; it runs when `stream` or `wait` is called.
         """
         return DvcInvocation(
             arguments=arguments,

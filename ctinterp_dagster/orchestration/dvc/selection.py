@@ -18,6 +18,9 @@ def select_stages(
         translator: the one that the assets were built with.
         single_item: without upstream stages, as `dvc repro --single-item`.
 
+    Returns:
+        A selection for jobs and schedules.
+
     Raises:
         DvcProjectError: a target is no stage of the project.
     """

@@ -48,6 +48,9 @@ def build_dvc_sensor(
         index: the project as the definitions show it, where it has been read already.
         interval_s: seconds between two looks; a look reads the project, about half a second of one core.
         keep: called with a changed project before the definitions are loaded again, where they are loaded of a state.
+
+    Returns:
+        A sensor that is on from the start.
     """
     translator = translator or DvcTranslator()
     loaded = _fingerprint(index or project.read())
@@ -82,6 +85,9 @@ def lock_events(
         project: where they are.
         translator: names the assets.
         instance: what was recorded.
+
+    Returns:
+        Events to store; empty where Dagster has recorded all.
     """
     events: list[AssetMaterialization | AssetCheckEvaluation] = [
         *correcting_events(index, project, translator, instance),

@@ -22,6 +22,9 @@ def read_state(path: Path) -> DvcIndex:
     Args:
         path: a JSON file.
 
+    Returns:
+        The index as it was then.
+
     Raises:
         DvcProjectError: the file is not of this version.
     """

@@ -61,6 +61,9 @@ class DvcTranslator:
         Args:
             stage: of a dvc.yaml.
 
+        Returns:
+            The condition; None where the stage declares none.
+
         Raises:
             DvcProjectError: it is none of them.
         """
@@ -80,6 +83,9 @@ class DvcTranslator:
 
         Args:
             stage: of a dvc.yaml.
+
+        Returns:
+            A policy in time windows; None where the stage declares none.
 
         Raises:
             DvcProjectError: it has no `fail_hours`, or something else.
@@ -113,6 +119,9 @@ class DvcTranslator:
             stage: that reads.
             maker: that is read.
             stages: all of the project, by target.
+
+        Returns:
+            The mapping; None where the maker's asset has no partitions.
         """
         if maker.partition is None:
             return None
@@ -151,6 +160,9 @@ class DvcTranslator:
         Args:
             stage: of a dvc.yaml.
             stages: all of the project, by target.
+
+        Returns:
+            A dependency for each asset, once.
 
         Raises:
             DvcProjectError: partitions of one asset read each other.

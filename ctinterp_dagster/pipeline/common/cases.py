@@ -70,6 +70,9 @@ def read_scan_record(volume: Path) -> ScanRecord:
     Args:
         volume: a file that ingest wrote.
 
+    Returns:
+        Hash of the values, and what the tags told.
+
     Raises:
         MissingInputError: ingest has not written it, or it is damaged.
     """
@@ -88,6 +91,9 @@ def read_cases(layout: Layout, *splits: Split) -> list[Case]:
     Args:
         layout: where things are.
         *splits: train, val or test.
+
+    Returns:
+        One case or more.
 
     Raises:
         MissingInputError: ingest has not run, or no case is in these splits.
@@ -110,10 +116,13 @@ def write_pairs(path: Path, pairs: Mapping[str, str]) -> None:
 
 
 def read_pairs(layout: Layout) -> dict[str, str]:
-    """The real thick scans, each with the case that is its truth; none where ingest found none.
+    """The real thick scans, each with the case that is its truth.
 
     Args:
         layout: where things are.
+
+    Returns:
+        Ids of the thin cases by those of the thick scans; empty where ingest found none.
     """
     path = layout.ingest / "pairs.csv"
     return {row["case"]: row["thin"] for row in read_csv(path)} if path.exists() else {}
@@ -134,6 +143,9 @@ def read_sources(layout: Layout, split: Split) -> dict[str, int]:
     Args:
         layout: where things are.
         split: the split.
+
+    Returns:
+        Counts by licence and citation.
 
     Raises:
         MissingInputError: ingest has not run.

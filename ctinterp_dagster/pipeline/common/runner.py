@@ -110,6 +110,9 @@ def device_name(wanted: str) -> str:
 
     Args:
         wanted: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        The card's name as its driver tells it, or `cpu`.
     """
     return torch.cuda.get_device_name() if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 

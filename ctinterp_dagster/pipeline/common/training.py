@@ -55,6 +55,9 @@ def loop_settings(section: Optimisation, batch_size: int, loop: Loop, base: Base
         batch_size: samples a process draws at once.
         loop: what the trainings have in common.
         base: what all stages have in common: seed and device.
+
+    Returns:
+        The settings of the loop.
     """
     return LoopSettings(
         **section.model_dump(include=set(Optimisation.model_fields)),
@@ -68,12 +71,15 @@ def loop_settings(section: Optimisation, batch_size: int, loop: Loop, base: Base
 
 
 def identity(module: Path, sections: Sequence[Section], files: Sequence[Path]) -> str:
-    """What names a training's checkpoint, 16 digits: another one's code, parameters or data give another name.
+    """What names a training's checkpoint: another one's code, parameters or data give another name.
 
     Args:
         module: the stage's; all code that it imports counts.
         sections: the parameters that it reads.
         files: what it reads, or what has the hashes of that.
+
+    Returns:
+        16 hexadecimal digits.
     """
     record = [code_version(module), [s.model_dump() for s in sections], [file_hash(path) for path in files]]
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
@@ -176,9 +182,12 @@ def fixed_batches(
 
     Args:
         make: makes the source of batches of volumes, or of what else there is of each case.
-        unseen: those of patients on whom nothing is trained; there are no batches where this is empty.
+        unseen: those of patients on whom nothing is trained.
         samples: how many samples to take, one batch at least.
         settings: how large batches are, and the seed.
+
+    Returns:
+        Batches; empty where `unseen` is.
     """
     return make(unseen).fixed(max(1, samples // settings.batch_size), settings.seed) if unseen else []
 
@@ -217,7 +226,7 @@ def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
 
 
 def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | None = None) -> list[ThinVolume]:
-    """The thin volumes of a split; empty if no case is in it.
+    """The thin volumes of a split.
 
     Those with whole HU stay in their files, and pages of them are in memory while they are used.
 
@@ -225,6 +234,9 @@ def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | No
         layout: where things are.
         split: the split.
         weights: by shell pattern of a case, how often it is drawn; the first that fits counts, 1 where none does.
+
+    Returns:
+        Volumes in the order of the cases; empty if no case is in the split.
 
     Raises:
         ParamsError: a pattern fits no case of the split.
@@ -249,6 +261,9 @@ def thin_volume(path: Path, weight: float, case: str) -> ThinVolume:
         path: of the file.
         weight: how often it is drawn beside the others, 1 is once.
         case: its name.
+
+    Returns:
+        (z, y, x) int16 HU, with spacing, weight and name.
 
     Raises:
         ScanError: the file cannot be read.

@@ -27,6 +27,9 @@ def slab_settings(expect: Expect) -> SlabSettings:
     Args:
         expect: parameters of the stage.
 
+    Returns:
+        Size and variation of the slabs.
+
     Raises:
         ParamsError: there is no such slice profile.
     """
@@ -36,13 +39,16 @@ def slab_settings(expect: Expect) -> SlabSettings:
 
 
 def start_file(start: str, layout: Layout) -> Path | None:
-    """The model file that a training begins with; None to begin afresh.
+    """The model file that a training begins with.
 
     DVC follows the released model alone: a new champion does not make the training stale that it began.
 
     Args:
         start: a path from the root; `champion` for the champion's null-space model, afresh while there is none; empty.
         layout: where things are.
+
+    Returns:
+        The path; None to begin afresh.
 
     Raises:
         MissingInputError: the file is not there.

@@ -84,6 +84,9 @@ class ThickScans:
     def thickened(self) -> Iterator[ThickScan]:
         """The test cases, thickened for each task.
 
+        Yields:
+            Scans in the order of the cases.
+
         Raises:
             MissingInputError: ingest has not run, or no case is in test.
         """
@@ -95,6 +98,9 @@ class ThickScans:
 
     def real(self) -> Iterator[ThickScan]:
         """The real thick scans whose truth is a test case; one that cannot be laid over it is told and left out.
+
+        Yields:
+            Scans of the task `real`.
 
         Raises:
             MissingInputError: ingest has not run, or no case is in test.
