@@ -23,14 +23,10 @@ from ctinterp_dagster.physics.operator import ThickeningOperator, apply_along_z
 from ctinterp_dagster.scan.volume import DoubleArray
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
+# What the networks are shown, which a model's file has to fit (docs/decisions/0010-what-the-trainings-share.md).
 MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
-TRANSFER = (
-    0.5,
-    1.0,
-    1.5,
-    2.0,
-)  # cycles a slice distance at which the profile's transfer function conditions the networks
+TRANSFER = (0.5, 1.0, 1.5, 2.0)  # cycles a slice distance: where the networks are told how the profile transfers
 KNOWN_FACTOR = 5  # the largest whole factor that release 0.6 and older know
 GEOMETRY = 4 + len(TRANSFER)  # numbers of the grid and the profile that condition a network
 

@@ -24,6 +24,7 @@ from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.device_volumes import Box, Boxes, ResidentVolumes, ThinVolume, stacked
 from ctinterp_dagster.training.random_crops import integer, tensors_hash, uniform
 
+# The form of the augmentation, whose extent stands in params.yaml (docs/decisions/0010-what-the-trainings-share.md).
 ZOOM_STEP = 1.1  # pixels are made smaller by powers of it
 SOFT_NOISE = 1.6  # what the mean of 2x2 pixels of white noise is multiplied by: it stays 0.8 times as strong
 NOISE_POWER = 2  # of the share of the strongest noise, from 0 to 1: little is more likely

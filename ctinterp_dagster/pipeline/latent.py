@@ -17,6 +17,7 @@ from ctinterp_dagster.pipeline.common.cases import read_cases
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.split import Split
 
+# No parameters: chosen once, or true of all scans (docs/decisions/0010-what-the-trainings-share.md).
 VALIDATION_PATCHES = 32  # with times on a grid
 FLIP_AXES = (1, 2)  # y and x; patients are not mirrored head to feet
 ONE_STEP_SHARE = 0.25  # of samples at t = 1, where the one-step estimate of the mean is made

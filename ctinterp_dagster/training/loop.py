@@ -26,7 +26,8 @@ from ctinterp_dagster.training.checkpoint import TrainingState, whole, whole_wei
 from ctinterp_dagster.training.recompute import compiled, recomputed
 
 BETAS = (0.9, 0.99)
-"""Decay of AdamW's moments. Source: Loshchilov and Hutter 2019, algorithm 2; 0.99 as Karras et al. 2024 (EDM2)."""
+"""Decay of AdamW's moments. Source: Loshchilov and Hutter 2019, algorithm 2; 0.99 as Karras et al. 2024 (EDM2).
+No parameter, as no training ever had others (docs/decisions/0010-what-the-trainings-share.md)."""
 WEIGHT_DECAY = 0.01  # of AdamW, as torch has it
 TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
 PLANNERS = 8  # threads that plan batches for a GPU, at most
