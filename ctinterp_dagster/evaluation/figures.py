@@ -34,11 +34,13 @@ class Curve(NamedTuple):
 
 Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
-# Placeholders that no chart uses otherwise, and what the page makes of them. The series colours are Okabe and Ito's,
-# darkened for white paper; the page has brighter ones for the dark.
+# Placeholders that no chart uses otherwise, and what the page makes of them. There is a series colour for every method:
+# the first are Okabe and Ito's, darkened for white paper; the page has brighter ones for the dark.
 INK, FAINT = "#010203", "#010204"
-SERIES = ("#a83a00", "#0064a6", "#00775a", "#9c4a7d", "#7a6a00", "#4a6fa5", "#5c5c5c")
-MARKERS = "osD^vPX"
+SERIES = (
+    "#a83a00", "#0064a6", "#00775a", "#9c4a7d", "#7a6a00", "#00909e", "#5c5c5c", "#5b2fa0", "#d0003c", "#1f1f1f",
+)  # fmt: skip
+MARKERS = "osD^vPX*hp"
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 STYLE = {
     "svg.fonttype": "none",

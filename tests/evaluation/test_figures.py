@@ -1,5 +1,6 @@
 import io
 import re
+from importlib.resources import files
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.figures import Look, gain_chart, position_chart, training_chart, views
 from ctinterp_dagster.evaluation.statistics import Difference, Interval
+from ctinterp_dagster.methods import judged, rows
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
@@ -105,6 +107,19 @@ def test_ids_are_unique_and_every_reference_has_its_id(charts: list[str]) -> Non
         ids = re.findall(r'\bid="([^"]+)"', svg)
         assert len(ids) == len(set(ids))
         assert set(re.findall(r'(?:url\(#|xlink:href="#)([^")]+)', svg)) <= set(ids)
+
+
+def test_every_method_of_the_table_has_a_colour_of_its_own_in_light_and_dark() -> None:
+    svg = position_chart({row.title: [3, 2, 3] for row in rows()}, highlight=judged().title)
+    legend = svg[svg.index('id="positions-legend') :]
+    colours = re.findall(r"var\(--series-\d+, #\w+\)", legend)
+    assert len(set(colours)) == len(rows())
+    css = (files("ctinterp_dagster.evaluation") / "page.css").read_text()
+    schemes = css.split("prefers-color-scheme: dark")
+    assert len(schemes) == 2
+    for scheme in schemes:
+        told = dict(re.findall(r"(--series-\d+): (#\w+);", scheme))
+        assert len(told) == len(set(told.values())) == len(rows())
 
 
 def test_a_chart_names_every_method(charts: list[str]) -> None:
