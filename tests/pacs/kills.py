@@ -24,6 +24,7 @@ SERVERS = {
     "dimse": Dimse(protocol="dimse", host="127.0.0.1", port=DICOM, aet="ORTHANC", calling_aet="CTINTERP"),
 }
 SLICES, THIN = 6, 5  # thick slices a series, thin ones a thick one
+PATIENCE_S = 600  # for the last watch, whose work takes as long as the machine is busy
 RULE = WatchRule(
     source="archive", description="thick*", min_thickness_mm=3, days=36500, interval_s=0.1, quiet_s=0.3,
     action="restore",
@@ -83,24 +84,20 @@ def kill_watches(folder: Path, kills: int, protocol: str) -> tuple[int, int, int
             process.wait()
         archive.send(waiting)
         process = subprocess.Popen(command, stdout=log, stderr=log)
-        for _ in range(600):
-            if len(_results()) >= count:
-                break
+        end = time.monotonic() + PATIENCE_S
+        while _whole_results() < count and process.poll() is None and time.monotonic() < end:
             time.sleep(0.2)
-        time.sleep(2)
+        time.sleep(2)  # for what would be sent twice
         process.kill()
         process.wait()
-    whole = [1 for images in _results() if images == SLICES * THIN]
-    return count, len(whole), sum(times > 1 for times in stored().values())
+    return count, _whole_results(), sum(times > 1 for times in stored().values())
 
 
-def _results() -> list[int]:
-    """How many images each result has whose series lies whole beside it in its study."""
-    found = []
-    for study in rest("studies?expand"):
-        series = [rest(f"series/{uid}") for uid in study["Series"]]
-        found += [len(s["Instances"]) for s in series if s["MainDicomTags"].get("Manufacturer") == "ctinterp"]
-    return found
+def _whole_results() -> int:
+    """How many results of whole series the archive has all images of."""
+    series = [rest(f"series/{uid}") for study in rest("studies?expand") for uid in study["Series"]]
+    results = [s for s in series if s["MainDicomTags"].get("Manufacturer") == "ctinterp"]
+    return sum(len(result["Instances"]) == SLICES * THIN for result in results)
 
 
 if __name__ == "__main__":

@@ -49,20 +49,24 @@ def orthanc(folder: Path, **changes: object) -> Iterator[None]:
     with (folder / "orthanc.log").open("w") as log:
         server = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
     try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", HTTP)) == 0:
-                    break
-            time.sleep(0.1)
+        for port in (HTTP, DICOM):
+            while not _listens(port):
+                assert server.poll() is None, (folder / "orthanc.log").read_text()
+                time.sleep(0.1)
         yield
     finally:
         server.terminate()
         server.wait()
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def rest(path: str) -> Any:
     """What Orthanc's own interface says."""
-    return requests.get(f"http://127.0.0.1:{HTTP}/{path}", timeout=10).json()
+    return requests.get(f"http://127.0.0.1:{HTTP}/{path}", timeout=60).json()
 
 
 def stored() -> dict[str, int]:
