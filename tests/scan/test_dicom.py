@@ -25,7 +25,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
     WrongUnitsError,
 )
-from ctinterp_dagster.scan.io import find_scans, read_scan
+from ctinterp_dagster.scan.io import find_scans, read_scan, read_stretches
 
 from .conftest import ct_slice, rotation
 
@@ -211,7 +211,7 @@ def test_projections_maps_and_reformats_are_refused(series: Series, kind: str) -
 
 
 def test_screen_captures_alone_are_refused(series: Series) -> None:
-    with pytest.raises(SecondaryCaptureError, match=r"the 6 file\(s\) are screen captures .*: give the axial series"):
+    with pytest.raises(SecondaryCaptureError, match=r"among 6 file\(s\), only screen captures: give the axial"):
         read_scan(series(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"))
 
 
@@ -227,7 +227,7 @@ def test_the_ways_scanners_write_hu_are_known(series: Series, unit: str | None) 
 
 
 def test_a_localizer_alone_is_refused(series: Series) -> None:
-    with pytest.raises(NotCtError, match="no CT slices among 1 file"):
+    with pytest.raises(NotCtError, match="no CT slices in space among 1 file"):
         read_scan(series(n=1, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
 
 
@@ -253,6 +253,29 @@ def test_companions_of_the_slices_are_dropped(series: Series, tags: dict[str, ob
     ct_slice((0, 0, 0), size=(5, 4), SeriesInstanceUID=uid, **tags).save_as(folder / "aside.dcm")
     assert [f.name for f in find_scans(folder)] == ["series-0004"]
     assert read_scan(folder).volume.depth == 6
+
+
+DOSE_PAGE = {"SeriesInstanceUID": "1.2.4", "SeriesNumber": 501, "ImagePositionPatient": None, "PixelSpacing": None}
+
+
+@pytest.mark.parametrize("place", ["aside.dcm", "501/aside.dcm"])
+def test_a_dose_page_of_the_ct_class_is_no_choice(series: Series, place: str) -> None:
+    folder = series()
+    (folder / place).parent.mkdir(exist_ok=True)
+    ct_slice((0, 0, 0), size=(5, 4), **DOSE_PAGE).save_as(folder / place)
+    assert (read_scan(folder).volume.depth, len(read_stretches(folder))) == (6, 1)
+    with pytest.raises(NotCtError, match="no CT slices in space among 1 file"):
+        read_scan(folder / place)
+
+
+def test_a_dose_page_between_two_series_is_not_offered(series: Series) -> None:
+    folder = series()
+    ct_slice((0, 0, 0), size=(5, 4), **DOSE_PAGE).save_as(folder / "page.dcm")
+    for k in range(6):
+        tags = {"SeriesInstanceUID": "1.2.5", "SeriesNumber": 5}
+        ct_slice((0, 0, 5.0 * k), size=(5, 4), **tags).save_as(folder / f"other-{k}.dcm")
+    with pytest.raises(MixedSeriesError, match=r"holds 2 scan\(s\), none was chosen.*'series-0004'.*'series-0005'"):
+        read_scan(folder)
 
 
 def test_a_lone_image_of_another_orientation_is_dropped(series: Series) -> None:

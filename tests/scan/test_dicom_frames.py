@@ -56,7 +56,7 @@ def test_localizers_among_the_frames_of_a_multi_frame_ct_are_dropped(tmp_path: P
 
 def test_a_multi_frame_ct_of_localizers_alone_is_no_scan(tmp_path: Path) -> None:
     _typed(*["LOCALIZER NONE"] * 3).save_as(tmp_path / "a.dcm")
-    with pytest.raises(NotCtError, match="no CT slices among 1 file"):
+    with pytest.raises(NotCtError, match="no CT slices in space among 1 file"):
         read_scan(tmp_path)
 
 

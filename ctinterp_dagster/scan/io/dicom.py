@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,13 @@ class DicomFile:
     @property
     def is_companion(self) -> bool:
         """Whether it lies beside slices without being one: a localizer, a screen capture, a report."""
-        no_image = not self.planes and self.sop_class not in CT_CLASSES
-        return no_image or self.is_captured or "LOCALIZER" in self.image_type
+        is_ct = self.planes or self.sop_class in CT_CLASSES
+        return not is_ct or self.is_captured or "LOCALIZER" in self.image_type
+
+
+def is_beside(files: Sequence[DicomFile]) -> bool:
+    """Whether a series lies beside slices and has none: companions, or one CT image without a place (a dose page)."""
+    return all(f.is_companion for f in files) or (len(files) == files[0].frames == 1 and not files[0].planes)
 
 
 def _values(dataset: Dataset, keyword: str) -> tuple[str, ...]:

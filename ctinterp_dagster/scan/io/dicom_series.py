@@ -18,7 +18,7 @@ from ctinterp_dagster.errors import (
     UnreadableScanError,
     WrongUnitsError,
 )
-from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
+from ctinterp_dagster.scan.io.dicom import DicomFile, is_beside, read_header
 from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.grid import Grid, regular_grid, without_scout
 from ctinterp_dagster.scan.io.pixels import read_stored
@@ -51,14 +51,11 @@ def check_series(files: Sequence[DicomFile]) -> Grid:
         GantryTiltError: positions run off the normal by more than 35 degrees.
         TooFewSlicesError: fewer than two planes.
     """
+    if is_beside(files):
+        kinds = {"screen captures" if f.is_captured else "/".join(f.image_type) or f.modality for f in files}
+        only, error = ", ".join(sorted(kinds)), SecondaryCaptureError if kinds == {"screen captures"} else NotCtError
+        raise error(f"no CT slices in space among {len(files)} file(s), only {only}: give the axial series")
     slices = [f for f in files if not f.is_companion]
-    if not slices:
-        kinds = ", ".join(sorted({"/".join(f.image_type) or f.modality for f in files}))
-        if all(f.is_captured for f in files):
-            raise SecondaryCaptureError(
-                f"the {len(files)} file(s) are screen captures ({kinds}), expected CT images: give the axial series"
-            )
-        raise NotCtError(f"no CT slices among {len(files)} file(s), only {kinds}: give the axial series")
     for file in slices:
         _check_slice(file)
     if len({f.patient for f in slices}) > 1:

@@ -12,12 +12,13 @@ from typing import Literal
 from ctinterp_dagster.errors import (
     MissingInputError,
     MixedSeriesError,
+    NotCtError,
     ScanError,
     TruncatedScanError,
     UnreadableScanError,
 )
 from ctinterp_dagster.scan.io.cache import HeaderCache
-from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
+from ctinterp_dagster.scan.io.dicom import DicomFile, is_beside, read_header
 from ctinterp_dagster.scan.io.dicom_series import check_series, read_series
 from ctinterp_dagster.scan.io.found_scan import Found, Place, Scan
 from ctinterp_dagster.scan.io.grid import Grid
@@ -146,10 +147,10 @@ def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dicom
             if header.sop_class != DICOMDIR_CLASS:
                 by_series[_series_key(header)].append(header)
     groups = [group for key in sorted(by_series) for group in _by_owner(by_series[key])]
-    folders = {f.file.parent for group in groups for f in group if not f.is_companion}
+    folders = {f.file.parent for group in groups if not is_beside(group) for f in group if not f.is_companion}
     names: dict[str, int] = defaultdict(int)
     for group in groups:
-        if all(f.is_companion and f.file.parent in folders for f in group):
+        if is_beside(group) and all(f.file.parent in folders for f in group):
             continue
         refusal: ScanError | None = None
         try:
@@ -283,9 +284,7 @@ def find_scans(path: Path | str, *, keep_headers: bool = False) -> list[Found]:
 def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
     if not found:
         raise MissingInputError(f"{path} holds no scan: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
-    if series is None and len(found) == 1:
-        return found[0]
-    chosen = [f for f in found if series in f.names] if series else []
+    chosen = _meant(found, series)
     if len(chosen) == 1:
         return chosen[0]
     meant = chosen or found
@@ -297,6 +296,13 @@ def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:
     more = f"; and {len(meant) - MOST_TOLD} more, see `ctinterp scans check`" if len(meant) > MOST_TOLD else ""
     every = ", or every one (interpolate --all)" if series is None else ""
     raise MixedSeriesError(f"{path} holds {len(found)} scan(s), {asked}: choose one (--series){every}: {listed}{more}")
+
+
+def _meant(found: Sequence[Found], series: str | None) -> list[Found]:
+    """Those of a name; without one all that are CT, since localizers and dose pages in other folders are no choice."""
+    if series is None and len(found) > 1:
+        return [f for f in found if not isinstance(f.refusal, NotCtError)]
+    return [f for f in found if series is None or series in f.names]
 
 
 def _described(found: Found) -> str:
@@ -364,6 +370,6 @@ def read_stretches(path: Path | str, series: str | None = None) -> tuple[Scan, .
     """
     found = find_scans(path)
     named = [f for f in found if f.whole and (series is None or series in {f.whole, *f.names} - {f.name, f.label})]
-    others = [f for f in found if f.whole != named[0].whole and series in {None, *f.names}] if named else found
+    others = [f for f in _meant(found, series) if f.whole != named[0].whole] if named else found
     chosen = named if named and not others else [_choose(Path(path), series, found)]
     return tuple(read_scan(f) for f in chosen)
