@@ -1,7 +1,6 @@
 """The one call of the Python API: a thick scan in, a thin one of the same kind out."""
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.api_wording import words_of_python
+from ctinterp_dagster.interpolation.arguments import check_types
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import SelfCheck
-from ctinterp_dagster.model.restore_settings import Precision, Settings
+from ctinterp_dagster.model.restore_settings import MixedPrecision, Precision, Settings
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags
@@ -68,41 +68,42 @@ def interpolate(
         SimpleITK. With `return_std` two of them: mean and standard deviation.
 
     Raises:
-        ParamsError: no array of real numbers with a spacing, a target no finer than the scan, one sample.
+        ParamsError: no array of real numbers with a spacing, a target no finer than the scan, one sample, other types.
         MissingInputError, ScanError: there is no scan at the path, there are several, or it is no CT in HU in space.
         DoubtfulResultError: the result cannot be what the thick slices saw.
         CheckpointError: the model cannot be read.
     """
-    settings = _settings(samples if return_std else None, seed, memory_gib)
+    check_types(locals())
     with words_of_python() as say:
+        interpolator = load_checkpoint(model, device)
+        settings = _settings(samples if return_std else None, seed, memory_gib, interpolator.precision(mixed_precision))
         volume, tags = read(thick, spacing_mm, series)
         measurement = measure(volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name=NAME)
-        interpolator = load_checkpoint(model, device)
-        precise = replace(settings, mixed_precision=interpolator.precision(mixed_precision))
-        estimate, doubts = restored(measurement, interpolator, precise, force=force)
+        estimate, doubts = restored(measurement, interpolator, settings, force=force)
     for sentence in (*measurement.warnings, *doubts):
         warnings.warn(say(sentence), stacklevel=2)
     mean = like(estimate.mean, thick)
     return (mean, like(estimate.std, thick)) if estimate.std else mean
 
 
-def _settings(samples: int | None, seed: int, memory_gib: float) -> Settings:
-    """What the keywords ask for, but for the precision, which the model and the device decide.
+def _settings(samples: int | None, seed: int, memory_gib: float, precision: MixedPrecision) -> Settings:
+    """What the keywords ask for.
 
     Args:
         samples: two or more; None for the mean alone.
         seed: of the first sample.
         memory_gib: bound of the networks' working memory.
+        precision: of the networks, as model and device decide it.
 
     Returns:
-        Settings in float32.
+        Settings in that precision.
 
     Raises:
         ParamsError: one sample, of which there is no standard deviation.
     """
     if samples is not None and samples < 2:
         raise ParamsError(f"a standard deviation needs samples=2 or more, got {samples}")
-    return Settings(samples=samples or 0, seed=seed, memory_gib=memory_gib)
+    return Settings(samples=samples or 0, seed=seed, memory_gib=memory_gib, mixed_precision=precision)
 
 
 def restored(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ctinterp_dagster.errors import CheckpointError, ParamsError
 from ctinterp_dagster.interpolation.api_wording import words_of_python
+from ctinterp_dagster.interpolation.arguments import check_types
 from ctinterp_dagster.interpolation.restorers import RESTORERS, Restorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
 from ctinterp_dagster.model.files import StoredModel, read_model
@@ -152,9 +153,11 @@ class Interpolator:
             (target_depth, y, x) HU, float32 on the CPU.
 
         Raises:
-            ParamsError: `target_depth` is no more than the thick depth, or there is no such sampler.
+            ParamsError: `target_depth` is no more than the thick depth, there is no such sampler, or an argument has
+                another type.
             GeometryError: `thick_hu` has not three axes.
         """
+        check_types(locals())
         hu = np.ascontiguousarray(torch.as_tensor(thick_hu).detach().cpu().numpy(), np.float32)
         thick = Volume(hu, spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
         if target_depth <= thick.depth:
@@ -184,9 +187,11 @@ def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interp
         The model on the device, ready to restore.
 
     Raises:
+        ParamsError: no path is given.
         MissingInputError: the file is not there.
         CheckpointError: it is not a ctinterp model.
     """
+    check_types(locals())
     file = read_model(Path(path))
     if file.kind not in RESTORERS:
         raise CheckpointError(f"{path} holds a {file.kind}: expected {' or '.join(RESTORERS)}")

@@ -9,7 +9,7 @@ import torch
 
 from ctinterp_dagster import interpolate
 from ctinterp_dagster.errors import GeometryError, MissingInputError, NotCtError, ParamsError, TooFewSlicesError
-from ctinterp_dagster.interpolation import thicken
+from ctinterp_dagster.interpolation import load_checkpoint, thicken
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.io.images import image_of, volume_of
@@ -159,12 +159,38 @@ def test_errors_are_in_the_words_of_the_call(thin: Volume, model: Path, tmp_path
             interpolate(thick, thickness_mm=thickness_mm, **given)
     with pytest.raises(ParamsError, match="the device is 'gpu': expected auto, cpu or cuda"):
         interpolate(thick, device="gpu", **given)
-    for asked in ("fp16", False):
-        with pytest.raises(ParamsError, match=f"mixed_precision is {asked!r}: expected no, bf16, int8 or auto"):
-            interpolate(thick, mixed_precision=asked, force=True, **given)
+    with pytest.raises(ParamsError, match="mixed_precision is 'fp16': expected no, bf16, int8 or auto"):
+        interpolate(thick, mixed_precision="fp16", force=True, **given)  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="the seed is 1180591620717411303424: expected"):
         interpolate(thick, seed=2**70, **given)
     with pytest.raises(MissingInputError, match="does not exist"):
         interpolate(tmp_path / "none.nii")
     with pytest.raises(MissingInputError, match=r"is a folder and no model file: .* or leave out model$"):
         interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=str(tmp_path), force=True)
+
+
+WRONG = {
+    **dict.fromkeys(("target_mm", "thickness_mm", "memory_gib"), ("2", True)),
+    **dict.fromkeys(("samples", "seed"), ("2", True, 2.5, None)),
+    **dict.fromkeys(("return_std", "force"), (1, "yes", None)),
+    **dict.fromkeys(("profile", "model", "device", "mixed_precision"), (2, None)),
+    "series": (2,),
+}
+
+
+@pytest.mark.parametrize(("name", "wrong"), [(name, wrong) for name, values in WRONG.items() for wrong in values])
+def test_an_argument_of_another_type_is_refused_by_its_name(name: str, wrong: object) -> None:
+    for value in (wrong, [1], {}, object(), b"x", 2 + 1j, np.arange(200)):
+        with pytest.raises(ParamsError, match=f"^{name}=.{{1,60}}: ") as caught:
+            interpolate(np.zeros((6, 32, 36), np.float32), spacing_mm=(5.0, 10.0, 9.0), **{name: value})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_loaded_model_refuses_arguments_of_another_type(model: Path) -> None:
+    for path in (None, 3, [1], b"x"):
+        with pytest.raises(ParamsError, match=re.escape(f"path={path!r}: expected the path of a model file")):
+            load_checkpoint(path)  # type: ignore[arg-type]
+    loaded, thick_hu = load_checkpoint(str(model), "cpu"), np.zeros((6, 32, 36), np.float32)
+    for name, wrong in (("target_depth", 12.5), ("num_inference_steps", "a"), ("seed", None)):
+        with pytest.raises(ParamsError, match=f"{name}={wrong!r}: expected a whole number"):
+            loaded.generate(thick_hu, **{"target_depth": 12, name: wrong})
