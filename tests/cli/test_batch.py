@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from ctinterp_dagster.cli.actions import batch
+from ctinterp_dagster.cli.actions.naming import items_of
 from ctinterp_dagster.interpolation import Interpolator, thicken
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 from tests.cli.conftest import run
 from tests.phantoms import phantom
+from tests.scan.conftest import ct_slice
 
 QUICK = ["--method", "cubic_projected", "--force"]
 
@@ -63,6 +65,14 @@ def test_every_thick_scan_of_a_tree_is_restored_and_one_that_fails_ends_no_other
     for name in ("A", "B"):
         given, result = read_scan(tree / name / "ct.nii.gz").volume, read_scan(out / name / "ct.nii.gz").volume
         assert np.abs(result.hu.mean() - given.hu.mean()) < 1
+
+
+def test_a_series_of_stretches_is_headed_by_all_of_them(tmp_path: Path) -> None:
+    for k, z in enumerate([0.0, 2.5, 5.0, 7.5, 11.25, 16.25, 21.25]):
+        tags = {"SliceThickness": 2.5 if k < 4 else 5.0, "SeriesDescription": "Head"}
+        ct_slice((0.0, 0.0, z), **tags).save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+    (item,) = items_of([tmp_path])
+    assert item.title == "Head, 4 slices every 2.5 mm and 3 slices every 5 mm"
 
 
 def test_what_is_done_is_skipped_unless_input_options_or_result_changed(

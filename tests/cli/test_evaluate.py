@@ -185,6 +185,17 @@ def test_a_real_pair_is_scored_by_position(
     assert run(monkeypatch, "evaluate", "--pair", tmp_path / "other.nii.gz", pair[1]) == 1
 
 
+def test_a_pair_the_wrong_way_round_is_refused_as_such(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thin, thick = scans / "thin.nii.gz", scans / "thick.nii.gz"
+    for protocol in ("ctinterp", "rplhr"):
+        assert run(monkeypatch, "evaluate", "--pair", thin, thick, "--protocol", protocol) == 1
+        said = capsys.readouterr().err
+        assert "thin.nii.gz: the slices of THICK are 1 mm apart, those of THIN 5 mm" in said
+        assert said.endswith("are the two swapped?\n")
+
+
 def test_the_records_of_an_evaluation_never_replace_a_scan(
     monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -298,7 +298,7 @@ def test_no_volume_file_says_who_the_patient_is(series: Series, tmp_path: Path, 
         ("out.jpg", False, ParamsError, "out.jpg has no known ending"),
         ("out.nii.gz", True, ParamsError, "names a volume file, but the format is DICOM"),
         ("none/out.nii", False, MissingInputError, "the folder .*none does not exist"),
-        ("full", False, ParamsError, "the folder full is not empty"),
+        ("full", False, ParamsError, "the folder .*full is not empty"),
         ("file", False, ParamsError, "file is a file"),
     ],
 )
@@ -314,6 +314,13 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     (tmp_path / "file").write_text("")
     with pytest.raises(error, match=said):
         check_output(tmp_path / name, as_dicom=as_dicom)
+
+
+def test_the_folder_that_one_stands_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParamsError, match=r"the folder \. is not empty"):
+        check_output(".")
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(

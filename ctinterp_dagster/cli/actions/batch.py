@@ -114,7 +114,7 @@ class BatchRun:
         start, spent = time.monotonic(), 0
         for number, ((item, outputs), size) in enumerate(zip(work, sizes, strict=True), start=1):
             left = (time.monotonic() - start) * sum(sizes[number - 1 :]) / spent if spent else None
-            title = ", ".join(filter(None, (item.name, item.parts[0].title)))
+            title = ", ".join(filter(None, (item.name, item.title)))
             click.echo(f"{number}/{len(work)}{f', {duration(left)} left' if left else ''}: {title}")
             result = self._tried(item, outputs)
             spent += size if result.outcome == "done" else 0

@@ -10,7 +10,7 @@ from typing import Any, cast
 import click
 
 from ctinterp_dagster.cli.actions import protocols, tables
-from ctinterp_dagster.cli.actions.jobs import Job, fit
+from ctinterp_dagster.cli.actions.jobs import Job, check_order, fit
 from ctinterp_dagster.cli.actions.outputs import check_files
 from ctinterp_dagster.cli.actions.protocols import trials_of
 from ctinterp_dagster.cli.checksum import sha256sum
@@ -225,10 +225,11 @@ def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Mea
         The measurement of what both show.
 
     Raises:
-        ScanError: a scan cannot be used, or the two do not lie over each other.
+        ScanError: a scan cannot be used, or the two do not lie over each other, or are swapped.
         ParamsError: the profile cannot be.
     """
     thick, thin = fit(thick_path), fit(thin_path)
+    check_order(thick, thin)
     return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
 
 

@@ -31,7 +31,7 @@ def run() -> None:
     click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in PACKAGES:
         click.echo(f"{package:13} {installed(package)}")
-    click.echo(f"device        {pick_device('auto')} ({torch.get_num_threads()} CPU threads)")
+    click.echo(f"device        {pick_device('auto')} (CPU threads: {torch.get_num_threads()})")
     model = load_checkpoint().model
     parameters = sum(p.numel() for p in model.parameters())
     click.echo(f"model         released, {parameters:,} parameters, sha256 {sha256sum(RELEASED)[:16]}")

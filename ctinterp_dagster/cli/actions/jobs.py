@@ -10,6 +10,7 @@ from typing import Any
 
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.options.evaluate import LEARNED, Options
+from ctinterp_dagster.errors import GeometryError
 from ctinterp_dagster.interpolation import Method
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.io import Scan, input_files, read_scan
@@ -58,6 +59,24 @@ class Job(ABC):
     @abstractmethod
     def score(self, restoring: Mapping[str, Method]) -> Iterator[dict[str, Any]]:
         """The record of every method, one after the other."""
+
+
+def check_order(thick: Scan, thin: Scan) -> None:
+    """Refuse a pair that was given the wrong way round.
+
+    Args:
+        thick: the first of the pair.
+        thin: the second.
+
+    Raises:
+        GeometryError: the slices of the second are not closer together.
+    """
+    coarse_mm, fine_mm = thick.volume.spacing_mm[0], thin.volume.spacing_mm[0]
+    if fine_mm >= coarse_mm:
+        raise GeometryError(
+            f"the slices of THICK are {coarse_mm:g} mm apart, those of THIN {fine_mm:g} mm: expected THIN's closer "
+            "together; are the two swapped?"
+        )
 
 
 def fit(path: Path) -> Scan:

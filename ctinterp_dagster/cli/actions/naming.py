@@ -40,6 +40,12 @@ class Item:
         return str(self.source / inside) if self.source.is_dir() else str(self.source.parent / inside)
 
     @property
+    def title(self) -> str:
+        """Description, date, and the slices of every stretch, as far as the headers tell. May name a person."""
+        slices = " and ".join(part.slices for part in self.parts if part.slices)
+        return ", ".join(filter(None, (self.parts[0].description, self.parts[0].date, slices)))
+
+    @property
     def files(self) -> list[Path]:
         """Its files; the archive of one that lies in an archive."""
         return [file for part in self.parts for file in ([part.archive] if part.archive else part.files)]

@@ -119,13 +119,13 @@ class Outputs:
         """
         check_output(self.thin, as_dicom=self.as_dicom)
         if self.as_multiframe and not is_series(self.thin, as_dicom=self.as_dicom):
-            raise click.UsageError(f"--multiframe is DICOM: give a new folder, or --format dicom, not {self.thin.name}")
+            raise click.UsageError(f"--multiframe is DICOM: give a new folder, or --format dicom, not {self.thin}")
         if self.as_multiframe:
             require_highdicom()
         if self.std:
             check_output(self.std)
         if self.preview and self.preview.suffix.lower() != ".png":
-            raise click.UsageError(f"--preview writes a PNG: give a name that ends in .png, not {self.preview.name}")
+            raise click.UsageError(f"--preview writes a PNG: give a name that ends in .png, not {self.preview}")
         if self.draws:
             check_folder(self.draws)
         for _, out in self.labels:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ctinterp_dagster.cli.actions.jobs import Job, checked, fit
+from ctinterp_dagster.cli.actions.jobs import Job, check_order, checked, fit
 from ctinterp_dagster.cli.actions.tables import interval_words, table_of_methods
 from ctinterp_dagster.cli.options.evaluate import Options
 from ctinterp_dagster.cli.raw_folder import given_for
@@ -140,9 +140,10 @@ def load_rplhr(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Tr
         The thick scan to restore, and the thin one to score with.
 
     Raises:
-        ScanError: a scan cannot be used, or the two do not lie over each other.
+        ScanError: a scan cannot be used, or the two do not lie over each other, or are swapped.
     """
     thick, thin = (checked(in_hu(read_scan(path)), path) for path in (thick_path, thin_path))
+    check_order(thick, thin)
     return rplhr(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical), name=str(thick_path))
 
 

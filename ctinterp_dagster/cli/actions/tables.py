@@ -19,7 +19,7 @@ SCORES = {
 }  # fmt: skip
 MEANS = ("psnr_db", "psnr_soft_db", "ssim", "mae_hu")
 GAINS = ("psnr_db", "psnr_soft_db")
-LEGEND = "PSNR in dB, [-1000, 1000] HU; soft: of [-160, 240] HU; MAE and |Ax-y| in HU; {threads} threads"
+LEGEND = "PSNR in dB, [-1000, 1000] HU; soft: of [-160, 240] HU; MAE and |Ax-y| in HU; CPU threads: {threads}"
 
 
 def show(records: Sequence[Mapping[str, Any]]) -> None:

@@ -29,4 +29,4 @@ class Options:
             UsageError: it is not.
         """
         if self.html and self.html.suffix.lower() not in PAGES:
-            raise click.UsageError(f"--html writes a page: give a name that ends in .html, not {self.html.name}")
+            raise click.UsageError(f"--html writes a page: give a name that ends in .html, not {self.html}")

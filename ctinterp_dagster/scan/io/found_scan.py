@@ -89,10 +89,14 @@ class Found:
         return {self.name, self.label, self.uid, self.description, self.date, number} - {""}
 
     @property
+    def slices(self) -> str:
+        """How many and how far apart, where the headers tell; else empty."""
+        return f"{self.place.size[0]} slices every {self.place.spacing_mm[0]:.4g} mm" if self.place else ""
+
+    @property
     def title(self) -> str:
         """Description, date, slices and their distance, as far as the headers tell. May name a person."""
-        slices = f"{self.place.size[0]} slices every {self.place.spacing_mm[0]:.4g} mm" if self.place else ""
-        return ", ".join(filter(None, (self.description, self.date, slices)))
+        return ", ".join(filter(None, (self.description, self.date, self.slices)))
 
     def _without_files(self, said: str) -> str:
         """Words about it in which its k-th file is called `file k` and no folder of its files is named."""

@@ -105,18 +105,18 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
     output = Path(output)
     known = output.name.lower().endswith(WRITABLE_SUFFIXES)
     if as_dicom and known:
-        raise ParamsError(f"{output.name} names a volume file, but the format is DICOM: expected the name of a folder")
+        raise ParamsError(f"{output} names a volume file, but the format is DICOM: expected the name of a folder")
     if not is_series(output, as_dicom=as_dicom) and not known:
         raise ParamsError(
-            f"{output.name} has no known ending: expected {', '.join(WRITABLE_SUFFIXES)}, or a folder name without "
+            f"{output} has no known ending: expected {', '.join(WRITABLE_SUFFIXES)}, or a folder name without "
             "an ending for DICOM"
         )
     check_folder(output)
     if is_series(output, as_dicom=as_dicom) and output.exists():
         if not output.is_dir():
-            raise ParamsError(f"{output.name} is a file: expected a new or empty folder for the DICOM series")
+            raise ParamsError(f"{output} is a file: expected a new or empty folder for the DICOM series")
         if any(output.iterdir()):
-            raise ParamsError(f"the folder {output.name} is not empty: expected a new one for the DICOM series")
+            raise ParamsError(f"the folder {output} is not empty: expected a new one for the DICOM series")
     if scan is None or not is_series(output, as_dicom=as_dicom):
         return ()
     refuse_range(scan.volume.hu)
