@@ -22,6 +22,7 @@ REAL_EVERY = 20  # rounds between two whose stages Dagster runs as processes, as
 SEED = int(os.environ.get("AGREEMENT_SEED", "5"))
 DROP = random.Random()
 MADE = ("data/prepared.csv", "models/a.json", "models/b.json", "scores/metrics.json")
+NOTES = ("notes/b", "notes/c")
 
 
 class Hand:
@@ -35,7 +36,7 @@ class Hand:
         """One random edit; what was done."""
         kind = self.draw.choice(
             ("parameter", "parameter", "code", "code", "data", "comment", "description", "command", "tampered out",
-             "removed out", "taken back", "origin", "update")
+             "removed out", "taken back", "origin", "update", "tampered note", "removed note")
         )  # fmt: skip
         number = self.draw.randint(1, 4)
         if kind == "parameter":
@@ -61,9 +62,9 @@ class Hand:
         elif kind == "taken back":
             self.shell(self.root, "git", "checkout", "-q", "dvc.yaml", "params.yaml", "fit.py")
         else:
-            file = self.root / self.draw.choice(MADE)
+            file = self.root / self.draw.choice(MADE if kind.endswith("out") else NOTES)
             file.unlink(missing_ok=True)
-            if kind == "tampered out":
+            if kind.startswith("tampered"):
                 file.parent.mkdir(exist_ok=True)
                 file.write_text(f'{{"mean": {number}}}' if file.suffix == ".json" else f"{number}\n")
         return kind
@@ -136,14 +137,21 @@ def run_in_dagster(
 
 @pytest.fixture
 def in_root(toy: DvcProject, monkeypatch: pytest.MonkeyPatch, shell: Shell, tmp_path: Path) -> Iterator[DvcProject]:
-    """The toy project as the working folder, with an imported file that `fit` reads, and a remote that has all."""
+    """The toy project as the working folder, and a remote that has all.
+
+    `fit` reads an imported file too, and `score` a tracked folder.
+    """
     (toy.root / "origin.txt").write_text("1\n")
     shell(toy.root, "dvc", "import-url", "-q", "origin.txt", "data/far.txt")
-    text = (toy.root / "dvc.yaml").read_text()
-    (toy.root / "dvc.yaml").write_text(text.replace("deps: [fit.py,", "deps: [fit.py, data/far.txt,"))
+    (toy.root / "notes").mkdir()
+    for name in "ab":
+        (toy.root / "notes" / name).write_text("1\n")
+    shell(toy.root, "dvc", "add", "-q", "notes")
+    text = (toy.root / "dvc.yaml").read_text().replace("deps: [fit.py,", "deps: [fit.py, data/far.txt,")
+    (toy.root / "dvc.yaml").write_text(text.replace("deps: [score.py,", "deps: [score.py, notes,"))
     shell(toy.root, "dvc", "repro", "-q")
     shell(toy.root, "git", "add", "-A")
-    shell(toy.root, "git", "commit", "-qm", "toy: an import")
+    shell(toy.root, "git", "commit", "-qm", "toy: an import and a folder")
     shell(toy.root, "dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store"))
     shell(toy.root, "git", "commit", "-qam", "toy: a remote")
     shell(toy.root, "dvc", "push", "-q")

@@ -18,6 +18,7 @@ from dvc.stage.loader import StageLoader
 from dvc.utils.serialize import load_path
 from dvc_data.hashfile.tree import Tree
 
+from .folders import Folders
 from .stage import DvcIndex, DvcInput, DvcOutput, DvcProjectError, DvcSource, DvcStage
 
 
@@ -71,7 +72,10 @@ def read_index(root: Path) -> DvcIndex:
     with Repo(str(root)) as repo:
         stages = [stage for stage in repo.index.stages if stage.cmd is not None]
         imports = [stage for stage in repo.index.stages if stage.cmd is None]
-        _look_once([item for stage in repo.index.stages for item in (*stage.deps, *stage.outs)])
+        folders = Folders(Path(repo.site_cache_dir) / "dagster-folders.json")
+        items = [item for stage in repo.index.stages for item in (*stage.deps, *stage.outs)]
+        _remember(items, folders)
+        _look_once(items)
         reader = _Reader(
             root=root,
             makers={_path(out, root): _target(stage, root) for stage in stages for out in stage.outs},
@@ -80,7 +84,9 @@ def read_index(root: Path) -> DvcIndex:
             drifted=frozenset(_path(out, root) for stage in stages for out in stage.outs if out.status()),
         )
         read = sorted((reader.stage(stage) for stage in stages), key=lambda stage: stage.target)
-        return DvcIndex({stage.target: stage for stage in read}, reader.sources(read), read_at)
+        index = DvcIndex({stage.target: stage for stage in read}, reader.sources(read), read_at)
+        folders.keep()
+        return index
 
 
 def read_metrics(path: Path) -> Any:
@@ -115,6 +121,14 @@ def _within(path: str, folders: Iterable[str]) -> str | None:
 def _status(item: Any) -> Any:
     """DVC's word on a dependency or output; empty if it is what dvc.lock says."""
     return next(iter(item.status().values()), None)
+
+
+def _remember(items: Sequence[Any], folders: Folders) -> None:
+    """Let dependencies and outputs ask a memory of folders before they look through one."""
+    for item in items:
+        if item.protocol == "local" and not isinstance(item, ParamsDependency):
+            look = item._get_hash_meta  # noqa: SLF001 (as below)
+            item._get_hash_meta = partial(folders.look, item.fs_path, item.hash_name, look)  # noqa: SLF001
 
 
 def _look_once(items: Sequence[Any]) -> None:

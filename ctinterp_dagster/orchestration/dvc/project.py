@@ -44,7 +44,7 @@ class DvcProject:
         return cls(find_root(folder))
 
     def read(self) -> DvcIndex:
-        """Every stage and source, as the files say now (about half a second, and the hashing of what changed).
+        """Every stage and source, as the files say now (a tenth of a second, and the hashing of what changed).
 
         DVC writes dvc.lock in place, so a reader may meet it empty or half-written: it is read again if it is not
         readable, or was written while it was being read.

@@ -46,7 +46,7 @@ def build_dvc_sensor(
         project: the project.
         translator: the one that the assets were built with.
         index: the project as the definitions show it, where it has been read already.
-        interval_s: seconds between two looks; a look reads the project, about half a second of one core.
+        interval_s: seconds between two looks; a look reads the project, about a tenth of a second of one core.
         keep: called with a changed project before the definitions are loaded again, where they are loaded of a state.
 
     Returns:
