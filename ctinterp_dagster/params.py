@@ -321,13 +321,15 @@ def load_section(kind: type[ModelT], path: Path) -> ModelT:
 
     Raises:
         MissingInputError: the file is not there.
-        ParamsError: it is not YAML, or a value is missing, unknown or impossible.
+        ParamsError: it is no text, not YAML, or a value is missing, unknown or impossible.
     """
     if not path.exists():
         raise MissingInputError(f"{path} is missing: run from the project's root, the folder of dvc.yaml")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         raw: Any = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name} is no text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise ParamsError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
     try:

@@ -101,6 +101,16 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
+def test_a_file_that_is_no_text_is_refused_on_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(ParamsError, match=r"^params\.yaml is no text in UTF-8: .*$"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").unlink()
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(ParamsError, match=r"^params\.yaml is no text in UTF-8: .*directory.*$"):
+        load_params(tmp_path / "params.yaml")
+
+
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_preset_is_valid_and_sets_the_same_keys(path: Path) -> None:
     values = yaml.safe_load(path.read_text())

@@ -1,9 +1,9 @@
 """A run that failed leaves a record, and tells a webhook if there is one."""
 
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 
 import dagster as dg
@@ -42,7 +42,7 @@ def build_failure_sensor(root: Path, settings: Alert) -> dg.SensorDefinition:
 
 
 def tell(url: str, record: Mapping[str, object], context: dg.RunFailureSensorContext) -> None:
-    """POST a record as JSON; a webhook that does not answer is logged, the record on disk stays.
+    """POST a record as JSON; a webhook that does not answer, or not in HTTP, is logged, the record on disk stays.
 
     Args:
         url: http or https.
@@ -54,5 +54,5 @@ def tell(url: str, record: Mapping[str, object], context: dg.RunFailureSensorCon
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 (http and https only, see above)
             context.log.info("the webhook answered %s", answer.status)
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         context.log.error("the webhook could not be told of %s: %s", record["run_id"], error)  # noqa: TRY400 (no traceback)

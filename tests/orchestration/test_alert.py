@@ -1,6 +1,7 @@
 """A run that fails leaves a record and tells whoever asked."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -67,3 +68,13 @@ def test_a_failed_run_leaves_a_record_and_tells_the_webhook(tmp_path: Path, inst
 
 def test_a_webhook_that_does_not_answer_does_not_lose_the_record(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     assert failed(tmp_path, "http://127.0.0.1:9/", instance)["job"] == "a_broken_job"
+
+
+def test_a_webhook_that_hangs_up_does_not_lose_the_record(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    def hang_up() -> None:
+        server.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=hang_up, daemon=True).start()
+        port = server.getsockname()[1]
+        assert failed(tmp_path, f"http://127.0.0.1:{port}/", instance)["job"] == "a_broken_job"

@@ -33,6 +33,12 @@ def test_settings_that_are_not_yaml_are_refused_on_one_line(tmp_path: Path) -> N
         ('"0 2 * * 0"', '"every sunday"', 9, "retrain.cron: .*expected a cron schedule"),
         ("timezone: UTC", "timezone: Berlin", 10, "retrain.timezone: .*expected a time zone"),
         ("settle_s: 10", "settle_s: ten", 5, "scans.settle_s: .*valid number"),
+        ("settle_s: 10", "settle_s: .inf", 5, "scans.settle_s: .*finite number"),
+        ("new_scans: 5", "new_scans: yes", 11, "retrain.min_new_scans: .*valid integer"),
+        ("branch: retrain", "branch: a b", 14, "publish.branch: .*name of a Git branch"),
+        ("branch: retrain", "branch: ../elsewhere", 14, "publish.branch: .*name of a Git branch"),
+        ('webhook: ""', "webhook: chat.example.org", 20, "alert.webhook: .*begins with http"),
+        ("folder: .dagster/failures", 'folder: ""', 19, "alert.folder: .*at least 1 character"),
     ],
 )
 def test_a_typo_in_the_settings_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
