@@ -167,6 +167,7 @@ class DvcInvocation:
         ]
         yield dg.MaterializeResult(
             asset_key=key,
+            data_version=dg.DataVersion(str(made[0][0].data_version)),  # later stages of a step look here
             tags=events[0].tags,
             metadata=events[0].metadata,
             check_results=[c for c in check_results([s for s, _ in made], root) if c.check_name in checks],
