@@ -1,6 +1,7 @@
 """What lies outside of the field of view: constants far below air, which a scanner or a resampling put there."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from ctinterp_dagster.scan.volume import FloatArray, Volume
 BELOW_AIR_HU = -1200.0
 OUTSIDE_HU = -2000.0  # of padding that is put where nothing was measured
 LEAST_SHARE = 0.01  # of the voxels at the edge of the planes
+AIR_HU = -900.0  # no padding above it is told from air by its value alone
+LEAST_OF_EDGE = 0.1  # of a plane, that a tag's padding fills: tissue has any value now and then
 LEAST_OF_BELOW = 0.5  # of those that are below air: noise is spread over many values
 RIM = 8  # voxels; a cubic resampling rings so far
 
@@ -44,9 +47,28 @@ class Padding:
         return out
 
 
-def edge_of(hu: FloatArray) -> FloatArray:
+def edge_of(hu: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(n,) values of the outermost rows and columns of a volume (z, y, x)."""
     return np.concatenate([part.ravel() for part in (hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1])])
+
+
+def tagged_padding(plane: FloatArray, value_hu: float) -> npt.NDArray[np.bool_] | None:
+    """Where a plane (y, x) is padded with a value that its tags name: what has it and reaches the plane's edge.
+
+    Args:
+        plane: HU.
+        value_hu: what PixelPaddingValue comes to.
+
+    Returns:
+        (y, x) bool; None where the value is that of air or below, which harms nothing, or less than a tenth of the
+        plane's edge has it, so that the tag is not believed.
+    """
+    same = plane == value_hu
+    if value_hu < AIR_HU or edge_of(same[None]).mean() < LEAST_OF_EDGE:
+        return None
+    edge = np.ones_like(same)
+    edge[1:-1, 1:-1] = False
+    return np.asarray(ndimage.binary_propagation(same & edge, mask=same))
 
 
 def find_padding(hu: FloatArray) -> Padding | None:

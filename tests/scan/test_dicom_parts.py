@@ -159,9 +159,10 @@ def test_a_multi_frame_ct_in_several_files_is_one_scan(tmp_path: Path) -> None:
     for k, depths in enumerate(([6.0, 0.0], [3.0, 9.0])):
         dataset = enhanced_ct(depths, [(1, -1024)] * 2)
         dataset.ConcatenationUID, dataset.InConcatenationNumber, dataset.InstanceNumber = "1.2.7", k + 1, k + 7
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, np.int16) + k).tobytes()
         dataset.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
     scan = read_scan(tmp_path)
-    assert (scan.volume.hu[:, 0, 0].tolist(), scan.warnings) == ([100 - 1024, -1024, -1024, 100 - 1024], ())
+    assert (scan.volume.hu[:, 0, 0].tolist(), scan.warnings) == ([100 - 1024, 1 - 1024, -1024, 101 - 1024], ())
 
 
 @pytest.mark.parametrize("step", [0.5, 0.625, 0.75, 0.9766, 1.25, 2.5, 3.3333, 5.0])

@@ -24,6 +24,7 @@ from pydicom.uid import (
 
 from ctinterp_dagster.errors import GeometryError, UnreadableScanError, WrongUnitsError
 from ctinterp_dagster.scan.io import find_scans, limits, read_scan
+from ctinterp_dagster.scan.padding import OUTSIDE_HU
 
 from .seeds import seed
 
@@ -63,9 +64,98 @@ def test_bits_above_those_stored_are_no_part_of_the_value(series: Series, signed
     assert volume.hu[:, 0, 0].tolist() == [100 * k - (60 if signed else 0) - 1024 for k in range(6)]
 
 
-def test_padding_comes_to_hu_as_any_other_value(series: Series) -> None:
-    volume = read_scan(series(PixelPaddingValue=100)).volume
-    assert volume.hu[1, 0, 0] == 100 - 1024
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_above_those_stored_are_told_unless_an_overlay_is_there(series: Series, signed: int) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        raw = np.arange(48) + 100 * k
+        dataset.PixelData = np.where(raw == 100, raw | 0x5000, raw).astype(np.uint16).tobytes()
+
+    tags = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed}
+    (said,) = read_scan(series(edit=edit, **tags)).warnings
+    assert said.startswith("1 pixels hold bits above BitsStored, the first in '005.dcm': these are left out")
+
+    def overlaid(k: int, dataset: FileDataset) -> None:
+        edit(k, dataset)
+        dataset.add_new((0x6000, 0x0100), "US", 16)
+
+    assert read_scan(series(name="overlaid", edit=overlaid, **tags)).warnings == ()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_that_are_stored_in_the_upper_bits_are_brought_down(
+    series: Series, signed: int, syntax: pydicom.uid.UID
+) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        raw = np.arange(48) + 100 * k - (60 if signed else 0)
+        dataset.PixelData = (raw << 4).astype(np.uint16).tobytes()
+        if syntax != dataset.file_meta.TransferSyntaxUID:
+            dataset.compress(syntax)
+
+    scan = read_scan(series(edit=edit, BitsStored=12, HighBit=15, PixelRepresentation=signed))
+    assert scan.volume.hu[:, 0, 0].tolist() == [100 * k - (60 if signed else 0) - 1024 for k in range(6)]
+    assert scan.warnings == ()
+
+
+def test_a_high_bit_that_the_values_contradict_is_refused(series: Series) -> None:
+    with pytest.raises(UnreadableScanError, match="HighBit is 15, and there are values in the lowest 4 bits"):
+        read_scan(series(BitsStored=12, HighBit=15))
+
+
+def _framed(value: int) -> Callable[[int, FileDataset], None]:
+    def edit(k: int, dataset: FileDataset) -> None:
+        raw = np.arange(48, dtype=np.int16).reshape(6, 8) + 100 * k
+        raw[:2], raw[4, 4] = value, value
+        dataset.PixelData, dataset.PixelPaddingValue = raw.tobytes(), value
+
+    return edit
+
+
+@pytest.mark.parametrize("value", [4095, 1024, 524])
+def test_padding_that_may_be_tissue_is_marked_where_it_reaches_the_edge_and_told(series: Series, value: int) -> None:
+    scan = read_scan(series(edit=_framed(value)))
+    assert (scan.volume.hu[:, :2] == OUTSIDE_HU).all()
+    assert (scan.volume.hu[:, 4, 4] == value - 1024).all()
+    said = f"padded with {value - 1024} HU (PixelPaddingValue), which may be tissue: -2000 HU stand there now"
+    assert scan.warnings == (said,)
+
+
+@pytest.mark.parametrize("value", [0, -2000])
+def test_padding_of_air_or_below_stays_as_it_is(series: Series, value: int) -> None:
+    scan = read_scan(series(edit=_framed(value)))
+    assert (scan.volume.hu[:, :2] == value - 1024).all()
+    assert scan.warnings == ()
+
+
+def test_a_value_of_padding_that_does_not_fill_the_edge_is_a_value_as_any_other(series: Series) -> None:
+    scan = read_scan(series(PixelPaddingValue=100))
+    assert scan.volume.hu[1, 0, 0] == 100 - 1024
+    assert scan.warnings == ()
+
+
+@pytest.mark.parametrize("kept", [0, 24])
+def test_a_slice_whose_end_was_never_written_is_told(series: Series, kept: int) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        if k == 2:
+            dataset.PixelData = dataset.PixelData[: 2 * kept] + bytes(2 * (48 - kept))
+
+    (said,) = read_scan(series(edit=edit)).warnings
+    assert said.startswith(f"'004.dcm' ends in {48 - kept} pixels of one value (-1024 HU), its neighbours do not")
+
+
+def test_slices_that_all_end_in_one_value_are_no_cut_files(series: Series) -> None:
+    def edit(_: int, dataset: FileDataset) -> None:
+        dataset.PixelData = dataset.PixelData[:48] + bytes(48)
+
+    assert read_scan(series(edit=edit)).warnings == ()
+
+
+def test_slices_with_the_pixels_of_the_slice_before_are_told(series: Series) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.PixelData = (np.arange(48, dtype=np.int16) + 100 * (k // 2)).tobytes()
+
+    (said,) = read_scan(series(edit=edit)).warnings
+    assert said.startswith("3 of 6 slices have the pixels of the slice before, the first two '006.dcm' and '005.dcm'")
 
 
 @pytest.mark.parametrize(

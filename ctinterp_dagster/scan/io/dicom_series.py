@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from ctinterp_dagster.errors import (
 from ctinterp_dagster.scan.io.dicom import DicomFile, is_beside, read_header
 from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.grid import Grid, regular_grid, without_scout
+from ctinterp_dagster.scan.io.odd_planes import cut_off, repeated
 from ctinterp_dagster.scan.io.pixels import read_stored
+from ctinterp_dagster.scan.padding import OUTSIDE_HU, tagged_padding
 from ctinterp_dagster.scan.tilt import straightened
-from ctinterp_dagster.scan.volume import refuse_reformat
+from ctinterp_dagster.scan.volume import FloatArray, refuse_reformat
 
 # Words in ImageType (0008,0008) of CT images that are no slices as reconstructed: maps, projections, reformats.
 COMPUTED = re.compile(
@@ -103,6 +105,65 @@ def _check_units(file: DicomFile) -> None:
         )
 
 
+def _hu_of(grid: Grid) -> tuple[FloatArray, tuple[str, ...]]:
+    """Values of the planes of a series, (z, y, x) HU, and what is odd about them.
+
+    Args:
+        grid: where they lie.
+
+    Raises:
+        UnreadableScanError: the pixels of a file cannot be decoded, or are not of the size that its header says.
+    """
+    places: dict[Path, list[int]] = defaultdict(list)
+    for k, plane in enumerate(grid.planes):
+        places[plane.file].append(k)
+    hu = np.empty((len(grid.planes), *grid.planes[0].size), dtype=np.float32)
+    cut: dict[str, int] = {}
+    padded_hu: set[float] = set()
+    for file, slots in places.items():
+        stored = read_stored(file)
+        values = stored.values
+        if values.shape[1:] != hu.shape[1:] or len(values) <= max(grid.planes[k].frame for k in slots):
+            raise UnreadableScanError(
+                f"{file.name} decodes to {values.shape} (frames, rows, columns), its header says {len(slots)} of "
+                f"{hu.shape[1:]}: export it again"
+            )
+        if stored.cut:
+            cut[file.name] = stored.cut
+        for k in slots:
+            slope, intercept = grid.planes[k].rescale or (1.0, 0.0)
+            hu[k] = values[grid.planes[k].frame] * slope + intercept
+            if stored.padding is not None:
+                padded_hu |= _mark_padding(hu[k], stored.padding * slope + intercept)
+    return hu, (*_told(cut, padded_hu), *cut_off(hu, grid.planes), *repeated(hu, grid.planes))
+
+
+def _mark_padding(plane: FloatArray, value_hu: float) -> set[float]:
+    """Set to -2000 HU what tags say is padding of a plane (y, x), HU, where its value is that of tissue: that value."""
+    mask = tagged_padding(plane, float(np.float32(value_hu)))
+    if mask is None:
+        return set()
+    plane[mask] = OUTSIDE_HU
+    return {value_hu}
+
+
+def _told(cut: Mapping[str, int], padded_hu: Collection[float]) -> Iterator[str]:
+    """What users should know of values.
+
+    Args:
+        cut: pixels with bits above those that are stored, by file.
+        padded_hu: values of padding that were overwritten.
+    """
+    if padded_hu:
+        values = ", ".join(f"{hu:g}" for hu in sorted(padded_hu))
+        yield f"padded with {values} HU (PixelPaddingValue), which may be tissue: {OUTSIDE_HU:g} HU stand there now"
+    if cut:
+        yield (
+            f"{sum(cut.values())} pixels hold bits above BitsStored, the first in {next(iter(cut))!r}: these are left "
+            "out, as the standard has it; if bone or metal looks wrong the tag is, export the series again"
+        )
+
+
 def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
     """One DICOM series in HU, each slice by its own rescale, those of a tilted gantry `straightened`.
 
@@ -121,22 +182,10 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
             for h, own in zip(headers, frames, strict=True)
         ]
     grid = check_series(headers)
-    places: dict[Path, list[int]] = defaultdict(list)
-    for k, plane in enumerate(grid.planes):
-        places[plane.file].append(k)
-    hu = np.empty((len(grid.planes), *grid.planes[0].size), dtype=np.float32)
-    for file, slots in places.items():
-        stored = read_stored(file)
-        if stored.shape[1:] != hu.shape[1:] or len(stored) <= max(grid.planes[k].frame for k in slots):
-            raise UnreadableScanError(
-                f"{file.name} decodes to {stored.shape} (frames, rows, columns), its header says {len(slots)} of "
-                f"{hu.shape[1:]}: export it again"
-            )
-        for k in slots:
-            slope, intercept = grid.planes[k].rescale or (1.0, 0.0)
-            hu[k] = stored[grid.planes[k].frame] * slope + intercept
-    used = [h for h in headers if h.file in places]
-    volume, remarks = straightened(grid.volume(hu), grid.shift)
+    hu, remarks = _hu_of(grid)
+    files_used = {plane.file for plane in grid.planes}
+    used = [h for h in headers if h.file in files_used]
+    volume, shifted = straightened(grid.volume(hu), grid.shift)
     return Scan(
         volume=volume,
         patient=used[0].patient,
@@ -149,5 +198,5 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
         derived=any("DERIVED" in h.image_type for h in used),
         helical=used[0].helical,
         tilted=any(grid.shift),
-        warnings=remarks,
+        warnings=(*remarks, *shifted),
     )

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ PIXELS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "PixelData",
 ]  # fmt: skip
+OVERLAYS = range(0x6000, 0x6020, 2)  # groups of overlay planes
 # What pydicom and the conversion of its values raise on bytes that are not what they should be.
 BROKEN = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, AttributeError, KeyError, NotImplementedError,
@@ -41,7 +42,21 @@ BROKEN = (
 _SILENCE = threading.Lock()
 logging.getLogger("pydicom").propagate = False  # what it says of a file, our errors say
 
-Stored = npt.NDArray[Any]
+Values = npt.NDArray[Any]
+
+
+class Stored(NamedTuple):
+    """What one file stores.
+
+    Attributes:
+        values: (frames, y, x) stored values, before any rescale, never inverted.
+        padding: PixelPaddingValue (0028,0120), the stored value where nothing was measured; None where absent.
+        cut: pixels that hold bits above BitsStored (0028,0101), which are no part of the value, and no overlay there.
+    """
+
+    values: Values
+    padding: int | None
+    cut: int
 
 
 @contextmanager
@@ -57,7 +72,7 @@ def _silence() -> Iterator[None]:
             os.close(kept)
 
 
-def _decoded(dataset: Dataset) -> Stored:
+def _decoded(dataset: Dataset) -> Values:
     """Code streams as GDCM decodes them, which is shown a file of nothing but them.
 
     With the whole header it would invert MONOCHROME1 before the rescale, and give all frames the rescale of the first.
@@ -79,8 +94,47 @@ def _decoded(dataset: Dataset) -> Stored:
     return values
 
 
+def _plain(dataset: Dataset, *, little: bool) -> tuple[Values, int]:
+    """Pixels as pydicom decodes them, which takes the lowest bits whatever HighBit says; and how many were cut.
+
+    Args:
+        dataset: of a whole file.
+        little: whether it is little endian.
+
+    Raises:
+        ValueError: there are bits below those that HighBit and BitsStored name.
+
+    Source: DICOM PS3.5, 8.1.1 (pixel data encoding), in whose older editions HighBit need not be BitsStored - 1.
+    """
+    high = dataset.get("HighBit", dataset.BitsStored - 1)
+    low = max(0, high + 1 - dataset.BitsStored)
+    dataset.BitsStored += low
+    values: Values = dataset.pixel_array
+    if low and (values & (1 << low) - 1).any():
+        raise ValueError(f"HighBit is {high}, and there are values in the lowest {low} bits")
+    return values >> low, _cut(dataset, values, little=little)
+
+
+def _cut(dataset: Dataset, values: Values, *, little: bool) -> int:
+    """How many pixels hold more bits than their values show, and no overlay that is kept there; 0 of code streams.
+
+    Args:
+        dataset: of a whole file.
+        values: (frames, y, x) of it, or without frames.
+        little: whether it is little endian.
+
+    Source: DICOM PS3.5 of 2004, 8.1.2 (overlays in unused bits).
+    """
+    allocated = dataset.BitsAllocated
+    overlaid = any(dataset.get((group, 0x0100)) and dataset[group, 0x0100].value == allocated for group in OVERLAYS)
+    if allocated != 16 or overlaid or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return 0
+    kind = np.dtype("i2" if dataset.PixelRepresentation else "u2").newbyteorder("<" if little else ">")
+    return int(np.count_nonzero(np.frombuffer(dataset.PixelData, kind, values.size) != values.ravel()))
+
+
 def stored_values(dataset: Dataset) -> Stored:
-    """(frames, y, x) stored values of a data set of one sample a pixel, before any rescale, never inverted.
+    """What a data set of one sample a pixel stores.
 
     Args:
         dataset: of a whole file; its photometric interpretation is overwritten.
@@ -96,14 +150,15 @@ def stored_values(dataset: Dataset) -> Stored:
     dataset.PhotometricInterpretation = "MONOCHROME2"
     try:
         decoded = syntax.is_encapsulated and syntax != RLELossless
-        array = _decoded(dataset) if decoded else dataset.pixel_array
+        array, cut = (_decoded(dataset), 0) if decoded else _plain(dataset, little=little)
     except RuntimeError as error:
         raise ValueError(str(error).strip().splitlines()[-1].rpartition("): ")[2]) from error
-    return np.asarray(array).reshape(-1, *array.shape[-2:])
+    padding = dataset.get("PixelPaddingValue")
+    return Stored(np.asarray(array).reshape(-1, *array.shape[-2:]), padding if isinstance(padding, int) else None, cut)
 
 
 def read_stored(file: Path) -> Stored:
-    """(frames, y, x) stored values of one file, before any rescale, never inverted.
+    """What one file stores.
 
     Args:
         file: DICOM, of one sample a pixel.

@@ -1,0 +1,53 @@
+"""What the pixels of a DICOM series tell of images that are not what the scanner made."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ctinterp_dagster.scan.io.plane import Plane, named
+from ctinterp_dagster.scan.volume import FloatArray
+
+LONGER = 0.05  # of a plane, by which its constant end exceeds those of its neighbours
+
+
+def _constant_end(plane: FloatArray) -> int:
+    """How many of the last pixels of a plane (y, x), row by row, have one value."""
+    differs = plane.ravel()[::-1] != plane.flat[-1]
+    return int(differs.argmax()) if differs.any() else differs.size
+
+
+def cut_off(hu: FloatArray, planes: Sequence[Plane]) -> tuple[str, ...]:
+    """Planes that end in pixels of one value where their neighbours do not: files whose end was never written.
+
+    Args:
+        hu: (z, y, x) HU, before any padding is filled.
+        planes: z, in the same order.
+
+    Returns:
+        A sentence a plane.
+    """
+    ends = np.array([_constant_end(plane) for plane in hu])
+    beside = np.maximum(np.append(ends[1:], ends[-2]), np.insert(ends[:-1], 0, ends[1]))
+    return tuple(
+        f"{named(planes[k], planes[k])[0]!r} ends in {ends[k]} pixels of one value ({hu[k].flat[-1]:g} HU), its "
+        "neighbours do not: it may have been cut off; look at it, or export it again"
+        for k in np.flatnonzero(ends > beside + LONGER * hu[0].size).tolist()
+    )
+
+
+def repeated(hu: FloatArray, planes: Sequence[Plane]) -> tuple[str, ...]:
+    """Neighbouring planes with the same pixels, which a scanner's noise rules out: one sentence of all, or nothing.
+
+    Args:
+        hu: (z, y, x) HU.
+        planes: z, in the same order.
+    """
+    same = [k for k in range(1, len(hu)) if np.ptp(hu[k]) > 0 and np.array_equal(hu[k], hu[k - 1])]
+    if not same:
+        return ()
+    one, other = named(planes[same[0] - 1], planes[same[0]])
+    said = (
+        f"{len(same)} of {len(hu)} slices have the pixels of the slice before, the first two {one!r} and {other!r}: "
+        "they were copied, and the scan is thicker than it says; give the original"
+    )
+    return (said,)
