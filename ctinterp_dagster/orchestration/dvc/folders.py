@@ -36,6 +36,9 @@ class Folders:
             path: absolute.
             hash_name: how DVC hashes it.
             look: DVC's own look at it, for a file and for a folder that moved.
+
+        Returns:
+            As `look` gives them.
         """
         state = _state(Path(path))
         if state is None:
