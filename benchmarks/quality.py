@@ -1,7 +1,7 @@
 """What `ctinterp evaluate` does not tell of the released model: a real thick and thin pair, and samples.
 
 usage: python benchmarks/quality.py pair THICK THIN      the real thin scan lies at factor k + (factor - 1) / 2
-       python benchmarks/quality.py samples THIN ...     thickened by 5, box profile; 4 samples of 8 steps;
+       python benchmarks/quality.py samples THIN ...     thickened by 5, box profile; 4 samples;
                                                          THIN,MM for slices of MM that overlap
 """
 
@@ -43,7 +43,7 @@ def samples(path: Path, thin_mm: str) -> None:
     thick = thicken(thin, FACTOR, "box")
     measurement = synthetic(thin, thick, FACTOR, "box", float(thin_mm) if thin_mm else None)
     drawn: list[torch.Tensor] = []
-    settings = Settings(steps=8, samples=4)
+    settings = Settings(samples=4)
     estimate = load_checkpoint().restore(measurement, settings, on_sample=lambda _, hu: drawn.append(hu.cpu()))
     assert estimate.std is not None
     mean, truth = torch.from_numpy(estimate.mean.hu), Truth.of(measurement.known.hu, factor=FACTOR)

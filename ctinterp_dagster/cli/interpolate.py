@@ -36,8 +36,8 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
               "the columns offset_mm,weight")  # fmt: skip
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True,
               help="the model, or a classical method whose result gives the thick slices back too")  # fmt: skip
-@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True,
-              help="evaluations of the network for each sample; 1 allows no samples")  # fmt: skip
+@click.option("--steps", type=click.IntRange(min=1),
+              help="network evaluations for each sample [1, or 8 where the model cannot draw in one]")  # fmt: skip
 @click.option("--samples", type=click.IntRange(min=2), default=8, show_default=True,
               help="how many samples --std and --draws take; the estimate needs none")  # fmt: skip
 @click.option("--sampler", type=click.Choice(["adams", "ddim", "ddpm"]), default="adams", show_default=True,

@@ -21,7 +21,7 @@ EXPECTED: dict[str, tuple[str, tuple[type, ...]]] = {
     "samples": WHOLE,
     "seed": WHOLE,
     "target_depth": WHOLE,
-    "num_inference_steps": WHOLE,
+    "num_inference_steps": ("a whole number or None", (Integral, NoneType)),
     "return_std": CHOICE,
     "force": CHOICE,
     "profile": ("auto, a name or a profile of physics.profile", (str, Trapezoid, SampledProfile)),

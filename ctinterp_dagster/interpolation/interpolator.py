@@ -16,10 +16,10 @@ from ctinterp_dagster.interpolation.api_wording import words_of_python
 from ctinterp_dagster.interpolation.arguments import check_types
 from ctinterp_dagster.interpolation.restorers import RESTORERS, Restorer
 from ctinterp_dagster.model.device import out_of_memory, pick_device
-from ctinterp_dagster.model.files import StoredModel, read_model
+from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.quantized import is_exact
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Precision, Settings, quickest_precision
-from ctinterp_dagster.model.sampler import Sampler
+from ctinterp_dagster.model.sampler import Diffusion, Sampler
 from ctinterp_dagster.model.tiles import watched
 from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
@@ -50,7 +50,7 @@ class _Restored(NamedTuple):
 class Interpolator:
     """A loaded model that turns thick volumes into thin ones."""
 
-    def __init__(self, model: StoredModel, device: str = "auto") -> None:
+    def __init__(self, model: Diffusion, device: str = "auto") -> None:
         """Move a model, of a kind in `RESTORERS`, to a device (`auto`, `cpu`, `cuda`)."""
         self._restorer = RESTORERS[model.kind]
         self.device = pick_device(device)
@@ -90,7 +90,8 @@ class Interpolator:
             Mean, standard deviation where samples were drawn, and residual, on the measurement's thin grid.
 
         Raises:
-            ParamsError: the memory does not suffice, or the processor or the model knows no int8.
+            ParamsError: the memory does not suffice, the processor or the model knows no int8, or the model draws no
+                samples in one step.
         """
         self._check(settings)
         advice = f"lower memory_gib, which is {settings.memory_gib:g}, take mixed_precision bf16, or device cpu"
@@ -107,6 +108,11 @@ class Interpolator:
                 return measurement.estimate(*_mean_and_std(restorer, settings.samples, on_sample, on_mean))
 
     def _check(self, settings: Settings) -> None:
+        if settings.samples and settings.steps == 1 < self.model.usual_steps:
+            raise ParamsError(
+                "steps is 1: this model has no network that draws a sample in one evaluation, and gives the mean: "
+                f"take {self.model.usual_steps}, 2 at least"
+            )
         if settings.mixed_precision != "int8":
             return
         if not self._restorer.low_precision:
@@ -131,18 +137,19 @@ class Interpolator:
         thick_hu: Tensor | FloatArray,
         *,
         sampler: Sampler = "adams",
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         target_depth: int,
         profile: Profile | Auto = "auto",
         seed: int = 0,
         spacing_mm: Spacing = UNKNOWN_MM,
     ) -> Tensor:
-        """One sample at any depth, e.g. (50, 512, 512) to (250, 512, 512); one step gives the mean.
+        """One sample at any depth, e.g. (50, 512, 512) to (250, 512, 512), in HU.
 
         Args:
             thick_hu: (k, y, x) HU.
             sampler: adams (second order), ddim, or ddpm, which alone draws new noise at each step.
-            num_inference_steps: network evaluations.
+            num_inference_steps: network evaluations; None for as many as the model takes. Of a model that draws no
+                sample in one, 1 gives the mean.
             target_depth: thin slices, more than k.
             profile: slice profile of the thick scan, whose slices touch; `auto` has the noise tell it, and warns where
                 it cannot.
@@ -168,7 +175,7 @@ class Interpolator:
         for sentence in found.warnings:
             warnings.warn(say(sentence), stacklevel=2)
         measurement = Measurement(thick, operator_for(thick.depth, 1.0, found.thickness_mm, target, found.profile))
-        if num_inference_steps == 1:
+        if num_inference_steps == 1 < self.model.usual_steps:
             return torch.from_numpy(self.restore(measurement, Settings(seed=seed)).mean.hu)
         kept: list[Tensor] = []
         settings = Settings(sampler=sampler, steps=num_inference_steps, samples=1, seed=seed)

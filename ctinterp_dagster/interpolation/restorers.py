@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from ctinterp_dagster.latent.restorer import LatentRestorer
-from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.restore_settings import Prior, Settings
+from ctinterp_dagster.model.sampler import Diffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.measurement import Measurement
 
@@ -23,12 +23,12 @@ class Restorer(Protocol):
         missing_hu2: variance of the noise that the samples drawn so far were given in addition, HU squared.
     """
 
-    restores: ClassVar[type[StoredModel]]
+    restores: ClassVar[type[Diffusion]]
     low_precision: ClassVar[bool]
     starts_from_regression: ClassVar[bool]
     missing_hu2: float
 
-    def __init__(self, model: StoredModel, measurement: Measurement, settings: Settings) -> None: ...
+    def __init__(self, model: Diffusion, measurement: Measurement, settings: Settings) -> None: ...
 
     @property
     def work(self) -> float:

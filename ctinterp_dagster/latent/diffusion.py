@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
-from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.forward_process import Prediction, to_x0
-from ctinterp_dagster.model.sampler import Sampler, sample
+from ctinterp_dagster.model.sampler import Diffusion, Sampler, sample
 from ctinterp_dagster.model.tiles import tiled
 
 Target = Literal["residual", "latent"]
@@ -65,7 +64,7 @@ class ModelConfig:
         return drawn / self.target_scale
 
 
-class LatentDiffusion(StoredModel):
+class LatentDiffusion(Diffusion):
     """Latents of thin volumes, drawn given the latent of the thick one.
 
     The latents that go in and out are scaled by `scale_factor`, shape (batch, latent channel, z/4, y/4, x/4).

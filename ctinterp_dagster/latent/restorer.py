@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
-from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.restore_settings import Prior, Settings
+from ctinterp_dagster.model.sampler import Diffusion
 from ctinterp_dagster.model.tiles import WATCHER
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import apply_along_z
@@ -32,7 +32,7 @@ class LatentRestorer:
         work: one for each sample.
     """
 
-    restores: ClassVar[type[StoredModel]] = LatentDiffusion
+    restores: ClassVar[type[Diffusion]] = LatentDiffusion
     low_precision: ClassVar[bool] = False
     starts_from_regression: ClassVar[bool] = False
     missing_hu2 = 0.0
@@ -64,7 +64,7 @@ class LatentRestorer:
     def draws(self) -> Iterator[Tensor]:
         """Samples of the posterior, (z, y, x) HU, one after the other."""
         for index in range(self.settings.samples):
-            yield self._draw(steps=self.settings.steps, seed=self.settings.seed + index)
+            yield self._draw(steps=self.settings.steps or self.model.usual_steps, seed=self.settings.seed + index)
             WATCHER.get()(1.0)
 
     def _draw(self, *, steps: int, seed: int) -> Tensor:

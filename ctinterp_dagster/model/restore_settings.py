@@ -20,7 +20,7 @@ class Settings:
 
     Attributes:
         sampler: adams (second order), ddim, or ddpm, which alone draws new noise at each step.
-        steps: network evaluations a sample.
+        steps: network evaluations a sample; None for as many as the model takes, 8 or, where it can, 1.
         samples: how many to draw for the standard deviation; 0 for the mean alone, which needs none.
         seed: of the first sample; the next ones count up from it.
         memory_gib: bound of the networks' working memory.
@@ -32,7 +32,7 @@ class Settings:
     """
 
     sampler: Sampler = "adams"
-    steps: int = 8
+    steps: int | None = None
     samples: int = 0
     seed: int = 0
     memory_gib: float = 3.0

@@ -10,11 +10,22 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.forward_process import alpha, shifted, sigma
 
 Sampler = Literal["adams", "ddim", "ddpm"]
 Step = Callable[[Tensor, Tensor, float, float], Tensor]
 """The state, the estimate of x0, the angle that they belong to, and the next angle; gives the state there."""
+USUAL_STEPS = 8
+
+
+class Diffusion(StoredModel):
+    """A stored model that draws samples."""
+
+    @property
+    def usual_steps(self) -> int:
+        """Network evaluations that a sample takes unless others are asked for."""
+        return USUAL_STEPS
 
 
 @torch.inference_mode()
@@ -61,13 +72,31 @@ def sample(
     def noise() -> Tensor:
         return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
 
-    def x0_at(t: Tensor) -> Tensor:
-        return predict_x0(x, t.float().expand(len(seeds)).to(device))
-
     steps_by: dict[Sampler, Step] = {"adams": AdamsBashforth(), "ddim": ddim, "ddpm": partial(ddpm, noise=noise)}
-    step = steps_by[sampler]
+    return solved(predict_x0, noise(), steps_by[sampler], steps=steps, shift=shift)
+
+
+def solved(
+    predict_x0: Callable[[Tensor, Tensor], Tensor], noise: Tensor, step: Step, *, steps: int, shift: float
+) -> Tensor:
+    """What becomes of some noise.
+
+    Args:
+        predict_x0: estimates x0 (b, ...) from x_t (b, ...) and t (b,).
+        noise: (b, ...), standard normal.
+        step: from one time to the next.
+        steps: number of evaluations of `predict_x0`.
+        shift: times are equally spaced from 1 down to 1 / steps, then shifted by this.
+
+    Returns:
+        The estimate of x0 at the last time, (b, ...).
+    """
+    x = noise
+
+    def x0_at(t: Tensor) -> Tensor:
+        return predict_x0(x, t.float().expand(len(x)).to(x.device))
+
     times = shifted(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)[:-1]
-    x = noise()
     for t, after in itertools.pairwise(times):
         x = step(x, x0_at(t), angle(t), angle(after))
     return x0_at(times[-1])

@@ -16,7 +16,7 @@ from ctinterp_dagster.model.blocks import time_features
 from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.forward_process import Prediction, shifted, to_x0
 from ctinterp_dagster.model.quantized import Peaks
-from ctinterp_dagster.model.sampler import Sampler, sample
+from ctinterp_dagster.model.sampler import Diffusion, Sampler, sample
 from ctinterp_dagster.model.tiles import swept
 from ctinterp_dagster.nullspace.basis import GEOMETRY
 from ctinterp_dagster.nullspace.unet import SliceUNet
@@ -173,18 +173,24 @@ class NullSpaceConfig:
         channels: width of each level of the denoiser.
         blocks: residual blocks a level of the denoiser.
         prediction: what the denoiser predicts.
+        one_step: whether there is a network beside it that draws a sample in one evaluation; none up to release 0.6.
     """
 
     expectation: ExpectationConfig
     channels: tuple[int, ...]
     blocks: int
     prediction: Prediction
+    one_step: bool = False
 
 
-class NullSpaceDiffusion(StoredModel):
+class NullSpaceDiffusion(Diffusion):
     """The whole model: expectation, and a denoiser of what is left, e = (c - m) / s.
 
-    Source: a diffusion of the residual of a regression, Mardani et al. 2023 (CorrDiff), section 3.
+    Beside the denoiser there may be a network that was distilled from it: what the denoiser makes of some noise in
+    many steps, this one makes of it in one.
+
+    Source: a diffusion of the residual of a regression, Mardani et al. 2023 (CorrDiff), section 3; the map from noise
+        to sample in one evaluation, Luhman and Luhman 2021 (arXiv 2101.02388), eq. 9.
     """
 
     kind = "nullspace_diffusion"
@@ -195,9 +201,14 @@ class NullSpaceDiffusion(StoredModel):
         super().__init__(config)
         modes, geometry = config.expectation.modes, config.expectation.geometry
         self.expectation = Expectation(config.expectation)
-        self.denoiser = SliceUNet(
-            config.expectation.features + 3 * modes, modes, config.channels, config.blocks, geometry + TIMES
-        )
+        shape = config.expectation.features + 3 * modes, modes, config.channels, config.blocks
+        self.denoiser = SliceUNet(*shape, geometry + TIMES)
+        self.one_step = SliceUNet(*shape, geometry) if config.one_step else None
+
+    @property
+    def usual_steps(self) -> int:
+        """Network evaluations that a sample takes unless others are asked for."""
+        return 1 if self.one_step else super().usual_steps
 
     def denoise(self, noisy: Tensor, inputs: Tensor, geometry: Tensor, t: Tensor) -> Tensor:
         """What the denoiser predicts of e.
@@ -236,7 +247,7 @@ class NullSpaceDiffusion(StoredModel):
             features: (1, features, z, y, x).
             geometry: (1, GEOMETRY).
             expected: mean and log spread of these features, (1, modes, z, y, x) each.
-            steps: network evaluations.
+            steps: network evaluations; one is that of the network for it, where there is one.
             seed: of the sample.
             sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
             memory_gib: bound of the networks' working memory; None for none.
@@ -252,11 +263,16 @@ class NullSpaceDiffusion(StoredModel):
         fixed = denoiser_inputs(features, mean, log_spread)
         modes = self.config.expectation.modes
 
+        def answer(network: SliceUNet, noisy: Tensor, condition: Tensor) -> Tensor:
+            x = torch.cat([noisy, fixed], dim=1)
+            peaks = network.peaks(x, condition, guide=modes) if quantized else None
+            stream = partial(network.stream, condition=condition, peaks=peaks)
+            return swept(stream, x, modes, network.reach, memory_gib)
+
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
-            x, condition = torch.cat([noisy, fixed], dim=1), self._condition(geometry, t)
-            peaks = self.denoiser.peaks(x, condition, guide=modes) if quantized else None
-            denoise = partial(self.denoiser.stream, condition=condition, peaks=peaks)
-            output = swept(denoise, x, modes, self.denoiser.reach, memory_gib)
+            if self.one_step and steps == 1:
+                return answer(self.one_step, noisy, geometry[:, : self.config.expectation.geometry])
+            output = answer(self.denoiser, noisy, self._condition(geometry, t))
             return to_x0(output, noisy, t, self.config.prediction)
 
         size = (modes, *features.shape[2:])

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from ctinterp_dagster.model.files import StoredModel
 from ctinterp_dagster.model.restore_settings import Prior, Settings
+from ctinterp_dagster.model.sampler import Diffusion
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.sample_noise import missing_variance
@@ -39,7 +39,7 @@ class NullSpaceRestorer:
     Source: cubic convolution, Keys 1981, IEEE Trans. Acoust. Speech Signal Process. 29(6).
     """
 
-    restores: ClassVar[type[StoredModel]] = NullSpaceDiffusion
+    restores: ClassVar[type[Diffusion]] = NullSpaceDiffusion
     low_precision: ClassVar[bool] = True
     starts_from_regression: ClassVar[bool] = True
 
@@ -86,7 +86,7 @@ class NullSpaceRestorer:
     @property
     def work(self) -> float:
         """What the networks are to do for the mean and all samples, in the units that `model.tiles.watched` is told."""
-        evaluations = self.settings.samples * self.settings.steps
+        evaluations = self.settings.samples * self._steps
         return self.model.work(evaluations, mirror=self.settings.mirror) * math.prod(self.features.shape[2:])
 
     def mean(self) -> Tensor:
@@ -107,7 +107,7 @@ class NullSpaceRestorer:
                     self.features,
                     self.geometry,
                     (self.expected, self.log_spread),
-                    steps=self.settings.steps,
+                    steps=self._steps,
                     seed=self.settings.seed + index,
                     sampler=self.settings.sampler,
                     memory_gib=self.settings.memory_gib,
@@ -117,6 +117,10 @@ class NullSpaceRestorer:
                 about = self.measurement.thick.hu, self.measurement.operator
                 self.missing_hu2 = missing_variance(*about, self.mean(), self._volume(drawn), self.prior().variance)
             yield self._volume(self._widened(drawn))
+
+    @property
+    def _steps(self) -> int:
+        return self.settings.steps or self.model.usual_steps
 
     @property
     def _widening_hu2(self) -> float:

@@ -14,7 +14,8 @@ from ctinterp_dagster.interpolation.restorers import RESTORERS
 from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion
 from ctinterp_dagster.model.device import pick_device, why_no_gpu
-from ctinterp_dagster.model.files import StoredModel, save_model
+from ctinterp_dagster.model.files import save_model
+from ctinterp_dagster.model.sampler import Diffusion
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
 from ctinterp_dagster.physics.interpolators import cubic_projected, spline_weights
@@ -43,7 +44,7 @@ def test_thick_slices_are_means_centred_on_their_groups(thin: Volume, thick: Vol
 
 
 @pytest.mark.parametrize("profile", ["box", "gaussian"])
-def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, any_model: StoredModel, profile: str) -> None:
+def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, any_model: Diffusion, profile: str) -> None:
     thick = thicken(thin, 5, profile)  # type: ignore[arg-type]
     operator = ThickeningOperator.from_factor(40, 5, profile)  # type: ignore[arg-type]
     result = Interpolator(any_model, "cpu").restore(Measurement(thick, operator), QUICK)
@@ -51,13 +52,13 @@ def test_the_estimate_thickened_again_is_the_measurement(thin: Volume, any_model
     assert result.residual_hu < 0.05
 
 
-def test_the_estimate_lies_where_the_thin_scan_lay(thin: Volume, thick: Volume, any_model: StoredModel) -> None:
+def test_the_estimate_lies_where_the_thin_scan_lay(thin: Volume, thick: Volume, any_model: Diffusion) -> None:
     result = Interpolator(any_model, "cpu").restore(Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box")), QUICK)
     assert result.mean.spacing_mm == pytest.approx(thin.spacing_mm)
     np.testing.assert_allclose(result.mean.point_mm((39, 31, 35)), thin.point_mm((39, 31, 35)), atol=1e-6)
 
 
-def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, any_model: StoredModel) -> None:
+def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, any_model: Diffusion) -> None:
     result = Interpolator(any_model, "cpu").restore(Measurement(thick, operator_for(8, 5.0, 5.0, 1.6, "box")), QUICK)
     assert result.mean.hu.shape == (25, 32, 36)
     first = result.mean.point_mm((-0.5, 0, 0))
@@ -67,7 +68,7 @@ def test_any_spacing_covers_the_extent_of_the_thick_scan(thick: Volume, any_mode
 
 @pytest.mark.parametrize(("target_mm", "thin_mm"), [(2.0, None), (1.6, 2.4)])
 def test_every_model_gives_thin_slices_of_any_grid_that_touch_or_overlap(
-    target_mm: float, thin_mm: float | None, thick: Volume, any_model: StoredModel
+    target_mm: float, thin_mm: float | None, thick: Volume, any_model: Diffusion
 ) -> None:
     operator = operator_for(8, 5.0, 5.0, target_mm, "box", thin_mm)
     drawn: list[torch.Tensor] = []
@@ -90,7 +91,7 @@ def test_a_silent_denoiser_leaves_the_projected_cubic(thick: Volume, tiny_model:
     torch.testing.assert_close(mean, expected, atol=0.05, rtol=0)
 
 
-def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, any_model: StoredModel) -> None:
+def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, any_model: Diffusion) -> None:
     interpolator = Interpolator(any_model, "cpu")
     operator = ThickeningOperator.from_factor(40, 5, "box")
     first, again, other = (
@@ -104,7 +105,7 @@ def test_one_seed_gives_the_same_bytes_and_another_gives_others(thick: Volume, a
     assert not np.array_equal(first.std.hu, other.std.hu)
 
 
-def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume, any_model: StoredModel) -> None:
+def test_each_sample_explains_the_scan_and_tells_of_the_deviation(thick: Volume, any_model: Diffusion) -> None:
     drawn: list[torch.Tensor] = []
     operator = ThickeningOperator.from_factor(40, 5, "gaussian")
     result = Interpolator(any_model, "cpu").restore(
@@ -146,7 +147,7 @@ def test_noise_that_samples_lack_is_added_to_them_and_to_the_deviation(
     np.testing.assert_array_equal(mean, same)
 
 
-def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume, any_model: StoredModel) -> None:
+def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume, any_model: Diffusion) -> None:
     interpolator, operator = Interpolator(any_model, "cpu"), ThickeningOperator.from_factor(40, 5, "box")
     exact, quick = (
         interpolator.restore(Measurement(thick, operator), replace(QUICK, mixed_precision=it)) for it in ("no", "bf16")
@@ -160,12 +161,12 @@ def test_bf16_changes_little_and_nothing_of_what_explains_the_scan(thick: Volume
     assert quick.residual_hu < 0.05
 
 
-def test_without_samples_there_is_a_mean_and_no_deviation(thick: Volume, any_model: StoredModel) -> None:
+def test_without_samples_there_is_a_mean_and_no_deviation(thick: Volume, any_model: Diffusion) -> None:
     operator = ThickeningOperator.from_factor(40, 5, "box")
     assert Interpolator(any_model, "cpu").restore(Measurement(thick, operator), Settings()).std is None
 
 
-def test_memory_changes_nothing(thick: Volume, any_model: StoredModel) -> None:
+def test_memory_changes_nothing(thick: Volume, any_model: Diffusion) -> None:
     interpolator = Interpolator(any_model, "cpu")
     operator = ThickeningOperator.from_factor(40, 5, "box")
     whole, tiled = (
@@ -187,7 +188,7 @@ def assert_the_guides_call_gives_five_thin_slices_a_thick_one(checkpoint: Path) 
     torch.testing.assert_close(again, THICK_HU, atol=0.01, rtol=0)
 
 
-def test_the_guides_call_with_a_checkpoint_of_either_kind(tmp_path: Path, any_model: StoredModel) -> None:
+def test_the_guides_call_with_a_checkpoint_of_either_kind(tmp_path: Path, any_model: Diffusion) -> None:
     any_model.save(tmp_path / "model.safetensors")
     assert_the_guides_call_gives_five_thin_slices_a_thick_one(tmp_path / "model.safetensors")
 
@@ -197,7 +198,7 @@ def test_the_guides_call_with_the_released_model() -> None:
     assert_the_guides_call_gives_five_thin_slices_a_thick_one(RELEASED)
 
 
-def test_generate_takes_any_depth_and_an_array_and_each_seed_is_another_sample(any_model: StoredModel) -> None:
+def test_generate_takes_any_depth_and_an_array_and_each_seed_is_another_sample(any_model: Diffusion) -> None:
     interpolator = Interpolator(any_model, "cpu")
     tensor, array, other = (
         interpolator.generate(hu, num_inference_steps=2, target_depth=25, profile="box", seed=seed)
@@ -206,6 +207,22 @@ def test_generate_takes_any_depth_and_an_array_and_each_seed_is_another_sample(a
     assert tensor.shape == (25, 8, 8)
     assert torch.equal(tensor, array)
     assert float((tensor - other).abs().max()) > 0.1
+
+
+def test_one_step_of_a_model_without_a_network_for_it_gives_the_mean(tiny_nullspace: NullSpaceDiffusion) -> None:
+    interpolator = Interpolator(tiny_nullspace, "cpu")
+    first, second, sample = (
+        interpolator.generate(THICK_HU[:10], num_inference_steps=steps, target_depth=25, profile="box", seed=seed)
+        for steps, seed in ((1, 0), (1, 1), (None, 0))
+    )
+    assert torch.equal(first, second)
+    assert float((sample - first).std()) > 0.1
+
+
+def test_samples_in_one_step_need_a_network_for_it(thick: Volume, any_model: Diffusion) -> None:
+    measurement = Measurement(thick, ThickeningOperator.from_factor(40, 5, "box"))
+    with pytest.raises(ParamsError, match=r"steps is 1: this model has no network .*: take 8, 2 at least"):
+        Interpolator(any_model, "cpu").restore(measurement, Settings(steps=1, samples=2))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +257,7 @@ def test_a_target_that_is_not_finer_is_refused() -> None:
         operator_for(8, 5.0, 5.0, 5.0, "box")
 
 
-def test_a_model_file_round_trips(tmp_path: Path, any_model: StoredModel) -> None:
+def test_a_model_file_round_trips(tmp_path: Path, any_model: Diffusion) -> None:
     any_model.save(tmp_path / "m.safetensors")
     loaded = load_checkpoint(str(tmp_path / "m.safetensors"), "cpu").model
     assert loaded.config == any_model.config
@@ -252,7 +269,7 @@ def test_a_model_file_round_trips(tmp_path: Path, any_model: StoredModel) -> Non
     assert again.read_bytes() == (tmp_path / "m.safetensors").read_bytes()
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path, any_model: StoredModel) -> None:
+def test_what_is_no_model_is_refused(tmp_path: Path, any_model: Diffusion) -> None:
     any_model.save(tmp_path / "m.safetensors")
     whole = (tmp_path / "m.safetensors").read_bytes()
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -302,7 +319,7 @@ def test_why_there_is_no_gpu(told: str, said: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_gpu_with_too_little_memory_is_an_error_that_names_memory_gib(
-    thick: Volume, any_model: StoredModel, monkeypatch: pytest.MonkeyPatch
+    thick: Volume, any_model: Diffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8 GiB. Of that\nmore")

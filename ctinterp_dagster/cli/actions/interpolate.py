@@ -97,7 +97,7 @@ class Restoration:
         options = self.options
         return Settings(
             options.sampler,
-            options.steps,
+            options.steps or self.interpolator.model.usual_steps,
             options.samples if options.drawing else 0,
             options.seed,
             options.memory_gib,

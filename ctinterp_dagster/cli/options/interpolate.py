@@ -37,7 +37,7 @@ class Options:
     thin_mm: float | None  # --thin-thickness
     profile: "Profile | Auto"
     method: str
-    steps: int
+    steps: int | None
     samples: int
     sampler: "Sampler"
     std: Path | None
@@ -61,8 +61,8 @@ class Options:
         """
         if self.spacing_mm and self.factor:
             raise click.UsageError("give --spacing or --factor, not both")
-        if self.drawing and (self.steps == 1 or self.method != METHODS[0]):
-            raise click.UsageError("--std and --draws need samples, which the model draws in --steps of 2 or more")
+        if self.drawing and self.method != METHODS[0]:
+            raise click.UsageError("--std and --draws need samples, which only the model draws")
         if self.of_many and self.series:
             raise click.UsageError("--series chooses one scan: give one INPUT, without --all and --name")
         for option in ("name", "std", "draws", "preview") if self.of_many else ():
