@@ -27,7 +27,7 @@ from ctinterp_dagster.scan.window import SOFT_TISSUE
 MODES = 9  # cosines a cell of a new model: all that ten thin slices a thick one leave open
 CONTEXT = 2  # thick slices on either side that the features of a cell show
 TRANSFER = (0.5, 1.0, 1.5, 2.0)  # cycles a slice distance: where the networks are told how the profile transfers
-KNOWN_FACTOR = 5  # the largest whole factor that release 0.6 and older know
+KNOWN_FACTOR = 5  # the largest whole factor that releases up to 0.7 know
 GEOMETRY = 4 + len(TRANSFER)  # numbers of the grid and the profile that condition a network
 
 
@@ -118,7 +118,7 @@ class NullSpace:
 
         Natural log of slice distance over 5 mm and of pixel size over 0.7 mm, `factor` over 5 and at most 1, what the
         profile lets through of cosines about the slice centre of 0.5, 1, 1.5 and 2 cycles a slice distance, and how
-        much `factor` is above 5, over 5. The first three condition release 0.6 and older: a network that goes on from
+        much `factor` is above 5, over 5. The first three condition releases up to 0.7: a network that goes on from
         it begins at any factor as it is.
 
         Args:

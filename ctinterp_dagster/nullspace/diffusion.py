@@ -23,7 +23,7 @@ from ctinterp_dagster.nullspace.unet import SliceUNet
 
 TIMES = 64  # features of the time
 SHIFT = 2.0  # of the times that are trained and sampled
-RELEASED_GEOMETRY = 3  # numbers of the geometry that condition release 0.6 and older
+RELEASED_GEOMETRY = 3  # numbers of the geometry that condition releases up to 0.7
 FARTHEST = 6.0  # spreads from the mean: the rare coefficients beyond are taken for that
 
 
@@ -37,8 +37,8 @@ class ExpectationConfig:
         channels: width of each level of the network of the mean.
         blocks: residual blocks a level.
         spread_channels: width of each level of the network of the spread.
-        geometry: how many of the numbers of `nullspace.basis.NullSpace.geometry` condition it; 3 up to release 0.6.
-        mirror: whether the mean is that of two passes, the second over the mirror image; so it was up to release 0.6.
+        geometry: how many of the numbers of `nullspace.basis.NullSpace.geometry` condition it; 3 up to release 0.7.
+        mirror: whether the mean is that of two passes, the second over the mirror image; so it was up to release 0.7.
     """
 
     features: int
@@ -355,9 +355,12 @@ def widened(tensors: Mapping[str, Tensor], old: ExpectationConfig, new: Expectat
         "expectation.mean": ([features], [geometry]),
         "expectation.spread": ([features, modes], [geometry]),
         "denoiser": ([modes, features, modes, modes], [geometry, (TIMES, TIMES)]),
+        "one_step": ([modes, features, modes, modes], [geometry]),
     }
     grown = dict(tensors)
     for network, (inputs, condition) in networks.items():
+        if f"{network}.conv_in.weight" not in tensors:  # there may be no network for one step
+            continue
         layers = {"conv_in.weight": (1, inputs), "embed.0.weight": (1, condition)}
         layers |= {f"conv_out.{part}": (0, [modes]) for part in ("weight", "bias")}
         for layer, (axis, parts) in layers.items():

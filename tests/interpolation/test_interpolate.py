@@ -219,6 +219,18 @@ def test_one_step_of_a_model_without_a_network_for_it_gives_the_mean(tiny_nullsp
     assert float((sample - first).std()) > 0.1
 
 
+def test_the_released_model_draws_a_sample_in_one_step_unless_more_are_asked_for() -> None:
+    interpolator = load_checkpoint(device="cpu")
+    usual, one, eight = (
+        interpolator.generate(THICK_HU[:10], num_inference_steps=steps, target_depth=25, profile="box")
+        for steps in (None, 1, 8)
+    )
+    assert torch.equal(usual, one)
+    far, apart = (float((hu - one).std()) for hu in (eight, interpolator.generate(
+        THICK_HU[:10], target_depth=25, profile="box", seed=1)))  # fmt: skip
+    assert far < 0.5 * apart  # of the same noise nearly the same sample
+
+
 def test_samples_in_one_step_need_a_network_for_it(thick: Volume, any_model: Diffusion) -> None:
     measurement = Measurement(thick, ThickeningOperator.from_factor(40, 5, "box"))
     with pytest.raises(ParamsError, match=r"steps is 1: this model has no network .*: take 8, 2 at least"):
