@@ -1,6 +1,6 @@
 """The noise that neighbouring slices share: how far their profiles overlap, told by the stack itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -34,16 +34,20 @@ class SharedNoise:
         standard_error: of the correlation, from its scatter over tiles.
         noise_hu: standard deviation of the high-passed noise, HU.
         lags: the lag at which noise is taken as new.
+        semivariogram: (lags,) g_1 to g_lags, in units of g_lags.
+        scatter: (lags, lags) covariance of the above as sums over tiles vary.
     """
 
     correlation: float
     standard_error: float
     noise_hu: float
     lags: int
+    semivariogram: npt.NDArray[np.float64] = field(compare=False, repr=False)
+    scatter: npt.NDArray[np.float64] = field(compare=False, repr=False)
 
 
 def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
-    """Sums over tiles of flat tissue: pixels, noise squared, g_1, g_last. (4, tiles); None without flat tissue.
+    """Sums over tiles of flat tissue: pixels, noise squared, g_1 to g_lags. (2 + lags, tiles); None without any.
 
     Args:
         window: (lags + 1, y, x) HU.
@@ -65,7 +69,7 @@ def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
     noise, y, x = noise[:, usual], y[usual], x[usual]
     _, tile = np.unique(y // TILE * window.shape[2] + x // TILE, return_inverse=True)
     rounding = ROUNDING_HU2 if np.array_equal(window, np.rint(window)) else 0.0
-    terms = [np.square(noise), *(np.square(noise[k:] - noise[:-k]) / 2 for k in (1, len(noise) - 1))]
+    terms = [np.square(noise), *(np.square(noise[k:] - noise[:-k]) / 2 for k in range(1, len(noise)))]
     return np.stack([np.bincount(tile), *(np.bincount(tile, t.mean(axis=0) - rounding) for t in terms)])
 
 
@@ -92,8 +96,10 @@ def shared_noise(hu: RealArray, lags: int = 3) -> SharedNoise | None:
     if not measured:
         return None
     sums = np.concatenate(measured, axis=1)
-    pixels, squares, near, far = sums.sum(axis=1)
-    if sums.shape[1] < LEAST_TILES or far <= 0:
+    pixels, squares, *variogram = sums.sum(axis=1)
+    if sums.shape[1] < LEAST_TILES or (far := variogram[-1]) <= 0:
         return None
-    error = np.sqrt(np.square(sums[2] - near / far * sums[3]).sum()) / far
-    return SharedNoise(float(1 - near / far), float(error), float(np.sqrt(squares / pixels)), lags)
+    near, tiles = variogram[0] / far, sums[2:] / far
+    error = np.sqrt(np.square(tiles[0] - near * tiles[-1]).sum())
+    noise_hu = float(np.sqrt(squares / pixels))
+    return SharedNoise(float(1 - near), float(error), noise_hu, lags, np.array(variogram) / far, tiles @ tiles.T)

@@ -10,6 +10,7 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.noise import RealArray, SharedNoise, shared_noise
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, slice_weights
 from ctinterp_dagster.physics.thickness import Thickness, judge_thickness, lags_for
+from ctinterp_dagster.scan.volume import DoubleArray
 
 Auto = Literal["auto"]
 Confidence = Literal["told", "measured", "tagged", "guessed"]
@@ -19,7 +20,7 @@ BOX: Shape = ("box", 1.0)
 BELL: Shape = ("gaussian", 1.0)  # docs/experiments.md entry 20
 NARROWEST: Shape = ("triangle", 0.9)  # of the bells that real scanners have
 UNKNOWN: Shape = ("gaussian", 0.9)  # loses least where it is wrong, entry 20
-LIMIT = 0.55  # of the way from what a box shares to what the narrowest bell does: anatomy adds to what is measured
+LIMIT = 0.5  # of a bell's share: half way from what a box shares to what the narrowest bell does
 SURE = 2.0  # standard errors
 MOST_ERROR = 0.05  # standard error of a correlation that tells something
 LEAST_CONTRAST = 0.1  # of the correlations of a box and a bell, where noise can tell them apart
@@ -87,13 +88,13 @@ class SliceProfile:
         return f"{self.profile}, {self.thickness_mm:.3g} mm wide, {self.confidence} ({self.reason})"
 
 
-def expected_correlation(shape: Shape, width: float, lags: int) -> float:
-    """The noise that neighbours share, as `SharedNoise.correlation`.
+def expected_semivariogram(shape: Shape, width: float, lags: int) -> DoubleArray:
+    """(lags,) half the mean squared difference of noise of variance 1, of slices 1 to `lags` apart.
 
     Args:
         shape: of slices `width` slice distances thick.
         width: slice thickness over slice distance.
-        lags: slices this far apart are taken to share no noise, 2 or more.
+        lags: 1 or more.
 
     Source: white noise, averaged with weights w, has the autocorrelation of w; Papoulis 1991, Probability, Random
         Variables, and Stochastic Processes, 3rd ed., section 10-2.
@@ -107,15 +108,86 @@ def expected_correlation(shape: Shape, width: float, lags: int) -> float:
         thin_thickness_mm=STEP,
         thick_thickness_mm=part * width,
     )
-    shifts = (round(lag / STEP) for lag in (1, lags))
-    near, far = (float(weights[shift:] @ weights[:-shift] / (weights @ weights)) for shift in shifts)
-    return (near - far) / (1 - far)
+    shifts = (round(lag / STEP) for lag in range(1, lags + 1))
+    return 1 - np.array([weights[shift:] @ weights[:-shift] for shift in shifts]) / (weights @ weights)
+
+
+def expected_correlation(shape: Shape, width: float, lags: int) -> float:
+    """The noise that neighbours share, as `SharedNoise.correlation`.
+
+    Args:
+        shape: of slices `width` slice distances thick.
+        width: slice thickness over slice distance.
+        lags: slices this far apart are taken to share no noise, 2 or more.
+    """
+    expected = expected_semivariogram(shape, width, lags)
+    return float(1 - expected[0] / expected[-1])
+
+
+class BellShare(NamedTuple):
+    """How much of a stack's noise is that of the narrowest bell, the rest that of a box, and its standard error.
+
+    Anatomy that is taken for noise makes it too high, above 1 in places.
+    """
+
+    share: float
+    standard_error: float
+
+    @property
+    def is_low(self) -> bool:
+        """Whether it is surely less than half."""
+        return self.share < LIMIT - SURE * self.standard_error
+
+    @property
+    def is_high(self) -> bool:
+        """Whether it is surely more than half."""
+        return self.share > LIMIT + SURE * self.standard_error
+
+
+def bell_share(noise: SharedNoise, width: float, *, anatomy: bool) -> BellShare | None:
+    """Fit the semivariogram of a stack by those of a box and of the narrowest bell (least squares).
+
+    Args:
+        noise: measured at 3 lags or more.
+        width: slice thickness over slice distance.
+        anatomy: fit a line too: slices differ in anatomy, too fine to be kept out, the more the further apart they
+            are.
+
+    Returns:
+        None where no positive noise is left.
+
+    Source: nested variogram models, Journel and Huijbregts 1978, Mining Geostatistics, chapter III; the delta method
+        for the error.
+    """
+    shapes = [expected_semivariogram(shape, width, noise.lags) for shape in (BOX, NARROWEST)]
+    line = [np.arange(1.0, noise.lags + 1)] if anatomy else []
+    to_box, to_bell = np.linalg.pinv(np.stack([*shapes, *line], axis=1))[:2]
+    box, bell = to_box @ noise.semivariogram, to_bell @ noise.semivariogram
+    if box + bell <= 0:
+        return None
+    slope = (box * to_bell - bell * to_box) / (box + bell) ** 2
+    return BellShare(float(bell / (box + bell)), float(np.sqrt(slope @ noise.scatter @ slope)))
 
 
 class _Recognised(NamedTuple):
     shape: Shape
     confidence: Confidence
     reason: str
+
+
+def _shape_by(noise: SharedNoise, width: float) -> Shape | None:
+    """Box or bell, where noise can tell.
+
+    Anatomy only adds to a bell's share: without a line fitted to it, a low share is a box's. A high one is a bell's
+    if the fit with the line says so too.
+    """
+    box, bell = (expected_correlation(shape, width, noise.lags) for shape in (BOX, NARROWEST))
+    plain, less = (bell_share(noise, width, anatomy=anatomy) for anatomy in (False, True))
+    if bell - box < LEAST_CONTRAST or noise.standard_error > MOST_ERROR or plain is None or less is None:
+        return None
+    if plain.is_low or (less.is_low and not plain.is_high):
+        return BOX
+    return BELL if plain.is_high and less.share > LIMIT else None
 
 
 def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> _Recognised:
@@ -127,10 +199,7 @@ def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> _Recognise
             f"noise of neighbouring slices correlates {noise.correlation:.2f} +- {noise.standard_error:.2f}, expected "
             f"{box:.2f} of a box and at least {bell:.2f} of a triangle or a Gaussian"
         )
-        excess = noise.correlation - box - LIMIT * (bell - box)
-        enough = bell - box >= LEAST_CONTRAST and noise.standard_error <= MOST_ERROR
-        if enough and abs(excess) > SURE * noise.standard_error:
-            by_noise = BELL if excess > 0 else BOX
+        by_noise = _shape_by(noise, width)
     reason = f"tags say {tagged}, {evidence}"
     if by_noise is None:
         return _Recognised(by_tags, "guessed" if tags.helical is None else "tagged", reason)

@@ -3,7 +3,16 @@ import pytest
 
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, Trapezoid
-from ctinterp_dagster.physics.recognition import BELL, BOX, UNKNOWN, Shape, Tags, expected_correlation, recognise
+from ctinterp_dagster.physics.recognition import (
+    BELL,
+    BOX,
+    UNKNOWN,
+    Shape,
+    Tags,
+    bell_share,
+    expected_correlation,
+    recognise,
+)
 from tests.physics.test_thickness import Stack, stack
 
 WEIGHTS = SampledProfile((-4.0, 0.0, 4.0), (0.0, 1.0, 0.0))
@@ -107,3 +116,19 @@ def test_the_noise_of_a_simulated_stack_correlates_as_expected() -> None:
     expected = expected_correlation((Trapezoid(0.5), 1.0), 1.5, found.noise.lags)
     assert found.noise.correlation == pytest.approx(expected, abs=0.05)
     assert np.isfinite(found.noise.standard_error)
+
+
+@pytest.mark.parametrize("profile", ["box", "gaussian"])
+@pytest.mark.parametrize("width", [1.0, 1.5])
+def test_fine_anatomy_that_changes_along_the_scan_is_no_bell_of_a_box_and_hides_no_bell(
+    profile: Profile, width: float
+) -> None:
+    hu = stack(width, profile, slices=60)
+    step_hu = 0.3 * float(np.std(hu[1:] - hu[:-1]))
+    anatomy = np.random.default_rng(1).normal(0, step_hu, hu.shape).cumsum(axis=0)
+    found = recognise(np.rint(hu + anatomy).astype(np.float32), 2.0, tags=Tags(2 * width))
+    assert found.noise is not None
+    plain = bell_share(found.noise, width, anatomy=False)
+    assert plain is not None
+    assert plain.is_high
+    assert found.confidence == ("guessed" if profile == "box" else "measured")
