@@ -107,6 +107,10 @@ class DerivedError(NotCtError):
     reason = "derived"
 
 
+class DeviationError(DerivedError):
+    """Standard deviations, as `interpolate --std` writes them: in HU, and no HU of a patient."""
+
+
 class SliceSpacingError(ScanError):
     """Slices do not lie on a regular grid along the slice normal."""
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ctinterp_dagster.cli.actions import view
 from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.io.output import write_result
 from tests.cli.conftest import run
 from tests.orchestration.server import free_port
 from tests.phantoms import phantom
@@ -31,6 +33,17 @@ def test_the_page_is_written_as_one_file(
     assert run(monkeypatch, "view", *files, "--html", html) == 0
     assert "opens in any browser" in capsys.readouterr().out
     assert "default-src 'none'" in html.read_text()
+
+
+def test_a_standard_deviation_of_dicom_is_shown_and_is_no_scan(
+    monkeypatch: pytest.MonkeyPatch, files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, std = read_scan(files[1]), files[0].parent / "std"
+    write_result(scan.volume.with_hu(np.abs(scan.volume.hu) / 50), std, scan, "ctinterp", quantity="std")
+    html = files[0].parent / "look.html"
+    assert run(monkeypatch, "view", *files, std, "--html", html) == 0
+    assert run(monkeypatch, "view", files[0], std, "--html", html, "--force") == 1
+    assert "standard deviations: expected a scan; give the series that it is of" in capsys.readouterr().err
 
 
 def test_files_of_two_runs_are_refused_in_one_line(

@@ -204,12 +204,6 @@ def test_reformats_in_other_planes_are_refused(series: Series, orientation: list
         read_scan(series(edit=edit))
 
 
-@pytest.mark.parametrize("kind", ["MIP", "PERFUSION", "MIN_IP", "MPR", "CT_SOM5 MPR", "REFORMATTED"])
-def test_projections_maps_and_reformats_are_refused(series: Series, kind: str) -> None:
-    with pytest.raises(DerivedError, match=f"is DERIVED/SECONDARY/AXIAL/{kind}, a map, a projection or a reformat"):
-        read_scan(series(ImageType=["DERIVED", "SECONDARY", "AXIAL", kind]))
-
-
 def test_screen_captures_alone_are_refused(series: Series) -> None:
     with pytest.raises(SecondaryCaptureError, match=r"among 6 file\(s\), only screen captures: give the axial"):
         read_scan(series(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"))

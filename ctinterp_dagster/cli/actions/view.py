@@ -26,7 +26,8 @@ def run(options: Options) -> None:
     html, given = options.html, (options.thick, options.thin, options.std, options.truth)
     check_files(filter(None, given), [html] if html else [], force=options.force)
     before, after = read_scan(options.thick, options.series).volume, read_scan(options.thin).volume
-    spread, real = (read_scan(path).volume if path else None for path in (options.std, options.truth))
+    spread = read_scan(options.std, deviation=True).volume if options.std else None
+    real = read_scan(options.truth).volume if options.truth else None
     text = page(before, after, spread, real, options.thin.name)
     if html:
         with whole_file(html) as partial:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ctinterp_dagster.errors import (
     DerivedError,
+    DeviationError,
     GeometryError,
     MixedSeriesError,
     NotCtError,
@@ -27,24 +28,31 @@ from ctinterp_dagster.scan.padding import OUTSIDE_HU, tagged_padding
 from ctinterp_dagster.scan.tilt import straightened
 from ctinterp_dagster.scan.volume import FloatArray, refuse_reformat
 
-# Words in ImageType (0008,0008) of CT images that are no slices as reconstructed: maps, projections, reformats.
+# Words in ImageType (0008,0008) of CT images that are no slices as reconstructed: maps, projections, reformats, what
+# calculates with pixels (PS3.3, C.8.16.1.4), and what multi-energy CT says of materials (PS3.17, JJJJ). Its VMI and
+# MAT_REMOVED are like slices.
 COMPUTED = re.compile(
-    r"(?<![A-Z])(PERFUSION|RCBF|RCBV|MTT|TTP|MIP|MAX_IP|MINIP|MIN_IP|MAXIMUM|MINIMUM|C?MPR|REFORMATTED)(?![A-Z])"
+    r"(?<![A-Z])(PERFUSION|R?CBF|R?CBV|MTT|TTP|TMAX|MIP|MAX_IP|MINIP|MIN_IP|MAXIMUM|MINIMUM|C?MPR|REFORMATTED|VRT|"
+    r"ADDITION|SUBTRACTION|MULTIPLICATION|DIVISION|QUANTITY|"
+    r"MAT_SPECIFIC|MAT_FRACTIONAL|MAT_VALUE_BASED|EFF_ATOMIC_NUM|ELECTRON_DENSITY)(?![A-Z])"
 )
+DEVIATION = "STD_DEVIATION"
 # RescaleType (0028,1054): US (unspecified) and misspelt "Houndsfield Unit" are what some scanners write for HU.
 HU_TYPES = {"HU", "US", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT", "HOUNSFIELD"}
 
 
-def check_series(files: Sequence[DicomFile]) -> Grid:
+def check_series(files: Sequence[DicomFile], *, deviation: bool = False) -> Grid:
     """The regular grid of one series that its headers alone show to be an axial CT in HU.
 
     Args:
         files: headers of one series, in any order.
+        deviation: take standard deviations too.
 
     Raises:
         SecondaryCaptureError: nothing but pictures of a screen.
         NotCtError: no slice among the images, or another modality.
         DerivedError: a projection, a map or a reformat, by ImageType or by planes that are not axial.
+        DeviationError: standard deviations.
         TruncatedScanError: a file is too short for its pixels.
         MixedSeriesError: several patients, sizes or orientations (MixedOrientationError).
         WrongUnitsError: no rescale to HU, or colours.
@@ -60,6 +68,11 @@ def check_series(files: Sequence[DicomFile]) -> Grid:
     slices = [f for f in files if not f.is_companion]
     for file in slices:
         _check_slice(file)
+        if DEVIATION in file.image_type and not deviation:
+            raise DeviationError(
+                f"ImageType of {file.file.name} is {'/'.join(file.image_type)}, standard deviations: expected a scan; "
+                "give the series that it is of"
+            )
     if len({f.patient for f in slices}) > 1:
         raise MixedSeriesError("the series names more than one PatientID: expected one patient; separate the images")
     planes = without_scout([plane for f in slices for plane in f.planes])
@@ -93,10 +106,10 @@ def _check_slice(file: DicomFile) -> None:
 def _check_units(file: DicomFile) -> None:
     rescales = {plane.rescale for plane in file.planes}
     if None in rescales or not file.rescale_types <= HU_TYPES:
+        next_step = "export it with them" if None in rescales else "give the study's series in HU, as it was acquired"
         raise WrongUnitsError(
             f"{file.file.name} has rescale {sorted(rescales, key=str)} of type "
-            f"{', '.join(sorted(file.rescale_types))}: expected RescaleSlope and RescaleIntercept to HU; export the "
-            "series with them"
+            f"{', '.join(sorted(file.rescale_types))}: expected RescaleSlope and RescaleIntercept to HU; {next_step}"
         )
     if not file.photometric.startswith("MONOCHROME"):
         raise WrongUnitsError(
@@ -164,12 +177,13 @@ def _told(cut: Mapping[str, int], padded_hu: Collection[float]) -> Iterator[str]
         )
 
 
-def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> Scan:
+def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = (), *, deviation: bool = False) -> Scan:
     """One DICOM series in HU, each slice by its own rescale, those of a tilted gantry `straightened`.
 
     Args:
         files: its files.
         frames: the frames of each file that belong to it; all of them where empty.
+        deviation: take standard deviations too.
 
     Raises:
         ScanError: the series is no axial CT in HU on a regular grid; the subclass is the reason.
@@ -181,7 +195,7 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = ()) -> 
             replace(h, planes=tuple(p for p in h.planes if p.frame in own))
             for h, own in zip(headers, frames, strict=True)
         ]
-    grid = check_series(headers)
+    grid = check_series(headers, deviation=deviation)
     hu, remarks = _hu_of(grid)
     files_used = {plane.file for plane in grid.planes}
     used = [h for h in headers if h.file in files_used]

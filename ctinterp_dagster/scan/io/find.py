@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ctinterp_dagster.errors import (
+    DeviationError,
     MissingInputError,
     MixedSeriesError,
     NotCtError,
@@ -313,9 +314,9 @@ def _described(found: Found) -> str:
     return f"{found.label!r} ({details})" if details else repr(found.label)
 
 
-def _read(found: Found, files: Sequence[Path]) -> Scan:
+def _read(found: Found, files: Sequence[Path], *, deviation: bool) -> Scan:
     if found.kind == "dicom":
-        return read_series(files, found.frames)
+        return read_series(files, found.frames, deviation=deviation)
     try:
         volume, remarks = read_nifti(files[0]) if found.kind == "nifti" else read_itk(files[0])
     except UnreadableScanError as error:
@@ -325,12 +326,13 @@ def _read(found: Found, files: Sequence[Path]) -> Scan:
     return Scan(volume, "", None, "", "CT", found.kind, burned_in_annotation=False, warnings=remarks)
 
 
-def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
+def read_scan(source: Found | Path | str, series: str | None = None, *, deviation: bool = False) -> Scan:
     """Read one scan.
 
     Args:
         source: what `find_scans` found, or a path that holds one scan.
         series: one of the scan's `names`, where the path holds several.
+        deviation: take standard deviations too, of which DICOM tells that they are no scan.
 
     Returns:
         The volume in HU, (z, y, x), with what its headers tell and what is odd.
@@ -341,11 +343,11 @@ def read_scan(source: Found | Path | str, series: str | None = None) -> Scan:
         ScanError: the scan is refused; the subclass is the reason.
     """
     found = source if isinstance(source, Found) else _choose(Path(source), series, find_scans(source))
-    if found.refusal is not None:
+    if found.refusal is not None and not (deviation and isinstance(found.refusal, DeviationError)):
         raise found.refusal
     try:
         with unpacked(found.archive) if found.archive else nullcontext(Path()) as folder:
-            scan = _read(found, [folder / file for file in found.files])
+            scan = _read(found, [folder / file for file in found.files], deviation=deviation)
     except ScanError as error:
         located = _located(found.label, error)
         raise located from error
