@@ -16,6 +16,7 @@ from ctinterp_dagster.pacs.settings import DicomWeb, secret
 
 TIMEOUT_S = 60
 PAGE = 100  # answers a request
+ADVICE = dict.fromkeys((401, 403), "set user or token in the environment") | {404: "is its url that of DICOMweb?"}
 BATCH = 20  # images a request: about 10 MB
 
 
@@ -48,8 +49,8 @@ class WebArchive:
                 warnings.simplefilter("ignore")  # values that break a rule are the archive's own
                 yield
         except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else "no status"
-            advice = "set user or token in the environment" if status in {401, 403} else "look at its log"
+            status = error.response.status_code if error.response is not None else 0
+            advice = ADVICE.get(status, "look at its log")
             raise PacsError(f"server {self.name} refused to {what} ({status}): {advice}") from error
         except (requests.RequestException, ValueError, OSError, EOFError) as error:
             raise PacsError(

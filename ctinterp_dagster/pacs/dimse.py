@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, product
@@ -73,23 +74,21 @@ class DimseArchive:
                 f"is its own {server.aet!r}?"
             )
         try:
-            yield association
+            with _quiet():
+                yield association
         except BROKEN as error:
             raise PacsError(f"server {self.name} answered what is no DICOM: look at its log") from error
         finally:
             association.release()
 
     def _answers(self, association: Any, level: str, fields: Sequence[str], known: Mapping[str, str]) -> list[Dataset]:
-        asked = Dataset()
-        asked.QueryRetrieveLevel = level
-        for keyword in fields:
-            setattr(asked, keyword, known.get(keyword, ""))
+        asked = _question(level, {keyword: known.get(keyword, "") for keyword in fields})
         found = []
         for status, answer in association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind):
             if status.get("Status") in PENDING:
                 found.append(answer)
             elif status.get("Status") != SUCCESS:
-                raise PacsError(f"server {self.name} did not list ({_said(status)}): look at its log")
+                raise PacsError(f"server {self.name} did not list ({self._said(status)}): look at its log")
         return found
 
     def find(self, query: Query) -> list[Series]:
@@ -166,9 +165,7 @@ class DimseArchive:
             (folder / f"{next(number):05d}.dcm").write_bytes(event.encoded_dataset())
             return SUCCESS
 
-        asked = Dataset()
-        asked.QueryRetrieveLevel = "SERIES"
-        asked.StudyInstanceUID, asked.SeriesInstanceUID = series.study, series.uid
+        asked = _question("SERIES", {"StudyInstanceUID": series.study, "SeriesInstanceUID": series.uid})
         handlers, entity, server = [(evt.EVT_C_STORE, keep)], self._entity(), self.server
         if server.move_port is None:
             entity.add_requested_context(StudyRootQueryRetrieveInformationModelGet)
@@ -200,7 +197,13 @@ class DimseArchive:
     def _retrieved(self, answers: Iterator[tuple[Dataset, Dataset | None]]) -> None:
         for status, _ in answers:
             if status.get("Status") not in {*PENDING, SUCCESS}:
-                raise PacsError(f"server {self.name} did not give images ({_said(status)}): look at its log")
+                raise PacsError(f"server {self.name} did not give images ({self._said(status)}): look at its log")
+
+    def _said(self, status: Dataset) -> str:
+        """A status in words; an empty one is an association that ended."""
+        if "Status" in status:
+            return f"status 0x{status.Status:04X}"
+        return f"it ended the association; does it know the title {self.server.calling_aet!r}?"
 
     def send(self, files: Sequence[Path]) -> None:
         """Send images one by one, by C-STORE; the server has taken all of them when this returns.
@@ -220,16 +223,27 @@ class DimseArchive:
             for k, file in enumerate(files):
                 status = association.send_c_store(file)
                 if status.get("Status") != SUCCESS:
-                    raise PacsError(
-                        f"server {self.name} refused image {k + 1} of {len(files)} ({_said(status)}): look at its log"
-                    )
+                    said = f"{k + 1} of {len(files)} ({self._said(status)})"
+                    raise PacsError(f"server {self.name} refused image {said}: look at its log")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Say nothing of values that break a rule of DICOM: they are the archive's own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _question(level: str, values: Mapping[str, str]) -> Dataset:
+    """What an archive is asked: the level and the attributes, of which empty ones match all."""
+    asked = Dataset()
+    with _quiet():
+        for keyword, value in {"QueryRetrieveLevel": level, **values}.items():
+            setattr(asked, keyword, value)
+    return asked
 
 
 def _at_once(event: evt.Event) -> None:
     """Send small messages without waiting for the answer to the one before: an image takes half the time."""
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _said(status: Dataset) -> str:
-    """A status in words; an empty one is an association that ended."""
-    return f"status 0x{status.Status:04X}" if "Status" in status else "it ended the association"

@@ -34,9 +34,10 @@ def fetch(archive: Archive, series: Series, images: Images, folder: Path) -> Non
 
 
 def header(file: Path) -> pydicom.Dataset:
-    """What says whose an image is."""
-    keywords = ["Manufacturer", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=keywords)
+    """What says whose an image is, and what its series is called."""
+    uids = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"]
+    words = ["Manufacturer", "SeriesNumber", "SeriesDescription", "SpecificCharacterSet"]
+    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*uids, *words])
 
 
 def is_own(file: Path) -> bool:

@@ -52,6 +52,10 @@ def _ctinterp(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ)
 
 
+def _tags(series: str) -> dict[str, str]:
+    return rest(f"series/{series}")["MainDicomTags"]
+
+
 def test_a_series_is_found_by_what_is_known_of_it(archive: Archive, tmp_path: Path) -> None:
     archive.send(thick_series(tmp_path / "one", 1))
     archive.send(thick_series(tmp_path / "two", 2, StudyDate="20210101", PatientID="MRN-78", SeriesDescription="Lung"))
@@ -115,6 +119,26 @@ def test_a_result_with_identifiers_that_break_a_rule_lies_in_the_study_of_its_so
     assert (len(rest("patients")), len(rest("studies")), len(rest("series"))) == (1, 1, 2)
 
 
+def test_identifiers_that_break_a_rule_are_asked_for_without_a_word(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as lenient:
+        lenient.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
+        lenient.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+        archive.send(thick_series(tmp_path / "thick", 1, StudyInstanceUID="n"))
+    (series,) = archive.find(Query())  # warnings are errors in tests
+    (tmp_path / "back").mkdir()
+    archive.fetch(series, tmp_path / "back")
+    assert len(archive.images(series).uids) == len(list((tmp_path / "back").iterdir())) == 6
+
+
+def test_what_an_archive_refuses_is_told_with_what_to_look_at() -> None:
+    with pytest.raises(PacsError, match="ended the association; does it know the title 'NOBODY'"):
+        connect("get", Dimse.model_validate(DIMSE | {"calling_aet": "NOBODY"})).find(Query())
+    with pytest.raises(PacsError, match=r"refused to list series \(404\): is its url that of DICOMweb"):
+        connect("web", DicomWeb(protocol="dicomweb", url=WEB + "/none")).find(Query())
+
+
 def test_compressed_images_are_fetched_as_they_are_kept(archive: Archive, tmp_path: Path) -> None:
     files = thick_series(tmp_path / "thick", 1)
     before = read_scan(tmp_path / "thick").volume.hu
@@ -135,12 +159,15 @@ def test_the_commands_restore_a_series_into_its_study(tmp_path: Path) -> None:
     listed = _ctinterp(tmp_path, "pacs", "list", "--patient", "MRN-77", "--description", "thick*")
     assert "1.2.840.7.1.1\n" in listed.stdout
     assert "6 images  5 mm" in listed.stdout
-    assert _ctinterp(tmp_path, "pacs", "list", "--patient", "MRN-77", "--min-thickness", "6").stdout == ""
+    none = _ctinterp(tmp_path, "pacs", "list", "--patient", "MRN-77", "--min-thickness", "6")
+    assert (none.stdout, none.stderr, none.returncode) == ("", "no CT series matches\n", 0)
     fetched = _ctinterp(tmp_path, "pacs", "fetch", "1.2.840.7.1.1", "-o", "fetched")
     assert fetched.stdout == "fetched: 6 images\n"
     options = ("--method", "cubic_projected", "--spacing", "1", "--force")
     restored = _ctinterp(tmp_path, "pacs", "restore", "1.2.840.7.1.1", *options)
-    assert (restored.stdout, restored.stderr.splitlines()[0]) == ("30 images sent\n", "restoring 6 images")
+    assert restored.stderr.splitlines()[0] == "restoring 6 images"
+    (made,) = (s for s in map(_tags, rest("series")) if s["Manufacturer"] == "ctinterp")
+    assert restored.stdout == f"30 images sent: series {made['SeriesNumber']}, {made['SeriesDescription']!r}\n"
     refused = _ctinterp(tmp_path, "pacs", "restore", "1.2.840.7.1.1", "--method", "none")
     assert "Invalid value for '--method'" in refused.stderr
     assert "restoring" not in refused.stderr  # before the archive is asked

@@ -15,6 +15,7 @@ import click
 from ctinterp_dagster.errors import MissingInputError, PacsError, ParamsError
 from ctinterp_dagster.pacs import Archive, Images, PacsSettings, Query, Series, connect, load_pacs
 from ctinterp_dagster.pacs.transfer import fetch as fetch_series
+from ctinterp_dagster.pacs.transfer import header
 from ctinterp_dagster.pacs.transfer import send as send_series
 from ctinterp_dagster.pacs.watch import RefusedError, Watch
 from ctinterp_dagster.pacs.watch_state import WatchState
@@ -35,10 +36,11 @@ def list_series(config: Path, *, server: str | None, query: Query, least_mm: flo
         PacsError: the archive does not answer as it should.
     """
     archive = _archive(load_pacs(config), server)
-    found = [(series, archive.images(series)) for series in archive.find(query)]
+    listed = [(series, archive.images(series)) for series in archive.find(query)]
+    found = [(series, own) for series, own in listed if own.thickness_mm is None or own.thickness_mm >= least_mm]
+    if not found:
+        click.echo("no CT series matches", err=True)
     for series, images in found:
-        if images.thickness_mm is not None and images.thickness_mm < least_mm:
-            continue
         if as_json:
             told = {"thickness_mm": images.thickness_mm, "images": len(images.uids)}
             click.echo(json.dumps(asdict(series) | told))
@@ -100,8 +102,7 @@ def restore(config: Path, *, uid: str, options: Sequence[str], server: str | Non
         fetch_series(archive, series, images, thick)
         click.echo(f"restoring {len(images.uids)} images", err=True)
         _interpolate(thick, thin, options, shown=True)
-        count = send_series(archive, thin)
-    click.echo(f"{count} images sent")
+        _send(archive, thin)
 
 
 def send(config: Path, *, folder: Path, server: str | None) -> None:
@@ -116,7 +117,13 @@ def send(config: Path, *, folder: Path, server: str | None) -> None:
         ParamsError: the folder holds something else.
         PacsError: the archive does not answer as it should.
     """
-    click.echo(f"{send_series(_archive(load_pacs(config), server), folder)} images sent")
+    _send(_archive(load_pacs(config), server), folder)
+
+
+def _send(archive: Archive, folder: Path) -> None:
+    count = send_series(archive, folder)
+    result = header(next(folder.glob("*.dcm")))
+    click.echo(f"{count} images sent: series {result.SeriesNumber}, {result.SeriesDescription!r}")
 
 
 def watch(
