@@ -190,6 +190,8 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
     """
     table = read_csv(layout.raw / SCANS_TABLE) if (layout.raw / SCANS_TABLE).exists() else []
     given = {row["file"]: row for row in table}
+    if lost := sorted(given.keys() - {scan.name for scan in found}):
+        logger.warning("scans.csv names %d scans that data/raw does not hold, %s first", len(lost), lost[0])
     key = load_key()
     truths = partners(found, max_thin_mm=section.max_spacing_mm)
     done = Ingested([], {}, [], {})

@@ -200,6 +200,20 @@ def test_a_bad_scan_is_quarantined_and_the_others_go_on(layout: Layout) -> None:
     assert not (layout.ingest / "volumes" / f"{unlisted}.nii").exists()
 
 
+def test_a_scan_that_scans_csv_names_and_data_raw_does_not_hold_is_told(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate(("here", "there")):
+        made = phantom(number, shape_zyx=(24, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0)
+        write_volume(made, layout.raw / f"{name}.nii")
+    (layout.raw / "became-a-folder.nii").mkdir()
+    (layout.raw / "scans.csv").write_text(
+        "file,patient,split\nhere.nii,a,train\nthere.nii,b,test\nlost.nii,c,train\nbecame-a-folder.nii,d,val\n"
+    )
+    assert ingest.run(smoke_params(layout.root), layout)["cases"] == 2
+    assert "scans.csv names 2 scans that data/raw does not hold, became-a-folder.nii first" in caplog.text
+
+
 def test_when_no_scan_is_fit_the_first_reason_is_the_error(layout: Layout) -> None:
     write_volume(phantom(1, shape_zyx=(8, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0), layout.raw / "a.nii")
     with pytest.raises(TooFewSlicesError, match="8 slices"):
