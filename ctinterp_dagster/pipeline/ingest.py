@@ -228,8 +228,7 @@ def ingest_scans(found: list[Found], section: Ingest, layout: Layout, folder: Ca
             continue
         row = given.get(scan.name, {"patient": record.patient, "split": ""})
         fit[name] = FitScan(name, row["patient"], row["split"])
-        source = row.get("licence", ""), row.get("citation", "")
-        if any(source):
+        if any(source := (row.get("licence", ""), row.get("citation", ""))):
             done.sources[name] = source
     return replace(done, cases=split_cases(list(fit.values()), section))
 
