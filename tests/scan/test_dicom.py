@@ -98,8 +98,8 @@ def test_hu_is_slope_times_raw_plus_intercept_exactly(
 
 
 def test_each_slice_comes_to_hu_by_its_own_rescale(series: Series) -> None:
-    volume = read_scan(series(edit=lambda k, d: _set(RescaleSlope=0.5 + k, RescaleIntercept=-1000 - k)(k, d))).volume
-    assert volume.hu[:, 0, 1].tolist() == [(100 * k + 1) * (0.5 + k) - 1000 - k for k in range(6)]
+    volume = read_scan(series(edit=lambda k, d: _set(RescaleSlope=1 + k / 32, RescaleIntercept=-1000 - k)(k, d))).volume
+    assert volume.hu[:, 0, 1].tolist() == [(100 * k + 1) * (1 + k / 32) - 1000 - k for k in range(6)]
 
 
 @pytest.mark.parametrize("suffix", ["", ".dcm", ".IMA", ".0001"])

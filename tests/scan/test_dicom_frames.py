@@ -24,8 +24,8 @@ def test_a_multi_frame_ct_is_sorted_by_position_and_rescaled(tmp_path: Path) -> 
 
 def test_each_frame_of_a_multi_frame_ct_comes_to_hu_by_its_own_rescale(tmp_path: Path) -> None:
     file = tmp_path / "enhanced.dcm"
-    enhanced_ct([3.0, 0.0, 6.0], [(1, -1024), (0.5, -1000), (2, 8)]).save_as(file, enforce_file_format=True)
-    assert read_scan(file).volume.hu[:, 0, 0].tolist() == [100 * 0.5 - 1000, -1024, 200 * 2 + 8]
+    enhanced_ct([3.0, 0.0, 6.0], [(1, -1024), (1.5, -1000), (0.5, -950)]).save_as(file, enforce_file_format=True)
+    assert read_scan(file).volume.hu[:, 0, 0].tolist() == [100 * 1.5 - 1000, -1024, 200 * 0.5 - 950]
 
 
 def test_a_multi_frame_ct_whose_frames_are_not_all_there_is_refused(tmp_path: Path) -> None:

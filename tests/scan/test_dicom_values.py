@@ -143,6 +143,27 @@ def test_a_slice_whose_end_was_never_written_is_told(series: Series, kept: int) 
     assert said.startswith(f"'004.dcm' ends in {48 - kept} pixels of one value (-1024 HU), its neighbours do not")
 
 
+def test_values_that_jump_where_the_rescale_changes_are_refused_with_both_files(series: Series) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.RescaleIntercept = -1024 if k < 3 else 0
+
+    said = (
+        r"change from \(1.0, -1024.0\) to \(1.0, 0.0\) between '004.dcm' and '003.dcm', and values by 1124 HU with them"
+    )
+    with pytest.raises(WrongUnitsError, match=said):
+        read_scan(series(edit=edit))
+
+
+def test_float_pixel_data_are_read(series: Series) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.FloatPixelData = (np.arange(48, dtype=np.float32) + 100 * k + 0.5).tobytes()
+        dataset.BitsAllocated = 32
+        for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(dataset, keyword)
+
+    assert read_scan(series(edit=edit)).volume.hu[:, 0, 0].tolist() == [100 * k + 0.5 - 1024 for k in range(6)]
+
+
 def test_slices_that_all_end_in_one_value_are_no_cut_files(series: Series) -> None:
     def edit(_: int, dataset: FileDataset) -> None:
         dataset.PixelData = dataset.PixelData[:48] + bytes(48)

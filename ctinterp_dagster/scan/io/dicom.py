@@ -168,7 +168,7 @@ def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple
     if not np.isfinite(numbers).all() or min(pixel) <= 0 or not np.allclose(axes @ axes.T, np.eye(2), atol=2e-2):
         raise GeometryError(
             f"position {position}, orientation {orientation}, pixel spacing {pixel} mm do not place the image: "
-            "expected finite numbers, unit vectors at right angles and a positive spacing"
+            "expected finite numbers, unit vectors at right angles and a positive spacing; export it again"
         )
     told_mm = (*_numbers(dataset, "SliceThickness"), *_numbers(whole, "SliceThickness"))
     thickness = next((mm for mm in told_mm if 0 < mm < math.inf), None)  # 0 stands for not known

@@ -22,7 +22,7 @@ from ctinterp_dagster.errors import (
 from ctinterp_dagster.scan.io.dicom import DicomFile, is_beside, read_header
 from ctinterp_dagster.scan.io.found_scan import Scan
 from ctinterp_dagster.scan.io.grid import Grid, regular_grid, without_scout
-from ctinterp_dagster.scan.io.odd_planes import cut_off, repeated
+from ctinterp_dagster.scan.io.odd_planes import cut_off, refuse_jumps, repeated
 from ctinterp_dagster.scan.io.pixels import read_stored
 from ctinterp_dagster.scan.padding import OUTSIDE_HU, tagged_padding
 from ctinterp_dagster.scan.tilt import straightened
@@ -126,6 +126,7 @@ def _hu_of(grid: Grid) -> tuple[FloatArray, tuple[str, ...]]:
 
     Raises:
         UnreadableScanError: the pixels of a file cannot be decoded, or are not of the size that its header says.
+        WrongUnitsError: values jump where their rescale changes.
     """
     places: dict[Path, list[int]] = defaultdict(list)
     for k, plane in enumerate(grid.planes):
@@ -148,6 +149,7 @@ def _hu_of(grid: Grid) -> tuple[FloatArray, tuple[str, ...]]:
             hu[k] = values[grid.planes[k].frame] * slope + intercept
             if stored.padding is not None:
                 padded_hu |= _mark_padding(hu[k], stored.padding * slope + intercept)
+    refuse_jumps(hu, grid.planes)
     return hu, (*_told(cut, padded_hu), *cut_off(hu, grid.planes), *repeated(hu, grid.planes))
 
 

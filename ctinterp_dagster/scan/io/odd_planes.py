@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ctinterp_dagster.errors import WrongUnitsError
 from ctinterp_dagster.scan.io.plane import Plane, named
 from ctinterp_dagster.scan.volume import FloatArray
 
+JUMP_HU = 200.0
 LONGER = 0.05  # of a plane, by which its constant end exceeds those of its neighbours
 
 
@@ -33,6 +35,26 @@ def cut_off(hu: FloatArray, planes: Sequence[Plane]) -> tuple[str, ...]:
         "neighbours do not: it may have been cut off; look at it, or export it again"
         for k in np.flatnonzero(ends > beside + LONGER * hu[0].size).tolist()
     )
+
+
+def refuse_jumps(hu: FloatArray, planes: Sequence[Plane]) -> None:
+    """Refuse planes whose rescale is another than that of the plane before, and whose values change with it.
+
+    Args:
+        hu: (z, y, x) HU.
+        planes: z, in the same order.
+
+    Raises:
+        WrongUnitsError: half of the pixels change by over 200 HU, all the same way: one of the two is not in HU.
+    """
+    for k in range(1, len(hu)):
+        if planes[k].rescale == planes[k - 1].rescale or abs(jump := float(np.median(hu[k] - hu[k - 1]))) < JUMP_HU:
+            continue
+        one, other = named(planes[k - 1], planes[k])
+        raise WrongUnitsError(
+            f"RescaleSlope and RescaleIntercept change from {planes[k - 1].rescale} to {planes[k].rescale} between "
+            f"{one!r} and {other!r}, and values by {jump:g} HU with them: expected HU in all; export the series again"
+        )
 
 
 def repeated(hu: FloatArray, planes: Sequence[Plane]) -> tuple[str, ...]:

@@ -106,6 +106,8 @@ def _plain(dataset: Dataset, *, little: bool) -> tuple[Values, int]:
 
     Source: DICOM PS3.5, 8.1.1 (pixel data encoding), in whose older editions HighBit need not be BitsStored - 1.
     """
+    if "PixelData" not in dataset:  # Float Pixel Data has no bits to be told of
+        return dataset.pixel_array, 0
     high = dataset.get("HighBit", dataset.BitsStored - 1)
     low = max(0, high + 1 - dataset.BitsStored)
     dataset.BitsStored += low
