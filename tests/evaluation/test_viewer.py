@@ -112,6 +112,10 @@ def test_a_browser_shows_both_and_asks_nothing_of_a_network(tmp_path: Path) -> N
         browser.read(f"{slider}.value = 1; {slider}.dispatchEvent(new Event('input'))")
         left, right = np.array_split(pixels(), 2, axis=1)
         assert np.abs(left - right).mean() < 0.5, "the slider does not blend"
+        browser.read(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
+        browser.click("truth")
+        left, right = np.array_split(pixels(), 2, axis=1)
+        assert np.abs(left - right).mean() < 0.5, "the truth, here the thin scan, is not shown as it is"
         browser.click("std")
         assert "its standard deviation" in browser.read("document.body.innerText")
         assert browser.read("performance.getEntriesByType('resource').length") == 0
