@@ -20,7 +20,7 @@ from .asset_checks import check_results
 from .metadata import stage_metadata
 from .pipes import stage_pipes
 from .project import DvcProject
-from .provenance import correcting_events, kept_metadata, provenance_tags
+from .provenance import kept_metadata, provenance_tags
 from .sensor import lock_events
 from .stage import DvcIndex, DvcProjectError, DvcStage
 from .translator import DvcTranslator
@@ -176,14 +176,10 @@ class DvcInvocation:
             self.context.log_event(event)
 
     def _others(self, after: DvcIndex) -> Iterator[dg.AssetMaterialization]:
-        """What the command changed beside the stages that the step was asked for."""
+        """What the command changed beside the stages that the step was asked for: of an op events, else records."""
         instance = self.context.instance
-        if self.context.has_assets_def:
-            for seen in correcting_events(after, self.project, self.translator, instance):
-                instance.report_runless_asset_event(seen)
-            return
         for event in lock_events(after, self.project, self.translator, instance):
-            if isinstance(event, dg.AssetMaterialization):
+            if isinstance(event, dg.AssetMaterialization) and not self.context.has_assets_def:
                 yield event
             else:
                 instance.report_runless_asset_event(event)

@@ -141,6 +141,18 @@ def test_a_range_of_partitions_is_one_process_and_each_has_its_own_version(
     assert tick(started, instance) == []
 
 
+def test_a_run_that_puts_back_what_a_partition_read_leaves_the_partition_fresh(
+    started: DvcProject, instance: dg.DagsterInstance, dvc_changed: Status
+) -> None:
+    tick(started, instance)
+    (started.root / "data" / "prepared.csv").unlink()
+    (started.root / "data" / "prepared.csv").write_text("id,value\n1,1\n")
+    tick(started, instance)
+    assert {"featurize@root", "featurize@square"} <= stale(started, instance) == dvc_changed(started)
+    run(started, instance, "prepare")
+    assert stale(started, instance) == dvc_changed(started) == set()
+
+
 def test_one_step_and_one_dvc_make_all_stages_without_partitions(
     started: DvcProject, instance: dg.DagsterInstance, dvc_changed: Status, capsys: pytest.CaptureFixture[str]
 ) -> None:
