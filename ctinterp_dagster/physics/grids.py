@@ -19,6 +19,9 @@ def thicken(thin: Volume, factor: float, profile: Profile) -> Volume:
         factor: thin slices to a thick one, above 1.
         profile: of the thick slices.
 
+    Returns:
+        (k, y, x) HU, each slice in the place of those that it covers.
+
     Raises:
         ParamsError: the factor is not above 1, or there is no whole thick slice.
     """
@@ -52,6 +55,9 @@ def operator_for(
         profile: slice profile.
         thin_thickness_mm: full width at half maximum of the thin slices' profile; their distance where None, more
             where they are to overlap.
+
+    Returns:
+        The operator, (n, y, x) to (depth, y, x), whose thin grid covers no more than the thick one.
 
     Raises:
         ParamsError: the target is not finer than the scan, or the thin slices are not as thick as their distance and
@@ -87,6 +93,9 @@ def thin_volume(thick: Volume, operator: ThickeningOperator, hu: Tensor) -> Volu
         thick: in whose place it lies.
         operator: from the thin grid to the slices of `thick`.
         hu: (n, y, x) HU, on any device.
+
+    Returns:
+        The volume on the CPU, with the spacing of the thin grid.
     """
     positions = operator.thin_positions
     spacing_mm = float(positions[1] - positions[0]) * thick.spacing_mm[0]

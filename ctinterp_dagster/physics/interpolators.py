@@ -48,21 +48,27 @@ def nearest(thick: Tensor, positions: DoubleArray) -> Tensor:
 
 
 def linear(thick: Tensor, positions: DoubleArray) -> Tensor:
-    """Linear interpolation between neighbouring thick slices: (..., n, y, x).
+    """Linear interpolation between neighbouring thick slices.
 
     Args:
         thick: (..., n_thick, y, x).
         positions: (n,) float64, in units of thick slice indices.
+
+    Returns:
+        (..., n, y, x) in the units of `thick`.
     """
     return apply_along_z(spline_weights(thick.shape[-3], positions, order=1), thick)
 
 
 def cubic(thick: Tensor, positions: DoubleArray) -> Tensor:
-    """Interpolating cubic B-spline with mirror ends, equal to SimpleITK's: (..., n, y, x).
+    """Interpolating cubic B-spline with mirror ends, equal to SimpleITK's.
 
     Args:
         thick: (..., n_thick, y, x).
         positions: (n,) float64, in units of thick slice indices.
+
+    Returns:
+        (..., n, y, x) in the units of `thick`.
 
     Source: Unser 1999, Splines: a perfect fit for signal and image processing, IEEE Signal Process. Mag. 16(6).
     """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
+from ctinterp_dagster.physics.grid_remarks import not_exact, not_measured
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator, slices_within
 from ctinterp_dagster.physics.oversampling import oversampling
@@ -19,14 +20,6 @@ from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_vol
 from ctinterp_dagster.scan.padding import Padding, without_padding
 from ctinterp_dagster.scan.pairs import LEAST_SHARED
 from ctinterp_dagster.scan.volume import Volume
-
-MEASURED = {
-    "thin slices a thick one": (1.2, 12.0),
-    "mm from thin slice to thin slice": (0.6, 2.0),
-    "slice thickness over slice distance": (0.8, 1.5),
-    "mm a pixel": (0.45, 1.0),
-}
-"""What the model and the classical methods were measured on (released/README.md); elsewhere nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,9 @@ class Measurement:
             hu: (n, y, x) HU on the CPU.
             std_hu: their standard deviation, the same shape; None where it is not known.
             added_noise_hu: standard deviation of noise that samples were given in addition.
+
+        Returns:
+            Mean and standard deviation as volumes, and the mean |A x - y| in HU.
         """
         mean = thin_volume(self.thick, self.operator, hu)
         residual_hu = float((self.operator.forward(hu) - self.thick_hu).abs().mean())
@@ -154,6 +150,9 @@ def measure(
         force: take what does not look like CT in HU all the same, with a warning.
         name: of the file or folder, for messages.
 
+    Returns:
+        The measurement, without truth; its warnings say what was doubtful.
+
     Raises:
         ScanError: the scan is no axial CT in HU of 3 slices or more; the subclass is the reason.
         ParamsError: `target_mm` or `thin_thickness_mm` is out of range, a Gaussian is told for slices that are no
@@ -192,6 +191,9 @@ def related(
         thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
         of_scan: what was measured in other slices of the scan, which counts in the place of the stack's own noise.
 
+    Returns:
+        The measurement, with the padding and warnings that were found.
+
     Raises:
         ParamsError: a target, a thickness or a profile is out of range.
     """
@@ -211,40 +213,8 @@ def related(
         f"padded with {padding.value_hu:g} HU outside of the field of view: it comes back as it is" if padding else None
     )
     own = "each slice is taken to be as thick as its own SliceThickness says" if each else None
-    remarks = (outside, own, *found.warnings, _nearly(operator), _unmeasured(operator, thick))
+    remarks = (outside, own, *found.warnings, not_exact(operator), not_measured(operator, thick))
     return Measurement(thick, operator, None, padding, found, tuple(filter(None, remarks)))
-
-
-def _nearly(operator: ThickeningOperator) -> str | None:
-    if not operator.is_regularised:
-        return None
-    return (
-        f"slices {operator.thick_thickness_mm:g} mm thick every {operator.thick_spacing_mm:g} mm overlap too much to "
-        "be undone exactly: the thin slices give them back only nearly"
-    )
-
-
-def _unmeasured(operator: ThickeningOperator, thick: Volume) -> str | None:
-    """One line where a run is outside of what was measured."""
-    distance = operator.thick_spacing_mm
-    values = dict(
-        zip(
-            MEASURED,
-            (
-                1 / operator.thin_distance,
-                operator.thin_distance * distance,
-                operator.thick_thickness_mm / distance,
-                (thick.spacing_mm[1] + thick.spacing_mm[2]) / 2,
-            ),
-            strict=True,
-        )
-    )
-    outside = [
-        f"{value:.3g} {what} (measured: {MEASURED[what][0]:g} to {MEASURED[what][1]:g})"
-        for what, value in values.items()
-        if not 0.99 * MEASURED[what][0] <= value <= 1.01 * MEASURED[what][1]
-    ]
-    return f"how good a result is here was not measured: {', '.join(outside)}" if outside else None
 
 
 def contiguous(thick: Volume, factor: float, profile: Profile) -> Measurement:
@@ -254,6 +224,9 @@ def contiguous(thick: Volume, factor: float, profile: Profile) -> Measurement:
         thick: slices that touch, the first from the outer face of the first thin slice on.
         factor: thin slices a thick one.
         profile: that they were thickened with.
+
+    Returns:
+        The measurement, without truth.
     """
     return Measurement(thick, ThickeningOperator.from_factor(slices_within(thick.depth, factor), factor, profile))
 
@@ -269,6 +242,9 @@ def synthetic(
         factor: thin slices a thick one.
         profile: that it was thickened with.
         thin_thickness_mm: of the thin slices, where they overlap; None where they touch.
+
+    Returns:
+        The measurement, with the thin scan as its truth.
     """
     operator = contiguous(thick, factor, profile).operator
     if thin_thickness_mm is not None:
@@ -278,11 +254,14 @@ def synthetic(
 
 
 def slices_a_mean(thin: Volume, spacing_mm: float | None) -> float:
-    """How many slices of a scan a slice of `spacing_mm` is the mean of; 1 for None. Whole where it nearly is.
+    """How many slices of a scan a slice of `spacing_mm` is the mean of, whole where it nearly is.
 
     Args:
         thin: the scan.
         spacing_mm: at least the slice distance of the scan; None for that.
+
+    Returns:
+        A ratio from 1 up; 1 for None.
 
     Raises:
         ParamsError: the scan's own slices are thicker.
@@ -316,6 +295,9 @@ def simulated(
         profile: to thicken with.
         spacing_mm: slice distance of the truth; the scan's own where None.
         thin_thickness_mm: of the scan's slices, where they overlap; None where they touch.
+
+    Returns:
+        The measurement with its truth.
 
     Raises:
         ParamsError: the scan is coarser than `spacing_mm`, or its slices are thinner than their distance or no thinner
@@ -356,20 +338,16 @@ def paired(
         tags: of the thick scan.
         thickness_mm: full width at half maximum of its slices, believed; None where the user tells none.
 
+    Returns:
+        The measurement of the shared extent, with the thin slices in it as its truth.
+
     Raises:
         GeometryError: the pixel grids differ, or the scans share fewer than 6 thick slices.
         ParamsError: no thin slice lies in a thick one, a Gaussian is told for slices that are no thicker than the thin
             ones, or a thickness is told beside a `SampledProfile`.
     """
     between_mm = thick.direction.T @ np.subtract(thin.origin_mm, thick.origin_mm)
-    shift_mm = float(np.abs(between_mm[:2]).max())
-    grids = [[*v.hu.shape[1:], *v.spacing_mm[1:], *v.direction.ravel().round(6).tolist()] for v in (thick, thin)]
-    same = np.allclose(grids[0], grids[1], rtol=0, atol=1e-3)
-    if not same or shift_mm > 0.1 * min(thick.spacing_mm[1:]):
-        raise GeometryError(
-            f"the pixel grids differ: {grids[0]} against {grids[1]} (size, spacing in mm, axes), shifted by "
-            f"{shift_mm:.3f} mm: expected one; give reconstructions of one scan with the same field of view"
-        )
+    _check_pixels(thick, thin, float(np.abs(between_mm[:2]).max()))
     step, fine = thick.spacing_mm[0], thin.spacing_mm[0]
     found = recognise(thick.hu, step, profile, tags, thickness_mm, fine)
     ends_mm = (between_mm[2] - fine / 2, between_mm[2] + (thin.depth - 0.5) * fine)
@@ -398,3 +376,13 @@ def paired(
         profile=found.profile,
     )
     return Measurement(cut, operator, truth, None, found, found.warnings)
+
+
+def _check_pixels(thick: Volume, thin: Volume, shift_mm: float) -> None:
+    grids = [[*v.hu.shape[1:], *v.spacing_mm[1:], *v.direction.ravel().round(6).tolist()] for v in (thick, thin)]
+    same = np.allclose(grids[0], grids[1], rtol=0, atol=1e-3)
+    if not same or shift_mm > 0.1 * min(thick.spacing_mm[1:]):
+        raise GeometryError(
+            f"the pixel grids differ: {grids[0]} against {grids[1]} (size, spacing in mm, axes), shifted by "
+            f"{shift_mm:.3f} mm: expected one; give reconstructions of one scan with the same field of view"
+        )

@@ -47,10 +47,13 @@ class SharedNoise:
 
 
 def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
-    """Sums over tiles of flat tissue: pixels, noise squared, g_1 to g_lags. (2 + lags, tiles); None without any.
+    """Sums over tiles of flat tissue: pixels, noise squared, g_1 to g_lags.
 
     Args:
         window: (lags + 1, y, x) HU.
+
+    Returns:
+        (2 + lags, tiles); None without flat tissue.
     """
     fine = window - gaussian_filter(window, (0, HIGH_PASS, HIGH_PASS))
     smooth = gaussian_filter(window, (0, SMOOTH, SMOOTH))

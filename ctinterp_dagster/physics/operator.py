@@ -109,6 +109,9 @@ class ThickeningOperator:
             factor: above 1.
             profile: of the thick slices; a `SampledProfile` has its offsets in thin slices.
 
+        Returns:
+            The operator, (n_thin, y, x) to (k, y, x), k as many whole thick slices as fit.
+
         Raises:
             ParamsError: the factor is not above 1, or the thin slices are not those that fill whole thick ones.
         """
@@ -154,6 +157,9 @@ class ThickeningOperator:
             thin_thickness_mm: FWHM of their own profile.
             first_thin_offset_mm: centre of thin slice 0 relative to that of thick slice 0.
             profile: the thick slices' profile.
+
+        Returns:
+            The operator, (n_thin, y, x) to (n_thick, y, x), whose rows sum to 1.
 
         Raises:
             ParamsError: a length is not positive, or a thick slice sees no thin one.
@@ -287,6 +293,9 @@ class ThickeningOperator:
         Args:
             thin: x, (..., n_thin, y, x).
             thick: y, (..., n_thick, y, x), of the same units.
+
+        Returns:
+            (..., n_thin, y, x) in the same units.
 
         Source: Wang et al. 2023, Zero-shot image restoration using denoising diffusion null-space model, eq. 11.
         """

@@ -8,13 +8,16 @@ MOST_SLICES = 16
 
 
 def oversampling(hu: npt.NDArray[np.floating]) -> int:
-    """How many pixels along rows and columns may be one, and show nearly as much: 1 or 2.
+    """How many pixels along rows and columns may be one, and show nearly as much.
 
     It is 2 where the power above half of the Nyquist frequency is below 2 % of that in the octave under it, along rows
     and along columns. Scans with pixels of 0.59 to 1 mm have 4.7 % or more.
 
     Args:
         hu: (z, y, x) HU, of which up to 16 slices are looked at.
+
+    Returns:
+        1 or 2.
 
     Source: periodogram with a Hann window, Harris 1978, Proc. IEEE 66(1).
     """

@@ -97,6 +97,9 @@ def profile_named(name: str) -> Profile:
     Args:
         name: RAMP is a number.
 
+    Returns:
+        The name itself, or a `Trapezoid`.
+
     Raises:
         ParamsError: there is none of this name.
     """
@@ -117,6 +120,9 @@ def gaussian_blur_fwhm_mm(thick_thickness_mm: float, thin_thickness_mm: float) -
     Args:
         thick_thickness_mm: FWHM of the thick slices.
         thin_thickness_mm: FWHM of the thin slices, above 0.
+
+    Returns:
+        mm, above 0.
 
     Raises:
         ParamsError: the thick slice is not thicker than the thin one.
@@ -177,6 +183,9 @@ def slice_weights(
         thin_thickness_mm: FWHM of the thin slices' own profile; only the Gaussian uses it (a slab averaged over
             slices that are thinner keeps its FWHM).
         thick_thickness_mm: FWHM of the thick slice's profile.
+
+    Returns:
+        Of the shape of `offsets_mm`, from 0 up.
 
     Raises:
         ParamsError: the profile is unknown, or a Gaussian is asked for slices that are not thicker.

@@ -96,6 +96,9 @@ def expected_semivariogram(shape: Shape, width: float, lags: int) -> DoubleArray
         width: slice thickness over slice distance.
         lags: 1 or more.
 
+    Returns:
+        0 to 1.
+
     Source: white noise, averaged with weights w, has the autocorrelation of w; Papoulis 1991, Probability, Random
         Variables, and Stochastic Processes, 3rd ed., section 10-2.
     """
@@ -119,6 +122,9 @@ def expected_correlation(shape: Shape, width: float, lags: int) -> float:
         shape: of slices `width` slice distances thick.
         width: slice thickness over slice distance.
         lags: slices this far apart are taken to share no noise, 2 or more.
+
+    Returns:
+        0 to 1.
     """
     expected = expected_semivariogram(shape, width, lags)
     return float(1 - expected[0] / expected[-1])
@@ -180,6 +186,13 @@ def _shape_by(noise: SharedNoise, width: float) -> Shape | None:
 
     Anatomy only adds to a bell's share: without a line fitted to it, a low share is a box's. A high one is a bell's
     if the fit with the line says so too.
+
+    Args:
+        noise: of the stack.
+        width: slice thickness over slice distance.
+
+    Returns:
+        `BOX` or `BELL`; None where noise cannot tell.
     """
     box, bell = (expected_correlation(shape, width, noise.lags) for shape in (BOX, NARROWEST))
     plain, less = (bell_share(noise, width, anatomy=anatomy) for anatomy in (False, True))
@@ -230,6 +243,9 @@ def recognise(
         thin_mm: thickness of the thin slices that are asked for; of slices no thicker than these there is no Gaussian,
             and a box is taken.
         of_scan: what was measured in other slices of the scan, which then counts in the place of the stack's own noise.
+
+    Returns:
+        Shape and thickness in mm, how sure they are and why, and warnings.
 
     Raises:
         ParamsError: a thickness is told that is no length, or beside a `SampledProfile`, which has its own.

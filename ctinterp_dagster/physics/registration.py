@@ -32,11 +32,14 @@ def _at_level(image: sitk.Image, shrink: int) -> sitk.Image:
 
 
 def _displacement(fixed: sitk.Image, moving: sitk.Image) -> Tensor:
-    """(2, y, x) float32 displacement in pixels, (dy, dx): moving(q + d(q)) looks like fixed(q).
+    """Displacement (dy, dx) in pixels: moving(q + d(q)) looks like fixed(q).
 
     Args:
         fixed: (y, x).
         moving: (y, x), the same size.
+
+    Returns:
+        (2, y, x) float32, pixels.
 
     Source: Vercauteren et al. 2009, Diffeomorphic demons (the symmetric forces), NeuroImage 45(1).
     """
@@ -66,10 +69,18 @@ def _warp(slice_hu: Tensor, displacement: Tensor) -> Tensor:
 
 
 def _between(lower: Tensor, upper: Tensor, fraction: npt.NDArray[np.float64]) -> Tensor:
-    """Slices (n, y, x) at the given fractions of the way from one slice to the next.
+    """Slices at the given fractions of the way from one slice to the next.
 
     What is at q at fraction t came from q - t d(q) in the lower slice and goes to q + (1 - t) d(q) in the upper one;
     d is the mean of the forward and the reversed backward displacement, so that no direction is preferred.
+
+    Args:
+        lower: (y, x) HU.
+        upper: (y, x) HU, the next one.
+        fraction: (n,) from 0 at the lower one to 1.
+
+    Returns:
+        (n, y, x) HU.
     """
     images = _image(lower), _image(upper)
     motion = (_displacement(*images) - _displacement(*images[::-1])) / 2

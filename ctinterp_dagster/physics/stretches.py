@@ -58,6 +58,9 @@ class Stretches:
         Args:
             estimates: one a part, in the order of `parts`.
 
+        Returns:
+            The estimate on the thin grid of the whole; without standard deviation where a part has none.
+
         Source: mean and variance of a mixture, Fruehwirth-Schnatter 2006, Finite Mixture and Markov Switching Models,
             section 1.2.4.
         """
@@ -82,6 +85,9 @@ class Stretches:
 
         Args:
             samples: (n, y, x) HU of each part, in the order of `parts`.
+
+        Returns:
+            The volume on the thin grid of the whole.
         """
         if len(self.parts) == 1:
             return self.parts[0].thin(torch.from_numpy(samples[0]))

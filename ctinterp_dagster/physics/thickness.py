@@ -30,7 +30,7 @@ class Thickness:
 
 
 def box_correlation(width: float, lags: int) -> float:
-    """The least noise that neighbours share, as `SharedNoise.correlation`, 0 to 1.
+    """The least noise that neighbours share, as `SharedNoise.correlation`.
 
     A box of T every d shares the part 1 - k d / T with the slice k further on; every other profile of the same full
     width at half maximum that a scanner has reaches further and shares more.
@@ -38,6 +38,9 @@ def box_correlation(width: float, lags: int) -> float:
     Args:
         width: slice thickness over slice distance, above 0.
         lags: slices this far apart are taken to share no noise, 2 or more.
+
+    Returns:
+        0 to 1.
 
     Source: the autocorrelation of a box is a triangle, Bracewell 2000, The Fourier Transform and Its Applications,
         chapter 3.
@@ -55,6 +58,9 @@ def gaussian_width(correlation: float, lags: int) -> float:
         correlation: (r_1 - r_lags) / (1 - r_lags) of the correlations r_k of the noise of slices k apart.
         lags: slices this far apart are taken to share no noise; the width is 0.2 to `lags`.
 
+    Returns:
+        Slice distances, 0.2 to `lags`.
+
     Source: the autocorrelation of a Gaussian is one sqrt(2) times as wide, Bracewell 2000, The Fourier Transform and
         Its Applications, chapter 3.
     """
@@ -64,11 +70,14 @@ def gaussian_width(correlation: float, lags: int) -> float:
 
 
 def lags_for(width: float, slices: int) -> int:
-    """How far apart slices share no noise if each is `width` slice distances thick: 3 to 8.
+    """How far apart slices share no noise if each is `width` slice distances thick.
 
     Args:
         width: slice thickness over slice distance.
         slices: of the stack; 3 where it has fewer than 12.
+
+    Returns:
+        3 to 8.
     """
     return min(max(LEAST_LAGS, math.ceil(width)), MOST_LAGS, max(LEAST_LAGS, slices // 3))
 
@@ -120,6 +129,9 @@ def judge_thickness(hu: RealArray, distance_mm: float, claimed_mm: float | None)
         hu: (z, y, x) thick slices, HU.
         distance_mm: of the slices.
         claimed_mm: SliceThickness; None where nothing claims one.
+
+    Returns:
+        The thickness to use in mm, with the noise that was measured, and a warning where the claim is not believed.
     """
     width = (claimed_mm or distance_mm) / distance_mm
     if claimed_mm is not None and box_correlation(width, LEAST_LAGS) < MARGIN:

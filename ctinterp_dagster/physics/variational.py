@@ -15,9 +15,16 @@ SLAB = 16  # slices whose gradient is in memory at once
 
 
 def _slope(slab: Tensor, z_weight: float) -> Tensor:
-    """Gradient of the Huber-TV penalty at the inner slices of a slab (s + 2, y, x), giving (s, y, x).
+    """Gradient of the Huber-TV penalty at the inner slices of a slab.
 
     The penalty is the sum of sqrt(|D x|^2 + EDGE_HU^2), D the forward differences, zero at the far faces.
+
+    Args:
+        slab: (s + 2, y, x) HU.
+        z_weight: of differences along z beside those in the plane.
+
+    Returns:
+        (s, y, x).
     """
     lower = slab[:-1]
     dz = (slab[1:] - lower) * z_weight

@@ -32,6 +32,9 @@ def pseudonym(identifier: str, key: bytes, kind: Literal["p", "s"] = "p") -> str
         key: the site's secret, at most 64 bytes.
         kind: `p` for a patient, `s` for a scan.
 
+    Returns:
+        `p-` or `s-` and twelve hexadecimal digits.
+
     Source: DICOM PS3.15, annex E (de-identification); the keyed hash is BLAKE2b (RFC 7693).
     """
     return f"{kind}-" + hashlib.blake2b(identifier.encode(), key=key, digest_size=6).hexdigest()

@@ -37,8 +37,11 @@ class Padding:
         """Thin slices with the padding of the nearest thick slice, value by value as it was.
 
         Args:
-            thin_hu: (z', y, x) HU; it stays as it is.
+            thin_hu: (z', y, x) HU.
             positions: (z',) centres of the thin slices in indices of the thick ones.
+
+        Returns:
+            (z', y, x) HU, a new array.
         """
         nearest = np.floor(np.asarray(positions) + 0.5).astype(int).clip(0, len(self.mask) - 1)
         out = thin_hu.copy()
@@ -78,6 +81,9 @@ def find_padding(hu: FloatArray) -> Padding | None:
 
     Args:
         hu: (z, y, x) HU.
+
+    Returns:
+        Where padding is and its values; None where there is none.
     """
     edge = edge_of(hu)
     below = np.rint(edge[edge < BELOW_AIR_HU])
@@ -101,6 +107,9 @@ def without_padding(volume: Volume) -> tuple[Volume, Padding | None]:
 
     Args:
         volume: HU, as a reader gives it.
+
+    Returns:
+        (volume, padding), the same volume and None where there is none.
     """
     padding = find_padding(volume.hu)
     if padding is None or padding.mask.all():

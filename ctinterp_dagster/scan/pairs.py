@@ -21,6 +21,9 @@ def partners(found: Iterable["Found"], *, max_thin_mm: float) -> dict[str, str]:
     Args:
         found: what `find_scans` found; only DICOM series that are not refused can be partners.
         max_thin_mm: slices further apart are thick.
+
+    Returns:
+        Names of thin series by those of thick ones that have a truth.
     """
     placed = [(f.name, f.place) for f in found if f.place and f.place.patient and f.place.frame_of_reference]
     thin = [(name, place) for name, place in placed if place.spacing_mm[0] <= max_thin_mm]

@@ -22,6 +22,9 @@ def split_of(patient: str, *, val_fraction: float, test_fraction: float, salt: s
         test_fraction: expected share of patients to test on, in [0, 1].
         salt: another salt, another draw.
 
+    Returns:
+        `train`, `val` or `test`.
+
     Raises:
         ParamsError: no patient id, or fractions that are negative or leave nothing to train on.
     """
@@ -48,6 +51,9 @@ def split_patients(given: Mapping[str, Split | None], *, val_fraction: float, te
         given: by patient, the split that a person named, or None.
         val_fraction: expected share of patients to validate on, in [0, 1].
         test_fraction: expected share of patients to test on, in [0, 1].
+
+    Returns:
+        A split for each patient.
 
     Raises:
         ParamsError: a patient id is empty, or fractions are negative or leave nothing to train on.

@@ -111,10 +111,13 @@ def thin_labels(labels: LabelArray, thick: Volume, thin_hu: FloatArray, position
 
 
 def noise_hu(hu: FloatArray) -> float:
-    """Standard deviation of the noise of (z, y, x) HU from second differences along rows; 10 at least.
+    """Standard deviation of the noise of (z, y, x) HU from second differences along rows.
 
     Args:
         hu: (z, y, x) HU, three columns at least.
+
+    Returns:
+        HU, 10 or more.
 
     Source: Donoho and Johnstone 1994, Biometrika 81(3): the median absolute deviation.
     """

@@ -62,6 +62,9 @@ def on_one_grid(volumes: Sequence[Volume]) -> list[Volume]:
     Args:
         volumes: one at least; the first one's grid is that of all.
 
+    Returns:
+        Volumes of one size (y, x), in the same order.
+
     Raises:
         GeometryError: their pixels do not lie on one grid, to a tenth of a pixel.
     """

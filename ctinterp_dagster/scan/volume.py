@@ -57,10 +57,13 @@ class Volume:
         return int(self.hu.shape[0])
 
     def point_mm(self, index_zyx: tuple[float, float, float]) -> DoubleArray:
-        """Patient coordinates, (3,) LPS in mm.
+        """Patient coordinates.
 
         Args:
             index_zyx: of a voxel, from 0; may be fractional, and lie outside.
+
+        Returns:
+            (3,) mm, LPS.
 
         Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
         """
@@ -72,6 +75,9 @@ class Volume:
 
         Args:
             hu: (z, y, x).
+
+        Returns:
+            A new volume that shares the array.
 
         Raises:
             GeometryError: the shape is another one.
@@ -87,6 +93,9 @@ class Volume:
             hu: (z', y, x) values on the new slices.
             first_index: where the first new slice's centre lies, in slice indices of this volume (may be fractional).
             spacing_z_mm: distance of the new slices' centres.
+
+        Returns:
+            The volume; its origin is the first new slice's centre.
 
         Raises:
             GeometryError: `spacing_z_mm` is not positive.

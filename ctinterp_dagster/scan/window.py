@@ -100,6 +100,9 @@ def second_window(hu: FloatArray) -> Window:
 
     Args:
         hu: (z, y, x) HU.
+
+    Returns:
+        The window `LUNG` or `BONE`.
     """
     low, high = LUNG_TISSUE_HU
     return LUNG if ((hu > low) & (hu < high)).mean() > LUNG_SHARE else BONE

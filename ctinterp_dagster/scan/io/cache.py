@@ -34,6 +34,9 @@ class HeaderCache:
         Args:
             file: DICOM.
 
+        Returns:
+            The header, from the cache where the file did not change.
+
         Raises:
             ScanError: it is not DICOM, is broken before its pixels, or its place in space is impossible.
         """

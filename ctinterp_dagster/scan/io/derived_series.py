@@ -93,10 +93,13 @@ class Origin:
         return digest_of(identity.encode(), volume.hu.tobytes())
 
     def depths_mm(self, normal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Where the images lie along a direction, (images,) mm in the order of the source.
+        """Where the images lie along a direction, in the order of the source.
 
         Args:
             normal: (3,) unit vector, LPS.
+
+        Returns:
+            (images,) mm.
         """
         return np.array([image.position_mm for image in self.images]).reshape(-1, 3) @ normal
 

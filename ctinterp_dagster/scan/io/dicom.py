@@ -155,6 +155,9 @@ def _plane(dataset: Dataset, whole: Dataset, file: Path, frame: int, size: tuple
         frame: its index in the file, from 0.
         size: rows and columns.
 
+    Returns:
+        The plane; None where position, orientation or pixel spacing is missing.
+
     Raises:
         GeometryError: they do not place the frame in space.
     """
@@ -192,6 +195,9 @@ def _missing_bytes(dataset: Dataset, after_header: int) -> int:
     Args:
         dataset: a header, read without pixels.
         after_header: bytes of the file behind it.
+
+    Returns:
+        0 or more; 0 where they are compressed.
 
     Source: DICOM PS3.3 C.7.6.3 (image pixel); PS3.5, 7.1 (the element's tag, VR and length take 8 or 12 bytes).
     """
@@ -243,6 +249,9 @@ def read_header(file: Path) -> DicomFile:
 
     Args:
         file: with or without a preamble.
+
+    Returns:
+        The header, with a plane for each frame.
 
     Raises:
         UnreadableScanError: the file is not DICOM, or broken before its pixels.

@@ -48,6 +48,9 @@ def check_series(files: Sequence[DicomFile], *, deviation: bool = False) -> Grid
         files: headers of one series, in any order.
         deviation: take standard deviations too.
 
+    Returns:
+        The grid, with its spacing in mm and what it warns of.
+
     Raises:
         SecondaryCaptureError: nothing but pictures of a screen.
         NotCtError: no slice among the images, or another modality.
@@ -119,10 +122,13 @@ def _check_units(file: DicomFile) -> None:
 
 
 def _hu_of(grid: Grid) -> tuple[FloatArray, tuple[str, ...]]:
-    """Values of the planes of a series, (z, y, x) HU, and what is odd about them.
+    """Values of the planes of a series, and what is odd about them.
 
     Args:
         grid: where they lie.
+
+    Returns:
+        (z, y, x) HU, and sentences.
 
     Raises:
         UnreadableScanError: the pixels of a file cannot be decoded, or are not of the size that its header says.
@@ -168,6 +174,9 @@ def _told(cut: Mapping[str, int], padded_hu: Collection[float]) -> Iterator[str]
     Args:
         cut: pixels with bits above those that are stored, by file.
         padded_hu: values of padding that were overwritten.
+
+    Yields:
+        A sentence for each that there is.
     """
     if padded_hu:
         values = ", ".join(f"{hu:g}" for hu in sorted(padded_hu))
@@ -186,6 +195,9 @@ def read_series(files: Sequence[Path], frames: Sequence[Sequence[int]] = (), *, 
         files: its files.
         frames: the frames of each file that belong to it; all of them where empty.
         deviation: take standard deviations too.
+
+    Returns:
+        Volume in HU, and what the tags tell.
 
     Raises:
         ScanError: the series is no axial CT in HU on a regular grid; the subclass is the reason.

@@ -69,6 +69,9 @@ def _derivation(quantity: Quantity) -> list[Dataset]:
     Args:
         quantity: what the voxels are.
 
+    Returns:
+        One code or two, as items of a sequence.
+
     Source: DICOM PS3.16, CID 7203 (image derivation).
     """
     resampled = _code("113085", "Spatial resampling")
@@ -116,6 +119,9 @@ def _template(
         series: SeriesInstanceUID of the result.
         quantity: what the voxels are.
         description: how they were made, 1024 characters at most.
+
+    Returns:
+        A data set without pixels and positions.
 
     Source: DICOM PS3.3 A.3 (CT image IOD), C.7.6.1 and C.12.1.
     """

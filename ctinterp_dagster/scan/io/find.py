@@ -60,6 +60,9 @@ def may_hold_a_scan(file: Path) -> bool:
 
     Args:
         file: exists.
+
+    Returns:
+        False of archives, which are opened elsewhere.
     """
     return _kind(file) not in {"archive", "other"}
 
@@ -76,6 +79,13 @@ def _leads_away(file: Path, root: Path) -> bool:
     """Whether a path is a link to nothing, to a folder, or out of the searched one; no such link is followed.
 
     DVC's links into its cache are: it names files by their content, so what they hold was added here.
+
+    Args:
+        file: a path below `root`.
+        root: the searched folder.
+
+    Returns:
+        False of what is no link.
     """
     if not file.is_symlink():
         return False
@@ -234,6 +244,9 @@ def _without_strays(folder: Path, read: Callable[[Path], DicomFile]) -> list[Fou
     Args:
         folder: searched to any depth.
         read: gives the header of a DICOM file.
+
+    Returns:
+        Scans sorted by name, refused ones among them.
 
     Raises:
         UnreadableScanError: folders are nested too deep.

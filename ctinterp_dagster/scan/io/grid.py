@@ -94,10 +94,13 @@ def without_scout(planes: Sequence[Plane]) -> list[Plane]:
 
 
 def mixture(planes: Sequence[Plane]) -> MixedSeriesError | None:
-    """Why planes are not of one stack: another orientation, pixel spacing or size; None where they are.
+    """Why planes are not of one stack: another orientation, pixel spacing or size.
 
     Args:
         planes: at least one.
+
+    Returns:
+        The error to raise; None where they are of one stack.
     """
     for what, values in (
         ("orientation", [p.orientation for p in planes]),
@@ -131,10 +134,13 @@ class Stack(NamedTuple):
 
 
 def along_normal(planes: Sequence[Plane]) -> Stack:
-    """The planes sorted along their normal, and their places along it, (n,) mm, and off it, (n, 3) mm.
+    """The planes sorted along their normal, and their places along it and off it.
 
     Args:
         planes: n of one orientation, in any order.
+
+    Returns:
+        Sorted planes, (n,) mm along the normal and (n, 3) mm off it.
 
     Source: DICOM PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1.
     """
@@ -177,6 +183,9 @@ def is_regular(along_mm: DoubleArray, rounding: float) -> bool:
     Args:
         along_mm: (n,) mm along the normal, sorted.
         rounding: mm along the normal that rounding may have moved one.
+
+    Returns:
+        False also where two share a place.
     """
     steps = np.diff(along_mm)
     return bool(steps.min() > ROUNDING_MM) and deviation_mm(along_mm) <= max(
@@ -190,12 +199,15 @@ def as_even(one_mm: float, other_mm: float, rounding: float) -> bool:
 
 
 def missing_between(step_mm: float, usual_mm: float, rounding: float) -> int:
-    """How many slices are missing in a step from one slice to the next; 0 where it is no multiple of the usual one.
+    """How many slices are missing in a step from one slice to the next.
 
     Args:
         step_mm: from one slice to the next.
         usual_mm: the distance of the others, above 0.
         rounding: mm along the normal that rounding may have moved a slice.
+
+    Returns:
+        0 where the step is no multiple of the usual one, and where nothing is missing.
     """
     missing = max(0, round(step_mm / usual_mm) - 1)
     return missing if abs(step_mm - (missing + 1) * usual_mm) <= 2 * max(GRID_TOLERANCE * usual_mm, rounding) else 0
@@ -276,7 +288,7 @@ def _refuse_shifts(across_mm: DoubleArray, line_mm: DoubleArray, planes: Sequenc
 
 
 def _tilt_of(along_mm: DoubleArray, across_mm: DoubleArray, planes: Sequence[Plane]) -> DoubleArray:
-    """Where planes lie in their own plane: (2, 2), mm along x and y of the first one, and from each to the next.
+    """Where planes lie in their own plane: along x and y of the first one, and from each to the next.
 
     Zeros where the gantry is straight.
 
@@ -284,6 +296,9 @@ def _tilt_of(along_mm: DoubleArray, across_mm: DoubleArray, planes: Sequence[Pla
         along_mm: (n,) mm along the normal, from 0.
         across_mm: (n, 2) mm along x and y.
         planes: n, in the same order.
+
+    Returns:
+        (2, 2) mm; zeros where the gantry is straight.
 
     Raises:
         GantryTiltError: the angle is more than any gantry has.

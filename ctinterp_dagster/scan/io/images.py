@@ -50,6 +50,9 @@ def placed(values_xyz: FloatArray, affine: DoubleArray) -> Volume:
         values_xyz: values in the image's axis order.
         affine: (3, 4), from voxel indices (x, y, z, 1) to LPS, mm.
 
+    Returns:
+        (z, y, x) HU in its place, spacing in mm, LPS.
+
     Raises:
         GeometryError: the affine is not that of a grid.
     """
@@ -75,6 +78,9 @@ def _axes_of(affine: DoubleArray) -> _Axes:
 
     Args:
         affine: (3, 4), from voxel indices (x, y, z, 1) to LPS, mm.
+
+    Returns:
+        Order of the axes, spacing in mm (z, y, x), and unit vectors.
 
     Raises:
         GeometryError: the affine is not finite, or a spacing not positive.
@@ -129,6 +135,9 @@ def lps_of_ras(affine: DoubleArray) -> DoubleArray:
     Args:
         affine: (3, 4), in any unit of length.
 
+    Returns:
+        The affine to LPS, in the same unit.
+
     Source: NIfTI-1.1, section 3D image orientation (+x is right); DICOM PS3.3 C.7.6.2.1.1 (+x is left).
     """
     return np.asarray(_X_Y_REVERSED @ affine)
@@ -168,6 +177,9 @@ def unit_mm(word: str) -> float:
 
     Args:
         word: such as `mm`, in any case; a plural is understood.
+
+    Returns:
+        mm, above 0.
 
     Raises:
         GeometryError: the word is none.
@@ -268,6 +280,9 @@ def read_image(image: Image, unit: float = 1.0) -> RemarkedVolume:
         image: SimpleITK's or nibabel's.
         unit: millimetres of an image of SimpleITK that names no unit itself.
 
+    Returns:
+        (z, y, x) HU in its place, and sentences.
+
     Raises:
         NotCtError: the image is not one volume with one real number a voxel.
         TooFewSlicesError: it has fewer than three axes.
@@ -292,6 +307,9 @@ def volume_of(image: Image) -> Volume:
 
     Args:
         image: of nibabel or SimpleITK.
+
+    Returns:
+        (z, y, x) HU in its place, LPS.
 
     Raises:
         NotCtError: the image is not one volume with one real number a voxel.

@@ -66,6 +66,9 @@ def _turned(labels: Volume, scan: Volume, path: Path) -> npt.NDArray[Any]:
         scan: on whose grid they should lie.
         path: of the labels, for messages.
 
+    Returns:
+        Values with the axes of the scan.
+
     Raises:
         GeometryError: the labels are on another grid.
     """

@@ -49,6 +49,9 @@ def multiframe(slices: Sequence[Dataset], source_series: str) -> Dataset:
         slices: CT images of one series, with their pixels.
         source_series: SeriesInstanceUID (0020,000E) of the source images, empty where they have none.
 
+    Returns:
+        A data set with all frames.
+
     Source: DICOM PS3.3 A.70 (Legacy Converted Enhanced CT).
     """
     from highdicom.legacy import LegacyConvertedEnhancedCTImage  # noqa: PLC0415 (an extra)

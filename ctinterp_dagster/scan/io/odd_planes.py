@@ -58,11 +58,14 @@ def refuse_jumps(hu: FloatArray, planes: Sequence[Plane]) -> None:
 
 
 def repeated(hu: FloatArray, planes: Sequence[Plane]) -> tuple[str, ...]:
-    """Neighbouring planes with the same pixels, which a scanner's noise rules out: one sentence of all, or nothing.
+    """Neighbouring planes with the same pixels, which a scanner's noise rules out.
 
     Args:
         hu: (z, y, x) HU.
         planes: z, in the same order.
+
+    Returns:
+        One sentence of all, or none.
     """
     same = [k for k in range(1, len(hu)) if np.ptp(hu[k]) > 0 and np.array_equal(hu[k], hu[k - 1])]
     if not same:

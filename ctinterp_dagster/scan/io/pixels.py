@@ -76,6 +76,12 @@ def _decoded(dataset: Dataset) -> Values:
     """Code streams as GDCM decodes them, which is shown a file of nothing but them.
 
     With the whole header it would invert MONOCHROME1 before the rescale, and give all frames the rescale of the first.
+
+    Args:
+        dataset: with compressed pixels.
+
+    Returns:
+        (frames, y, x) integers.
     """
     bare = Dataset()
     for keyword in (keyword for keyword in PIXELS if keyword in dataset):
@@ -101,6 +107,9 @@ def _plain(dataset: Dataset, *, little: bool) -> tuple[Values, int]:
         dataset: of a whole file.
         little: whether it is little endian.
 
+    Returns:
+        (frames, y, x) integers, or (y, x) of a single frame; and how many pixels were cut.
+
     Raises:
         ValueError: there are bits below those that HighBit and BitsStored name.
 
@@ -118,12 +127,15 @@ def _plain(dataset: Dataset, *, little: bool) -> tuple[Values, int]:
 
 
 def _cut(dataset: Dataset, values: Values, *, little: bool) -> int:
-    """How many pixels hold more bits than their values show, and no overlay that is kept there; 0 of code streams.
+    """How many pixels hold more bits than their values show, and no overlay that is kept there.
 
     Args:
         dataset: of a whole file.
         values: (frames, y, x) of it, or without frames.
         little: whether it is little endian.
+
+    Returns:
+        0 or more; 0 of code streams.
 
     Source: DICOM PS3.5 of 2004, 8.1.2 (overlays in unused bits).
     """
@@ -140,6 +152,9 @@ def stored_values(dataset: Dataset) -> Stored:
 
     Args:
         dataset: of a whole file; its photometric interpretation is overwritten.
+
+    Returns:
+        (frames, y, x) integers, the value that tags name for padding, and how many pixels were cut.
 
     Raises:
         ValueError: its pixels cannot be decoded; or another of `BROKEN`.
@@ -164,6 +179,9 @@ def read_stored(file: Path) -> Stored:
 
     Args:
         file: DICOM, of one sample a pixel.
+
+    Returns:
+        (frames, y, x) integers, the value that tags name for padding, and how many pixels were cut.
 
     Raises:
         UnreadableScanError: they cannot be decoded.

@@ -110,6 +110,13 @@ def _passes(along_mm: DoubleArray, labels: Sequence[str]) -> list[list[int]]:
 
     A pass goes on as long as the slices of the next label lie beyond its own, so that slabs of one scan, each of a
     number and time of its own, stay together; where they come among its own a new pass begins.
+
+    Args:
+        along_mm: (n,) mm along the normal.
+        labels: n of them, such as acquisition numbers.
+
+    Returns:
+        Indices by pass; every slice is in one.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for k, label in enumerate(labels):
@@ -173,6 +180,9 @@ def _changes(
         along_mm: (n,) mm along the normal.
         stretches: which planes each has.
         rounding: mm along the normal that rounding may have moved one.
+
+    Returns:
+        Errors for each stretch, in the order of the stretches; empty where all is even.
     """
     found = [_Stretch(own, usual_step(along_mm[own]), thicknesses_mm(planes[own])) for own in stretches]
     changes: list[list[SliceSpacingError]] = [[] for _ in found]
@@ -208,7 +218,7 @@ class _Stretch(NamedTuple):
 def _change(
     planes: Sequence[Plane], along_mm: DoubleArray, k: int, before: _Stretch, after: _Stretch, rounding: float
 ) -> list[SliceSpacingError]:
-    """What changes from the k-th of sorted planes, of one stretch, to the next one, of another; one or nothing.
+    """What changes from the k-th of sorted planes, of one stretch, to the next one, of another.
 
     Args:
         planes: n, sorted along the normal.
@@ -217,6 +227,9 @@ def _change(
         before: the stretch of the k-th plane.
         after: the stretch of the next one.
         rounding: mm along the normal that rounding may have moved one.
+
+    Returns:
+        One error or none.
     """
     step_mm, usual_mm = float(along_mm[k + 1] - along_mm[k]), (before.distance_mm + after.distance_mm) / 2
     kind: type[SliceSpacingError] = UnevenSpacingError
@@ -278,6 +291,12 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
     Slices of two acquisitions, times or phases are two scans where they lie at the same place, or among each other; a
     scan of slabs is one. Where the slice distance or SliceThickness changes, or slices are missing, each stretch of
     even slices is a scan.
+
+    Args:
+        files: headers of one series.
+
+    Returns:
+        One part or more, each with its files and frames.
     """
     images = [f for f in files if not f.is_companion]
     planes = without_scout([p for f in images for p in f.planes])

@@ -127,6 +127,9 @@ class TextHeader:
     def unit_mm(self) -> float:
         """The millimetres of its unit of length.
 
+        Returns:
+            mm, above 0.
+
         Raises:
             GeometryError: an unknown one, or several.
         """

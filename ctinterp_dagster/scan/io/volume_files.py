@@ -43,6 +43,9 @@ def _nifti_image(file: Path) -> nib.Nifti1Image:
     Args:
         file: packed or not.
 
+    Returns:
+        The image; its values are read.
+
     Raises:
         UnreadableScanError: no NIfTI header, or values that are no real numbers.
     """
@@ -115,6 +118,9 @@ def middle_planes(file: Path) -> list[Picture]:
 
     Args:
         file: what `write_volume` wrote.
+
+    Returns:
+        The axial plane, then the coronal one.
     """
     image = nib.load(file)
     _, y, z = (size // 2 for size in image.shape)
@@ -167,6 +173,9 @@ def _stored(hu: FloatArray, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
         hu: HU, of any shape.
         dtype: None to choose.
 
+    Returns:
+        The same values in the type that was chosen.
+
     Raises:
         IntensityError: a value is not finite.
     """
@@ -188,6 +197,9 @@ def gzipped(data: bytes, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
         data: of any length.
         strategy: of zlib; `Z_HUFFMAN_ONLY` looks for no repetition.
 
+    Returns:
+        A member of gzip.
+
     Source: RFC 1952, section 2.3; RFC 1951, section 3.2.4 (an empty stored block ends each but the last on a byte).
     """
     starts = range(0, max(len(data), 1), GZIP_BLOCK)
@@ -206,6 +218,13 @@ def nifti_bytes(volume: Volume, dtype: npt.DTypeLike | None = None) -> bytes:
     """What `write_volume` writes into a `.nii.gz`.
 
     Floating-point HU hardly repeat: codes alone take two fifths of the time of a search, and as many bytes.
+
+    Args:
+        volume: HU.
+        dtype: of the stored values; None to choose.
+
+    Returns:
+        A whole packed file.
     """
     stored = _stored(volume.hu, dtype)
     strategy = zlib.Z_HUFFMAN_ONLY if stored.dtype.kind == "f" else zlib.Z_DEFAULT_STRATEGY

@@ -172,6 +172,9 @@ def ellipse(u: Field, v: Field, radii_mm: tuple[float, float], power: float = 2.
         v: mm along the second; a shape that fits `u`.
         radii_mm: half axes.
         power: 2 for an ellipse, more for a rounder rectangle.
+
+    Returns:
+        mm; of the shape that `u` and `v` make together.
     """
     a, b = (np.float32(r) for r in radii_mm)
     ratio = (np.abs(u / a) ** power + np.abs(v / b) ** power) ** np.float32(1 / power)
