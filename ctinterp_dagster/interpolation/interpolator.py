@@ -110,8 +110,8 @@ class Interpolator:
     def _check(self, settings: Settings) -> None:
         if settings.samples and settings.steps == 1 < self.model.usual_steps:
             raise ParamsError(
-                "steps is 1: this model has no network that draws a sample in one evaluation, and gives the mean: "
-                f"take {self.model.usual_steps}, 2 at least"
+                "steps is 1, and this model has no network that draws a sample in one evaluation: "
+                f"give {self.model.usual_steps}, or at least 2"
             )
         if settings.mixed_precision != "int8":
             return

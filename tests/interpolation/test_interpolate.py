@@ -233,7 +233,7 @@ def test_the_released_model_draws_a_sample_in_one_step_unless_more_are_asked_for
 
 def test_samples_in_one_step_need_a_network_for_it(thick: Volume, any_model: Diffusion) -> None:
     measurement = Measurement(thick, ThickeningOperator.from_factor(40, 5, "box"))
-    with pytest.raises(ParamsError, match=r"steps is 1: this model has no network .*: take 8, 2 at least"):
+    with pytest.raises(ParamsError, match=r"steps is 1, and this model has no network .*: give 8, or at least 2"):
         Interpolator(any_model, "cpu").restore(measurement, Settings(steps=1, samples=2))
 
 
