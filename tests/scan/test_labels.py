@@ -39,7 +39,11 @@ def test_axes_that_run_against_those_of_the_scan_are_turned(tmp_path: Path) -> N
     ("change", "error", "message"),
     [
         ({"origin_mm": (10.0, -20.0, 31.0)}, GeometryError, "expected labels on the grid of the scan"),
-        ({"spacing_mm": (5.0, 0.7, 0.8)}, GeometryError, "expected labels on the grid"),
+        (
+            {"spacing_mm": (5.0, 0.7, 0.8)},
+            GeometryError,
+            r"every \(5, 0\.7, 0\.8\) mm, the first at \([^)]*\) mm \(LPS\)",
+        ),
         ({"hu": LABELS[:3]}, GeometryError, "expected labels on the grid"),
         ({"hu": LABELS + 0.5}, IntensityError, "not whole numbers"),
         ({"hu": LABELS + 2.0**25}, IntensityError, "number them anew"),

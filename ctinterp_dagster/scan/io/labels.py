@@ -83,7 +83,14 @@ def _turned(labels: Volume, scan: Volume, path: Path) -> npt.NDArray[Any]:
         same &= bool(apart_mm <= SAME * min(scan.spacing_mm))
     if not same:
         raise GeometryError(
-            f"{path} has {shape} voxels every {labels.spacing_mm} mm from {labels.origin_mm}, the scan {scan.hu.shape} "
-            f"every {scan.spacing_mm} mm from {scan.origin_mm}: expected labels on the grid of the scan"
+            f"{path} has {_grid(labels)}, the scan {_grid(scan)}: expected labels on the grid of the scan"
         )
     return np.flip(labels.hu, tuple(reversed_))
+
+
+def _grid(volume: Volume) -> str:
+    size, spacing, origin = (
+        f"({', '.join(f'{n:.6g}' for n in numbers)})"
+        for numbers in (volume.hu.shape, volume.spacing_mm, volume.origin_mm)
+    )
+    return f"{size} voxels (z, y, x) every {spacing} mm, the first at {origin} mm (LPS)"
