@@ -17,6 +17,7 @@ from ctinterp_dagster.pacs.settings import DicomWeb, secret
 TIMEOUT_S = 60
 PAGE = 100  # answers a request
 ADVICE = dict.fromkeys((401, 403), "set user or token in the environment") | {404: "is its url that of DICOMweb?"}
+OTHER = (ValueError, EOFError, TypeError, AttributeError, KeyError)  # of an answer that is something else
 BATCH = 20  # images a request: about 10 MB
 
 
@@ -42,7 +43,7 @@ class WebArchive:
             what: the server is asked to do, for messages.
 
         Raises:
-            PacsError: the server refused, or did not answer.
+            PacsError: the server refused, or did not answer as it should.
         """
         try:
             with warnings.catch_warnings():
@@ -52,7 +53,7 @@ class WebArchive:
             status = error.response.status_code if error.response is not None else 0
             advice = ADVICE.get(status, "look at its log")
             raise PacsError(f"server {self.name} refused to {what} ({status}): {advice}") from error
-        except (requests.RequestException, ValueError, OSError, EOFError) as error:
+        except (requests.RequestException, *OTHER) as error:
             raise PacsError(
                 f"server {self.name} did not {what} ({type(error).__name__}): is it running, and the address right?"
             ) from error

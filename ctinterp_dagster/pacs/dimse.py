@@ -45,6 +45,9 @@ SYNTAXES = (
     JPEGLossless, JPEGLSLossless, JPEG2000Lossless, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000,
 )  # fmt: skip
 PENDING, SUCCESS = {0xFF00, 0xFF01}, 0x0000
+NO_RESOURCES = 0xA700
+STORED = {SUCCESS, 0xB000, 0xB006, 0xB007}  # the last three are warnings, as of a name that was coerced (PS3.4 B.2.3)
+RETRIEVED = {*PENDING, SUCCESS, 0xB000}  # the last one came with failures (PS3.4 C.4.2.1.5): images are counted anyway
 STUDY_FIELDS = ("StudyInstanceUID", "StudyDate", "PatientID")
 
 
@@ -82,13 +85,14 @@ class DimseArchive:
             association.release()
 
     def _answers(self, association: Any, level: str, fields: Sequence[str], known: Mapping[str, str]) -> list[Dataset]:
-        asked = _question(level, {keyword: known.get(keyword, "") for keyword in fields})
+        question = _question(level, {keyword: known.get(keyword, "") for keyword in fields})
         found = []
-        for status, answer in association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind):
+        for status, answer in association.send_c_find(question, StudyRootQueryRetrieveInformationModelFind):
             if status.get("Status") in PENDING:
                 found.append(answer)
             elif status.get("Status") != SUCCESS:
-                raise PacsError(f"server {self.name} did not list ({self._said(status)}): look at its log")
+                asked = f"does it know the title {self.server.calling_aet!r}? Look at its log"
+                raise PacsError(f"server {self.name} did not list ({_said(status)}): {asked}")
         return found
 
     def find(self, query: Query) -> list[Series]:
@@ -156,13 +160,18 @@ class DimseArchive:
 
         Raises:
             PacsError: the server refused, gave some images only, or did not answer.
+            OSError: this machine's disk is full, or refuses.
 
         Source: DICOM PS3.4 C.4.2 (C-MOVE), C.4.3 (C-GET).
         """
-        number = count()
+        number, failed = count(), list[OSError]()
 
         def keep(event: evt.Event) -> int:
-            (folder / f"{next(number):05d}.dcm").write_bytes(event.encoded_dataset())
+            try:
+                (folder / f"{next(number):05d}.dcm").write_bytes(event.encoded_dataset())
+            except OSError as error:
+                failed.append(error)
+                return NO_RESOURCES
             return SUCCESS
 
         asked = _question("SERIES", {"StudyInstanceUID": series.study, "SeriesInstanceUID": series.uid})
@@ -172,11 +181,11 @@ class DimseArchive:
             for image, syntax in product(IMAGES, SYNTAXES):  # one each: of several the archive would choose one for all
                 entity.add_requested_context(image, syntax)
             roles = [build_role(image, scp_role=True) for image in IMAGES]
-            with self._association(entity, handlers, roles) as association:
+            with _here(failed), self._association(entity, handlers, roles) as association:
                 self._retrieved(association.send_c_get(asked, StudyRootQueryRetrieveInformationModelGet))
             return
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
-        with self._receiver(handlers), self._association(entity) as association:
+        with _here(failed), self._receiver(handlers), self._association(entity) as association:
             to = server.calling_aet
             self._retrieved(association.send_c_move(asked, to, StudyRootQueryRetrieveInformationModelMove))
 
@@ -196,14 +205,8 @@ class DimseArchive:
 
     def _retrieved(self, answers: Iterator[tuple[Dataset, Dataset | None]]) -> None:
         for status, _ in answers:
-            if status.get("Status") not in {*PENDING, SUCCESS}:
-                raise PacsError(f"server {self.name} did not give images ({self._said(status)}): look at its log")
-
-    def _said(self, status: Dataset) -> str:
-        """A status in words; an empty one is an association that ended."""
-        if "Status" in status:
-            return f"status 0x{status.Status:04X}"
-        return f"it ended the association; does it know the title {self.server.calling_aet!r}?"
+            if status.get("Status") not in RETRIEVED:
+                raise PacsError(f"server {self.name} did not give images ({_said(status)}): look at its log")
 
     def send(self, files: Sequence[Path]) -> None:
         """Send images one by one, by C-STORE; the server has taken all of them when this returns.
@@ -222,9 +225,19 @@ class DimseArchive:
         with self._association(entity) as association:
             for k, file in enumerate(files):
                 status = association.send_c_store(file)
-                if status.get("Status") != SUCCESS:
-                    said = f"{k + 1} of {len(files)} ({self._said(status)})"
+                if status.get("Status") not in STORED:
+                    said = f"{k + 1} of {len(files)} ({_said(status)})"
                     raise PacsError(f"server {self.name} refused image {said}: look at its log")
+
+
+@contextmanager
+def _here(failed: Sequence[OSError]) -> Iterator[None]:
+    """Have what failed on this machine's disk go before what the archive says of it."""
+    try:
+        yield
+    finally:
+        if failed:
+            raise failed[0]
 
 
 @contextmanager
@@ -242,6 +255,11 @@ def _question(level: str, values: Mapping[str, str]) -> Dataset:
         for keyword, value in {"QueryRetrieveLevel": level, **values}.items():
             setattr(asked, keyword, value)
     return asked
+
+
+def _said(status: Dataset) -> str:
+    """A status in words; an empty one is an association that ended."""
+    return f"status 0x{status.Status:04X}" if "Status" in status else "it ended the association"
 
 
 def _at_once(event: evt.Event) -> None:

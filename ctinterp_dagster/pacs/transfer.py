@@ -13,7 +13,7 @@ Restore = Callable[[Path, Path], None]
 
 
 def fetch(archive: Archive, series: Series, images: Images, folder: Path) -> None:
-    """Fetch a series whole; the folder appears only then.
+    """Fetch a series whole; the folder appears only then, and of one that comes in part nothing is left.
 
     Args:
         archive: where it is.
@@ -27,10 +27,15 @@ def fetch(archive: Archive, series: Series, images: Images, folder: Path) -> Non
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
-    archive.fetch(series, partial)
-    if (count := sum(1 for _ in partial.iterdir())) != len(images.uids):
-        raise PacsError(f"{count} images came of {len(images.uids)}: they are still arriving, or some cannot be read")
-    partial.replace(folder)
+    try:
+        archive.fetch(series, partial)
+        if (count := sum(1 for _ in partial.iterdir())) != len(images.uids):
+            raise PacsError(
+                f"{count} images came of {len(images.uids)}: they are still arriving, or some cannot be read"
+            )
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def header(file: Path) -> pydicom.Dataset:

@@ -133,7 +133,7 @@ def test_identifiers_that_break_a_rule_are_asked_for_without_a_word(
 
 
 def test_what_an_archive_refuses_is_told_with_what_to_look_at() -> None:
-    with pytest.raises(PacsError, match="ended the association; does it know the title 'NOBODY'"):
+    with pytest.raises(PacsError, match=r"ended the association\): does it know the title 'NOBODY'"):
         connect("get", Dimse.model_validate(DIMSE | {"calling_aet": "NOBODY"})).find(Query())
     with pytest.raises(PacsError, match=r"refused to list series \(404\): is its url that of DICOMweb"):
         connect("web", DicomWeb(protocol="dicomweb", url=WEB + "/none")).find(Query())
