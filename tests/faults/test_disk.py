@@ -51,7 +51,7 @@ def test_a_full_disk_stops_in_one_line_and_with_room_the_run_ends_the_same(
     same(checkout)
 
 
-@pytest.mark.parametrize("folder", ["data/thicken", "data/train", "reports/evaluate", ".dvc/cache/files/md5"])
+@pytest.mark.parametrize("folder", ["data/thicken", "data/latent", "reports/evaluate", ".dvc/cache/files/md5"])
 def test_a_folder_that_may_not_be_written_is_named_and_nothing_is_lost(
     finished: Checkout, same: Callable[[Checkout], None], one_line: Callable[[str], str], folder: str
 ) -> None:
