@@ -243,10 +243,10 @@ def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path)
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="needs AVX2")
 def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> None:
     program = """if True:
-        import numpy
-        import torch
         from ctinterp_dagster.cpu_instructions import limit_instructions
         limit_instructions()
+        import numpy
+        import torch
         with torch.backends.mkldnn.verbose(1):
             torch.nn.functional.conv3d(torch.ones(1, 32, 8, 32, 32), torch.ones(32, 32, 3, 3, 3))
         print("numpy", numpy.show_config("dicts")["SIMD Extensions"]["found"])
