@@ -130,6 +130,9 @@ class Archive(Protocol):
         Args:
             series: whose `study` and `uid` say which.
 
+        Returns:
+            Their UIDs, and the least SliceThickness in mm where the archive lists it.
+
         Raises:
             PacsError: the archive does not answer, or refuses.
         """

@@ -91,17 +91,7 @@ class WebArchive:
                 found |= page
 
     def images(self, series: Series) -> Images:
-        """What the server has of a series now, by QIDO-RS.
-
-        Args:
-            series: whose `study` and `uid` say which.
-
-        Returns:
-            Their UIDs, and the least SliceThickness in mm where the archive lists it.
-
-        Raises:
-            PacsError: the server refused, or did not answer.
-        """
+        """What `Archive.images` promises, by QIDO-RS."""
         found: dict[str, Dataset] = {}
         with self._asked("list images"):
             while True:

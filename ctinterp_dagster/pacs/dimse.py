@@ -133,17 +133,7 @@ class DimseArchive:
         return found
 
     def images(self, series: Series) -> Images:
-        """What the server has of a series now, by C-FIND of its images.
-
-        Args:
-            series: whose `study` and `uid` say which.
-
-        Returns:
-            Their UIDs, and the least SliceThickness in mm where the archive lists it.
-
-        Raises:
-            PacsError: the server refused, or did not answer.
-        """
+        """What `Archive.images` promises, by C-FIND of the series' images."""
         entity = self._entity()
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
         fields = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SliceThickness")
