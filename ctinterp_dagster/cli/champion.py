@@ -15,7 +15,7 @@ from ctinterp_dagster.layout import Layout
 
 @click.group
 def command() -> None:
-    """Show the champion and every challenger; take a champion back."""
+    """Show the champion and every challenger; go back to an earlier one."""
 
 
 @command.command
@@ -47,7 +47,7 @@ def list_() -> None:
 def rollback(reason: str, to: str) -> None:
     """Make an earlier champion the champion again, and tell DVC.
 
-    The pointer moves in one step. The model that is taken back is not promoted again by itself. Then DVC runs the
+    The pointer moves in one step. The model that was the champion is not promoted again by itself. Then DVC runs the
     promote stage, so that decision, dvc.lock and `dvc status` say the same.
     """
     target = Registry(Layout(Path()).promote).roll_back(reason, to)
@@ -55,13 +55,13 @@ def rollback(reason: str, to: str) -> None:
     _tell_dvc()
 
 
-@command.command(short_help="Take the champion back, and leave its place empty.")
+@command.command(short_help="Have no champion: the next model is the first.")
 @click.option("--reason", required=True, help="why; it is kept, and said whenever the model is refused")
 def reset(reason: str) -> None:
-    """Take the champion back and leave its place empty, and tell DVC.
+    """Have no champion any more, and tell DVC: the next model is judged as the first.
 
-    The next model is judged as the first. A champion that was trained on other scans, such as the built-in phantoms,
-    needs no reset: it judges nothing.
+    A champion that was trained on other scans, such as the built-in phantoms, needs no reset: no model is compared
+    with it.
     """
     Registry(Layout(Path()).promote).reset(reason)
     click.echo("there is no champion; the next model that `dvc repro` judges is the first")

@@ -97,7 +97,7 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
               help="auto takes a GPU where there is one")  # fmt: skip
 @click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="memory for the networks")
 @click.option("--mixed-precision", type=click.Choice(["no", "bf16", "int8"]), default="no", show_default=True,
-              help="numbers of the networks: no is float32; bf16 and int8 are faster where there are "
+              help="what the networks compute in: no is float32; bf16 and int8 are faster where there are "
               "instructions for them")  # fmt: skip
 @click.option("--json", type=click.Path(path_type=Path),
               help="write each score as JSON as it is made; a later run goes on from there")  # fmt: skip

@@ -20,7 +20,7 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 @click.option("--name", metavar="PATTERN", help="name of each result of many, made of {path}, {name}, {series}, "
               "{number}, {date} or {uid}; without an ending a folder of DICOM [{path}.nii.gz]")  # fmt: skip
 @click.option("--format", "as_dicom", type=click.Choice(["auto", "dicom"]), default="auto", show_default=True,
-              callback=lambda _, __, value: value == "dicom", help="of --output; auto goes by its name")  # fmt: skip
+              callback=lambda _, __, value: value == "dicom", help="of --output; auto: by its name")  # fmt: skip
 @click.option("--multiframe", "as_multiframe", is_flag=True, help="write DICOM as one enhanced CT file")
 @click.option(
     "--spacing", "spacing_mm", type=Number(min=0, min_open=True), help="distance of the thin slices in mm [1]"
@@ -62,7 +62,7 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 @click.option("--memory-gib", type=Number(min=0.25), default=3.0, show_default=True, help="memory for the networks")
 @click.option("--mixed-precision", type=click.Choice(["auto", "no", "bf16", "int8"]), default="auto",
               show_default=True,
-              help="numbers of the networks: no is float32, auto the fastest of the processor or GPU")  # fmt: skip
+              help="what the networks compute in: no is float32, auto the fastest of the processor or GPU")  # fmt: skip
 @click.option(
     "--preview", type=click.Path(path_type=Path), help="PNG with coronal and sagittal planes, before and after"
 )

@@ -19,7 +19,7 @@ COMMANDS = {
     "scans": "Add, list and check scans.",
     "preset": "Write the parameters for real scans (cpu, gpu) or the demo into params.yaml.",
     "autoencoder": "Verify and import weights of MAISI's autoencoder.",
-    "champion": "Show the champion and every challenger; take a champion back.",
+    "champion": "Show the champion and every challenger; go back to an earlier one.",
     "summary": "Print the metrics of the last pipeline run and where its report is.",
     "info": "Show versions, devices and the released model.",
 }

@@ -40,7 +40,10 @@ def command(context: click.Context, *, config: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print JSON, one object a series")
 @click.pass_obj
 def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool, **query: str) -> None:
-    """List the CT series that match, with the UID that the other commands take."""
+    """List the CT series that match, with the UID that the other commands take.
+
+    Give --patient, --study or --date: an archive may hold very many series.
+    """
     limits = query["patient"] or query["study"] or query["date"]
     prerequisites.option(limits, "give --patient, --study or --date: an archive may hold very many series")
     date = re.fullmatch(r"(\d{8})?(-(\d{8})?)?", query["date"])

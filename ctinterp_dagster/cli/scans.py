@@ -88,7 +88,7 @@ def of_paths(paths: Sequence[Path], held: Added, rows: dict[str, dict[str, str]]
 def list_() -> None:
     """List what ingest made of data/raw: each case with its split and file, and each refused scan with its reason.
 
-    Which file a pseudonym stands for is computed from the key and data/raw, and stands in no file.
+    The file behind a pseudonym is found from your key and data/raw. It is written nowhere.
     """
     from ctinterp_dagster.cli.actions.listing import run
 
