@@ -300,6 +300,7 @@ def test_a_file_that_gets_too_large_is_told_in_one_line_and_leaves_nothing(
 def test_a_run_that_is_ended_removes_what_it_began(tmp_path: Path, name: str) -> None:
     script = f"""
 import os, signal
+signal.signal(signal.{name}, signal.SIG_DFL)  # nohup's children ignore SIGHUP
 from pathlib import Path
 from ctinterp_dagster.cli import main
 from ctinterp_dagster.cli.actions import listing
