@@ -2,6 +2,7 @@
 
     ctinterp interpolate TILTED/ -o restored.nii.gz --method cubic_projected
     python -m benchmarks.tilt restored.nii.gz STRAIGHT
+    python -m benchmarks.tilt TILTED/ STRAIGHT --sheared    the same without ctinterp: what the headers say, as it is
 
 The positions in both headers are compared as if they were of one frame of reference. What is found is the error of the
 place in the headers, of ours, and of the object, which may have moved. A motion of the object is rigid: it moves all
@@ -16,6 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
@@ -42,6 +44,29 @@ def _image(path: Path) -> tuple[sitk.Image, sitk.Image]:
     measured = np.ones(volume.hu.shape, np.uint8) if padding is None else (~padding.mask).astype(np.uint8)
     mask = sitk.BinaryErode(itk_image(volume, measured), EDGE)
     return itk_image(volume, filled.hu.clip(*SEEN_HU)), mask
+
+
+def _sheared(folder: Path) -> tuple[sitk.Image, sitk.Image]:
+    """A tilted DICOM series within `SEEN_HU` as its headers place it, and where it was measured.
+
+    Read by pydicom; SimpleITK takes a direction whose axes are not at right angles, so that nothing has to be shifted.
+
+    Returns:
+        The series, HU, and a mask on its grid, 0 near what was not measured.
+    """
+    slices = [dataset for file in folder.iterdir() if "ImagePositionPatient" in (dataset := pydicom.dcmread(file))]
+    slices.sort(key=lambda dataset: float(dataset.ImagePositionPatient[2]))
+    first, last = slices[0], slices[-1]
+    row, column = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
+    step = np.subtract(last.ImagePositionPatient, first.ImagePositionPatient).astype(float) / (len(slices) - 1)
+    raw = np.stack([one.pixel_array for one in slices])
+    hu = (raw * float(first.RescaleSlope) + float(first.RescaleIntercept)).clip(*SEEN_HU).astype(np.float32)
+    image = sitk.GetImageFromArray(hu)
+    image.SetOrigin(np.array(first.ImagePositionPatient, float).tolist())
+    rows_mm, columns_mm = map(float, first.PixelSpacing)
+    image.SetSpacing((columns_mm, rows_mm, float(np.linalg.norm(step))))
+    image.SetDirection(np.column_stack([row, column, step / np.linalg.norm(step)]).ravel().tolist())
+    return image, sitk.BinaryErode(sitk.Cast(image >= SEEN_HU[0], sitk.sitkUInt8), EDGE)
 
 
 def _registration(shrink: int) -> sitk.ImageRegistrationMethod:
@@ -120,9 +145,10 @@ def _judge(places: Array, found: Array) -> None:
 @click.command
 @click.argument("restored", type=click.Path(path_type=Path))
 @click.argument("straight", type=click.Path(path_type=Path))
-def main(restored: Path, straight: Path) -> None:
+@click.option("--sheared", is_flag=True, help="RESTORED is a tilted DICOM series, to be taken as its headers place it.")
+def main(restored: Path, straight: Path, *, sheared: bool) -> None:
     """Print the rigid transform from STRAIGHT to RESTORED, how far it moves landmarks, and where blocks are found."""
-    (moving, moving_mask), (fixed, fixed_mask) = _image(restored), _image(straight)
+    (moving, moving_mask), (fixed, fixed_mask) = (_sheared if sheared else _image)(restored), _image(straight)
     both = sitk.And(fixed_mask, sitk.Resample(moving_mask, fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0))
     zyx = np.argwhere(sitk.GetArrayViewFromImage(both)).mean(axis=0)
     centre = np.array(fixed.TransformContinuousIndexToPhysicalPoint(zyx[::-1].tolist()))
