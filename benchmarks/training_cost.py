@@ -13,7 +13,7 @@ reaches, not what its data sheet says. Buffers of the libraries and the framewor
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
 from ctinterp_dagster.model.blocks import ResidualUnit
+from ctinterp_dagster.model.sampler import USUAL_STEPS
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import TIMES, narrower
 from ctinterp_dagster.nullspace.unet import SliceUNet
@@ -80,6 +81,14 @@ def trainings(params: Params) -> Iterator[Training]:
         seen(spread, FEATURES + MODES, ex.slab_zyx, GEOMETRY, learns=False),
     ]
     yield Training("train", tr, ex.batch_size, passes)
+    teacher, *expected = (replace(part, learns=False) for part in passes)
+    one_step = seen(SliceUNet(shown, MODES, tr.channels, ex.blocks, GEOMETRY), shown, ex.slab_zyx, GEOMETRY)
+    yield Training(
+        "one_step",
+        tr.model_copy(update=tr.one_step.model_dump()),
+        ex.batch_size,
+        [one_step, *[teacher] * USUAL_STEPS, *expected],
+    )
     noisy = (1, whole.latent_channels, *la.patch_zyx)
     network = Denoiser(whole.latent_channels, whole.latent_channels, la.channels, la.blocks)
     yield Training("latent", la, la.batch_size, [Pass(network, (noisy, noisy, (1,)))])

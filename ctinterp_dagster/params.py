@@ -190,12 +190,37 @@ class Expect(Optimisation):
     weights: dict[str, Positive]
 
 
+class OneStep(Section):
+    """What the network that draws a sample in one evaluation has of its own; no steps for none."""
+
+    steps: Annotated[int, Field(ge=0)]
+    learning_rate: Positive
+
+
 class Train(Optimisation):
     """Diffusion in the null space."""
 
     start: str
     channels: Triple
     prediction: Literal["v", "x0"]
+    steps: Annotated[int, Field(ge=0)]
+    one_step: OneStep
+
+    @model_validator(mode="after")
+    def can_be_trained(self) -> Self:
+        """Refuse before the training what would fail after it.
+
+        Returns:
+            The section, as it is.
+
+        Raises:
+            ValueError: a denoiser without steps and start, or one that is to be distilled and does not predict x0.
+        """
+        if not self.steps and not self.start:
+            raise ValueError("steps is 0, which keeps the denoiser of start, and start is empty: give one of them")
+        if self.one_step.steps and self.prediction != "x0":
+            raise ValueError("one_step learns from a denoiser of x0: make prediction x0, or one_step.steps 0")
+        return self
 
 
 class Latent(Optimisation):
@@ -213,7 +238,7 @@ class Generate(Section):
     """Sampling."""
 
     sampler: Literal["adams", "ddim", "ddpm"]
-    steps: Count
+    steps: Count | None
     samples: Count
     memory_gib: Positive
 

@@ -38,7 +38,7 @@ def with_one_step(model: NullSpaceDiffusion) -> NullSpaceDiffusion:
     tensors, geometry = dict(model.denoiser.state_dict()), model.config.expectation.geometry
     of_geometry, of_time = tensors["embed.0.weight"].split([geometry, tensors["embed.0.weight"].shape[1] - geometry], 1)
     tensors["embed.0.weight"] = of_geometry
-    tensors["embed.0.bias"] = tensors["embed.0.bias"] + of_time @ time_features(torch.tensor([BEGIN_TIME]))[0]
+    tensors["embed.0.bias"] = tensors["embed.0.bias"] + of_time @ time_features(of_time.new_tensor([BEGIN_TIME]))[0]
     tensors |= {name: BEGIN_SCALE * tensors[name] for name in ("conv_out.weight", "conv_out.bias")}
     assert grown.one_step
     grown.one_step.load_state_dict(tensors)

@@ -34,9 +34,10 @@ PACKAGES = ("ctinterp", "torch", "numpy", "scipy", "SimpleITK", "nibabel", "scik
 CURVES = {
     "Expectation": "expect",
     **{title(method): stage for method, stage in trained().items()},
+    "Network for one step": "train/one_step",
     "Autoencoder": "autoencoder",
 }
-"""Trainings by the name of what they make, and the stage."""
+"""Trainings by the name of what they make, and their folder below `reports`."""
 REGION_MM = 160.0
 
 

@@ -27,7 +27,7 @@ ON_A_CPU: dict[str, Any] = {
     "base": {"device": "cpu", "threads": 1},
     "loop": {"launcher": "python", "checkpoint_every": 2},
     "expect": {**FEW, "slab_zyx": [4, 16, 16], "batch_size": 1},
-    "train": FEW,
+    "train": {**FEW, "one_step": {"steps": 2}},
     "latent": {**FEW, "patch_zyx": [12, 16, 16], "batch_size": 1},
     "generate": {"steps": 2, "samples": 2, "memory_gib": 4.0},
 }

@@ -139,14 +139,24 @@ def test_a_run_elsewhere_gives_the_same_bytes(done: tuple[Params, Layout], layou
     assert outputs(layout) == outputs(first)
 
 
-@pytest.mark.parametrize(("stage", "curves"), [(train, ["by_time.csv", "curve.csv"]), (latent, ["curve.csv"])])
+@pytest.mark.parametrize(
+    ("stage", "reported"),
+    [
+        (
+            train,
+            ["by_time.csv", "curve.csv", "metrics.json", "one_step/curve.csv", "one_step/metrics.json"],
+        ),
+        (latent, ["curve.csv", "metrics.json"]),
+    ],
+)
 def test_a_training_run_again_writes_all_that_dvc_took_away(
-    done: tuple[Params, Layout], tmp_path: Path, stage: ModuleType, curves: list[str]
+    done: tuple[Params, Layout], tmp_path: Path, stage: ModuleType, reported: list[str]
 ) -> None:
     params, layout = done
     shutil.copytree(layout.root, tmp_path / "copy")
     copy, word = Layout(tmp_path / "copy"), stage.__name__.rpartition(".")[2]
-    assert sorted(path.name for path in copy.report(word).iterdir()) == [*curves, "metrics.json"]
+    folder = copy.report(word)
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == reported
     assert [path.name for path in copy.trained(word).parent.iterdir()] == ["model.safetensors"]
     shutil.rmtree(copy.report(word))  # as DVC does before it runs a stage
     copy.trained(word).write_bytes(b"damaged")

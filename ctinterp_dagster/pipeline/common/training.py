@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from fnmatch import fnmatchcase
@@ -70,18 +70,23 @@ def loop_settings(section: Optimisation, batch_size: int, loop: Loop, base: Base
     )
 
 
-def identity(module: Path, sections: Sequence[Section], files: Sequence[Path]) -> str:
+def identity(module: Path, sections: Sequence[Section], files: Sequence[Path], but: Collection[str] = ()) -> str:
     """What names a training's checkpoint: another one's code, parameters or data give another name.
 
     Args:
         module: the stage's; all code that it imports counts.
         sections: the parameters that it reads.
         files: what it reads, or what has the hashes of that.
+        but: parameters of the sections that change nothing of it.
 
     Returns:
         16 hexadecimal digits.
     """
-    record = [code_version(module), [s.model_dump() for s in sections], [file_hash(path) for path in files]]
+    record = [
+        code_version(module),
+        [s.model_dump(exclude=set(but)) for s in sections],
+        [file_hash(path) for path in files],
+    ]
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -220,6 +225,8 @@ def write_reports(
 
 def final_losses(history: Sequence[StepRecord]) -> dict[str, float]:
     """The metrics of a training: mean loss of its last tenth, and the last validation loss where there is one."""
+    if not history:
+        return {}
     tail = [record.loss for record in history[-max(1, len(history) // 10) :]]
     validated = [record.val_loss for record in history if record.val_loss is not None]
     return {"loss": sum(tail) / len(tail), **({"val_loss": validated[-1]} if validated else {})}

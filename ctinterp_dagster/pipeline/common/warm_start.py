@@ -89,7 +89,7 @@ def load_part(part: nn.Module, name: str, path: Path, config: ExpectationConfig)
 
     Args:
         part: the module to fill.
-        name: of the part in a whole model: `expectation` or `denoiser`.
+        name: of the part in a whole model: `expectation`, `denoiser` or `one_step`.
         path: a whole model, or the part alone.
         config: of the expectation that the part is, or belongs to.
 
@@ -107,6 +107,11 @@ def load_part(part: nn.Module, name: str, path: Path, config: ExpectationConfig)
         replace(file, tensors=dict(tensors)).fill(part)
     except CheckpointError as error:
         raise ParamsError(f"start: {path} has another {name} than the parameters ask for: give its widths") from error
+
+
+def has_part(name: str, path: Path) -> bool:
+    """Whether a whole model has a part."""
+    return any(tensor.startswith(f"{name}.") for tensor in read_model(path).tensors)
 
 
 def must_predict(prediction: Prediction, path: Path) -> None:
