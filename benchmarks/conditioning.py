@@ -21,7 +21,7 @@ from ctinterp_dagster.params import ProfileName
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.io import read_scan
-from ctinterp_dagster.scan.window import MAISI
+from ctinterp_dagster.scan.window import MAISI, Window
 
 FACTOR = 5
 CROP_ZYX = (80, 96, 96)
@@ -65,10 +65,10 @@ def relative_error(condition: Tensor, thin: Tensor) -> tuple[float, float]:
     return float((condition - thin).norm() / spread), float((slope * centred - about).norm() / spread)
 
 
-def psnr_db(estimate_hu: Tensor, truth_hu: Tensor) -> float:
-    """In MAISI's window, the first and last `FACTOR` slices left out."""
-    error = (MAISI.clip(estimate_hu) - MAISI.clip(truth_hu))[FACTOR:-FACTOR]
-    return float(10 * torch.log10(MAISI.width_hu**2 / error.double().square().mean()))
+def psnr_db(estimate_hu: Tensor, truth_hu: Tensor, window_hu: Window = MAISI) -> float:
+    """In a window, the first and last `FACTOR` slices left out."""
+    error = (window_hu.clip(estimate_hu) - window_hu.clip(truth_hu))[FACTOR:-FACTOR]
+    return float(10 * torch.log10(window_hu.width_hu**2 / error.double().square().mean()))
 
 
 def report(autoencoder: MaisiAutoencoder, name: str, thin_hu: Tensor, profile: ProfileName) -> None:
