@@ -119,8 +119,7 @@ def run_tables(rows: pd.DataFrame, *, seed: int) -> Iterator[Table]:
     )
     yield _errors(rows, cases, cell)
     yield Table(
-        "Area under the ROC curve of the standard deviation for the worst tenth of the voxels by |error|; 0.5 is chance"
-        + _few(cases),
+        "Area under the ROC curve of the standard deviation for the worst tenth of voxels by |error|; 0.5 is chance",
         ("Case", "Area"),
         tuple((str(it["case"]), f"{it['value']:.2f}") for it in rows[rows["measure"] == "ranking"].to_dict("records")),
     )

@@ -155,6 +155,11 @@ def test_evidence_that_was_not_measured_names_its_command_and_what_was_its_model
     assert "<td>2 of 9</td>" in page
 
 
+def test_an_interval_of_the_evidence_breaks_before_its_bracket_only() -> None:
+    page = render(report(evidence=[Table("Width", ("Method", "50 HU"), (("Cubic", "4.4 (4.1\N{EN DASH}4.5)"),))]))
+    assert '<td>4.4 <span class="interval">(4.1\N{EN DASH}4.5)</span></td>' in page
+
+
 def test_a_noise_floor_that_cannot_be_measured_is_said(page: str) -> None:
     assert "\N{MINUS SIGN}13.4" in page
     assert "not measurable" in render(report(rows=rows().assign(noise_floor_db=np.nan)))
