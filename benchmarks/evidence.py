@@ -56,9 +56,14 @@ def thickened(thin: Volume, thickness_mm: float | None = None) -> Measurement:
     return simulated(thin, THICK_MM / truth_mm, "box", truth_mm, thickness_mm)
 
 
+def usual(model: Interpolator, samples: int = 0) -> Settings:
+    """What `interpolate` takes where nobody says else: the fastest precision that the processor knows."""
+    return Settings(samples=samples, mixed_precision=model.precision("auto"))
+
+
 def contestants(model: Interpolator) -> dict[str, Method]:
-    """All classical methods and a model; `nearest` shows the thick slices as they are."""
-    return {**METHODS, "model": model.by(Settings())}
+    """All classical methods and a model as `usual`; `nearest` shows the thick slices as they are."""
+    return {**METHODS, "model": model.by(usual(model))}
 
 
 def best_classical(values: Mapping[str, float], *, higher_is_better: bool = True) -> str:

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, label, maximum_filter1d, uniform_filter
 
-from benchmarks.evidence import MODEL, ORDER, EvidenceFile, contestants, table, thickened, thin_scan
+from benchmarks.evidence import MODEL, ORDER, EvidenceFile, contestants, table, thickened, thin_scan, usual
 from benchmarks.grids import cropped
 from ctinterp_dagster.evaluation.evidence_tables import Table
 from ctinterp_dagster.evaluation.planting import BONE, LUNG, SOFT, rod_edges, rods
 from ctinterp_dagster.evaluation.resolution import edge_spread, resolution
-from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
+from ctinterp_dagster.interpolation import Interpolator, Measurement, load_checkpoint, paired
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
@@ -151,7 +151,7 @@ def calibration(estimate: FloatArray, std: FloatArray, truth: FloatArray) -> dic
 def measured(measurement: Measurement, model: Interpolator) -> dict[str, Any]:
     """What one measurement tells of every method: a record, without the rods."""
     truth, spacing = measurement.known.hu, measurement.known.spacing_mm
-    estimate = model.restore(measurement, Settings(samples=2, mixed_precision="bf16"))
+    estimate = model.restore(measurement, usual(model, samples=2))
     assert estimate.std is not None
     volumes = {"truth": truth} | {
         name: estimate.mean.hu if name == "model" else method(measurement).mean.hu

@@ -18,7 +18,7 @@ import click
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from benchmarks.evidence import CONTRASTS_HU, MODEL, EvidenceFile, table, thickened, thin_scan
+from benchmarks.evidence import CONTRASTS_HU, MODEL, EvidenceFile, table, thickened, thin_scan, usual
 from benchmarks.invented import LEAST_HU, SIZES_MM, counted, warned
 from benchmarks.planted_tables import counted_tables, planted_tables, warning_table
 from benchmarks.worst import Case, picture
@@ -38,7 +38,7 @@ from ctinterp_dagster.evaluation.planting import (
     tissue_around,
 )  # fmt: skip
 from ctinterp_dagster.evaluation.structures import blob_response, ranking, regions, unmatched
-from ctinterp_dagster.interpolation import Interpolator, Measurement, MixedPrecision, Settings, load_checkpoint
+from ctinterp_dagster.interpolation import Interpolator, Measurement, load_checkpoint
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.scan.volume import DoubleArray, FloatArray, Volume
 
@@ -48,7 +48,6 @@ BETWEEN_MM = (15.0, 11.0, 11.0)  # from structure to structure
 FROM_END_MM = (17.0, 11.0, 11.0)
 ROOM_MM = 2.0  # that an observer sees around a structure
 SAMPLES = 2  # of the twin; one of each planting
-PRECISION: MixedPrecision = "bf16"
 FEWEST = 8  # places of a structure in a scan
 STRONG_HU, WORST_PLACES = 200, 0.2
 
@@ -111,8 +110,7 @@ def observed(present: FloatArray, absent: FloatArray) -> float:
 def restored(measurement: Measurement, model: Interpolator, samples: int) -> dict[str, FloatArray]:
     """HU by name: the truth, the estimates of all methods, a sample and the deviation where some are drawn."""
     drawn: list[Any] = []
-    settings = Settings(samples=samples, mixed_precision=PRECISION)
-    estimate = model.restore(measurement, settings, on_sample=lambda _, hu: drawn.append(hu))
+    estimate = model.restore(measurement, usual(model, samples), on_sample=lambda _, hu: drawn.append(hu))
     volumes = {"truth": measurement.known.hu, **{name: it(measurement).mean.hu for name, it in METHODS.items()}}
     volumes["model"] = estimate.mean.hu
     if estimate.std is not None:
