@@ -43,8 +43,9 @@ def unmoved(layout: Layout, word: str, loaded_ns: int) -> Iterator[None]:
     before = inputs_of(layout, word)
     for output in filter(Path.is_dir, outputs_of(layout, word)):
         (output / WITHDRAWN).unlink(missing_ok=True)
-    edited = [path for path in before if path.endswith(".py") and (layout.root / path).stat().st_ctime_ns > loaded_ns]
-    assert_still(edited, word)
+    code = {path: (layout.root / path).stat().st_ctime_ns for path in before if path.endswith(".py")}
+    now_ns = time.time_ns()  # a clock that went back since the checkout was made has all code in its future
+    assert_still([path for path, ctime_ns in code.items() if loaded_ns < ctime_ns <= now_ns], word)
     yield
     moved = differences(before, after := inputs_of(layout, word))
     if any(path.endswith(".py") for path in moved):  # a case may be known by code that did not make it

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from ctinterp_dagster.errors import MovedInputError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.stage_inputs import WITHDRAWN, being_recorded, inputs_of, outputs_of, withdraw_if_moved
+from ctinterp_dagster.stage_inputs import WITHDRAWN, being_recorded, inputs_of, outputs_of, unmoved, withdraw_if_moved
 from tests.shell import shell
 
 STAGE = """
@@ -115,3 +117,24 @@ def test_outputs_stay_where_nothing_moved(project: Layout) -> None:
     assert withdraw_if_moved(project, "thicken", seen) == ["params.yaml: thicken"]
     assert (project.root / "data" / "thicken" / WITHDRAWN).exists()
     assert not (project.root / "made.json").exists()
+
+
+def test_code_that_is_written_while_a_stage_loads_it_has_moved(project: Layout) -> None:
+    (project.root / "data" / "ingest" / "code.py").touch()
+    with unmoved(project, "thicken", loaded_ns=time.time_ns()):
+        pass
+    with (
+        pytest.raises(MovedInputError, match=r"data/ingest/code.py changed while thicken ran"),
+        unmoved(project, "thicken", loaded_ns=time.time_ns() - 10**12),
+    ):
+        pass
+
+
+def test_code_has_not_moved_where_the_clock_went_back_after_it_was_written(
+    project: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.root / "data" / "ingest" / "code.py").touch()
+    year_ago_ns = time.time_ns() - 365 * 24 * 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: year_ago_ns + 10**9)
+    with unmoved(project, "thicken", loaded_ns=year_ago_ns):
+        pass
