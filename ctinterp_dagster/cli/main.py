@@ -1,5 +1,6 @@
 """The command group. Commands are imported when they are called, so that `--help` does not wait for torch."""
 
+import gc
 import io
 import signal
 import sys
@@ -94,6 +95,7 @@ def main() -> None:
         OSError: one that is neither of the disk nor of a path.
     """
     end_in_order()
+    gc.set_threshold(50_000)  # a tenth of the time that torch takes to import went into looking for circles
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does, where a name has letters it cannot write
     try:

@@ -161,12 +161,12 @@ def network_features(thick: Tensor, cosines_of_base: Tensor) -> Tensor:
     """
     n_thick, device = thick.shape[-3], thick.device
     around = torch.arange(-CONTEXT, CONTEXT + 1, device=device)[:, None]
-    near = thick[..., (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1), :, :]
-    soft = SOFT_TISSUE.to_symmetric(near).clamp_(-1.0, 1.0)
+    near = (torch.arange(n_thick, device=device) + around).clamp_(0, n_thick - 1)
+    wide, soft = INPUT.from_hu(thick), SOFT_TISSUE.to_symmetric(thick).clamp_(-1.0, 1.0)
     cosines = (
         torch.matmul(cosines_of_base, thick.flatten(-2)).unflatten(-2, (-1, n_thick)).unflatten(-1, thick.shape[-2:])
     )
-    return torch.cat([INPUT.from_hu(near), soft, INPUT.from_hu(cosines)], dim=-4)
+    return torch.cat([wide[..., near, :, :], soft[..., near, :, :], INPUT.from_hu(cosines)], dim=-4)
 
 
 def _cosines(operator: ThickeningOperator, factor: int, modes: int) -> DoubleArray:
