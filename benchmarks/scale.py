@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ctinterp_dagster.interpolation import load_checkpoint, thicken
+from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.records import CaseFolder
@@ -58,6 +58,7 @@ def measure(folder: Path, repeat: int) -> list[Part]:
     thick = thicken(thin, FACTOR, "box")
     measurement = contiguous(thick, FACTOR, "box")
     interpolator = load_checkpoint(device="cpu")
+    settings = Settings(mixed_precision=interpolator.precision("auto"))  # as the command has it
     write_volume(thin, folder / "raw.nii.gz")
 
     def ingest() -> None:
@@ -72,7 +73,7 @@ def measure(folder: Path, repeat: int) -> list[Part]:
     work: list[tuple[str, Callable[[], object], float, float]] = [
         ("ingest (gunzip, check, write)", ingest, 2, 3),
         ("thicken, one profile", synthesise, 2 / FACTOR, 2 + 2 / FACTOR),
-        ("interpolate with the released model", lambda: interpolator.restore(measurement), 4, 4 + 2 / FACTOR),
+        ("interpolate with the released model", lambda: interpolator.restore(measurement, settings), 4, 4 + 2 / FACTOR),
         ("best classical method (registration)", lambda: METHODS["registration_projected"](measurement), 4, 4.4),
     ]
     return [Part(name, cpu_seconds(action, repeat) / mega, kept, moved) for name, action, kept, moved in work]
