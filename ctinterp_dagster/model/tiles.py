@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ WATCHER: ContextVar[Callable[[float], None]] = ContextVar("WATCHER", default=lam
 
 @contextmanager
 def watched(on_work: Callable[[float], None]) -> Iterator[None]:
-    """Within the block, tell of each chunk that `swept` gives its work: voxels of the answer times `Reach.work`."""
+    """Within the block, tell of the work that `swept` does: voxels times `Reach.work`, half of it as a chunk goes in."""
     before = WATCHER.set(on_work)
     try:
         yield
@@ -103,11 +103,20 @@ def swept(
     tiles = math.prod(math.ceil(n / step) for n, step in zip(x.shape[3:], tile[1:], strict=True))
     slice_voxels = x.shape[3] * x.shape[4] / tiles
 
+    def half_done(chunk: Tensor) -> None:
+        WATCHER.get()(reach.work * chunk.shape[2] * slice_voxels / 2)
+
+    def entering(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        for chunk in chunks:  # each block keeps one back, so that the first comes out when many have gone in
+            yield chunk
+            half_done(chunk)
+
     def whole_depth(part: Tensor) -> Tensor:
         output = part.new_empty(part.shape[0], out_channels, *part.shape[2:])
-        for chunk, place in zip(network(iter(part.split(tile[0], dim=2))), output.split(tile[0], dim=2), strict=True):
+        chunks = network(entering(part.split(tile[0], dim=2)))
+        for chunk, place in zip(chunks, output.split(tile[0], dim=2), strict=True):
             place.copy_(chunk)
-            WATCHER.get()(reach.work * place.shape[2] * slice_voxels)
+            half_done(place)
         return output
 
     return _in_tiles(whole_depth, x, out_channels, reach, (depth, *tile[1:]))

@@ -10,7 +10,7 @@ from torch import Tensor
 from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.latent.denoiser import Denoiser
 from ctinterp_dagster.model import winograd
-from ctinterp_dagster.model.tiles import Reach, swept, tile_that_fits, tiled
+from ctinterp_dagster.model.tiles import Reach, swept, tile_that_fits, tiled, watched
 from ctinterp_dagster.nullspace.unet import SliceUNet
 
 SIZE = (5, 70, 50)
@@ -52,16 +52,33 @@ def test_a_sweep_answers_what_the_whole_answers(slices_that_fit: float) -> None:
     x = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(0))
     shapes: list[tuple[int, ...]] = []
 
-    def watched(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+    def seen(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         return network.stream((shapes.append(tuple(chunk.shape[2:])) or chunk for chunk in chunks), GEOMETRY)
 
     memory_gib = slices_that_fit * math.prod(size[1:]) * network.reach.bytes_per_voxel / 2**30
-    parts = swept(watched, x, 3, network.reach, memory_gib)
+    parts = swept(seen, x, 3, network.reach, memory_gib)
     assert same(parts, network(x, GEOMETRY))
     whole_plane = all(shape[1:] == size[1:] for shape in shapes)
     assert whole_plane == (slices_that_fit >= 2), "the plane is cut where not even two slices fit"
     assert sum(shape[0] for shape in shapes) == (size[0] if whole_plane else 2 * size[0])
     assert max(map(math.prod, shapes)) <= slices_that_fit * math.prod(size[1:])
+
+
+def test_work_is_told_while_chunks_go_in_not_only_as_they_come_out() -> None:
+    network, x = SliceUNet(4, 3, (8, 8, 8), 2, 3), torch.zeros(1, 4, 12, 16, 16)
+    told: list[float] = []
+
+    def seen(chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        for chunk in network.stream(chunks, GEOMETRY):
+            told.append(0.0)  # a mark: something comes out
+            yield chunk
+
+    memory_gib = 2.0 * 16 * 16 * network.reach.bytes_per_voxel / 2**30
+    with watched(told.append):
+        swept(seen, x, 3, network.reach, memory_gib)
+    assert sum(told) == pytest.approx(network.reach.work * 12 * 16 * 16)
+    before_the_first = sum(told[: told.index(0.0)])
+    assert before_the_first >= 0.25 * sum(told)
 
 
 @pytest.mark.parametrize("least_width", [1, 32], ids=["winograd", "plain"])
@@ -98,14 +115,14 @@ def test_a_stream_holds_few_chunks_however_deep_the_volume() -> None:
 def test_a_smaller_budget_makes_smaller_windows() -> None:
     seen: list[int] = []
 
-    def watched(x: Tensor) -> Tensor:
+    def network(x: Tensor) -> Tensor:
         seen.append(math.prod(x.shape[2:]))
         return x[:, :1]
 
     reach = Reach((1, 2, 2), (1, 4, 4), 100)
-    tiled(watched, torch.zeros(1, 2, *SIZE), 1, reach, math.prod(SIZE) * 200 / 2**30)
+    tiled(network, torch.zeros(1, 2, *SIZE), 1, reach, math.prod(SIZE) * 200 / 2**30)
     assert seen == [math.prod(SIZE)]
-    tiled(watched, torch.zeros(1, 2, *SIZE), 1, reach, math.prod(SIZE) * 25 / 2**30)
+    tiled(network, torch.zeros(1, 2, *SIZE), 1, reach, math.prod(SIZE) * 25 / 2**30)
     assert max(seen[1:]) * 100 <= math.prod(SIZE) * 25
 
 
