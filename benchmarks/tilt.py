@@ -4,6 +4,8 @@
     python -m benchmarks.tilt restored.nii.gz STRAIGHT
     python -m benchmarks.tilt TILTED/ STRAIGHT --sheared    the same without ctinterp: what the headers say, as it is
 
+`benchmarks.gantry` takes two series that are tilted opposite ways.
+
 The positions in both headers are compared as if they were of one frame of reference. What is found is the error of the
 place in the headers, of ours, and of the object, which may have moved. A motion of the object is rigid: it moves all
 landmarks alike, and leaves their distances. So blocks of the scan are found one by one, and a rigid motion of all is
@@ -13,6 +15,7 @@ taken out.
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -37,22 +40,32 @@ FAR_MM = 40.0  # blocks further apart than that say how long distances are
 Array = npt.NDArray[np.float64]
 
 
-def _image(path: Path) -> tuple[sitk.Image, sitk.Image]:
-    """A scan within `SEEN_HU`, and where it was measured."""
+class Seen(NamedTuple):
+    """A scan within `SEEN_HU`, and a mask on its grid, 0 near what was not measured."""
+
+    image: sitk.Image
+    measured: sitk.Image
+
+
+def scan_of(path: Path) -> Seen:
+    """A scan as ctinterp reads it."""
     volume = read_scan(path).volume
     filled, padding = without_padding(volume)
     measured = np.ones(volume.hu.shape, np.uint8) if padding is None else (~padding.mask).astype(np.uint8)
     mask = sitk.BinaryErode(itk_image(volume, measured), EDGE)
-    return itk_image(volume, filled.hu.clip(*SEEN_HU)), mask
+    return Seen(itk_image(volume, filled.hu.clip(*SEEN_HU)), mask)
 
 
-def _sheared(folder: Path) -> tuple[sitk.Image, sitk.Image]:
-    """A tilted DICOM series within `SEEN_HU` as its headers place it, and where it was measured.
+def sheared(folder: Path) -> Seen:
+    """A tilted DICOM series as its headers place it.
 
     Read by pydicom; SimpleITK takes a direction whose axes are not at right angles, so that nothing has to be shifted.
 
+    Args:
+        folder: of one series, and no other image with a position.
+
     Returns:
-        The series, HU, and a mask on its grid, 0 near what was not measured.
+        The series, HU, on its sheared grid.
     """
     slices = [dataset for file in folder.iterdir() if "ImagePositionPatient" in (dataset := pydicom.dcmread(file))]
     slices.sort(key=lambda dataset: float(dataset.ImagePositionPatient[2]))
@@ -66,7 +79,13 @@ def _sheared(folder: Path) -> tuple[sitk.Image, sitk.Image]:
     rows_mm, columns_mm = map(float, first.PixelSpacing)
     image.SetSpacing((columns_mm, rows_mm, float(np.linalg.norm(step))))
     image.SetDirection(np.column_stack([row, column, step / np.linalg.norm(step)]).ravel().tolist())
-    return image, sitk.BinaryErode(sitk.Cast(image >= SEEN_HU[0], sitk.sitkUInt8), EDGE)
+    return Seen(image, sitk.BinaryErode(sitk.Cast(image >= SEEN_HU[0], sitk.sitkUInt8), EDGE))
+
+
+def seen_by_both(fixed: Seen, moving: Seen) -> sitk.Image:
+    """Mask on the grid of the first scan, 0 where either sees nothing."""
+    other = sitk.Resample(moving.measured, fixed.image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return sitk.And(fixed.measured, other)
 
 
 def _registration(shrink: int) -> sitk.ImageRegistrationMethod:
@@ -121,6 +140,22 @@ def _found(block: sitk.Image, moving: sitk.Image) -> tuple[Array, Array]:
     return middle, middle + shift.GetOffset()
 
 
+def found_blocks(fixed: Seen, moving: Seen) -> tuple[Array, Array]:
+    """Where blocks of one scan lie, and where they are found in another; those that are not found are left out.
+
+    Args:
+        fixed: the scan that blocks are cut from.
+        moving: the other one.
+
+    Returns:
+        (n, 3) LPS, mm, of each.
+    """
+    pairs = [_found(block, moving.image) for block in _blocks(fixed.image, seen_by_both(fixed, moving))]
+    places, found = (np.array(points) for points in zip(*pairs, strict=True))
+    kept = np.linalg.norm(found - places, axis=1) < REACH_MM
+    return places[kept], found[kept]
+
+
 def _show(what: str, mm: Array) -> None:
     print(f"{what}: mean {mm.mean():.2f}, 95 % within {np.quantile(mm, 0.95):.2f} mm")
 
@@ -145,30 +180,33 @@ def _judge(places: Array, found: Array) -> None:
 @click.command
 @click.argument("restored", type=click.Path(path_type=Path))
 @click.argument("straight", type=click.Path(path_type=Path))
-@click.option("--sheared", is_flag=True, help="RESTORED is a tilted DICOM series, to be taken as its headers place it.")
-def main(restored: Path, straight: Path, *, sheared: bool) -> None:
+@click.option(
+    "--sheared",
+    "is_sheared",
+    is_flag=True,
+    help="RESTORED is a tilted DICOM series, to be taken as its headers place it.",
+)
+def main(restored: Path, straight: Path, *, is_sheared: bool) -> None:
     """Print the rigid transform from STRAIGHT to RESTORED, how far it moves landmarks, and where blocks are found."""
-    (moving, moving_mask), (fixed, fixed_mask) = (_sheared if sheared else _image)(restored), _image(straight)
-    both = sitk.And(fixed_mask, sitk.Resample(moving_mask, fixed, sitk.Transform(), sitk.sitkNearestNeighbor, 0))
+    moving, fixed = (sheared if is_sheared else scan_of)(restored), scan_of(straight)
+    both = seen_by_both(fixed, moving)
     zyx = np.argwhere(sitk.GetArrayViewFromImage(both)).mean(axis=0)
-    centre = np.array(fixed.TransformContinuousIndexToPhysicalPoint(zyx[::-1].tolist()))
+    centre = np.array(fixed.image.TransformContinuousIndexToPhysicalPoint(zyx[::-1].tolist()))
     rigid = sitk.Euler3DTransform()
     rigid.SetCenter(centre.tolist())
     method = _registration(2)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(0.02, 1)
     method.SetMetricFixedMask(both)
-    method.SetMetricMovingMask(moving_mask)
+    method.SetMetricMovingMask(moving.measured)
     method.SetInitialTransform(rigid, inPlace=True)
-    method.Execute(fixed, moving)
+    method.Execute(fixed.image, moving.image)
     landmarks = centre + LANDMARKS_MM * np.concatenate([np.eye(3), -np.eye(3)])
     moved_mm = [float(np.linalg.norm(np.array(rigid.TransformPoint(p.tolist())) - p)) for p in landmarks]
     print("shift at the centre, LPS mm:", np.round(rigid.GetTranslation(), 2).tolist())
     print("turn about x, y, z, degrees:", np.degrees(rigid.GetParameters()[:3]).round(2).tolist())
     print(f"landmarks {LANDMARKS_MM:g} mm off the centre: mean {np.mean(moved_mm):.2f}, at most {max(moved_mm):.2f} mm")
-    pairs = [_found(block, moving) for block in _blocks(fixed, both)]
-    kept = [pair for pair in pairs if np.linalg.norm(pair[1] - pair[0]) < REACH_MM]
-    _judge(*(np.array(points) for points in zip(*kept, strict=True)))
+    _judge(*found_blocks(fixed, moving))
 
 
 if __name__ == "__main__":
