@@ -1,6 +1,5 @@
 """Which slice profile a stack has: told by the noise that its slices share, else by the tags."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,6 +9,7 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.physics.noise import RealArray, SharedNoise, shared_noise
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, slice_weights
 from ctinterp_dagster.physics.thickness import Thickness, judge_thickness, lags_for
+from ctinterp_dagster.scan.checks import SLICE_THICKNESS_MM
 from ctinterp_dagster.scan.volume import DoubleArray
 
 Auto = Literal["auto"]
@@ -25,6 +25,7 @@ SURE = 2.0  # standard errors
 MOST_ERROR = 0.05  # standard error of a correlation that tells something
 LEAST_CONTRAST = 0.1  # of the correlations of a box and a bell, where noise can tell them apart
 STEP = 0.01  # of a slice distance
+THINNEST = 10 * STEP  # whatever is thinner shares as little: nothing
 BY_TAGS = {True: (BELL, "a helical scan"), False: (BOX, "an axial scan"), None: (UNKNOWN, "nothing of the scan")}
 
 
@@ -103,6 +104,7 @@ def expected_semivariogram(shape: Shape, width: float, lags: int) -> DoubleArray
         Variables, and Stochastic Processes, 3rd ed., section 10-2.
     """
     profile, part = shape
+    width = max(width, THINNEST)
     reach = 2 * width + lags
     weights = slice_weights(
         profile,
@@ -248,11 +250,14 @@ def recognise(
         Shape and thickness in mm, how sure they are and why, and warnings.
 
     Raises:
-        ParamsError: a thickness is told that is no length, or beside a `SampledProfile`, which has its own.
+        ParamsError: a thickness is told that no slice can have, or beside a `SampledProfile`, which has its own.
     """
-    if thickness_mm is not None and not 0 < thickness_mm < math.inf:
+    low, high = SLICE_THICKNESS_MM
+    told_mm = profile.fwhm_mm if isinstance(profile, SampledProfile) else thickness_mm
+    if told_mm is not None and not low <= told_mm <= high:
+        change = "the offsets of its weights" if isinstance(profile, SampledProfile) else "--thickness"
         raise ParamsError(
-            f"the slices are told to be {thickness_mm:g} mm thick: expected more than 0; change --thickness"
+            f"the slices are told to be {told_mm:g} mm thick: expected {low:g} to {high:g} mm; change {change}"
         )
     if isinstance(profile, SampledProfile):
         if thickness_mm is not None:

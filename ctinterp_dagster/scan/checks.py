@@ -34,6 +34,7 @@ PILE_SHARE = 2e-4
 PILE_VOXELS = 20
 MIN_SLICES = 3  # what can be interpolated at all; ingest asks for more
 SLICE_SPACING_MM = (0.1, 20.0)
+SLICE_THICKNESS_MM = (0.1, 50.0)  # scanners reconstruct 0.2 to 20 mm; slabs of their workstations are thicker
 PIXEL_SPACING_MM = (0.05, 10.0)
 
 

@@ -154,8 +154,8 @@ def test_errors_are_in_the_words_of_the_call(thin: Volume, model: Path, tmp_path
         interpolate(thick, spacing_mm=5.0, model=model)  # type: ignore[arg-type]
     with pytest.raises(ParamsError, match="samples=2 or more, got 1"):
         interpolate(thick, return_std=True, samples=1, **given)
-    for thickness_mm in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(ParamsError, match=r"expected more than 0; change thickness_mm$"):
+    for thickness_mm in (0.0, -1.0, 1e-3, 1e30, np.nan, np.inf):
+        with pytest.raises(ParamsError, match=r"expected 0\.1 to 50 mm; change thickness_mm$"):
             interpolate(thick, thickness_mm=thickness_mm, **given)
     with pytest.raises(ParamsError, match="the device is 'gpu': expected auto, cpu or cuda"):
         interpolate(thick, device="gpu", **given)

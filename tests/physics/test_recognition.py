@@ -73,6 +73,22 @@ def test_what_the_user_tells_is_believed() -> None:
         recognise(hu, 2.0, WEIGHTS, thickness_mm=2.0)
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e-3])
+def test_a_thickness_that_no_slice_can_have_is_refused_whoever_tells_it(scale: float) -> None:
+    hu, expected = stack(1, "triangle", slices=16), r"mm thick: expected 0\.1 to 50 mm; change "
+    with pytest.raises(ParamsError, match=f"{expected}--thickness"):
+        recognise(hu, 2.0, thickness_mm=5 * scale)
+    with pytest.raises(ParamsError, match=f"{expected}the offsets of its weights"):
+        recognise(hu, 2.0, SampledProfile((-4 * scale, 0.0, 4 * scale), (0.0, 1.0, 0.0)))
+
+
+def test_slices_far_thinner_than_their_distance_share_no_noise() -> None:
+    hu = stack(1, "triangle", slices=60)
+    assert (recognise(hu, 20.0, tags=Tags(0.1)).profile, recognise(hu, 20.0, thickness_mm=0.1).profile) == UNKNOWN[
+        :1
+    ] * 2
+
+
 @pytest.mark.parametrize("helical", [True, None])
 def test_slices_no_thicker_than_the_thin_ones_are_a_box(*, helical: bool | None) -> None:
     tags = Tags(1.0, helical)  # 1 mm every 10 mm

@@ -199,6 +199,19 @@ def test_a_slice_thickness_that_is_not_positive_is_none(series: Series, told_mm:
     assert read_scan(series(SliceThickness=told_mm)).thickness_mm is None
 
 
+@pytest.mark.parametrize("told_mm", [1e30, 1e-3])
+def test_a_slice_thickness_that_no_slice_can_have_is_unknown_and_told(series: Series, told_mm: float) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.SliceThickness = told_mm if k > 3 else 5
+
+    scan = read_scan(series(edit=edit))
+    assert (scan.thickness_mm, scan.each_thickness_mm) == (5.0, ())
+    said = rf"SliceThickness is {re.escape(f'{told_mm:g}')} mm in '00\d\.dcm' \(2 slice\(s\) .*expected 0\.1 to 50 mm"
+    assert re.search(said, scan.warnings[0])
+    whole = read_scan(series(SliceThickness=told_mm))
+    assert (whole.thickness_mm, len(whole.warnings)) == (None, 1)
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_frames_without_a_place_of_each_are_refused(series: Series, n: int) -> None:
     def edit(_: int, dataset: FileDataset) -> None:

@@ -11,7 +11,7 @@ from ctinterp_dagster.scan.identity import key_file, load_key, pseudonym
 from ctinterp_dagster.scan.io.dicom import DicomFile, read_header
 from ctinterp_dagster.scan.io.plane import Plane
 
-FORMAT = 6  # another one, and what was kept is forgotten
+FORMAT = 7  # another one, and what was kept is forgotten
 
 
 class HeaderCache:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctinterp_dagster.scan.checks import SLICE_THICKNESS_MM
+
 # What tells two scans of one series apart, by name; the attributes of which the name is said, put together. Those from
 # LATE on tell only slices that lie at the same place: times of reconstruction, and what may change along one scan.
 MARKS = {
@@ -42,7 +44,7 @@ class Plane:
         orientation: ImageOrientationPatient (0020,0037), direction of a row, then of a column.
         pixel_mm: PixelSpacing (0028,0030): distance of rows, distance of columns.
         size: Rows (0028,0010), Columns (0028,0011).
-        thickness_mm: SliceThickness (0018,0050); None where it is absent or not positive.
+        tagged_mm: SliceThickness (0018,0050) as it stands; None where it is absent or not positive.
         rescale: RescaleSlope (0028,1053), RescaleIntercept (0028,1052); None where one is missing.
         marks: what may tell it from another plane at the same place, in the order of `MARKS`.
     """
@@ -53,9 +55,15 @@ class Plane:
     orientation: tuple[float, ...]
     pixel_mm: tuple[float, ...]
     size: tuple[int, int]
-    thickness_mm: float | None = None
+    tagged_mm: float | None = None
     rescale: tuple[float, float] | None = None
     marks: tuple[str, ...] = ()
+
+    @property
+    def thickness_mm(self) -> float | None:
+        """SliceThickness; None where it is unknown, or is what no slice can have."""
+        low, high = SLICE_THICKNESS_MM
+        return self.tagged_mm if self.tagged_mm is not None and low <= self.tagged_mm <= high else None
 
 
 def named(plane: Plane, other: Plane) -> tuple[str, str]:

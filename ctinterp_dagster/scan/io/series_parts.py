@@ -18,6 +18,7 @@ from ctinterp_dagster.errors import (
     SliceSpacingError,
     UnevenSpacingError,
 )
+from ctinterp_dagster.scan.checks import SLICE_THICKNESS_MM
 from ctinterp_dagster.scan.io.dicom import DicomFile
 from ctinterp_dagster.scan.io.grid import (
     ROUNDING_MM,
@@ -268,6 +269,19 @@ def _mixed(planes: Sequence[Plane]) -> tuple[str, ...]:
     return (f"SliceThickness is {listed_mm(known_mm)} from slice to slice{absent}",)
 
 
+def _impossible(planes: Sequence[Plane]) -> tuple[str, ...]:
+    """What there is to tell of planes whose SliceThickness no slice can have."""
+    odd = [plane for plane in planes if plane.tagged_mm is not None and plane.thickness_mm is None]
+    if not odd:
+        return ()
+    low, high = SLICE_THICKNESS_MM
+    said = (
+        f"SliceThickness is {odd[0].tagged_mm:g} mm in {odd[0].file.name!r} ({len(odd)} slice(s) have such a one): "
+        f"expected {low:g} to {high:g} mm, so it is taken for unknown"
+    )
+    return (said,)
+
+
 def _settings(planes: Sequence[Plane]) -> tuple[str, ...]:
     """The settings of which the planes of one scan, sorted, have several, and between which files they change first."""
     remarks = []
@@ -309,7 +323,7 @@ def scans_of(files: Sequence[DicomFile]) -> list[Part]:
     for number, members in enumerate(passes, start=1):
         own = [ordered[k] for k in members]
         remarks = (f"pass {number} of {len(passes)} in one series, told apart by {mark}",) if mark else ()
-        remarks = (*remarks, *_settings(own))
+        remarks = (*remarks, *_settings(own), *_impossible(own))
         stretches = _stretches(own, along[members], rounding)
         if len(stretches) == 1:
             remarks = (*remarks, *_mixed(own))
