@@ -1,5 +1,6 @@
 """What headers of volume files say beside the values: units, spaces, and words that contradict each other."""
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from ctinterp_dagster.errors import CtinterpError, GeometryError, NotCtError, WrongUnitsError
+from ctinterp_dagster.errors import CtinterpError, GeometryError, NotCtError, UnreadableScanError, WrongUnitsError
 from ctinterp_dagster.scan.io import Scan, read_scan, write_volume
-from ctinterp_dagster.scan.io.images import volume_of
+from ctinterp_dagster.scan.io.images import itk_image, volume_of
 from ctinterp_dagster.scan.volume import Volume
 
 RAW = np.arange(60, dtype="<i2")
@@ -133,6 +134,33 @@ def test_files_that_itk_writes_are_not_warned_of(oblique: Volume, tmp_path: Path
     write_volume(oblique, tmp_path / "v.mha")
     write_volume(oblique, tmp_path / "v.nii")
     assert read_scan(tmp_path / "v.mha").warnings == read_scan(tmp_path / "v.nii").warnings == ()
+
+
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_header_without_its_data_file_names_the_file(
+    oblique: Volume, tmp_path: Path, suffix: str, *, packed: bool
+) -> None:
+    header = tmp_path / f"scan.{suffix}"
+    SimpleITK.WriteImage(itk_image(oblique, oblique.hu), str(header), packed)
+    (values,) = (file for file in tmp_path.iterdir() if file != header)
+    read_scan(header)
+    values.unlink()
+    with pytest.raises(UnreadableScanError, match=rf"the values lie in '{re.escape(values.name)}', which is not there"):
+        read_scan(header)
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_a_header_of_a_list_names_the_file_that_is_absent(tmp_path: Path, absent: int) -> None:
+    header = tmp_path / "scan.mhd"
+    sizes = "NDims = 3\nDimSize = 4 4 2\nElementSpacing = 1 1 2\nElementType = MET_SHORT\n"
+    header.write_text(f"{sizes}ElementDataFile = LIST\n0.raw\n1.raw\n", encoding="utf-8")
+    for k in range(2):
+        (tmp_path / f"{k}.raw").write_bytes(bytes(32))
+    assert read_scan(header).volume.hu.shape == (2, 4, 4)
+    (tmp_path / f"{absent}.raw").unlink()
+    with pytest.raises(UnreadableScanError, match=rf"the values lie in '{absent}\.raw', which is not there"):
+        read_scan(header)
 
 
 def _nifti(tmp_path: Path, sform: np.ndarray | None, qform: np.ndarray | None, **fields: object) -> Scan:

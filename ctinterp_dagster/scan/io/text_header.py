@@ -21,6 +21,8 @@ MAX_LINE = 500  # of a field of NRRD; ITK writes messages about longer ones past
 # The end of a header: the line of the data file in MetaImage, an empty line in NRRD.
 END = {True: re.compile(rb"^ElementDataFile\s*[=:].*\r?\n?", re.MULTILINE), False: re.compile(rb"\r?\n\r?\n")}
 LINE = re.compile(r"^\s*([\w ]+?)\s*(?:=|:(?!=))\s*(.*?)\s*$")
+# The name of a data file, and none of: these values follow, a list follows, a pattern of numbered files.
+OTHER_FILE = re.compile(r"(?!local\s*$|list(\s|$))(?=.*\S)[^%]*$", re.IGNORECASE)
 # How many numbers a field may hold for n axes; a space may have time as its fourth.
 NUMBERS: dict[str, Callable[[int], int]] = {
     "ndims": lambda _: 1, "dimsize": lambda n: n, "elementspacing": lambda n: n, "elementsize": lambda n: n,
@@ -182,8 +184,8 @@ def read_text_header(file: Path) -> TextHeader:
         Its fields, and the files beside it that hold its voxels.
 
     Raises:
-        UnreadableScanError: no text, no end, numbers that are none or too many, or a data file (or a link to one)
-            outside of the header's folder.
+        UnreadableScanError: no text, no end, numbers that are none or too many, or a data file that is absent or (it,
+            or a link to it) outside of the header's folder.
 
     Source: MetaIO (ElementDataFile) and NRRD (`data file`) formats; both may be followed by a list, a name a line.
     """
@@ -198,7 +200,7 @@ def read_text_header(file: Path) -> TextHeader:
     if skip.startswith("-") and fields.get("encoding", "").lower() != "raw":  # the end of a bomb is far away
         _refuse(f"a byte skip of {skip} in packed voxels, expected 0 or more")
     named = next((fields[k] for k in ("elementdatafile", "data file", "datafile") if k in fields), "LOCAL")
-    found = []
+    found, absent = list[Path](), list[str]()
     for name in [named, *(listed if named.startswith("LIST") else ())]:
         part = file.parent / name.strip().replace("\\", "/").replace("\0", "")
         if not part.resolve().is_relative_to(file.parent.resolve()):
@@ -206,4 +208,8 @@ def read_text_header(file: Path) -> TextHeader:
                 "the header names a data file outside of its own folder: expected one beside it; copy it there"
             )
         found.append(part)
+        if OTHER_FILE.match(name) and not part.is_file():
+            absent.append(name.strip())
+    if absent and file.stat().st_size <= HEADER_BYTES:  # of a longer list the last name may be cut off
+        raise UnreadableScanError(f"the values lie in {absent[0]!r}, which is not there: copy it beside the header")
     return TextHeader(fields, tuple(part for part in found if part.is_file()), file.suffix.lower() in META_SUFFIXES)
