@@ -94,7 +94,7 @@ def check_scan(found: Found) -> CheckedScan:
         return CheckedScan(
             found.label, error.reason, None, None, None, "", "", str(error), found.description, found.date, found.uid
         )
-    word, remarks = "fit", [remark_on(scan.thickness_mm, scan.volume.spacing_mm[0]), *scan.warnings]
+    word, remarks = "fit", [found.owner, remark_on(scan.thickness_mm, scan.volume.spacing_mm[0]), *scan.warnings]
     if padding := find_padding(scan.volume.hu):
         remarks.append(f"padded with {padding.value_hu:g} outside of the field of view: comes back as it is")
     if scan.burned_in_annotation:

@@ -41,9 +41,9 @@ class Item:
 
     @property
     def title(self) -> str:
-        """Description, date, and the slices of every stretch, as far as the headers tell. May name a person."""
+        """Description, date, slices of every stretch, and owner, as far as the headers tell. May name a person."""
         slices = " and ".join(part.slices for part in self.parts if part.slices)
-        return ", ".join(filter(None, (self.parts[0].description, self.parts[0].date, slices)))
+        return ", ".join(filter(None, (self.parts[0].description, self.parts[0].date, slices, self.parts[0].owner)))
 
     @property
     def files(self) -> list[Path]:

@@ -23,6 +23,7 @@ from ctinterp_dagster.scan.io.dicom import DicomFile, is_beside, read_header
 from ctinterp_dagster.scan.io.dicom_series import check_series, read_series
 from ctinterp_dagster.scan.io.found_scan import Found, Place, Scan
 from ctinterp_dagster.scan.io.grid import Grid
+from ctinterp_dagster.scan.io.series_groups import have_own_uids, in_series
 from ctinterp_dagster.scan.io.series_parts import incomplete, scans_of, without_copies
 from ctinterp_dagster.scan.io.volume_files import ITK_SUFFIXES, NIFTI_SUFFIXES, read_itk, read_nifti
 from ctinterp_dagster.scan.io.zipped import inner_archives, is_archive, unpacked
@@ -31,6 +32,10 @@ DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 CACHED = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")  # where DVC keeps a file
 DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 MOST_TOLD = 9  # scans in a message
+OWN_UIDS = (  # of files that `have_own_uids`
+    "each file has a SeriesInstanceUID of its own: they are taken for one series, as patient, study, number, "
+    "description and grid are the same; if they are not one, give the images of one alone"
+)
 # How gzip, nibabel and SimpleITK say that a file ends too early.
 ENDS_EARLY = re.compile(r"end-of-stream|Expected \d+ bytes, got|fread got only")
 
@@ -147,8 +152,7 @@ def _place(grid: Grid, files: Sequence[DicomFile]) -> Place:
 
 def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], DicomFile]) -> list[Found]:
     """One entry a series, wherever its files lie; companions without slices only where their folder has no series."""
-    found = []
-    by_series: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
+    found, headers = list[Found](), list[DicomFile]()
     for file in files:
         try:
             header = read(file)
@@ -156,8 +160,8 @@ def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dicom
             found.append(_unreadable(file.relative_to(root).as_posix(), [file], error))
         else:
             if header.sop_class != DICOMDIR_CLASS:
-                by_series[_series_key(header)].append(header)
-    groups = [group for key in sorted(by_series) for group in _by_owner(by_series[key])]
+                headers.append(header)
+    groups = in_series(headers)
     folders = {f.file.parent for group in groups if not is_beside(group) for f in group if not f.is_companion}
     names: dict[str, int] = defaultdict(int)
     for group in groups:
@@ -168,26 +172,27 @@ def _dicom_scans(files: Sequence[Path], root: Path, read: Callable[[Path], Dicom
             kept, copies = without_copies(group)
         except ScanError as error:
             kept, copies, refusal = group, (), error
+        own_uids = (OWN_UIDS,) if have_own_uids(group) else ()
         name = f"{_common_folder(kept, root)}series-{kept[0].number:04d}"
         names[name] += 1
         name = name if names[name] == 1 else f"{name}-{names[name]}"
-        found.extend([_found(name, group, _located(name, refusal))] if refusal else _series(name, kept, copies))
+        found.extend(
+            [_found(name, group, _located(name, refusal))] if refusal else _series(name, kept, (*own_uids, *copies))
+        )
     return found
 
 
-def _series_key(file: DicomFile) -> tuple[str, ...]:
-    """What the files of one series share: its UID or, where that is blank, all else that tells series apart."""
-    return (file.series,) if file.series else ("", str(file.file.parent), file.patient, file.study, str(file.number))
-
-
-def _by_owner(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
-    """Files of one SeriesInstanceUID by patient and study, where each of their folders names one: a UID used twice."""
-    owners: dict[tuple[str, str], list[DicomFile]] = defaultdict(list)
-    folders: dict[Path, set[tuple[str, str]]] = defaultdict(set)
-    for file in files:
-        owners[file.patient, file.study].append(file)
-        folders[file.file.parent].add((file.patient, file.study))
-    return list(owners.values()) if all(len(named) == 1 for named in folders.values()) else [list(files)]
+def _with_owners(found: Sequence[Found]) -> list[Found]:
+    """Scans of more than one patient are told apart by a number and a file; nobody's name is shown."""
+    patients = list(dict.fromkeys(f.place.patient for f in found if f.place))
+    if len(patients) < 2:
+        return list(found)
+    return [
+        replace(f, owner=f"patient {patients.index(f.place.patient) + 1} of {len(patients)}, {f.files[0].name!r}")
+        if f.place
+        else f
+        for f in found
+    ]
 
 
 def _zip_scans(archive: Path, name: str) -> list[Found]:
@@ -287,12 +292,12 @@ def find_scans(path: Path | str, *, keep_headers: bool = False) -> list[Found]:
         found = _without_strays(path, cache.read if cache else read_header)
         if cache:
             cache.save()
-        return found
+        return _with_owners(found)
     if not path.is_file():
         raise MissingInputError(f"{path} does not exist: expected a scan file or a folder of scans")
     found = _folder_scans([path], path.parent)
     error = UnreadableScanError("no known format: expected DICOM, NIfTI, MetaImage, NRRD or a zip of them")
-    return found or [_unreadable(path.name, [path], error)]
+    return _with_owners(found) or [_unreadable(path.name, [path], error)]
 
 
 def _choose(path: Path, series: str | None, found: Sequence[Found]) -> Found:

@@ -56,6 +56,7 @@ class Found:
         number: SeriesNumber of a DICOM series.
         whole: the name of the scan that it is a stretch of, with others of the same name; else empty.
         uneven: of a stretch: why the whole is no regular stack, and no thin truth. May name files as warnings do.
+        owner: of scans of several patients, which of them it is of, by a number, and its first file. Not for outputs.
         warnings: what a user should know of it and the headers already tell. May name files: `nameless` for outputs.
     """
 
@@ -72,6 +73,7 @@ class Found:
     number: int | None = None
     whole: str = ""
     uneven: ScanError | None = None
+    owner: str = ""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -95,8 +97,8 @@ class Found:
 
     @property
     def title(self) -> str:
-        """Description, date, slices and their distance, as far as the headers tell. May name a person."""
-        return ", ".join(filter(None, (self.description, self.date, self.slices)))
+        """Description, date, slices and their distance, owner, as far as the headers tell. May name a person."""
+        return ", ".join(filter(None, (self.description, self.date, self.slices, self.owner)))
 
     def _without_files(self, said: str) -> str:
         """Words about it in which its k-th file is called `file k` and no folder of its files is named."""
