@@ -158,7 +158,7 @@ def test_a_gap_that_grows_slowly_is_refused_though_each_step_is_nearly_right(ser
 
 
 def test_a_slice_shifted_in_its_plane_is_refused(series: Series) -> None:
-    with pytest.raises(MixedSeriesError, match=r"003\.dcm is shifted by 5\.00 mm in its plane"):
+    with pytest.raises(MixedSeriesError, match=r"'003\.dcm' is shifted by 5\.00 mm in its plane"):
         read_scan(series(edit=_only(3, ImagePositionPatient=[-5, 20, 106])))
 
 
@@ -172,12 +172,12 @@ def test_two_slices_of_another_orientation_are_refused(series: Series) -> None:
 
 
 def test_mixed_pixel_spacing_is_refused(series: Series) -> None:
-    with pytest.raises(MixedSeriesError, match=r"pixel spacing of 003\.dcm is \(0\.8, 0\.8\), but \(0\.7, 0\.9\)"):
+    with pytest.raises(MixedSeriesError, match=r"pixel spacing of '003\.dcm' is \(0\.8, 0\.8\), but \(0\.7, 0\.9\)"):
         read_scan(series(edit=_only(3, PixelSpacing=[0.8, 0.8])))
 
 
 def test_mixed_sizes_are_refused(series: Series) -> None:
-    with pytest.raises(MixedSeriesError, match=r"rows and columns of 003\.dcm is \(3, 16\)"):
+    with pytest.raises(MixedSeriesError, match=r"rows and columns of '003\.dcm' is \(3, 16\)"):
         read_scan(series(edit=_only(3, Rows=3, Columns=16)))
 
 

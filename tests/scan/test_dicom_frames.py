@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset, FileDataset
 
-from ctinterp_dagster.errors import DerivedError, GeometryError, NotCtError
+from ctinterp_dagster.errors import DerivedError, GeometryError, MixedOrientationError, NotCtError
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.io.derived_series import read_origin
 
@@ -34,6 +34,36 @@ def test_a_multi_frame_ct_whose_frames_are_not_all_there_is_refused(tmp_path: Pa
     dataset.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
     with pytest.raises(GeometryError, match=r"enhanced\.dcm holds 2 frames and not one place for each"):
         read_scan(tmp_path / "enhanced.dcm")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [(2, ()), (1, ("1 file(s) of 2 that are one image (InConcatenationTotalNumber)",))]
+)
+def test_files_of_one_image_that_are_not_all_there_are_told(tmp_path: Path, there: int, said: tuple[str, ...]) -> None:
+    for k in range(there):
+        part = enhanced_ct([9.0 * k, 9.0 * k + 3, 9.0 * k + 6], [(1, -1024)] * 3)
+        part.InConcatenationTotalNumber = 2
+        part.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+    scan = read_scan(tmp_path)
+    assert (scan.volume.depth, scan.warnings) == (3 * there, said)
+
+
+def test_a_frame_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    ct = enhanced_ct([3.0 * k for k in range(4)], [(1, -1024)] * 4)
+    ct.PerFrameFunctionalGroupsSequence[2].PlaneOrientationSequence = [Dataset()]
+    ct.PerFrameFunctionalGroupsSequence[2].PlaneOrientationSequence[0].ImageOrientationPatient = [
+        1,
+        0,
+        0,
+        0,
+        0.995,
+        0.0999,
+    ]
+    ct.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(
+        MixedOrientationError, match=r"orientation of 'a\.dcm \(frame 3\)' is .* in 'a\.dcm': a series must"
+    ):
+        read_scan(tmp_path)
 
 
 def _typed(*words: str) -> FileDataset:

@@ -17,6 +17,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEGExtended12Bit,
     RLELossless,
@@ -79,6 +80,26 @@ def test_bits_above_those_stored_are_told_unless_an_overlay_is_there(series: Ser
         dataset.add_new((0x6000, 0x0100), "US", 16)
 
     assert read_scan(series(name="overlaid", edit=overlaid, **tags)).warnings == ()
+
+
+def test_signed_values_whose_upper_bits_are_zero_are_read_in_silence(series: Series) -> None:
+    def edit(k: int, dataset: FileDataset) -> None:
+        dataset.PixelData = ((np.arange(48) + 100 * k - 60) & 0x0FFF).astype(np.uint16).tobytes()
+
+    scan = read_scan(series(edit=edit, BitsStored=12, HighBit=11, PixelRepresentation=1))
+    assert scan.volume.hu[:, 0, 0].tolist() == [100 * k - 60 - 1024 for k in range(6)]
+    assert scan.warnings == ()
+
+
+def test_a_way_to_pack_pixels_that_is_not_read_is_named(series: Series) -> None:
+    def edit(_: int, dataset: FileDataset) -> None:
+        dataset.PixelData = encapsulate([b"none"])
+        dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+
+    with pytest.raises(
+        UnreadableScanError, match=r"cannot be decoded \(High-Throughput JPEG 2000 .*again, uncompressed"
+    ):
+        read_scan(series(edit=edit))
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])

@@ -30,10 +30,11 @@ CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTI
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "SeriesDate", "InstanceNumber", "ImagesInAcquisition",
-    "NumberOfSeriesRelatedInstances", "SliceThickness", "ConvolutionKernel", "FrameOfReferenceUID",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
-    "ModalityLUTSequence", "BurnedInAnnotation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "NumberOfSeriesRelatedInstances", "InConcatenationTotalNumber", "SliceThickness", "ConvolutionKernel",
+    "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "NumberOfFrames", "RescaleSlope",
+    "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "BurnedInAnnotation", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
     *(keyword for keywords in MARKS.values() for keyword in keywords), *KEYWORDS,
 ]  # fmt: skip
 
@@ -52,6 +53,7 @@ class DicomFile:
         patient: PatientID (0010,0020).
         counted: InstanceNumber (0020,0013), 0 where absent.
         expected: ImagesInAcquisition (0020,1002) or NumberOfSeriesRelatedInstances (0020,1209), 0 where absent.
+        concatenated: InConcatenationTotalNumber (0020,9163), of how many files one image consists, 0 where absent.
         frames: NumberOfFrames (0028,0008), 1 where absent.
         photometric: PhotometricInterpretation (0028,0004).
         modality: Modality (0008,0060).
@@ -77,6 +79,7 @@ class DicomFile:
     patient: str
     counted: int
     expected: int
+    concatenated: int
     frames: int
     photometric: str
     modality: str
@@ -229,6 +232,7 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
         patient=_text(dataset, "PatientID"),
         counted=_whole(dataset, "InstanceNumber"),
         expected=max(_whole(dataset, "ImagesInAcquisition"), _whole(dataset, "NumberOfSeriesRelatedInstances")),
+        concatenated=_whole(dataset, "InConcatenationTotalNumber"),
         frames=frames,
         photometric=_text(dataset, "PhotometricInterpretation") or "MONOCHROME2",
         modality=_text(dataset, "Modality"),

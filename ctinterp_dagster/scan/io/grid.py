@@ -110,9 +110,10 @@ def mixture(planes: Sequence[Plane]) -> MixedSeriesError | None:
         differs = np.abs(np.subtract(values, values[0])).max(axis=1) > ORIENTATION_TOLERANCE
         if differs.any():
             k = int(np.argmax(differs))
+            other, one = named(planes[k], planes[0])
             return (MixedOrientationError if what == "orientation" else MixedSeriesError)(
-                f"{what} of {planes[k].file.name} is {values[k]}, but {values[0]} in {planes[0].file.name}: "
-                "a series must have one; separate the images"
+                f"{what} of {other!r} is {values[k]}, but {values[0]} in {one!r}: a series must have one; separate the "
+                "images"
             )
     return None
 
@@ -281,8 +282,9 @@ def _refuse_shifts(across_mm: DoubleArray, line_mm: DoubleArray, planes: Sequenc
     allowed = max(0.1 * min(planes[0].pixel_mm), TILT_ROUNDING_MM)
     if off.max() > allowed:
         k = int(np.argmax(off))
+        shifted, _ = named(planes[k], planes[0])
         raise MixedSeriesError(
-            f"{planes[k].file.name} is shifted by {off[k]:.2f} mm in its plane against the others: expected at most "
+            f"{shifted!r} is shifted by {off[k]:.2f} mm in its plane against the others: expected at most "
             f"{allowed:.2f} mm; the series mixes reconstructions, separate them"
         )
 

@@ -18,6 +18,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -143,8 +144,12 @@ def _cut(dataset: Dataset, values: Values, *, little: bool) -> int:
     overlaid = any(dataset.get((group, 0x0100)) and dataset[group, 0x0100].value == allocated for group in OVERLAYS)
     if allocated != 16 or overlaid or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return 0
-    kind = np.dtype("i2" if dataset.PixelRepresentation else "u2").newbyteorder("<" if little else ">")
-    return int(np.count_nonzero(np.frombuffer(dataset.PixelData, kind, values.size) != values.ravel()))
+    raw = np.frombuffer(dataset.PixelData, np.dtype("<u2" if little else ">u2"), values.size)
+    extended, filled = (
+        values.ravel().astype(np.uint16),
+        raw & (1 << dataset.BitsStored) - 1,
+    )  # with the sign, with zeros
+    return int(np.count_nonzero((raw != extended) & (raw != filled)))
 
 
 def stored_values(dataset: Dataset) -> Stored:
@@ -186,14 +191,17 @@ def read_stored(file: Path) -> Stored:
     Raises:
         UnreadableScanError: they cannot be decoded.
     """
+    form = "unknown form"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(file, force=True)
+            form = str(dataset.file_meta.get("TransferSyntaxUID", UID("")).name) or form
             refuse_depth(dataset, file.name)
             return stored_values(dataset)
     except BROKEN as error:
         reason = " ".join(str(error).split())
         raise UnreadableScanError(
-            f"pixels of {file.name} cannot be decoded ({reason}): truncated or a broken code stream; export it again"
+            f"pixels of {file.name} cannot be decoded ({form}: {reason}): truncated, a broken code stream, or "
+            "packed in a way that is not read; export it again, uncompressed"
         ) from error

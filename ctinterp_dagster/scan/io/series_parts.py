@@ -356,6 +356,8 @@ def incomplete(files: Sequence[DicomFile]) -> tuple[str, ...]:
     expected = max(f.expected for f in files)
     if expected > slices:
         remarks.append(f"{slices} images of {expected} that its headers count: still arriving, or exported in part")
+    if (whole := max(f.concatenated for f in files)) > len(files):
+        remarks.append(f"{len(files)} file(s) of {whole} that are one image (InConcatenationTotalNumber)")
     numbers = {f.counted for f in files}
     absent = max(numbers) - len(numbers)
     one_each = len(numbers) == len(files) and all(f.frames == 1 for f in files)
