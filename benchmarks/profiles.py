@@ -25,9 +25,10 @@ from benchmarks.thickness import operator as thickening
 from ctinterp_dagster.errors import ScanError
 from ctinterp_dagster.evaluation.metrics import Scores
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, paired
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, Trapezoid
-from ctinterp_dagster.physics.recognition import MOST_ERROR, Tags, recognise
+from ctinterp_dagster.physics.recognition import MOST_ERROR, recognise
 from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.io import find_scans, read_scan
@@ -106,7 +107,7 @@ def pair(thick: Path, thin: Path) -> None:
     print("| told | PSNR dB | soft tissue dB | mean |error| HU |\n|---|---|---|---|")
     for told in SHAPES:
         profile, width = told
-        it = scores(paired(coarse, fine, profile, thickness_mm=width * coarse.spacing_mm[0]), model)
+        it = scores(paired(coarse, fine, Acquisition(profile, width * coarse.spacing_mm[0])), model)
         print(f"| {label(told)} | {it.psnr_db:.2f} | {it.psnr_soft_db:.2f} | {it.mae_hu:.1f} |", flush=True)
 
 
@@ -158,7 +159,7 @@ def recognition(folder: Path) -> None:
                 thick := thickened(stack, shape, thickness, distance)
             ):
                 continue
-            found = recognise(thick, distance * mm, tags=Tags(thickness_mm=thickness * mm))
+            found = recognise(thick, distance * mm, Acquisition(tags=Tags(thickness * mm)))
             said = "cannot tell" if found.confidence == "guessed" else "box" if found.profile == "box" else "bell"
             said = said if found.noise and found.noise.standard_error <= MOST_ERROR else "too little tissue"
             grid = "touching" if thickness == distance else "overlapping"
@@ -185,7 +186,7 @@ def real(paths: tuple[Path, ...]) -> None:
             continue
         mm, tags = scan.volume.spacing_mm[0], Tags(scan.thickness_mm, scan.helical)
         if mm > 1:
-            answer = recognise(scan.volume.hu, mm, tags=tags)
+            answer = recognise(scan.volume.hu, mm, Acquisition(tags=tags))
             cells = (found.name, scan.volume.depth, f"{tags.thickness_mm}, {mm:g}", tags.helical, answer)
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 

@@ -13,10 +13,9 @@ from skimage.metrics import structural_similarity
 
 from ctinterp_dagster.errors import EvaluationError, GeometryError
 from ctinterp_dagster.evaluation.metrics import SSIM_SIDE, psnr_db, slice_mse
+from ctinterp_dagster.physics.acquisition import UNTOLD, Acquisition
 from ctinterp_dagster.physics.measurement import Measurement, measure
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 from ctinterp_dagster.scan.window import RPLHR, Window
 
@@ -108,9 +107,7 @@ def ssim_padded(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -
     )
 
 
-def rplhr(
-    thick: Volume, thin: Volume, profile: Profile | Auto = "auto", *, tags: Tags = UNTOLD, name: str = ""
-) -> Trial:
+def rplhr(thick: Volume, thin: Volume, acquisition: Acquisition = UNTOLD, *, name: str = "") -> Trial:
     """A pair of RPLHR-CT: 5 mm and 1 mm slices of one scan, of which thick slice k lies on thin slice 5 k.
 
     Five thin slices are dropped at each end. A method is given all thick slices, and restores all that they cover.
@@ -118,8 +115,7 @@ def rplhr(
     Args:
         thick: the thick scan, HU.
         thin: the thin scan, HU, on the same pixel grid.
-        profile: of the thick slices.
-        tags: of the thick scan.
+        acquisition: what user and tags say of the thick slices.
         name: of the scan, for messages.
 
     Returns:
@@ -144,7 +140,7 @@ def rplhr(
             f"first of these {middle:.2f} thin slices above the first of those: expected {RPLHR_FACTOR} thin slices a "
             "thick one, and its middle on a thin slice; leave out --protocol"
         )
-    measurement = measure(thick, fine_mm, profile, tags=tags, name=name)
+    measurement = measure(thick, fine_mm, acquisition, name=name)
     first = RPLHR_FACTOR // 2 - on_slice
     covered = slice(max(0, -first), max(0, measurement.operator.n_thin - first))
     return Trial(

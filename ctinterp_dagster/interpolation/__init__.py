@@ -3,11 +3,13 @@
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import SelfCheck, doubts, refuse_doubtful
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Settings
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method, measure, paired, simulated, synthetic
 
 __all__ = [
     "RELEASED",
+    "Acquisition",
     "Estimate",
     "Interpolator",
     "Measurement",
@@ -15,6 +17,7 @@ __all__ = [
     "MixedPrecision",
     "SelfCheck",
     "Settings",
+    "Tags",
     "doubts",
     "load_checkpoint",
     "measure",

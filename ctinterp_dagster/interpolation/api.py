@@ -14,9 +14,9 @@ from ctinterp_dagster.interpolation.arguments import check_types
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
 from ctinterp_dagster.interpolation.selfcheck import SelfCheck
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Precision, Settings
+from ctinterp_dagster.physics.acquisition import Acquisition, Auto, Tags
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import UNTOLD, Auto, Tags
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.io.images import image_of, itk_image, volume_of
 from ctinterp_dagster.scan.volume import Volume
@@ -78,7 +78,7 @@ def interpolate(
         interpolator = load_checkpoint(model, device)
         settings = _settings(samples if return_std else None, seed, memory_gib, interpolator.precision(mixed_precision))
         volume, tags = read(thick, spacing_mm, series)
-        measurement = measure(volume, target_mm, profile, tags=tags, thickness_mm=thickness_mm, force=force, name=NAME)
+        measurement = measure(volume, target_mm, Acquisition(profile, thickness_mm, tags), force=force, name=NAME)
         estimate, doubts = restored(measurement, interpolator, settings, force=force)
     for sentence in (*measurement.warnings, *doubts):
         warnings.warn(say(sentence), stacklevel=2)
@@ -154,9 +154,9 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
         scan = read_scan(thick, series)
         for said in scan.warnings:
             warnings.warn(said, stacklevel=3)
-        return scan.volume, Tags(scan.thickness_mm, scan.helical, scan.each_thickness_mm)
+        return scan.volume, Tags.of(scan)
     if spacing_mm is None:
-        return volume_of(thick), UNTOLD
+        return volume_of(thick), Tags()
     if np.ndim(spacing_mm) != 1:
         raise ParamsError(f"spacing_mm={spacing_mm}: expected three numbers, the distance of voxels along (z, y, x)")
     if isinstance(thick, Tensor):
@@ -167,7 +167,7 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
     if values.dtype.kind not in "iuf" or np.ma.is_masked(values):
         what = "masked values" if np.ma.is_masked(values) else f"values of type {values.dtype}"
         raise ParamsError(f"got an array with {what}: expected real numbers (HU), all of them; fill or convert it")
-    return Volume(np.ascontiguousarray(values, np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3)), UNTOLD
+    return Volume(np.ascontiguousarray(values, np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3)), Tags()
 
 
 def like(volume: Volume, thick: Any) -> Any:

@@ -21,10 +21,11 @@ from ctinterp_dagster.model.quantized import is_exact
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Precision, Settings, quickest_precision
 from ctinterp_dagster.model.sampler import Diffusion, Sampler
 from ctinterp_dagster.model.tiles import watched
+from ctinterp_dagster.physics.acquisition import Acquisition, Auto
 from ctinterp_dagster.physics.grids import operator_for
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import Auto, recognise
+from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"
@@ -171,7 +172,7 @@ class Interpolator:
             raise ParamsError(f"target_depth={target_depth}: expected more than the {thick.depth} thick slices")
         target = thick.depth / target_depth
         with words_of_python() as say:
-            found = recognise(hu, 1.0, profile, thin_mm=target)
+            found = recognise(hu, 1.0, Acquisition(profile), thin_mm=target)
         for sentence in found.warnings:
             warnings.warn(say(sentence), stacklevel=2)
         measurement = Measurement(thick, operator_for(thick.depth, 1.0, found.thickness_mm, target, found.profile))

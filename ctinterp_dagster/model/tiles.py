@@ -39,7 +39,7 @@ WATCHER: ContextVar[Callable[[float], None]] = ContextVar("WATCHER", default=lam
 
 @contextmanager
 def watched(on_work: Callable[[float], None]) -> Iterator[None]:
-    """Within the block, tell of the work that `swept` does: voxels times `Reach.work`, half of it as a chunk goes in."""
+    """Within the block, tell of the work of `swept`: voxels times `Reach.work`, half of it as a chunk goes in."""
     before = WATCHER.set(on_work)
     try:
         yield

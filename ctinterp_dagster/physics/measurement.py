@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
+from ctinterp_dagster.physics.acquisition import UNTOLD, Acquisition
 from ctinterp_dagster.physics.grid_remarks import not_exact, not_measured
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator, slices_within
 from ctinterp_dagster.physics.oversampling import oversampling
-from ctinterp_dagster.physics.profile import Profile, SampledProfile
-from ctinterp_dagster.physics.recognition import UNTOLD, Auto, SliceProfile, Tags, recognise
+from ctinterp_dagster.physics.profile import Profile
+from ctinterp_dagster.physics.recognition import SliceProfile, recognise
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import Padding, without_padding
 from ctinterp_dagster.scan.pairs import LEAST_SHARED
@@ -130,10 +131,8 @@ Method = Callable[[Measurement], Estimate]
 def measure(
     scan: Volume,
     target_mm: float,
-    profile: Profile | Auto = "auto",
+    acquisition: Acquisition = UNTOLD,
     *,
-    tags: Tags = UNTOLD,
-    thickness_mm: float | None = None,
     thin_thickness_mm: float | None = None,
     force: bool = False,
     name: str = "",
@@ -143,9 +142,7 @@ def measure(
     Args:
         scan: thick slices, HU, as a reader gives them: padding is found here.
         target_mm: distance of the thin slices, 0.1 mm or more and less than the scan's.
-        profile: of the thick slices; `auto` has it found from tags and noise.
-        tags: of the scan.
-        thickness_mm: full width at half maximum of the thick slices, believed; None where the user tells none.
+        acquisition: what user and tags say of the thick slices.
         thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
         force: take what does not look like CT in HU all the same, with a warning.
         name: of the file or folder, for messages.
@@ -155,8 +152,8 @@ def measure(
 
     Raises:
         ScanError: the scan is no axial CT in HU of 3 slices or more; the subclass is the reason.
-        ParamsError: `target_mm` or `thin_thickness_mm` is out of range, a Gaussian is told for slices that are no
-            thicker than the thin ones, or a thickness is told beside a `SampledProfile`.
+        ParamsError: `target_mm` or `thin_thickness_mm` is out of range, or a Gaussian is told for slices that are no
+            thicker than the thin ones.
     """
     if target_mm < SLICE_SPACING_MM[0]:
         raise ParamsError(
@@ -164,19 +161,15 @@ def measure(
             "change --spacing or --factor"
         )
     forced = check_volume(scan, min_slices=MIN_SLICES, force=force, name=name)
-    measurement = related(
-        scan, target_mm, profile, tags=tags, thickness_mm=thickness_mm, thin_thickness_mm=thin_thickness_mm
-    )
+    measurement = related(scan, target_mm, acquisition, thin_thickness_mm=thin_thickness_mm)
     return replace(measurement, warnings=(*forced, *measurement.warnings))
 
 
 def related(
     scan: Volume,
     target_mm: float,
-    profile: Profile | Auto,
+    acquisition: Acquisition,
     *,
-    tags: Tags,
-    thickness_mm: float | None,
     thin_thickness_mm: float | None,
     of_scan: SliceProfile | None = None,
 ) -> Measurement:
@@ -185,9 +178,7 @@ def related(
     Args:
         scan: the thick slices, HU, with padding.
         target_mm: distance of the thin slices, less than the scan's.
-        profile: of the thick slices as the user tells it, or `auto`.
-        tags: of the scan.
-        thickness_mm: full width at half maximum of the thick slices, believed; None where the user tells none.
+        acquisition: what user and tags say of them.
         thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
         of_scan: what was measured in other slices of the scan, which counts in the place of the stack's own noise.
 
@@ -199,14 +190,14 @@ def related(
     """
     thick, padding = without_padding(scan)
     distance_mm = thick.spacing_mm[0]
-    found = recognise(thick.hu, distance_mm, profile, tags, thickness_mm, thin_thickness_mm or target_mm, of_scan)
+    thin_mm = thin_thickness_mm or target_mm
+    found = recognise(thick.hu, distance_mm, acquisition, thin_mm=thin_mm, of_scan=of_scan)
 
     def operator_of(width_mm: float) -> ThickeningOperator:
         return operator_for(thick.depth, distance_mm, width_mm, target_mm, found.profile, thin_thickness_mm)
 
     operator = operator_of(found.thickness_mm)
-    each = tags.each_thickness_mm if not (thickness_mm or isinstance(found.profile, SampledProfile)) else ()
-    if each:
+    if each := acquisition.each_thickness_mm:
         parts = {mm: operator_of(found.thickness_mm * mm / float(np.mean(each))).matrix for mm in each}
         operator = replace(operator, matrix=np.stack([parts[mm][k] for k, mm in enumerate(each)]))
     outside = (
@@ -321,35 +312,26 @@ def simulated(
     return synthetic(truth, thick.with_slices(thick.hu[:filled], 0, thick.spacing_mm[0]), factor, profile, thickness_mm)
 
 
-def paired(
-    thick: Volume,
-    thin: Volume,
-    profile: Profile | Auto = "auto",
-    *,
-    tags: Tags = UNTOLD,
-    thickness_mm: float | None = None,
-) -> Measurement:
+def paired(thick: Volume, thin: Volume, acquisition: Acquisition = UNTOLD) -> Measurement:
     """The measurement of the extent that two scans share along z, by positions in mm; nothing is resampled.
 
     Args:
         thick: the thick scan.
         thin: the thin scan, on the same pixel grid.
-        profile: of the thick slices; `auto` has it found from tags and noise.
-        tags: of the thick scan.
-        thickness_mm: full width at half maximum of its slices, believed; None where the user tells none.
+        acquisition: what user and tags say of the thick slices.
 
     Returns:
         The measurement of the shared extent, with the thin slices in it as its truth.
 
     Raises:
         GeometryError: the pixel grids differ, or the scans share fewer than 6 thick slices.
-        ParamsError: no thin slice lies in a thick one, a Gaussian is told for slices that are no thicker than the thin
-            ones, or a thickness is told beside a `SampledProfile`.
+        ParamsError: no thin slice lies in a thick one, or a Gaussian is told for slices that are no thicker than the
+            thin ones.
     """
     between_mm = thick.direction.T @ np.subtract(thin.origin_mm, thick.origin_mm)
     _check_pixels(thick, thin, float(np.abs(between_mm[:2]).max()))
     step, fine = thick.spacing_mm[0], thin.spacing_mm[0]
-    found = recognise(thick.hu, step, profile, tags, thickness_mm, fine)
+    found = recognise(thick.hu, step, acquisition, thin_mm=fine)
     ends_mm = (between_mm[2] - fine / 2, between_mm[2] + (thin.depth - 0.5) * fine)
     edge = 0.01 * fine  # positions are rounded
     centres = np.arange(thick.depth) * step

@@ -5,14 +5,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.physics.acquisition import UNTOLD, Acquisition, Tags
 from ctinterp_dagster.physics.noise import RealArray, SharedNoise, shared_noise
 from ctinterp_dagster.physics.profile import Profile, SampledProfile, slice_weights
 from ctinterp_dagster.physics.thickness import Thickness, judge_thickness, lags_for
-from ctinterp_dagster.scan.checks import SLICE_THICKNESS_MM
 from ctinterp_dagster.scan.volume import DoubleArray
 
-Auto = Literal["auto"]
 Confidence = Literal["told", "measured", "tagged", "guessed"]
 Shape = tuple[Profile, float]  # with its width over the slice thickness
 
@@ -27,29 +25,6 @@ LEAST_CONTRAST = 0.1  # of the correlations of a box and a bell, where noise can
 STEP = 0.01  # of a slice distance
 THINNEST = 10 * STEP  # whatever is thinner shares as little: nothing
 BY_TAGS = {True: (BELL, "a helical scan"), False: (BOX, "an axial scan"), None: (UNKNOWN, "nothing of the scan")}
-
-
-@dataclass(frozen=True)
-class Tags:
-    """What the tags of a scan say of its slices.
-
-    Attributes:
-        thickness_mm: SliceThickness, not believed where the stack contradicts it; None where none says.
-        helical: whether the table moved during a turn; None where none says.
-        each_thickness_mm: SliceThickness of each slice, where it differs from slice to slice; else empty.
-    """
-
-    thickness_mm: float | None = None
-    helical: bool | None = None
-    each_thickness_mm: tuple[float, ...] = ()
-
-    @property
-    def mean_thickness_mm(self) -> float | None:
-        """SliceThickness, where it differs the mean of all slices; None where none says."""
-        return float(np.mean(self.each_thickness_mm)) if self.each_thickness_mm else self.thickness_mm
-
-
-UNTOLD = Tags()
 
 
 @dataclass(frozen=True)
@@ -226,9 +201,8 @@ def _shape_of(noise: SharedNoise | None, width: float, tags: Tags) -> _Recognise
 def recognise(
     hu: RealArray,
     distance_mm: float,
-    profile: Profile | Auto = "auto",
-    tags: Tags = UNTOLD,
-    thickness_mm: float | None = None,
+    acquisition: Acquisition = UNTOLD,
+    *,
     thin_mm: float = 0.0,
     of_scan: SliceProfile | None = None,
 ) -> SliceProfile:
@@ -239,32 +213,16 @@ def recognise(
     Args:
         hu: (z, y, x) thick slices, HU.
         distance_mm: of the slices.
-        profile: that the user tells, which is believed, or `auto`.
-        tags: of the scan.
-        thickness_mm: the thickness that the user tells, which is believed; None where he does not.
+        acquisition: what user and tags say of the slices.
         thin_mm: thickness of the thin slices that are asked for; of slices no thicker than these there is no Gaussian,
             and a box is taken.
         of_scan: what was measured in other slices of the scan, which then counts in the place of the stack's own noise.
 
     Returns:
         Shape and thickness in mm, how sure they are and why, and warnings.
-
-    Raises:
-        ParamsError: a thickness is told that no slice can have, or beside a `SampledProfile`, which has its own.
     """
-    low, high = SLICE_THICKNESS_MM
-    told_mm = profile.fwhm_mm if isinstance(profile, SampledProfile) else thickness_mm
-    if told_mm is not None and not low <= told_mm <= high:
-        change = "the offsets of its weights" if isinstance(profile, SampledProfile) else "--thickness"
-        raise ParamsError(
-            f"the slices are told to be {told_mm:g} mm thick: expected {low:g} to {high:g} mm; change {change}"
-        )
+    profile, thickness_mm, tags = acquisition.profile, acquisition.thickness_mm, acquisition.tags
     if isinstance(profile, SampledProfile):
-        if thickness_mm is not None:
-            raise ParamsError(
-                f"the thickness is told as {thickness_mm:g} mm, and the weights of the profile are "
-                f"{profile.fwhm_mm:.3g} mm wide: give one of both"
-            )
         return SliceProfile(profile, profile.fwhm_mm, "told", "by the user")
     judged = Thickness(thickness_mm) if thickness_mm else judge_thickness(hu, distance_mm, tags.mean_thickness_mm)
     warnings = (judged.warning,) if judged.warning else ()

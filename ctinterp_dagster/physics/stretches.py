@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.errors import ParamsError
+from ctinterp_dagster.physics.acquisition import Acquisition
 from ctinterp_dagster.physics.interpolators import linear
 from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure, related
 from ctinterp_dagster.physics.operator import PART_OF_A_SLICE, ThickeningOperator
-from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import Auto, SliceProfile, Tags
+from ctinterp_dagster.physics.recognition import SliceProfile
 from ctinterp_dagster.scan.checks import MIN_SLICES, SLICE_SPACING_MM, check_volume
 from ctinterp_dagster.scan.padding import OUTSIDE_HU, Padding
 from ctinterp_dagster.scan.tilt import on_one_grid
@@ -144,10 +144,8 @@ class Stretches:
 def measure_stretches(
     volumes: Sequence[Volume],
     target_mm: float,
-    profile: Profile | Auto = "auto",
+    acquisitions: Sequence[Acquisition],
     *,
-    tags: Sequence[Tags],
-    thickness_mm: float | None = None,
     thin_thickness_mm: float | None = None,
     force: bool = False,
     name: str = "",
@@ -157,9 +155,7 @@ def measure_stretches(
     Args:
         volumes: of evenly spaced slices each, in their order along z.
         target_mm: distance of the thin slices, 0.1 mm or more and less than the finest stretch's.
-        profile: of all thick slices; `auto` has that of each stretch found.
-        tags: of each stretch.
-        thickness_mm: full width at half maximum of all thick slices, believed; None where the user tells none.
+        acquisitions: what user and tags say of each stretch.
         thin_thickness_mm: of the thin slices, where they overlap; None for their distance.
         force: take what does not look like CT in HU all the same, with a warning.
         name: of the file or folder, for messages.
@@ -168,13 +164,13 @@ def measure_stretches(
         A measurement of each stretch, and their common thin grid, positions in mm.
 
     Raises:
-        ParamsError: the target or the thin slices' thickness is out of range, a Gaussian is told for slices that are no
-            thicker than the thin ones, or a thickness is told beside a `SampledProfile`.
+        ParamsError: the target or the thin slices' thickness is out of range, or a Gaussian is told for slices that are
+            no thicker than the thin ones.
         ScanError: it is no axial CT in HU, or the stretches' pixels lie on no common grid.
     """
-    told: dict[str, Any] = {"thickness_mm": thickness_mm, "thin_thickness_mm": thin_thickness_mm}
+    thin = thin_thickness_mm
     if len(volumes) == 1:
-        part = measure(volumes[0], target_mm, profile, tags=tags[0], force=force, name=name, **told)
+        part = measure(volumes[0], target_mm, acquisitions[0], thin_thickness_mm=thin, force=force, name=name)
         centres_mm = _centres_mm(part, 0.0)
         thin_mm = part.operator.thin_positions * part.thick.spacing_mm[0]
         kept = np.ones(len(thin_mm), np.bool_)
@@ -188,15 +184,15 @@ def measure_stretches(
     volumes = on_one_grid(volumes)
     whole = replace(volumes[0], hu=np.concatenate([v.hu for v in volumes]))
     forced = check_volume(whole, min_slices=MIN_SLICES, force=force, name=name)
-    pairs = list(zip(volumes, tags, strict=True))
+    pairs = list(zip(volumes, acquisitions, strict=True))
 
     def relate(of_scan: SliceProfile | None) -> list[Measurement]:
-        return [related(volume, target_mm, profile, tags=own, of_scan=of_scan, **told) for volume, own in pairs]
+        return [related(volume, target_mm, own, thin_thickness_mm=thin, of_scan=of_scan) for volume, own in pairs]
 
     parts = relate(None)
     if (known := _measured(parts)) and len({str(part.operator.profile) for part in parts}) > 1:
         parts = relate(known)
-    widths_mm = [thickness_mm or t.thickness_mm or v.spacing_mm[0] for v, t in zip(volumes, tags, strict=True)]
+    widths_mm = [own.thickness_mm or own.tags.thickness_mm or v.spacing_mm[0] for v, own in pairs]
     joined = _on_one_thin_grid(parts, widths_mm, target_mm)
     warnings = dict.fromkeys([*forced, *(said for part in parts for said in part.warnings), *joined.warnings])
     return replace(joined, warnings=tuple(warnings))

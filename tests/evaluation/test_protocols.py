@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.errors import EvaluationError, GeometryError
 from ctinterp_dagster.evaluation.protocols import decimation, rplhr
+from ctinterp_dagster.physics.acquisition import Acquisition
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.scan.volume import Volume
 
@@ -85,7 +86,7 @@ def test_a_perfect_method_meets_the_truth_of_a_pair_wherever_it_begins() -> None
     for shift in (0, 2, 4):
         centres = np.arange(shift, 62, 5)
         thick = thin.with_slices(thin.hu[centres], shift, 5.0)
-        trial = rplhr(thick, thin, "box")
+        trial = rplhr(thick, thin, Acquisition("box"))
         restored = METHODS["linear"](trial.measurement).mean.hu[trial.first :]
         found = [k for k in range(len(trial.truth_hu)) if np.array_equal(trial.truth_hu[k], thin.hu[centres[1]])]
         np.testing.assert_allclose(restored[found[0]], thin.hu[centres[1]], atol=1e-3)

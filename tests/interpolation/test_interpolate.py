@@ -183,7 +183,7 @@ def assert_the_guides_call_gives_five_thin_slices_a_thick_one(checkpoint: Path) 
     with pytest.warns(UserWarning, match="the slice profile is not known.*; give profile$"):
         thin_hu = interpolator.generate(THICK_HU, sampler="ddim", num_inference_steps=50, target_depth=250)
     assert thin_hu.shape == (250, 8, 8)
-    found = recognise(THICK_HU.numpy(), 1.0, "auto", thin_mm=0.2)
+    found = recognise(THICK_HU.numpy(), 1.0, thin_mm=0.2)
     again = operator_for(50, 1.0, found.thickness_mm, 0.2, found.profile).forward(thin_hu)
     torch.testing.assert_close(again, THICK_HU, atol=0.01, rtol=0)
 

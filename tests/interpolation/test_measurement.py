@@ -12,11 +12,13 @@ from ctinterp_dagster.interpolation import Interpolator, SelfCheck, Settings, lo
 from ctinterp_dagster.nullspace import basis
 from ctinterp_dagster.nullspace.basis import NullSpace
 from ctinterp_dagster.physics import operator
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 from tests.phantoms import phantom
+
+BOX = Acquisition("box")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def thin() -> Volume:
     return phantom(3, shape_zyx=(60, 40, 40), spacing_mm=(1.0, 3.0, 3.0), noise_hu=15.0)
 
 
-def interpolated(model: Interpolator, thick: Volume, target_mm: float, **told: object) -> None:
-    measurement = measure(thick, target_mm, "box", **told)  # type: ignore[arg-type]
+def interpolated(model: Interpolator, thick: Volume, acquisition: Acquisition = BOX) -> None:
+    measurement = measure(thick, 1.0, acquisition)
     model.restore(measurement, Settings(mirror=False), on_mean=SelfCheck(measurement, force=False).check)
 
 
@@ -50,12 +52,12 @@ def test_stripes_of_a_grid_that_the_networks_do_not_know_are_seen(
     factor: float, thin: Volume, model: Interpolator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thick = thicken(thin, factor, "box")
-    interpolated(model, thick, 1.0)
+    interpolated(model, thick)
     monkeypatch.setattr(basis, "_cosines", sampled_cosines)
     monkeypatch.setattr(NullSpace, "factor", property(lambda self: 1 / self.operator.thin_distance))
     monkeypatch.setattr(NullSpace, "cells", property(lambda self: self.operator))
     with pytest.raises(DoubtfulResultError, match=r"try --method cubic_projected, .* or write it with --force"):
-        interpolated(model, thick, 1.0)
+        interpolated(model, thick)
 
 
 def test_a_thickness_that_the_stack_does_not_have_is_told_and_not_believed_or_seen_in_the_result(
@@ -63,29 +65,29 @@ def test_a_thickness_that_the_stack_does_not_have_is_told_and_not_believed_or_se
 ) -> None:
     thin = phantom(3, shape_zyx=(60, 48, 48), spacing_mm=(1.0, 3.0, 3.0), noise_hu=15.0)  # enough noise to tell by
     thick = thicken(thin, 2, "box")
-    believed = measure(thick, 1.0, "box", tags=Tags(5.0))
+    believed = measure(thick, 1.0, Acquisition("box", tags=Tags(5.0)))
     assert believed.thickness_mm == 2.0
     assert "SliceThickness says 5 mm but the slices, every 2 mm, overlap less" in " ".join(believed.warnings)
-    assert measure(thick, 1.0, "box", thickness_mm=3.0, tags=Tags(5.0)).thickness_mm == 3.0
-    interpolated(model, thick, 1.0, tags=Tags(5.0))
+    assert measure(thick, 1.0, Acquisition("box", 3.0, Tags(5.0))).thickness_mm == 3.0
+    interpolated(model, thick, Acquisition("box", tags=Tags(5.0)))
     with pytest.raises(DoubtfulResultError, match="lie outside of what the thick slices allow"):
-        interpolated(model, thick, 1.0, thickness_mm=5.0)
+        interpolated(model, thick, Acquisition("box", 5.0))
 
 
 def test_thin_slices_far_apart_need_no_profile_that_is_told(thin: Volume) -> None:
     sparse = Volume(thin.hu[::6], (10.0, 3.0, 3.0), thin.origin_mm, thin.direction)
-    found = measure(sparse, 1.0, tags=Tags(1.0))
+    found = measure(sparse, 1.0, Acquisition(tags=Tags(1.0)))
     assert (found.operator.profile, found.thickness_mm) == ("box", 1.0)
 
 
 def test_thin_slices_that_do_not_give_back_the_thick_ones_are_seen(thin: Volume, model: Interpolator) -> None:
     with pytest.raises(DoubtfulResultError, match="slices 200 mm thick made of it miss those measured by"):
-        interpolated(model, thicken(thin, 2, "box"), 1.0, thickness_mm=200.0)
+        interpolated(model, thicken(thin, 2, "box"), Acquisition("box", 200.0))
 
 
 def test_thin_slices_closer_than_those_of_any_scanner_are_refused_before_memory_is_spent(thin: Volume) -> None:
     with pytest.raises(ParamsError, match=r"a\.nii: the thin slices would be 1e-09 mm apart: expected at least 0.1 mm"):
-        measure(thicken(thin, 2, "box"), 1e-9, "box", name="a.nii")
+        measure(thicken(thin, 2, "box"), 1e-9, name="a.nii")
 
 
 def test_what_an_exact_inverse_makes_of_heavy_overlap_is_seen(
@@ -93,23 +95,23 @@ def test_what_an_exact_inverse_makes_of_heavy_overlap_is_seen(
 ) -> None:
     hu = np.stack([thin.hu[k : k + 10].mean(0) for k in range(0, 50, 2)]).round()
     thick = Volume(hu, (2.0, 3.0, 3.0), thin.origin_mm, thin.direction)
-    assert "give them back only nearly" in " ".join(measure(thick, 1.0, "box", thickness_mm=10.0).warnings)
-    interpolated(model, thick, 1.0, thickness_mm=10.0)
+    assert "give them back only nearly" in " ".join(measure(thick, 1.0, Acquisition("box", 10.0)).warnings)
+    interpolated(model, thick, Acquisition("box", 10.0))
     monkeypatch.setattr(operator, "LEAST_EIGENVALUE", 1e-9)
     with pytest.raises(DoubtfulResultError, match="lie outside"):
-        interpolated(model, thick, 1.0, thickness_mm=10.0)
+        interpolated(model, thick, Acquisition("box", 10.0))
 
 
 def test_two_passes_taken_for_one_stack_are_seen(thin: Volume, model: Interpolator) -> None:
     hu = np.stack([np.roll(thin.hu[k : k + 4].mean(0), 2 * (k % 4), axis=0) for k in range(0, 56, 2)])
     thick = Volume(hu, (2.0, 3.0, 3.0), thin.origin_mm, thin.direction)
     with pytest.raises(DoubtfulResultError, match="lie outside"):
-        interpolated(model, thick, 1.0, thickness_mm=4.0)
+        interpolated(model, thick, Acquisition("box", 4.0))
 
 
 def test_nothing_right_is_doubted(thin: Volume, model: Interpolator) -> None:
     for factor in (1.2, 3.13, 5):
-        interpolated(model, thicken(thin, factor, "gaussian"), 1.0)
+        interpolated(model, thicken(thin, factor, "gaussian"))
 
 
 def test_every_way_in_refuses_what_is_no_hu_with_the_same_words(
@@ -167,13 +169,13 @@ def test_padding_comes_back_as_it_was_and_harms_nothing(thin: Volume, model: Int
     y, x = np.indices(thick.hu.shape[1:]) - 23.5
     outside = np.hypot(y, x) > 21
     padded = thick.with_hu(np.where(outside, np.float32(-3024), thick.hu))
-    measurement = measure(padded, 1.0, "box")
+    measurement = measure(padded, 1.0, BOX)
     result = measurement.padded(model.restore(measurement, Settings(samples=2, steps=2)))
     assert (result.mean.hu[:, outside] == -3024).all()
     assert result.std is not None
     assert not result.std.hu[:, outside].any()
     assert result.mean.hu[:, ~outside].min() > -1300
-    plain = measure(thick, 1.0, "box")
+    plain = measure(thick, 1.0, BOX)
     there = model.restore(plain).mean.hu
     rim = (np.hypot(y, x) > 18) & ~outside
     assert np.abs(result.mean.hu - there)[:, rim].mean() < 10

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ctinterp_dagster.errors import GeometryError, ParamsError
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import Estimate
-from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.scan.padding import OUTSIDE_HU
 from ctinterp_dagster.scan.volume import Volume
@@ -25,9 +25,8 @@ def stretch(first: int, factor: int, count: int) -> Volume:
 
 
 def joined(*volumes: Volume, thickness_mm: float | None = None) -> tuple[Stretches, Estimate]:
-    stretches = measure_stretches(
-        volumes, THIN_MM, "box", tags=[Tags(v.spacing_mm[0]) for v in volumes], thickness_mm=thickness_mm, force=True
-    )
+    acquisitions = [Acquisition("box", thickness_mm, Tags(volume.spacing_mm[0])) for volume in volumes]
+    stretches = measure_stretches(volumes, THIN_MM, acquisitions, force=True)
     return stretches, stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
 
 
@@ -103,7 +102,7 @@ def test_thin_slices_far_apart_in_two_stretches_are_given_back(thin_mm: float) -
     hu = THIN.hu[:12]
     near = THIN.with_slices(hu[:6], 0.0, 12.0)
     far = Volume(hu[6:], (15.0, *THIN.spacing_mm[1:]), tuple(near.point_mm((6.0, 0, 0)).tolist()), THIN.direction)
-    stretches = measure_stretches([near, far], thin_mm, "box", tags=[Tags(1.0), Tags(1.0)], force=True)
+    stretches = measure_stretches([near, far], thin_mm, [Acquisition("box", tags=Tags(1.0))] * 2, force=True)
     estimate = stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
     assert estimate.residual_hu < 0.01
     assert estimate.mean.hu[stretches.kept].min() > OUTSIDE_HU
@@ -136,7 +135,7 @@ def test_stretches_of_one_scan_have_one_profile() -> None:
     noisy = Volume(noise, (THIN_MM, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
     ends = (0, 16), (40, 480)
     box = [noisy.with_slices(noise[a:b].reshape(-1, 4, 64, 64).mean(axis=1), a + 1.5, 5.0) for a, b in ends]
-    short, long = measure_stretches(box, 1.25, tags=[Tags(5.0, None)] * 2, force=True).parts
+    short, long = measure_stretches(box, 1.25, [Acquisition(tags=Tags(5.0))] * 2, force=True).parts
     assert short.slice_profile
     assert short.slice_profile.confidence == "measured"
     assert short.operator.profile == long.operator.profile == "box"

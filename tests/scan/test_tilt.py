@@ -9,9 +9,9 @@ from pydicom.dataset import FileDataset
 from scipy.ndimage import label, sum_labels
 
 from ctinterp_dagster.errors import GantryTiltError
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import measure
-from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import measure_stretches
 from ctinterp_dagster.scan.io import Scan, read_scan, read_stretches
 from ctinterp_dagster.scan.padding import OUTSIDE_HU, find_padding
@@ -90,7 +90,7 @@ def test_the_slices_of_a_tilted_gantry_lie_where_they_were_measured(
 
 def test_thin_slices_of_a_tilted_scan_lie_in_their_place_and_give_the_slices_back(series: Series) -> None:
     scan = read_tilted(series, -18.5)
-    measurement = measure(scan.volume, 1.0, "box")
+    measurement = measure(scan.volume, 1.0, Acquisition("box"))
     estimate = METHODS["cubic_projected"](measurement)
     assert estimate.residual_hu < 1e-3
     np.testing.assert_allclose(centres_mm(measurement.padded(estimate).mean), BALLS_MM, atol=0.05)
@@ -143,7 +143,7 @@ def test_stretches_of_a_tilted_scan_are_joined_in_their_place(series: Series, an
     places = [*(3.0 * k for k in range(8)), *(26.0 + 4 * k for k in range(6))]
     scans = read_stretches(series(n=len(places), edit=tilted(angle, places_mm=places)))
     assert [scan.volume.depth for scan in scans] == [8, 6]
-    stretches = measure_stretches([scan.volume for scan in scans], 1.0, "box", tags=[Tags(STEP_MM)] * 2)
+    stretches = measure_stretches([scan.volume for scan in scans], 1.0, [Acquisition("box", tags=Tags(STEP_MM))] * 2)
     joined = stretches.join([METHODS["cubic_projected"](part) for part in stretches.parts])
     assert joined.residual_hu < 1e-3
     np.testing.assert_allclose(centres_mm(joined.mean), BALLS_MM, atol=0.3)

@@ -11,7 +11,8 @@ import click
 
 from ctinterp_dagster.cli.options.interpolate import THIN_MM
 from ctinterp_dagster.errors import MissingInputError, ScanError
-from ctinterp_dagster.physics.recognition import Tags, recognise
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
+from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.checks import MIN_SLICES, check_volume
 from ctinterp_dagster.scan.io import Found, Scan, find_scans, read_scan
 from ctinterp_dagster.scan.padding import find_padding
@@ -127,8 +128,7 @@ def profile_of(scan: Scan) -> str:
     distance_mm = scan.volume.spacing_mm[0]
     if distance_mm <= THIN_MM:
         return ""
-    tags = Tags(scan.thickness_mm, scan.helical, scan.each_thickness_mm)
-    return str(recognise(scan.volume.hu, distance_mm, tags=tags, thin_mm=THIN_MM))
+    return str(recognise(scan.volume.hu, distance_mm, Acquisition(tags=Tags.of(scan)), thin_mm=THIN_MM))
 
 
 def remark_on(thickness_mm: float | None, spacing_mm: float) -> str:

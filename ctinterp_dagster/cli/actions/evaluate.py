@@ -20,10 +20,10 @@ from ctinterp_dagster.errors import EvaluationError, GeometryError, MissingInput
 from ctinterp_dagster.evaluation.metrics import Scores, check_size
 from ctinterp_dagster.interpolation import RELEASED, Measurement, Method, Settings, load_checkpoint, paired, simulated
 from ctinterp_dagster.methods import REGRESSION, judged
+from ctinterp_dagster.physics.acquisition import Acquisition, Auto, Tags
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
 from ctinterp_dagster.physics.measurement import slices_a_mean
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import Auto, Tags
 from ctinterp_dagster.pipeline.testset.scoring import score_methods
 from ctinterp_dagster.pipeline.testset.thick_scans import REAL
 from ctinterp_dagster.records import read_json, write_json
@@ -230,7 +230,7 @@ def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Mea
     """
     thick, thin = fit(thick_path), fit(thin_path)
     check_order(thick, thin)
-    return paired(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical))
+    return paired(thick.volume, thin.volume, Acquisition(profile, tags=Tags(thick.thickness_mm, thick.helical)))
 
 
 def fields_of(scores: Scores) -> dict[str, float | None]:

@@ -32,8 +32,8 @@ from ctinterp_dagster.interpolation import (
     load_checkpoint,
 )
 from ctinterp_dagster.model.device import pick_device
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
-from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.physics.stretches import Stretches, measure_stretches
 from ctinterp_dagster.records import whole_file, write_json
 from ctinterp_dagster.scan.io import Scan, read_labels, read_stretches, write_volume
@@ -180,9 +180,7 @@ class Restoration:
         return measure_stretches(
             [one.volume for one in scans],
             self.options.target_mm(min(one.volume.spacing_mm[0] for one in scans)),
-            self.options.profile,
-            tags=[Tags(one.thickness_mm, one.helical, one.each_thickness_mm) for one in scans],
-            thickness_mm=self.options.thickness_mm,
+            [Acquisition(self.options.profile, self.options.thickness_mm, Tags.of(one)) for one in scans],
             thin_thickness_mm=self.options.thin_mm,
             force=self.options.force,
             name=name,

@@ -19,8 +19,8 @@ from ctinterp_dagster.errors import CtinterpError
 from ctinterp_dagster.evaluation.protocols import Trial, decimation, rplhr
 from ctinterp_dagster.evaluation.statistics import summarise
 from ctinterp_dagster.interpolation import Method
+from ctinterp_dagster.physics.acquisition import Acquisition, Auto, Tags
 from ctinterp_dagster.physics.profile import Profile
-from ctinterp_dagster.physics.recognition import Auto, Tags
 from ctinterp_dagster.pipeline.testset.scoring import ResourceMeter
 from ctinterp_dagster.scan.io import Scan, read_scan
 from ctinterp_dagster.scan.window import RPLHR
@@ -144,7 +144,8 @@ def load_rplhr(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Tr
     """
     thick, thin = (checked(in_hu(read_scan(path)), path) for path in (thick_path, thin_path))
     check_order(thick, thin)
-    return rplhr(thick.volume, thin.volume, profile, tags=Tags(thick.thickness_mm, thick.helical), name=str(thick_path))
+    acquisition = Acquisition(profile, tags=Tags(thick.thickness_mm, thick.helical))
+    return rplhr(thick.volume, thin.volume, acquisition, name=str(thick_path))
 
 
 def in_hu(scan: Scan) -> Scan:

@@ -11,8 +11,8 @@ from ctinterp_dagster.physics.profile import SampledProfile
 
 if TYPE_CHECKING:
     from ctinterp_dagster.model.restore_settings import MixedPrecision
+    from ctinterp_dagster.physics.acquisition import Auto
     from ctinterp_dagster.physics.profile import Profile
-    from ctinterp_dagster.physics.recognition import Auto
 
 LEARNED = (REGRESSION, judged().name)
 METHODS = (*names(Role.RIVAL), *LEARNED)

@@ -13,8 +13,8 @@ from ctinterp_dagster.methods import Role, judged, rows
 if TYPE_CHECKING:
     from ctinterp_dagster.model.restore_settings import Precision
     from ctinterp_dagster.model.sampler import Sampler
+    from ctinterp_dagster.physics.acquisition import Auto
     from ctinterp_dagster.physics.profile import Profile
-    from ctinterp_dagster.physics.recognition import Auto
 
 THIN_MM = 1.0
 METHODS = (judged().name, *(row.name for row in rows(Role.RIVAL) if row.consistent))

@@ -9,8 +9,8 @@ from pathlib import Path
 from ctinterp_dagster.errors import GeometryError, ParamsError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import ThickTask, task_name
+from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.measurement import Measurement, paired, synthetic
-from ctinterp_dagster.physics.recognition import Tags
 from ctinterp_dagster.pipeline.common.cases import read_cases, read_pairs, read_scan_record
 from ctinterp_dagster.scan.io import read_scan
 
@@ -127,5 +127,5 @@ def _thickened(thick: Path, truth: Path, task: ThickTask) -> Measurement:
 
 def _paired(thick: Path, truth: Path) -> Measurement:
     known = read_scan_record(thick)
-    tags = Tags(known.thickness_mm, known.helical)
-    return paired(read_scan(thick).volume, read_scan(truth).volume, tags=tags)
+    acquisition = Acquisition(tags=Tags(known.thickness_mm, known.helical))
+    return paired(read_scan(thick).volume, read_scan(truth).volume, acquisition)
