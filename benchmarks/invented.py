@@ -60,7 +60,7 @@ def warned(measurement: Measurement, volumes: Mapping[str, FloatArray]) -> dict[
     error = np.abs(volumes["model"] - truth)
     worst = error[whole] >= np.quantile(error[whole], 1 - WORST)
     pair = [blob_response(volumes[name], spacing, SIZES_MM[0]) for name in ("model", "truth")]
-    found, invented = (mask & inside for mask in unmatched(*pair, LEAST_HU[0], spacing))
+    found, invented = unmatched(*pair, LEAST_HU[0], spacing).within(inside)
     record: dict[str, Any] = {"voxels": int(worst.size), "found": int(found.sum()), "invented": int(invented.sum())}
     for name, score in {"std": volumes["std"], "thick": thick_contrast(measurement)}.items():
         kept = score[whole] < np.quantile(score[whole], 1 - WORST)

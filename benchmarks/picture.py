@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ctinterp_dagster.evaluation.figures import Look, views
+from ctinterp_dagster.evaluation.figures import Look, Voxel, views
 from ctinterp_dagster.interpolation import load_checkpoint, thicken
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.physics.measurement import synthetic
@@ -31,7 +31,7 @@ def main(scan: Path, picture: Path, point: tuple[float, float, float], window: t
     estimates = {title: METHODS[name](pair).mean.hu for name, title in TITLES.items()}
     estimates["ctinterp"] = load_checkpoint().restore(pair).mean.hu
     z, y, x = (round(share * (size - 1)) for share, size in zip(point, thin.hu.shape, strict=True))
-    look = Look(Window("shown", *window), 140.0, (z, y, x))
+    look = Look(Window("shown", *window), 140.0, Voxel(z, y, x))
     picture.write_bytes(views(estimates, thin.hu, spacing_mm=thin.spacing_mm, look=look))
 
 

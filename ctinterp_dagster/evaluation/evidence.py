@@ -130,18 +130,18 @@ def _blobs(volumes: Mapping[str, FloatArray], spacing_mm: tuple[float, ...]) -> 
     truth = responses.pop(TRUTH)
     for name, response in responses.items():
         for measure, pair in {"invented": (response, truth), "lost": (truth, response)}.items():
-            found, alone = (int((mask & inside).sum()) for mask in unmatched(*pair, BLOB_HU, spacing_mm))
-            if found:
-                yield MeasuredValue(name, measure, f"{BLOB_HU:g} HU", alone / found, found)
+            own = unmatched(*pair, BLOB_HU, spacing_mm).within(inside)
+            if found := int(own.found.sum()):
+                yield MeasuredValue(name, measure, f"{BLOB_HU:g} HU", int(own.unmatched.sum()) / found, found)
 
 
 def _widths(thin: Volume, trial: Trial, bare: Mapping[str, FloatArray]) -> Iterator[MeasuredValue]:
     """Widths of the faces of rods, in what the rods add to the truth and to an estimate."""
-    scan, by_contrast = rods(thin, ROD_CONTRASTS_HU)
-    if not any(by_contrast.values()):
+    planted = rods(thin, ROD_CONTRASTS_HU)
+    if not any(planted.places_mm.values()):
         return
-    made = trial.on(scan)
-    for contrast, places in by_contrast.items():
+    made = trial.on(planted.scan)
+    for contrast, places in planted.places_mm.items():
         if places:
             edges = rod_edges(places, thin.spacing_mm, contrast)
             for name, hu in made.items():

@@ -63,6 +63,14 @@ PANEL_INCHES, DPI = 2.2, 100
 ERROR_SHARE = 0.25  # |error| is drawn up to this share of the window's width
 
 
+class Voxel(NamedTuple):
+    """Indices of a voxel."""
+
+    z: int
+    y: int
+    x: int
+
+
 @dataclass(frozen=True)
 class Look:
     """How a scan is looked at.
@@ -70,12 +78,12 @@ class Look:
     Attributes:
         window: black and white.
         region_mm: edge of the cube that is shown, around the point; the whole scan where that is smaller.
-        point: (z, y, x) index in which the three planes meet.
+        point: the voxel in which the three planes meet.
     """
 
     window: Window
     region_mm: float
-    point: tuple[int, int, int]
+    point: Voxel
 
 
 def views(
@@ -102,7 +110,7 @@ def views(
         shapes = {title: volume.shape for title, volume in estimates.items()}
         raise EvaluationError(f"views need estimates of the truth's shape {truth_hu.shape} (z, y, x), got {shapes}")
     if not all(0 <= index < size for index, size in zip(look.point, truth_hu.shape, strict=True)):
-        raise EvaluationError(f"point {look.point} (z, y, x) is outside a scan of shape {truth_hu.shape}")
+        raise EvaluationError(f"point {tuple(look.point)} (z, y, x) is outside a scan of shape {truth_hu.shape}")
     region = _region(truth_hu.shape, spacing_mm, look)
     extent = [(part.stop - part.start) * step for part, step in zip(region, spacing_mm, strict=True)]
     shown = {**estimates, "truth": truth_hu}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -166,15 +167,28 @@ def is_apart(place: DoubleArray, others: Iterable[DoubleArray], between_mm: Sequ
     return all((np.abs(place - other) > between_mm).any() for other in others)
 
 
-def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[float, list[DoubleArray]]]:
-    """A scan with upright rods of soft tissue or lung whose faces are tilted, and the places of their middles, mm.
+class PlantedRods(NamedTuple):
+    """A scan with rods.
+
+    Attributes:
+        scan: with the rods in it.
+        places_mm: (z, y, x) of their middles by contrast, from the outer corner of the first voxel; no place where
+            there is no room.
+    """
+
+    scan: Volume
+    places_mm: dict[float, list[DoubleArray]]
+
+
+def rods(thin: Volume, contrasts_hu: Sequence[float]) -> PlantedRods:
+    """A scan with upright rods in soft tissue or lung whose faces are tilted.
 
     Args:
         thin: the scan.
         contrasts_hu: that rods add, by turns.
 
     Returns:
-        The scan, and the places by contrast; no place where there is no room.
+        The scan and the places of the rods.
     """
     where = tissue_around(thin.hu, thin.spacing_mm, ROD_MM)
     chosen: list[DoubleArray] = []
@@ -190,7 +204,7 @@ def rods(thin: Volume, contrasts_hu: Sequence[float]) -> tuple[Volume, dict[floa
             heights = (z - place[0])[:, None, None] + _parts(thin)[None, :, None] - TILT * (x - place[2])[None, None]
             along = (ndtr((ROD_HEIGHT_MM / 2 - np.abs(heights)) / EDGE_MM)).mean(axis=1)
             scan.hu[:] += (contrast * along[:, None, :] * across[None]).astype(np.float32)
-    return scan, by_contrast
+    return PlantedRods(scan, by_contrast)
 
 
 def rod_edges(

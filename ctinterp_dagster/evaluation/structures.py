@@ -1,6 +1,6 @@
 """Structures that an estimate has and the truth lacks, or lost; which voxels are of which tissue; what ranks errors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,9 +67,18 @@ def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) 
     return (response >= least_hu) & greatest
 
 
-def unmatched(
-    found: FloatArray, other: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]
-) -> tuple[BoolArray, BoolArray]:
+class BlobPeaks(NamedTuple):
+    """Where a response has peaks, (z, y, x), and which of them another response lacks."""
+
+    found: BoolArray
+    unmatched: BoolArray
+
+    def within(self, region: BoolArray) -> "BlobPeaks":
+        """Those in a region (z, y, x)."""
+        return BlobPeaks(self.found & region, self.unmatched & region)
+
+
+def unmatched(found: FloatArray, other: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BlobPeaks:
     """The peaks of one response, and those of them near which the other one has not even half of `least_hu`.
 
     Args:
@@ -82,7 +91,7 @@ def unmatched(
         Both (z, y, x).
     """
     here = peaks(found, least_hu, spacing_mm)
-    return here, here & (_greatest(other, spacing_mm) < least_hu / 2)
+    return BlobPeaks(here, here & (_greatest(other, spacing_mm) < least_hu / 2))
 
 
 def _greatest(response: FloatArray, spacing_mm: tuple[float, ...]) -> FloatArray:

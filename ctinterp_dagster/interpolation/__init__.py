@@ -1,7 +1,7 @@
 """Thick volume in, thin volume out."""
 
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
-from ctinterp_dagster.interpolation.selfcheck import SelfCheck, doubts, refuse_doubtful
+from ctinterp_dagster.interpolation.selfcheck import CheckedEstimate, SelfCheck, doubts, refuse_doubtful
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Settings
 from ctinterp_dagster.physics.acquisition import Acquisition, Tags
 from ctinterp_dagster.physics.grids import operator_for, thicken, thin_volume
@@ -10,6 +10,7 @@ from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method, 
 __all__ = [
     "RELEASED",
     "Acquisition",
+    "CheckedEstimate",
     "Estimate",
     "Interpolator",
     "Measurement",

@@ -12,10 +12,10 @@ from ctinterp_dagster.errors import ParamsError
 from ctinterp_dagster.interpolation.api_wording import words_of_python
 from ctinterp_dagster.interpolation.arguments import check_types
 from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, Spacing, load_checkpoint
-from ctinterp_dagster.interpolation.selfcheck import SelfCheck
+from ctinterp_dagster.interpolation.selfcheck import CheckedEstimate, SelfCheck
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Precision, Settings
 from ctinterp_dagster.physics.acquisition import Acquisition, Auto, Tags
-from ctinterp_dagster.physics.measurement import Estimate, Measurement, measure
+from ctinterp_dagster.physics.measurement import Measurement, measure
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.io.images import image_of, itk_image, volume_of
@@ -106,9 +106,7 @@ def _settings(samples: int | None, seed: int, memory_gib: float, precision: Mixe
     return Settings(samples=samples or 0, seed=seed, memory_gib=memory_gib, mixed_precision=precision)
 
 
-def restored(
-    measurement: Measurement, model: Interpolator, settings: Settings, *, force: bool
-) -> tuple[Estimate, tuple[str, ...]]:
+def restored(measurement: Measurement, model: Interpolator, settings: Settings, *, force: bool) -> CheckedEstimate:
     """The estimate, padded as the scan is, and what is doubtful about it.
 
     Args:
@@ -118,14 +116,14 @@ def restored(
         force: give a doubtful estimate, too.
 
     Returns:
-        The estimate, and a clause for each doubt.
+        The estimate and its doubts.
 
     Raises:
         DoubtfulResultError: something is, and `force` is false; no sample was drawn then.
     """
     selfcheck = SelfCheck(measurement, force)
     estimate = model.restore(measurement, settings, on_mean=selfcheck.check)
-    return measurement.padded(estimate), selfcheck.doubts
+    return CheckedEstimate(measurement.padded(estimate), selfcheck.doubts)
 
 
 def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Volume, Tags]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from ctinterp_dagster.errors import DoubtfulResultError
 from ctinterp_dagster.physics.interpolators import cubic_projected
-from ctinterp_dagster.physics.measurement import Measurement
+from ctinterp_dagster.physics.measurement import Estimate, Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 # Thresholds and what results have that are right or wrong: docs/experiments.md, entry 17.
@@ -90,6 +91,13 @@ def _blocks(hu: Tensor) -> Tensor:
     """(z, y, x) to means of blocks, (z, y / 8, x / 8), in float64; of the whole plane where it is smaller."""
     height, width = hu.shape[1:]
     return functional.avg_pool2d(hu, (min(BLOCK, height), min(BLOCK, width))).double()
+
+
+class CheckedEstimate(NamedTuple):
+    """An estimate, and a clause for each doubt about it."""
+
+    estimate: Estimate
+    doubts: tuple[str, ...]
 
 
 @dataclass

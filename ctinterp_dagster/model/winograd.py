@@ -122,12 +122,20 @@ class Block(NamedTuple):
         )
 
 
-def _block_size(rows: int, height: int, width: int) -> tuple[int, int, int]:
-    """Output rows and tiles (y, x) of a block in a volume (z, y, x)."""
+class BlockSize(NamedTuple):
+    """How many outputs are computed together: rows along z, and tiles along y and x."""
+
+    rows: int
+    tall: int
+    wide: int
+
+
+def _block_size(rows: int, height: int, width: int) -> BlockSize:
+    """The largest block in a volume (z, y, x) that is computed at once."""
     deep, tall, wide = min(rows, MAX_ROWS), -(-height // TILE), -(-width // TILE)
     together = max(1, PAIR * BATCH // deep)
     along_x = min(wide, together)
-    return deep, max(1, min(tall, together // along_x)), along_x
+    return BlockSize(deep, max(1, min(tall, together // along_x)), along_x)
 
 
 def _blocks(rows: int, height: int, width: int) -> Iterator[Block]:

@@ -91,8 +91,20 @@ class ExpectationObjective(nn.Module):
             return loss
 
 
-def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> tuple[Tensor, Tensor]:
-    """The target of the networks, (b, modes, z, y, x) in units of 100 HU, and a mask of which of them exist.
+class TrueCoefficients(NamedTuple):
+    """The target of the networks.
+
+    Attributes:
+        values: (b, modes, z, y, x) in units of 100 HU.
+        known: 0 and 1, which of them exist, (b, modes, z, 1, 1).
+    """
+
+    values: Tensor
+    known: Tensor
+
+
+def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int) -> TrueCoefficients:
+    """The coefficients that restore the truth.
 
     Args:
         base: (b, n, y, x), up(y) in units of 1000 HU.
@@ -101,7 +113,7 @@ def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int)
         modes: coefficients a thick voxel.
 
     Returns:
-        both, the mask (b, modes, z, 1, 1) of 0 and 1.
+        Coefficients of thin slices that exist; 0 of others.
 
     Source: least squares by the pseudo-inverse, Penrose 1956, On best approximate solutions of linear matrix
         equations.
@@ -109,7 +121,7 @@ def true_coefficients(base: Tensor, truth: Tensor, analysis: Tensor, modes: int)
     flat = input_to_coefficient(analysis @ (truth - base).flatten(2))
     coefficients = flat.unflatten(1, (modes, -1)).unflatten(3, base.shape[2:])
     known = (analysis.abs().sum(dim=2) > 0).unflatten(1, (modes, -1))[..., None, None]
-    return coefficients, known.to(flat.dtype)
+    return TrueCoefficients(coefficients, known.to(flat.dtype))
 
 
 class Untrained:

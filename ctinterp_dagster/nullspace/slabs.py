@@ -21,7 +21,15 @@ from ctinterp_dagster.nullspace.units import INPUT
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile
 from ctinterp_dagster.training.batches import Plan, seeded
-from ctinterp_dagster.training.device_volumes import Box, Boxes, ResidentVolumes, ThinVolume, stacked
+from ctinterp_dagster.training.device_volumes import (
+    AS_STORED,
+    AxisOrder,
+    Box,
+    Boxes,
+    ResidentVolumes,
+    ThinVolume,
+    stacked,
+)
 from ctinterp_dagster.training.random_crops import integer, tensors_hash, uniform
 
 # The form of the augmentation, whose extent stands in params.yaml (docs/decisions/0010-what-the-trainings-share.md).
@@ -30,6 +38,7 @@ SOFT_NOISE = 1.6  # what the mean of 2x2 pixels of white noise is multiplied by:
 NOISE_POWER = 2  # of the share of the strongest noise, from 0 to 1: little is more likely
 CUBIC = -0.5  # of Keys' cubic convolution
 THICKER = 1.25  # thick slices over thin ones, at least
+ORDERS = (AS_STORED, AxisOrder(1, 0, 2), AxisOrder(2, 0, 1))
 
 
 class SlabGrid(NamedTuple):
@@ -324,8 +333,8 @@ class ThickSlabs:
         volume, (depth, height, width) = self.volumes[index], self.slab.zyx
         about = self.slab.augmentation
         order = self._order(volume, generator)
-        overlap = 1.0 if order[0] else volume.thin_thickness
-        possible = grids(about, overlap, volume.hu.shape[order[0]] // depth)
+        overlap = 1.0 if order.z else volume.thin_thickness
+        possible = grids(about, overlap, volume.hu.shape[order.z] // depth)
         grid = possible[integer(len(possible), generator)]
         size = about.magnification ** uniform(-1.0, 1.0, generator) if self._seldom(generator) else 1.0
         zoom = about.zooms[integer(len(about.zooms), generator)] if self._seldom(generator) else 1.0
@@ -348,16 +357,15 @@ class ThickSlabs:
         one_in = self.slab.augmentation.one_in
         return one_in > 0 and integer(one_in, generator) == 0
 
-    def _order(self, volume: ThinVolume, generator: torch.Generator) -> tuple[int, int, int]:
+    def _order(self, volume: ThinVolume, generator: torch.Generator) -> AxisOrder:
         """Which axis of the volume is z of the slab, y and x; another only where spacings and size allow it."""
         depth, height, width = self.slab.zyx
-        axis = integer(3, generator)
-        turned = ((0, 1, 2), (1, 0, 2), (2, 0, 1))[axis]
+        turned = ORDERS[integer(3, generator)]
         shape = [volume.hu.shape[n] for n in turned]
         needed = (depth * self.slab.augmentation.factors[0], height, width)
         fits = all(n >= least for n, least in zip(shape, needed, strict=True))
         isotropic = max(volume.spacing_mm) < self.slab.augmentation.anisotropy * min(volume.spacing_mm)
-        return turned if fits and isotropic else (0, 1, 2)
+        return turned if fits and isotropic else AS_STORED
 
     def _noise(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """Noise that is white along z and, in the plane, white or of a softer kernel; little of it is more likely."""

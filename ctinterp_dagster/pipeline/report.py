@@ -13,7 +13,7 @@ import pandas as pd
 from ctinterp_dagster import telemetry
 from ctinterp_dagster.decision import Decision, read_record
 from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, run_tables
-from ctinterp_dagster.evaluation.figures import Curve, Look, views
+from ctinterp_dagster.evaluation.figures import Curve, Look, Voxel, views
 from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
 from ctinterp_dagster.evaluation.tissue import body_mask
@@ -130,17 +130,17 @@ def views_of(scan: ThickScan) -> list[View]:
     return made
 
 
-def point_of_interest(truth_hu: FloatArray) -> tuple[int, int, int]:
-    """The voxel (z, y, x) in the middle of the body, a quarter of its width to the side, where lungs and organs are.
+def point_of_interest(truth_hu: FloatArray) -> Voxel:
+    """The voxel in the middle of the body, a quarter of its width to the side, where lungs and organs are.
 
     Args:
         truth_hu: (z, y, x) HU.
 
     Returns:
-        Indices within the volume.
+        One of the volume.
     """
     z, y, x = (np.flatnonzero(body_mask(truth_hu).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    return int(z[len(z) // 2]), int(y[len(y) // 2]), int(x[len(x) // 4])
+    return Voxel(int(z[len(z) // 2]), int(y[len(y) // 2]), int(x[len(x) // 4]))
 
 
 def positions(layout: Layout) -> dict[str, dict[str, list[float]]]:

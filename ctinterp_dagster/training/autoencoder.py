@@ -12,7 +12,7 @@ from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.batches import Plan, seeded
-from ctinterp_dagster.training.device_volumes import Boxes, ResidentVolumes, ThinVolume, stacked
+from ctinterp_dagster.training.device_volumes import AS_STORED, Boxes, ResidentVolumes, ThinVolume, stacked
 from ctinterp_dagster.training.random_crops import at_least, integer, tensors_hash
 
 _ACTIVE_NATS = 0.01
@@ -90,7 +90,7 @@ class VolumeCrops:
     def plan(self, generator: torch.Generator) -> Plan[CropParts]:
         """The chance of one batch: where the crops lie, and the noise of their latents."""
         indices = [integer(len(self.volumes), generator) for _ in range(self.batch_size)]
-        boxes = [self._resident.random_box(index, (0, 1, 2), self.crop_zyx, generator) for index in indices]
+        boxes = [self._resident.random_box(index, AS_STORED, self.crop_zyx, generator) for index in indices]
         latent = [n // LATENT_STRIDE for n in self.crop_zyx]
         noise = torch.randn(self.batch_size, self.latent_channels, *latent, generator=generator)
         return Plan(tuple(self.volumes[index].case for index in indices), CropParts(stacked(boxes), noise))

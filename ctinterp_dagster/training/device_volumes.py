@@ -31,6 +31,17 @@ class ThinVolume:
     thin_thickness: float = 1.0
 
 
+class AxisOrder(NamedTuple):
+    """Which axes of a volume, 0 to 2, are the z, y and x of what is cut out of it."""
+
+    z: int
+    y: int
+    x: int
+
+
+AS_STORED = AxisOrder(0, 1, 2)
+
+
 @dataclass(frozen=True)
 class Box:
     """A box of voxels of one volume, in any direction along its axes.
@@ -77,14 +88,12 @@ class ResidentVolumes:
         self._starts = [0, *accumulate(hu.numel() for hu in self._volumes)]
         self._copies: dict[torch.device, Tensor | None] = {}
 
-    def random_box(
-        self, index: int, order: Sequence[int], size: tuple[int, int, int], generator: torch.Generator
-    ) -> Box:
+    def random_box(self, index: int, order: AxisOrder, size: tuple[int, int, int], generator: torch.Generator) -> Box:
         """A box anywhere in a volume, mirrored along each axis half of the time, a square plane transposed likewise.
 
         Args:
             index: of the volume.
-            order: which of the volume's axes is the box's z, y and x.
+            order: of the volume's axes.
             size: of the box, (z, y, x).
             generator: of all chance.
 

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from ctinterp_dagster.errors import EvaluationError
-from ctinterp_dagster.evaluation.figures import Look, gain_chart, position_chart, training_chart, views
+from ctinterp_dagster.evaluation.figures import Look, Voxel, gain_chart, position_chart, training_chart, views
 from ctinterp_dagster.evaluation.statistics import Difference, Interval
 from ctinterp_dagster.methods import judged, rows
 from ctinterp_dagster.scan.volume import FloatArray
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
-LOOK = Look(SOFT_TISSUE, 1000.0, (5, 10, 12))
+LOOK = Look(SOFT_TISSUE, 1000.0, Voxel(5, 10, 12))
 SPACING_MM = (2.0, 1.0, 1.0)
 
 
@@ -76,7 +76,7 @@ def test_views_refuse_other_shapes_and_points_outside() -> None:
     with pytest.raises(EvaluationError, match="estimates of the truth's shape"):
         views({}, truth, spacing_mm=SPACING_MM, look=LOOK)
     with pytest.raises(EvaluationError, match=r"point \(12, 0, 0\)"):
-        views(estimates, truth, spacing_mm=SPACING_MM, look=Look(SOFT_TISSUE, 100, (12, 0, 0)))
+        views(estimates, truth, spacing_mm=SPACING_MM, look=Look(SOFT_TISSUE, 100, Voxel(12, 0, 0)))
 
 
 def draw() -> list[str]:

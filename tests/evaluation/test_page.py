@@ -10,7 +10,7 @@ import pytest
 from ctinterp_dagster.decision import Decision, Finding
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table
-from ctinterp_dagster.evaluation.figures import Curve, Look, views
+from ctinterp_dagster.evaluation.figures import Curve, Look, Voxel, views
 from ctinterp_dagster.evaluation.page import COLUMNS, ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration
 from ctinterp_dagster.scan.window import SOFT_TISSUE
@@ -173,7 +173,7 @@ def test_text_from_outside_is_escaped() -> None:
 
 def test_a_full_report_stays_under_four_mebibytes() -> None:
     truth = np.random.default_rng(0).normal(0, 100, (200, 200, 200)).astype(np.float32)
-    look = Look(SOFT_TISSUE, 200, (100, 100, 100))
+    look = Look(SOFT_TISSUE, 200, Voxel(100, 100, 100))
     png = views({"thick": truth, "cubic": truth, "model": truth + 9}, truth, spacing_mm=(1, 1, 1), look=look)
     assert len(render(report(views=[View("case", "alt", png)] * 4)).encode()) < 4 * 2**20
 

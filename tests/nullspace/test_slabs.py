@@ -16,7 +16,7 @@ from ctinterp_dagster.nullspace.objective import (
     loss_by_time,
     true_coefficients,
 )
-from ctinterp_dagster.nullspace.slabs import ThickSlabs, sharpened, space
+from ctinterp_dagster.nullspace.slabs import ORDERS, ThickSlabs, sharpened, space
 from ctinterp_dagster.nullspace.units import coefficient_to_input
 from ctinterp_dagster.training.batches import Batches, seeded
 from ctinterp_dagster.training.device_volumes import ResidentVolumes, ThinVolume, stacked
@@ -101,12 +101,12 @@ def test_boxes_lie_in_any_direction_of_their_volume() -> None:
     resident = ResidentVolumes([ThinVolume(before, (1, 1, 1)), ThinVolume(hu, (1, 1, 1))])
     ways = set()
     for index in range(400):
-        order = [(0, 1, 2), (1, 0, 2), (2, 0, 1)][index % 3]
+        order = ORDERS[index % 3]
         box = resident.random_box(1, order, (2, 3, 3), seeded(0, index))
         cut = resident.cut(stacked([box]), (2, 3, 3))[0]
         steps = [int(cut.diff(dim=axis).unique()) for axis in range(3)]
         assert sorted(map(abs, steps)) == [1, 6, 30]
-        assert abs(steps[0]) == (30, 6, 1)[order[0]]
+        assert abs(steps[0]) == (30, 6, 1)[order.z]
         ways.add(tuple(steps))
     assert len(ways) == 3 * 2 * 8  # directions of z, transposed or not, mirrored along each axis
 

@@ -11,7 +11,7 @@ from ctinterp_dagster.pipeline.common.training import thin_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded
-from ctinterp_dagster.training.device_volumes import ResidentVolumes, stacked
+from ctinterp_dagster.training.device_volumes import AS_STORED, ResidentVolumes, stacked
 
 SPACINGS_MM = [(1.0, 0.7, 0.7), (0.6, 1.5, 0.7)]  # of the second the reader takes rows for slices
 
@@ -45,7 +45,7 @@ def test_volumes_are_held_and_cut_without_memory_of_their_size(tmp_path: Path) -
         return int(memory.rss - memory.shared)  # without pages of files
 
     before = own_bytes()
-    boxes = [resident.random_box(n, (0, 1, 2), (8, 64, 64), seeded(0, n)) for n in (0, 1, 2)]
+    boxes = [resident.random_box(n, AS_STORED, (8, 64, 64), seeded(0, n)) for n in (0, 1, 2)]
     cut = resident.cut(stacked(boxes), (8, 64, 64))
     assert own_bytes() - before < 8e6  # one volume is 8.4e6 bytes
     for n, (path, box, values) in enumerate(zip(paths, boxes, cut, strict=True)):

@@ -24,6 +24,7 @@ from ctinterp_dagster.cli.options.interpolate import METHODS, Options
 from ctinterp_dagster.cli.progress import progress
 from ctinterp_dagster.interpolation import (
     RELEASED,
+    CheckedEstimate,
     Estimate,
     Interpolator,
     Measurement,
@@ -186,9 +187,7 @@ class Restoration:
             name=name,
         )
 
-    def _joined(
-        self, stretches: Stretches, on_sample: Callable[[int, Volume], None] | None
-    ) -> tuple[Estimate, list[str]]:
+    def _joined(self, stretches: Stretches, on_sample: Callable[[int, Volume], None] | None) -> CheckedEstimate:
         """The estimate of all stretches and its doubts; each sample comes as soon as the last stretch has it."""
         samples: list[list[FloatArray]] = []  # of each stretch
 
@@ -204,12 +203,10 @@ class Restoration:
         for part in stretches.parts:
             samples.append([])
             restored.append(self._restored(part, keep))
-        doubts = [doubt for _, own in restored for doubt in own]
-        return stretches.join([estimate for estimate, _ in restored]), doubts
+        joined = stretches.join([own.estimate for own in restored])
+        return CheckedEstimate(joined, tuple(doubt for own in restored for doubt in own.doubts))
 
-    def _restored(
-        self, measurement: Measurement, keep: Callable[[int, Tensor], None]
-    ) -> tuple[Estimate, tuple[str, ...]]:
+    def _restored(self, measurement: Measurement, keep: Callable[[int, Tensor], None]) -> CheckedEstimate:
         """The thin volume and its doubts that were forced; samples are kept as they come."""
         options = self.options
         needed = needed_gib(options.memory_gib, measurement.operator.n_thin * measurement.thick.hu[0].size)
@@ -227,7 +224,7 @@ class Restoration:
             else:
                 result = CLASSICAL[options.method](measurement)
                 selfcheck.check(torch.from_numpy(result.mean.hu))
-        return result, selfcheck.doubts
+        return CheckedEstimate(result, selfcheck.doubts)
 
 
 def write_labels(

@@ -77,7 +77,8 @@ def _state(folder: Path) -> str | None:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def _files(folder: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
+def _files(folder: str) -> Iterator[tuple[str, str]]:
+    """Path and token of each file below a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -86,5 +87,5 @@ def _files(folder: str) -> Iterator[tuple[str, tuple[int, int, int]]]:
                 yield entry.path, _token(entry.stat())
 
 
-def _token(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+def _token(stat: os.stat_result) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -36,6 +36,28 @@ _ADVICE = re.compile(
     r"To track the changes with git, run:$|\tgit add |To enable auto staging, run:$|\tdvc config core\.autostage true$"
     r"|Use `dvc push` to send your updates to remote storage\.$"
 )
+
+
+@dataclass(frozen=True)
+class EndedStage:
+    """A stage that a command of DVC came to.
+
+    Attributes:
+        target: its name in DVC.
+        ran: whether its command did; else DVC skipped it.
+        duration_s: how long it took.
+        said: metadata of its own, where it speaks to Dagster while it runs.
+    """
+
+    target: str
+    ran: bool
+    duration_s: float = 0.0
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of its event: what it said, `dvc/ran` and `dvc/duration_s`."""
+        return {**self.said, "dvc/ran": self.ran, "dvc/duration_s": round(self.duration_s, 2)}
 
 
 @dataclass
@@ -88,20 +110,20 @@ class DvcInvocation:
         if self.context is None:
             raise DvcProjectError("stream() gives events of a step: call dvc.cli(arguments, context=context)")
         waiting = self._waiting()
-        ended: list[tuple[str, dict[str, Any]]] = []
+        ended: list[EndedStage] = []
         after = None
         talks = [key for key, stages in waiting.items() if len(waiting) == len(stages) == 1 and stages[0].pipes]
-        for target, about in self._stages(*talks):
-            ended.append((target, about))
-            if not about["dvc/ran"] and not self.over:
+        for last in self._stages(*talks):
+            ended.append(last)
+            if not last.ran and not self.over:
                 continue  # those that DVC skips come at a blow: they wait for the next look at the project
             read = self.project.read()
             after = read if self.over else None
             for key, stages in list(waiting.items()):
                 own = {stage.target for stage in stages}
-                if own <= {target for target, _ in ended}:
+                if own <= {one.target for one in ended}:
                     del waiting[key]
-                    yield from self._results(read, key, [pair for pair in ended if pair[0] in own])
+                    yield from self._results(read, key, [one for one in ended if one.target in own])
         yield from self._others(after or self.project.read())
 
     def skip(self, index: DvcIndex) -> Iterator[dg.MaterializeResult | dg.AssetMaterialization]:  # type: ignore[type-arg] # of no value
@@ -116,7 +138,7 @@ class DvcInvocation:
         for key, stages in self._waiting().items():
             for stage in stages:
                 self.context.log.info("Stage '%s' didn't change, skipping", stage.target)
-            yield from self._results(index, key, [(stage.target, _about(ran=False, duration_s=0)) for stage in stages])
+            yield from self._results(index, key, [EndedStage(stage.target, ran=False) for stage in stages])
         yield from self._others(index)
 
     def _waiting(self) -> dict[dg.AssetKey, list[DvcStage]]:
@@ -134,7 +156,7 @@ class DvcInvocation:
         stages = self.project.read().stages.values()
         return [s for s in stages if self.translator.get_asset_key(s) in keys and s.partition in partitions]
 
-    def _results(self, after: DvcIndex, key: dg.AssetKey, ended: list[tuple[str, dict[str, Any]]]) -> Iterator[Any]:
+    def _results(self, after: DvcIndex, key: dg.AssetKey, ended: Sequence[EndedStage]) -> Iterator[Any]:
         """The event of the stages of one asset.
 
         Of several partitions Dagster makes one alike for each: those of their own follow.
@@ -142,14 +164,14 @@ class DvcInvocation:
         Args:
             after: the project once the stages have ended.
             key: of the asset.
-            ended: target of each stage, and what is known of its run.
+            ended: its stages.
 
         Yields:
             One result; the events of the asset's other partitions are logged.
         """
         root = self.project.root
         checks = {check.name for check in self.context.selected_asset_check_keys if check.asset_key == key}
-        made = [(after.stages[target], about) for target, about in ended]
+        made = [(after.stages[one.target], one) for one in ended]
         events = [
             dg.AssetMaterialization(
                 key,
@@ -157,13 +179,13 @@ class DvcInvocation:
                 tags=provenance_tags(stage, after.stages, self.translator),
                 # What the stage says of itself, now or when it ran, stands first.
                 metadata={
-                    **({} if about["dvc/ran"] else kept_metadata(stage, self.context.instance, key)),
-                    **about,
+                    **({} if one.ran else kept_metadata(stage, self.context.instance, key)),
+                    **one.metadata,
                     **stage_metadata(stage, root),
-                    **about,
+                    **one.metadata,
                 },
             )
-            for stage, about in made
+            for stage, one in made
         ]
         yield dg.MaterializeResult(
             asset_key=key,
@@ -184,14 +206,14 @@ class DvcInvocation:
             else:
                 instance.report_runless_asset_event(event)
 
-    def _stages(self, *talks: dg.AssetKey) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _stages(self, *talks: dg.AssetKey) -> Iterator[EndedStage]:
         """Run it until nothing is in use.
 
         Args:
             talks: the asset of its only stage, if that speaks to Dagster while it runs.
 
         Yields:
-            Each stage as it ends, with `dvc/ran` and `dvc/duration_s`.
+            Each stage as it ends.
 
         Raises:
             Failure: DVC failed, or waited too long for files in use.
@@ -213,12 +235,10 @@ class DvcInvocation:
                 )
             time.sleep(_BUSY_WAIT_S)
 
-    def _attempt(
-        self, log: Any, *talks: dg.AssetKey
-    ) -> Generator[tuple[str, dict[str, Any]], None, tuple[list[str], int]]:
+    def _attempt(self, log: Any, *talks: dg.AssetKey) -> Generator[EndedStage, None, tuple[list[str], int]]:
         """Run it once: each stage as it ends, at last the last lines that it printed and its exit code."""
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        begun: tuple[str, bool, float] | None = None
+        begun, since = None, time.monotonic()
         self.over = False
         with ExitStack() as stack:
             pipes = [stack.enter_context(stage_pipes(self.context, key, self.project.root)) for key in talks]
@@ -237,12 +257,12 @@ class DvcInvocation:
                 log.info(text)
                 if match := _BEGINS.match(text):
                     if begun:
-                        yield _ended(*begun)
-                    begun = (match[1] or match[2], match[1] is not None, time.monotonic())
+                        yield replace(begun, duration_s=time.monotonic() - since)
+                    begun, since = EndedStage(match[1] or match[2], ran=match[1] is not None), time.monotonic()
         self.over = True
         if begun and not code:
-            target, about = _ended(*begun)
-            yield target, {name: value for session in pipes for name, value in session.metadata.items()} | about
+            said = {name: value for session in pipes for name, value in session.metadata.items()}
+            yield replace(begun, duration_s=time.monotonic() - since, said=said)
         return list(tail), code
 
     def _print(self, variables: Mapping[str, str]) -> Generator[str, None, int]:
@@ -272,14 +292,6 @@ def asked_partitions(context: dg.AssetExecutionContext) -> set[str | None]:
     """The partitions that a step was asked for; with None, which stands for what has none."""
     partitioned = context.has_partition_key or context.has_partition_key_range
     return {None, *(context.partition_keys if partitioned else ())}
-
-
-def _ended(target: str, ran: bool, begin: float) -> tuple[str, dict[str, Any]]:  # noqa: FBT001 - a line of DVC's output
-    return target, _about(ran=ran, duration_s=time.monotonic() - begin)
-
-
-def _about(*, ran: bool, duration_s: float) -> dict[str, Any]:
-    return {"dvc/ran": ran, "dvc/duration_s": round(duration_s, 2)}
 
 
 def _arriving(stream: IO[str]) -> Iterator[str]:
