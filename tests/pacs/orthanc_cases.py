@@ -205,7 +205,8 @@ def test_a_series_goes_into_the_project_under_a_pseudonym(tmp_path: Path) -> Non
     assert len(list(folder.iterdir())) == 6
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves a socket open
+# pynetdicom does not close the socket of a connection that was refused.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_archive_that_is_not_there_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     for server in (
         DicomWeb(protocol="dicomweb", url="http://127.0.0.1:1/dicom-web"),

@@ -23,7 +23,6 @@ from tests.pacs.builders import thick_series
 Serve = Callable[..., DimseArchive]
 SERIES = Series("1.2.840.7.1", "1.2.840.7.1.1", "", "", "", "", "CT", "", "")
 IMAGES = Images(frozenset(map(str, range(6))), 5.0)
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves sockets
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from ctinterp_dagster.errors import (
     GeometryError,
     UnreadableScanError,
 )
-from ctinterp_dagster.scan.io.acquisition import KEYWORDS, is_helical
+from ctinterp_dagster.scan.io.helical import KEYWORDS, is_helical
 from ctinterp_dagster.scan.io.limits import refuse_inflation, refuse_size
 from ctinterp_dagster.scan.io.pixels import BROKEN
 from ctinterp_dagster.scan.io.plane import MARKS, Plane

@@ -43,7 +43,7 @@ BROKEN = (
 _SILENCE = threading.Lock()
 logging.getLogger("pydicom").propagate = False  # what it says of a file, our errors say
 
-Values = npt.NDArray[Any]
+StoredValues = npt.NDArray[Any]
 
 
 class Stored(NamedTuple):
@@ -55,7 +55,7 @@ class Stored(NamedTuple):
         cut: pixels that hold bits above BitsStored (0028,0101), which are no part of the value, and no overlay there.
     """
 
-    values: Values
+    values: StoredValues
     padding: int | None
     cut: int
 
@@ -73,7 +73,7 @@ def _silence() -> Iterator[None]:
             os.close(kept)
 
 
-def _decoded(dataset: Dataset) -> Values:
+def _decoded(dataset: Dataset) -> StoredValues:
     """Code streams as GDCM decodes them, which is shown a file of nothing but them.
 
     With the whole header it would invert MONOCHROME1 before the rescale, and give all frames the rescale of the first.
@@ -101,7 +101,7 @@ def _decoded(dataset: Dataset) -> Values:
     return values
 
 
-def _plain(dataset: Dataset, *, little: bool) -> tuple[Values, int]:
+def _plain(dataset: Dataset, *, little: bool) -> tuple[StoredValues, int]:
     """Pixels as pydicom decodes them, which takes the lowest bits whatever HighBit says; and how many were cut.
 
     Args:
@@ -121,13 +121,13 @@ def _plain(dataset: Dataset, *, little: bool) -> tuple[Values, int]:
     high = dataset.get("HighBit", dataset.BitsStored - 1)
     low = max(0, high + 1 - dataset.BitsStored)
     dataset.BitsStored += low
-    values: Values = dataset.pixel_array
+    values: StoredValues = dataset.pixel_array
     if low and (values & (1 << low) - 1).any():
         raise ValueError(f"HighBit is {high}, and there are values in the lowest {low} bits")
     return values >> low, _cut(dataset, values, little=little)
 
 
-def _cut(dataset: Dataset, values: Values, *, little: bool) -> int:
+def _cut(dataset: Dataset, values: StoredValues, *, little: bool) -> int:
     """How many pixels hold more bits than their values show, and no overlay that is kept there.
 
     Args:
@@ -194,7 +194,7 @@ def read_stored(file: Path) -> Stored:
     form = "unknown form"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # what breaks a rule is decoded; what cannot be is an error below
             dataset = pydicom.dcmread(file, force=True)
             form = str(dataset.file_meta.get("TransferSyntaxUID", UID("")).name) or form
             refuse_depth(dataset, file.name)

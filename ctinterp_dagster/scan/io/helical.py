@@ -1,4 +1,4 @@
-"""How a CT series was acquired, by its tags."""
+"""Whether a CT series is helical, by its tags."""
 
 KEYWORDS = ("AcquisitionType", "ScanOptions", "SpiralPitchFactor")
 HELICAL = ("SPIRAL", "HELI")  # HELIX, HELICAL MODE, HELICAL_CT
