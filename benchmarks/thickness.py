@@ -26,7 +26,7 @@ from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.noise import shared_noise
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Profile, slice_weights
-from ctinterp_dagster.physics.thickness import MARGIN, SURE, box_correlation, lags_for, verdict
+from ctinterp_dagster.physics.thickness import CORRELATION_MARGIN, SURE, box_correlation, lags_for, verdict
 
 Stack = npt.NDArray[np.float32]
 Counts = Counter[tuple[float | None, float, bool | None]]
@@ -102,7 +102,9 @@ def count(hu: Stack, true: float, counts: Counts, label: str) -> None:
     for claim in CLAIMS:
         noise = measured[lags_for(claim or 1.0, len(hu))]
         found = verdict(noise, 1.0, claim)
-        silent = noise is None or (claim and box_correlation(claim, noise.lags) < MARGIN + SURE * noise.standard_error)
+        silent = noise is None or (
+            claim and box_correlation(claim, noise.lags) < CORRELATION_MARGIN + SURE * noise.standard_error
+        )
         told = None if silent else found.warning is not None
         counts[claim, true, told] += 1
         if told and claim and claim <= true:

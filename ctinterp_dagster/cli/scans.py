@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from ctinterp_dagster.cli import prerequisites
-from ctinterp_dagster.cli.options.datasets import NAMES
+from ctinterp_dagster.cli.options.datasets import DATA_SET_NAMES
 from ctinterp_dagster.cli.raw_folder import TABLES, Added, Addition, add_one, table_of
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.tracking import listing, track
 
-COLUMNS = ["file", "patient", "split"]
+TABLE_COLUMNS = ["file", "patient", "split"]
 SOURCE = ["licence", "citation"]
 
 
@@ -24,7 +24,7 @@ def command() -> None:
 
 @command.command(short_help="Copy scans into data/raw, and tell DVC.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--layout", "data_set", type=click.Choice(NAMES),
+@click.option("--layout", "data_set", type=click.Choice(DATA_SET_NAMES),
               help="PATHS is the folder of a public data set; patients and licence are its own")  # fmt: skip
 def add(paths: tuple[Path, ...], data_set: str | None) -> None:
     """Copy scans (files, or folders of DICOM) into data/raw, and tell DVC.
@@ -59,7 +59,7 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
             click.echo(line, err=bad)
     if rows:
         told = [name for name in SOURCE if any(name in row for row in rows.values())]
-        write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], [*COLUMNS, *told])
+        write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], [*TABLE_COLUMNS, *told])
     before = record(layout)
     track(layout)
     here = listing(layout.raw)

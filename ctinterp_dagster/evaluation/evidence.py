@@ -62,7 +62,7 @@ class MeasuredValue:
     count: int
 
 
-COLUMNS = ("case", *(field.name for field in fields(MeasuredValue)))
+EVIDENCE_COLUMNS = ("case", *(field.name for field in fields(MeasuredValue)))
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,9 @@ def row(case: str, finding: MeasuredValue) -> dict[str, Any]:
         finding: a number of it.
 
     Returns:
-        A value for each of `COLUMNS`.
+        A value for each of `EVIDENCE_COLUMNS`.
     """
-    return dict(zip(COLUMNS, (case, *astuple(finding)), strict=True))
+    return dict(zip(EVIDENCE_COLUMNS, (case, *astuple(finding)), strict=True))
 
 
 Summary = dict[str, dict[str, float]]
@@ -238,7 +238,7 @@ def summary(rows: pd.DataFrame) -> Summary:
     """By measure, by what it is measured at: the mean over the cases of one method, weighted by counts.
 
     Args:
-        rows: of one method, with the columns `COLUMNS`.
+        rows: of one method, with the columns `EVIDENCE_COLUMNS`.
 
     Returns:
         Means by measure, then by place of measuring, in the order of the rows.

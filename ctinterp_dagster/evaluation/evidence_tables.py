@@ -24,7 +24,7 @@ THICK = "nearest"
 """The thick slices as they are."""
 NOTHING = "\N{EN DASH}"
 
-COMMANDS = {
+EVIDENCE_COMMANDS = {
     "planted": "python -m benchmarks.planted reports/evidence/planted.json THIN ...",
     "physics": "python -m benchmarks.physics reports/evidence/physics.json THIN ...",
     "tasks": "python -m benchmarks.tasks reports/evidence/tasks.json THIN ...",
@@ -125,10 +125,10 @@ def run_tables(rows: pd.DataFrame, *, seed: int) -> Iterator[Table]:
     )
 
 
-Cell = Callable[[str, str, str, int | None], str]
+CellText = Callable[[str, str, str, int | None], str]
 
 
-def _errors(rows: pd.DataFrame, cases: int, cell: Cell) -> Table:
+def _errors(rows: pd.DataFrame, cases: int, cell: CellText) -> Table:
     """Mean error by tissue and added noise: the thick slices, the best classical method of the line, the model."""
     errors = rows[rows["measure"] == "error_hu"]
     rivals = [name for name in names(Role.RIVAL) if name != THICK and name in set(errors["method"])]
@@ -162,14 +162,14 @@ def shown(measured: Measured | None, name: str, model: str) -> Sequence[str]:
 
     Args:
         measured: what its file holds; None where there is none, and the sentence is the command that measures.
-        name: of its file without `.json`, a key of `COMMANDS`.
+        name: of its file without `.json`, a key of `EVIDENCE_COMMANDS`.
         model: hash of the file of the run's own model.
 
     Returns:
         One sentence or more.
     """
     if measured is None:
-        return [f"Not measured: run {COMMANDS[name]}"]
+        return [f"Not measured: run {EVIDENCE_COMMANDS[name]}"]
     sentences = [f"{run.date}: {run.command}" for run in measured.runs]
     others = sorted({run.model[:12] for run in measured.runs if run.model != model})
     return [*sentences, *(f"Of another model than this run's: {other}." for other in others)]

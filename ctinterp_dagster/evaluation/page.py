@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ctinterp_dagster.decision import Decision
 from ctinterp_dagster.errors import EvaluationError
-from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, Table, shown
+from ctinterp_dagster.evaluation.evidence_tables import EVIDENCE_COMMANDS, Measured, Table, shown
 from ctinterp_dagster.evaluation.figures import Curve, gain_chart, position_chart, training_chart
 from ctinterp_dagster.evaluation.metrics import end_slices
 from ctinterp_dagster.evaluation.statistics import (
@@ -42,7 +42,7 @@ class Column:
     better: int
 
 
-COLUMNS = (
+METRIC_COLUMNS = (
     Column("psnr_db", "PSNR", "dB, [-1000, 1000]", 2, 1),
     Column("psnr_all_db", "PSNR", "with end slices", 2, 1),
     Column("psnr_rplhr_db", "PSNR", "dB, [-1024, 2048]", 2, 1),
@@ -74,8 +74,8 @@ class ReportData:
     """All that the report shows.
 
     Attributes:
-        rows: a line a case and method: case, method, factor, profile and the metrics of `COLUMNS`, noise_floor_db,
-            which may be empty.
+        rows: a line a case and method: case, method, factor, profile, the metrics of `METRIC_COLUMNS`, and
+            noise_floor_db, which may be empty.
         positions: by task (`box-x5`), by method: MAE in HU by position in the thick slice.
         views: pictures.
         losses: training curves by name; empty where nothing was trained.
@@ -83,7 +83,7 @@ class ReportData:
         decision: of the promotion gate; None where it has not been asked.
         coverage_90: the shares of the truth that the 90 % interval has to hold, smallest and largest.
         evidence: tables of what the run measured of its first task beyond scores.
-        measured: what longer commands measured, by the names of `COMMANDS`; absent where they were not run.
+        measured: what longer commands measured, by the names of `EVIDENCE_COMMANDS`; absent where they were not run.
         model: hash of the file of the run's model.
         phantoms: whether the test cases are built-in phantoms.
         provenance: by group (`packages`, `params`, `hashes`, `device`), name and value.
@@ -115,7 +115,7 @@ class Cell:
 
 
 class MethodRow(NamedTuple):
-    """A method's line of a task's table: the cells of `COLUMNS`, and how far it is from the noise floor, as text."""
+    """A method's line of a task's table: the cells of `METRIC_COLUMNS`, how far it is from the noise floor, as text."""
 
     method: str
     cells: Sequence[Cell]
@@ -174,9 +174,9 @@ def render(report: ReportData) -> str:
     return environment.get_template("page.html").render(
         report=report,
         tasks=tasks,
-        columns=COLUMNS,
+        columns=METRIC_COLUMNS,
         model_title=judged().title,
-        longer=[_longer(name, report.measured.get(name), report.model) for name in COMMANDS],
+        longer=[_longer(name, report.measured.get(name), report.model) for name in EVIDENCE_COMMANDS],
         training=Markup(training_chart(report.losses)) if report.losses else None,  # noqa: S704 - our own SVG
     )
 
@@ -216,10 +216,10 @@ def _inline(svg: str, task: str) -> Markup:
 
 
 def _table(rows: pd.DataFrame, floor_db: float | None, seed: int) -> list[MethodRow]:
-    means = [summarise(rows, column.metric, seed=seed) for column in COLUMNS]
+    means = [summarise(rows, column.metric, seed=seed) for column in METRIC_COLUMNS]
     table = []
     for method in dict.fromkeys(rows["method"]):
-        cells = [_cell(column, intervals, method) for column, intervals in zip(COLUMNS, means, strict=True)]
+        cells = [_cell(column, intervals, method) for column, intervals in zip(METRIC_COLUMNS, means, strict=True)]
         psnr = means[0][method].mean
         below = "\N{EN DASH}" if floor_db is None else f"{psnr - floor_db:+.1f}".replace("-", "\N{MINUS SIGN}")
         table.append(MethodRow(method, cells, below))
@@ -248,7 +248,7 @@ def _per_case(rows: pd.DataFrame) -> list[dict[str, str]]:
         {
             "case": str(row["case"]),
             "method": str(row["method"]),
-            **{column.metric: f"{row[column.metric]:.{column.decimals}f}" for column in COLUMNS},
+            **{column.metric: f"{row[column.metric]:.{column.decimals}f}" for column in METRIC_COLUMNS},
         }
         for row in ordered.to_dict("records")
     ]

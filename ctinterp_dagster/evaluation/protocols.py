@@ -19,7 +19,7 @@ from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 from ctinterp_dagster.scan.window import RPLHR, Window
 
-Plane = Literal["axial", "coronal", "sagittal"]
+PlaneName = Literal["axial", "coronal", "sagittal"]
 
 RPLHR_FACTOR = 5
 RPLHR_ENDS = 5  # thin slices at each end
@@ -48,7 +48,7 @@ class Trial:
     factor: int
     window: Window
     ends: int
-    planes: tuple[Plane, ...]
+    planes: tuple[PlaneName, ...]
 
     def __post_init__(self) -> None:
         """Refuse a scan of which too little is left.
@@ -191,5 +191,5 @@ def decimation(thin: Volume, factor: int) -> Trial:
     )
     kept = whole.with_slices(np.ascontiguousarray(whole.hu[::factor]), 0, factor * thin.spacing_mm[0])
     window = Window("decimation", low_hu, low_hu + DECIMATION_WIDTH_HU)
-    planes: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+    planes: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
     return Trial(Measurement(kept, operator), whole.hu, 0, factor, window, factor, planes)

@@ -52,7 +52,7 @@ def blob_response(hu: FloatArray, spacing_mm: tuple[float, ...], size_mm: float)
     return response
 
 
-def peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BoolArray:
+def blob_peaks(response: FloatArray, least_hu: float, spacing_mm: tuple[float, ...]) -> BoolArray:
     """Where a response is strong, and the greatest within `TOLERANCE_MM`.
 
     Args:
@@ -90,7 +90,7 @@ def unmatched(found: FloatArray, other: FloatArray, least_hu: float, spacing_mm:
     Returns:
         Both (z, y, x).
     """
-    here = peaks(found, least_hu, spacing_mm)
+    here = blob_peaks(found, least_hu, spacing_mm)
     return BlobPeaks(here, here & (_greatest(other, spacing_mm) < least_hu / 2))
 
 

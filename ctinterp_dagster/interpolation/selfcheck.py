@@ -14,15 +14,15 @@ from ctinterp_dagster.physics.measurement import Estimate, Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 # Thresholds and what results have that are right or wrong: docs/experiments.md, entry 17.
-MARGIN = 0.1  # of the range of the thick slices, by which thin slices may leave it
+RANGE_MARGIN = 0.1  # of the range of the thick slices, by which thin slices may leave it
 MOST_OUTSIDE = 0.003  # of the voxels
 MOST_STRIPES = 0.4
 MOST_RESIDUAL = 0.1  # of the mean distance of the thick slices from their median; right results have below 0.03
-BLOCK = 8  # pixels; means over blocks leave stripes and take most of the noise away
-NOISE_HU = 5.0  # of a block: what is below is no stripe
+BLOCK_PIXELS = 8  # pixels; means over blocks leave stripes and take most of the noise away
+BLOCK_NOISE_HU = 5.0  # of a block: what is below is no stripe
 ANATOMY = (0.2, 0.25, 0.3)  # cycles a slice distance: detail that the thick slices show
 PERIODS = (0.5, 1.0)  # cycles a slice distance: their sampling rate and half of it
-LEAST_SLICES = 8
+LEAST_THICK_SLICES = 8
 
 
 def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def doubts(measurement: Measurement, thin_hu: Tensor) -> tuple[str, ...]:
     if not torch.isfinite(thin_hu).all():
         return ("some values are no numbers",)
     low, high = float(thick_hu.min()), float(thick_hu.max())
-    margin = MARGIN * (high - low)
+    margin = RANGE_MARGIN * (high - low)
     outside = float(((thin_hu < low - margin) | (thin_hu > high + margin)).double().mean())
     found = []
     if outside > MOST_OUTSIDE:
@@ -72,7 +72,7 @@ def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> 
     Returns:
         A ratio from 0 up.
     """
-    if len(thick_hu) < LEAST_SLICES:
+    if len(thick_hu) < LEAST_THICK_SLICES:
         return 0.0
     base = cubic_projected(_blocks(thick_hu), operator)
     positions = torch.from_numpy(operator.thin_positions)
@@ -84,13 +84,13 @@ def stripes(thick_hu: Tensor, thin_hu: Tensor, operator: ThickeningOperator) -> 
 
     added, anatomy = _blocks(thin_hu) - base, base - base.mean()
     slow = sum(power(anatomy, f) for f in ANATOMY) / len(ANATOMY)
-    return max(power(added, f) for f in PERIODS) / (slow + NOISE_HU**2 * float(window.square().sum()))
+    return max(power(added, f) for f in PERIODS) / (slow + BLOCK_NOISE_HU**2 * float(window.square().sum()))
 
 
 def _blocks(hu: Tensor) -> Tensor:
     """(z, y, x) to means of blocks, (z, y / 8, x / 8), in float64; of the whole plane where it is smaller."""
     height, width = hu.shape[1:]
-    return functional.avg_pool2d(hu, (min(BLOCK, height), min(BLOCK, width))).double()
+    return functional.avg_pool2d(hu, (min(BLOCK_PIXELS, height), min(BLOCK_PIXELS, width))).double()
 
 
 class CheckedEstimate(NamedTuple):

@@ -23,8 +23,8 @@ LEAST = -0.2785  # of SiLU
 LEVELS = 255
 WEIGHT_LEVELS = 127
 WINDOW = (2, 64, 64)  # voxels (z, y, x) of a window
-WINDOWS = 4
-TOGETHER = 400_000  # activations that are made 8 bits together, in the cache
+PEAK_WINDOWS = 4
+ROUNDED_TOGETHER = 400_000  # activations that are made 8 bits together, in the cache
 
 Peaks = Mapping[nn.Module, float]
 """The greatest activation before each convolution."""
@@ -59,7 +59,7 @@ class Quantizer:
         """
         slices = x[0].transpose(0, 1)
         levels = torch.empty_like(slices, dtype=torch.uint8)
-        rows = max(1, TOGETHER // (x.shape[1] * x.shape[4]))
+        rows = max(1, ROUNDED_TOGETHER // (x.shape[1] * x.shape[4]))
         for source, target in zip(slices.split(1), levels.split(1), strict=True):
             for some, out in zip(source.split(rows, dim=2), target.split(rows, dim=2), strict=True):
                 self.write(activated(some.float()), out)
@@ -163,7 +163,7 @@ def _busiest(x: Tensor, guide: int) -> Tensor:
     size = [min(n, most) for n, most in zip(x.shape[2:], WINDOW, strict=True)]
     channel = x[:, guide, None]
     variance = functional.avg_pool3d(channel.square(), size) - functional.avg_pool3d(channel, size).square()
-    places = variance.flatten().topk(min(WINDOWS, variance.numel())).indices
+    places = variance.flatten().topk(min(PEAK_WINDOWS, variance.numel())).indices
     corners = zip(*np.unravel_index(places.numpy(), variance.shape[2:]), strict=True)
     return torch.cat(
         [

@@ -27,7 +27,7 @@ POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)  # and infinity
 PAIR = 2  # output rows along z that four transformed rows give
 ALONG_Z = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))  # of the three taps, F(2, 3)
 LEAST_WIDTH = 32  # channels from which the transforms are worth it
-BATCH = 96  # products a point that are made together, so that what is transformed stays in the cache
+PRODUCTS_TOGETHER = 96  # products a point that are made together, so that what is transformed stays in the cache
 MAX_ROWS = 8  # output rows along z of a block
 
 Voxels = tuple[slice, slice, slice]
@@ -102,7 +102,7 @@ def kernel_numbers(into: int, out: int) -> int:
     return SPAN * SPAN * len(ALONG_Z) * into * out
 
 
-class Block(NamedTuple):
+class TileBlock(NamedTuple):
     """Outputs that are computed together: rows [z, z_end), and tiles [y, y_end) and [x, x_end)."""
 
     z: int
@@ -133,16 +133,16 @@ class BlockSize(NamedTuple):
 def _block_size(rows: int, height: int, width: int) -> BlockSize:
     """The largest block in a volume (z, y, x) that is computed at once."""
     deep, tall, wide = min(rows, MAX_ROWS), -(-height // TILE), -(-width // TILE)
-    together = max(1, PAIR * BATCH // deep)
+    together = max(1, PAIR * PRODUCTS_TOGETHER // deep)
     along_x = min(wide, together)
     return BlockSize(deep, max(1, min(tall, together // along_x)), along_x)
 
 
-def _blocks(rows: int, height: int, width: int) -> Iterator[Block]:
+def _blocks(rows: int, height: int, width: int) -> Iterator[TileBlock]:
     deep, high, broad = _block_size(rows, height, width)
     tall, wide = -(-height // TILE), -(-width // TILE)
     for z, y, x in product(range(0, rows, deep), range(0, tall, high), range(0, wide, broad)):
-        yield Block(z, min(z + deep, rows), y, min(y + high, tall), x, min(x + broad, wide))
+        yield TileBlock(z, min(z + deep, rows), y, min(y + high, tall), x, min(x + broad, wide))
 
 
 def scratch_numbers(rows: int, height: int, width: int, into: int, out: int) -> int:
@@ -216,7 +216,7 @@ def _front(buffer: Tensor, *shape: int) -> Tensor:
     return buffer[: prod(shape)].view(shape)
 
 
-def _padded(source: Tensor, block: Block, before: int, *, volume: bool) -> Tensor:
+def _padded(source: Tensor, block: TileBlock, before: int, *, volume: bool) -> Tensor:
     """The inputs of a block from a volume (z, y, x, channel), zeros where there are none."""
     odd = (block.z_end - block.z) % PAIR if volume else 0
     around = 2 if volume else 0
@@ -282,7 +282,7 @@ def _from_points(sums: Tensor, buffers: tuple[Tensor, Tensor]) -> Tensor:
     return values.view(TILE, TILE, *sums.shape[1:])
 
 
-def _untiled(values: Tensor, block: Block, out: int) -> Tensor:
+def _untiled(values: Tensor, block: TileBlock, out: int) -> Tensor:
     """(6, 6, n, row / n and tile and out), along x first, to (z, y, x, out)."""
     high, broad = block.y_end - block.y, block.x_end - block.x
     tiles = values.view(TILE, TILE, values.shape[2], -1, high, broad, out)

@@ -22,7 +22,9 @@ from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
 
 # The windows that are reported, in the unit of inputs.
-WIDE, SOFT = ((INPUT.from_hu(window.low_hu), INPUT.from_hu(window.high_hu)) for window in (MAISI, SOFT_TISSUE))
+WIDE_WINDOW, SOFT_WINDOW = (
+    (INPUT.from_hu(window.low_hu), INPUT.from_hu(window.high_hu)) for window in (MAISI, SOFT_TISSUE)
+)
 SHOWN_TIMES = tuple(n / 10 for n in range(1, 10))
 
 
@@ -79,8 +81,8 @@ class ExpectationObjective(nn.Module):
             estimate = base + added.unflatten(2, base.shape[2:])
             real = basis.abs().sum(dim=2) > 0  # thin slices that exist
             share = real.numel() / real.sum()
-            wide = (estimate.clamp(*WIDE) - truth.clamp(*WIDE)).square().mean()
-            soft = (estimate.clamp(*SOFT) - truth.clamp(*SOFT)).square().mean()
+            wide = (estimate.clamp(*WIDE_WINDOW) - truth.clamp(*WIDE_WINDOW)).square().mean()
+            soft = (estimate.clamp(*SOFT_WINDOW) - truth.clamp(*SOFT_WINDOW)).square().mean()
             absolute = (estimate - truth).abs().mean()
             true, known = true_coefficients(base, truth, analysis, mean.shape[1])
             z = (true - mean.detach()) / log_spread.exp()

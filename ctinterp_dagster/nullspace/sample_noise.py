@@ -6,7 +6,7 @@ from torch import Tensor
 from ctinterp_dagster.physics.noise import BODY_TISSUE_HU, FLATTEST, RealArray, shared_noise
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
-NEIGHBOURS = 0.25  # correlation of thin slices that touch and have a bell for a profile; entry 28
+NEIGHBOUR_CORRELATION = 0.25  # correlation of thin slices that touch and have a bell for a profile; entry 28
 MOST = 4.0  # times the variance that samples have
 LOOKED_AT = 16  # slices
 
@@ -24,7 +24,7 @@ def noise_gain(operator: ThickeningOperator) -> float:
         Variables, and Stochastic Processes, 3rd ed., section 10-2.
     """
     touching = np.eye(operator.n_thin)
-    touching += NEIGHBOURS * (np.eye(operator.n_thin, k=1) + np.eye(operator.n_thin, k=-1))
+    touching += NEIGHBOUR_CORRELATION * (np.eye(operator.n_thin, k=1) + np.eye(operator.n_thin, k=-1))
     covariance = operator.overlap @ touching @ operator.overlap.T
     thick = operator.matrix @ covariance @ operator.matrix.T
     return float(np.diag(covariance).mean() / np.diag(thick).mean())

@@ -18,7 +18,7 @@ from ctinterp_dagster.model.winograd import Voxels, convolve, suits, transform_k
 LIVE_TENSORS = 30
 """Tensors of the finest level's width that `SliceUNet.stream` holds of a chunk, gaps of the heap included; measured."""
 Through = Callable[[Iterable[nn.Module], Iterator[Tensor], Tensor], Iterator[Tensor]]
-PAIR = 2  # slices of a chunk at least: of a single one torch makes convolutions that are 1.4 times slower
+LEAST_CHUNK = 2  # slices of a chunk at least: of a single one torch makes convolutions that are 1.4 times slower
 
 
 class PlaneConv(nn.Conv2d):
@@ -216,7 +216,7 @@ class SliceUNet(nn.Module):
         pairs, width = list(itertools.pairwise(channels)), 64
         self.multiple = 2 ** (len(channels) - 1)
         near, grid = halo(len(channels), blocks), self.multiple
-        self.reach = Reach((0, near, near), (PAIR, grid, grid), 4 * channels[0] * LIVE_TENSORS)
+        self.reach = Reach((0, near, near), (LEAST_CHUNK, grid, grid), 4 * channels[0] * LIVE_TENSORS)
         self.embed = nn.Sequential(nn.Linear(condition_size, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.conv_in = PlaneConv(in_channels, channels[0])
 

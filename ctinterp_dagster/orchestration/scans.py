@@ -27,7 +27,7 @@ from ctinterp_dagster.tracking import listing, recorded, track
 SCAN = dg.AssetKey("scan")
 RAW = dg.AssetKey(["data", "raw"])
 PARTITIONS = dg.DynamicPartitionsDefinition(name="scan")
-BATCH = 200  # partitions a look: Dagster stops a look after a minute
+PARTITIONS_A_LOOK = 200  # partitions a look: Dagster stops a look after a minute
 THUMBNAIL_PX = 112  # height
 READ = "dvc.lock says that ingest has read what data/raw holds"
 RETRY_S = 3600  # after a run that failed, until the next one for the same scans
@@ -111,7 +111,7 @@ def build_scan_sensor(project: DvcProject, job: Any, settings: Scans) -> dg.Sens
         cursor = json.loads(context.cursor or "{}")
         files, stamp, newest = survey(layout.raw)
         verdicts, known = read_verdicts(layout), cursor.get("verdicts", {})
-        changed = [name for name, verdict in verdicts.items() if known.get(name) != verdict.version][:BATCH]
+        changed = [name for name, verdict in verdicts.items() if known.get(name) != verdict.version][:PARTITIONS_A_LOOK]
         gone = sorted(set(known) - set(verdicts))
         requests: list[dg.RunRequest] = []
         age_s = time.time() - newest

@@ -18,7 +18,7 @@ TIMEOUT_S = 60
 PAGE = 100  # answers a request
 ADVICE = dict.fromkeys((401, 403), "set user or token in the environment") | {404: "is its url that of DICOMweb?"}
 OTHER = (ValueError, EOFError, TypeError, AttributeError, KeyError)  # of an answer that is something else
-BATCH = 20  # images a request: about 10 MB
+IMAGES_A_REQUEST = 20  # images a request: about 10 MB
 
 
 class WebArchive:
@@ -132,8 +132,9 @@ class WebArchive:
         Source: DICOM PS3.18 10.5.
         """
         with self._asked("take images"):
-            for k in range(0, len(files), BATCH):
-                answer = self.client.store_instances([pydicom.dcmread(file) for file in files[k : k + BATCH]])
+            for k in range(0, len(files), IMAGES_A_REQUEST):
+                images = [pydicom.dcmread(file) for file in files[k : k + IMAGES_A_REQUEST]]
+                answer = self.client.store_instances(images)
                 if refused := answer.get("FailedSOPSequence"):
                     raise PacsError(
                         f"server {self.name} refused {len(refused)} of {len(files)} images "

@@ -46,7 +46,7 @@ SYNTAXES = (
 )  # fmt: skip
 PENDING, SUCCESS = {0xFF00, 0xFF01}, 0x0000
 NO_RESOURCES = 0xA700
-STORED = {SUCCESS, 0xB000, 0xB006, 0xB007}  # the last three are warnings, as of a name that was coerced (PS3.4 B.2.3)
+STORED_STATUSES = {SUCCESS, 0xB000, 0xB006, 0xB007}  # the last three are warnings, as of a coerced name (PS3.4 B.2.3)
 RETRIEVED = {*PENDING, SUCCESS, 0xB000}  # the last one came with failures (PS3.4 C.4.2.1.5): images are counted anyway
 STUDY_FIELDS = ("StudyInstanceUID", "StudyDate", "PatientID")
 
@@ -215,7 +215,7 @@ class DimseArchive:
         with self._association(entity) as association:
             for k, file in enumerate(files):
                 status = association.send_c_store(file)
-                if status.get("Status") not in STORED:
+                if status.get("Status") not in STORED_STATUSES:
                     said = f"{k + 1} of {len(files)} ({_said(status)})"
                     raise PacsError(f"server {self.name} refused image {said}: look at its log")
 
@@ -232,9 +232,9 @@ def _here(failed: Sequence[OSError]) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Say nothing of values that break a rule of DICOM: they are the archive's own."""
+    """Have pydicom say nothing of what an archive sends."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # values that break a rule are the archive's own
         yield
 
 

@@ -18,7 +18,7 @@ from ctinterp_dagster.errors import CtinterpError, PacsError
 from ctinterp_dagster.pacs.archive import MAKER, Archive, Images, Query, Series
 from ctinterp_dagster.pacs.settings import WatchRule
 from ctinterp_dagster.pacs.transfer import Restore, fetch, is_own, send
-from ctinterp_dagster.pacs.watch_state import Outcome, WatchState
+from ctinterp_dagster.pacs.watch_state import SeriesOutcome, WatchState
 from ctinterp_dagster.scan.identity import pseudonym
 from ctinterp_dagster.scan.io import find_scans
 from ctinterp_dagster.scan.io.dicom import read_header
@@ -116,7 +116,7 @@ class Watch:
         self._tidy(set(), name)
         self.tell(f"{name}: {len(images.uids)} images, {verdict}{f': {detail}' if detail else ''}")
 
-    def _take(self, series: Series, images: Images, work: Path) -> tuple[Outcome, str]:
+    def _take(self, series: Series, images: Images, work: Path) -> tuple[SeriesOutcome, str]:
         """What becomes of a series. What an earlier try has left whole is not made again: a result has one UID."""
         least_mm = self.rule.min_thickness_mm
         if images.thickness_mm is not None and images.thickness_mm < least_mm:

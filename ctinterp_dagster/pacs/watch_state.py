@@ -8,8 +8,8 @@ from typing import Literal
 
 from ctinterp_dagster.errors import ParamsError
 
-Outcome = Literal["sent", "added", "thin", "own", "incomplete", "refused"]
-TABLES = """
+SeriesOutcome = Literal["sent", "added", "thin", "own", "incomplete", "refused"]
+SCHEMA = """
 create table if not exists seen (series text primary key, images text not null, since real not null);
 create table if not exists done (
   series text, images text, listed text not null, verdict text not null, detail text not null, at real not null,
@@ -48,7 +48,7 @@ class WatchState:
             database.execute("pragma synchronous = full")
             database.execute("begin exclusive")
             database.execute("commit")
-            database.executescript(TABLES)
+            database.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise ParamsError(f"{path}: {error}: expected the state of a watch that does not run") from error
         return cls(database)
@@ -104,7 +104,7 @@ class WatchState:
         ).fetchone()
         return bool(listed and row)
 
-    def finish(self, series: str, images: str, listed: str, verdict: Outcome, detail: str, now_s: float) -> None:
+    def finish(self, series: str, images: str, listed: str, verdict: SeriesOutcome, detail: str, now_s: float) -> None:
         """Write down what became of a series.
 
         Args:

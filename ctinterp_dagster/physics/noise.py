@@ -15,7 +15,7 @@ SMOOTH = 3.0  # sigma in pixels, at which anatomy is looked at
 RIM = 4  # pixels around a flat one that must be tissue as well
 FLATTEST = 0.25  # of the tissue of each window
 OUTLIER = 4.5  # standard deviations
-TILE = 16  # pixels: tiles of this size are taken as independent
+TILE_PIXELS = 16  # pixels: tiles of this size are taken as independent
 LEAST_PIXELS, LEAST_TILES = 200, 8
 LEAST_HIGH_PASSED_HU = 0.4  # noise; whole HU say nothing about less
 MOST_VOXELS = 16_000_000
@@ -70,7 +70,7 @@ def _tiles(window: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
     noise -= noise.mean(axis=1, keepdims=True)
     usual = np.abs(noise).max(axis=0) < OUTLIER * noise.std()
     noise, y, x = noise[:, usual], y[usual], x[usual]
-    _, tile = np.unique(y // TILE * window.shape[2] + x // TILE, return_inverse=True)
+    _, tile = np.unique(y // TILE_PIXELS * window.shape[2] + x // TILE_PIXELS, return_inverse=True)
     rounding = ROUNDING_HU2 if np.array_equal(window, np.rint(window)) else 0.0
     terms = [np.square(noise), *(np.square(noise[k:] - noise[:-k]) / 2 for k in range(1, len(noise)))]
     return np.stack([np.bincount(tile), *(np.bincount(tile, t.mean(axis=0) - rounding) for t in terms)])

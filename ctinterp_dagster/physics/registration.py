@@ -14,7 +14,7 @@ from ctinterp_dagster.physics.interpolators import nearest
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.scan.window import MAISI
 
-LEVELS = (4, 2, 1)  # in-plane shrink factors, coarse to fine
+SHRINK_FACTORS = (4, 2, 1)  # in-plane shrink factors, coarse to fine
 SMALLEST_LEVEL = 16  # pixels along the shorter side
 ITERATIONS = 20
 SMOOTHING_PIXELS = 1.5  # standard deviation of the Gaussian that smooths the displacement in each iteration
@@ -47,7 +47,7 @@ def _displacement(fixed: sitk.Image, moving: sitk.Image) -> Tensor:
     demons.SetNumberOfIterations(ITERATIONS)
     demons.SetStandardDeviations(SMOOTHING_PIXELS)
     demons.SetNumberOfThreads(1)
-    levels = [s for s in LEVELS if s == 1 or min(fixed.GetSize()) >= SMALLEST_LEVEL * s]
+    levels = [s for s in SHRINK_FACTORS if s == 1 or min(fixed.GetSize()) >= SMALLEST_LEVEL * s]
     field = sitk.Image(fixed.GetSize(), sitk.sitkVectorFloat64, 2)
     for shrink in levels:
         fixed_level, moving_level = _at_level(fixed, shrink), _at_level(moving, shrink)

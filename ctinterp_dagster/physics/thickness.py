@@ -8,7 +8,7 @@ import numpy as np
 from ctinterp_dagster.physics.noise import RealArray, SharedNoise, shared_noise
 
 TOUCHING = 0.45  # touching slices share less: real scanners up to 0.34, docs/experiments.md entry 14
-MARGIN, SURE = 0.05, 3.0  # of a correlation; standard errors
+CORRELATION_MARGIN, SURE = 0.05, 3.0  # of a correlation; standard errors
 LEAST_LAGS, MOST_LAGS = 3, 8
 
 
@@ -109,7 +109,7 @@ def verdict(noise: SharedNoise | None, distance_mm: float, claimed_mm: float | N
         )
         return Thickness(distance_mm, warning=warning if overlap else None, noise=noise)
     expected = box_correlation(claimed_mm / distance_mm, noise.lags)
-    if expected - max(noise.correlation, 0.0) < MARGIN + doubt:
+    if expected - max(noise.correlation, 0.0) < CORRELATION_MARGIN + doubt:
         return Thickness(claimed_mm, noise=noise)
     warning = (
         f"SliceThickness says {claimed_mm:g} mm but the slices, every {distance_mm:g} mm, overlap less ({evidence}, at "
@@ -134,6 +134,6 @@ def judge_thickness(hu: RealArray, distance_mm: float, claimed_mm: float | None)
         The thickness to use in mm, with the noise that was measured, and a warning where the claim is not believed.
     """
     width = (claimed_mm or distance_mm) / distance_mm
-    if claimed_mm is not None and box_correlation(width, LEAST_LAGS) < MARGIN:
+    if claimed_mm is not None and box_correlation(width, LEAST_LAGS) < CORRELATION_MARGIN:
         return Thickness(claimed_mm)
     return verdict(shared_noise(hu, lags_for(width, len(hu))), distance_mm, claimed_mm)

@@ -330,9 +330,9 @@ def write_evidence(scans: ThickScans, methods: Mapping[str, Method], reports: Pa
         The judged model's means, by measure and by what it is measured at.
     """
     rows = [evidence.row(scan.case, it) for scan in scans.thickened() for it in evidence_of(scan, methods)]
-    write_csv(reports / "evidence.csv", rows, evidence.COLUMNS)
+    write_csv(reports / "evidence.csv", rows, evidence.EVIDENCE_COLUMNS)
     own = [line for line in rows if line["method"] == judged().name]
-    return evidence.summary(pd.DataFrame(own, columns=list(evidence.COLUMNS)))
+    return evidence.summary(pd.DataFrame(own, columns=list(evidence.EVIDENCE_COLUMNS)))
 
 
 def evidence_of(scan: ThickScan, methods: Mapping[str, Method]) -> Iterator[evidence.MeasuredValue]:

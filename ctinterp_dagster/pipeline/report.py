@@ -12,7 +12,7 @@ import pandas as pd
 
 from ctinterp_dagster import telemetry
 from ctinterp_dagster.decision import Decision, read_record
-from ctinterp_dagster.evaluation.evidence_tables import COMMANDS, Measured, run_tables
+from ctinterp_dagster.evaluation.evidence_tables import EVIDENCE_COMMANDS, Measured, run_tables
 from ctinterp_dagster.evaluation.figures import Curve, Look, Voxel, views
 from ctinterp_dagster.evaluation.page import ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration, by_task
@@ -70,7 +70,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         measured=longer_measurements(layout),
         model=file_hash(layout.trained(judged().stage)),
         phantoms=any(case.phantom for case in read_cases(layout, "test")),
-        provenance=provenance(params, layout),
+        provenance=page_provenance(params, layout),
         seed=params.base.seed,
     )
     page = render(data)
@@ -192,11 +192,11 @@ def longer_measurements(layout: Layout) -> dict[str, Measured]:
     Raises:
         MissingInputError: a record is damaged.
     """
-    files = {name: layout.report("evidence") / f"{name}.json" for name in COMMANDS}
+    files = {name: layout.report("evidence") / f"{name}.json" for name in EVIDENCE_COMMANDS}
     return {name: read_record(Measured, file) for name, file in files.items() if file.exists()}
 
 
-def provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
+def page_provenance(params: Params, layout: Layout) -> dict[str, dict[str, str]]:
     """Versions, parameters and hashes; nothing that differs between two runs of the same state on one machine.
 
     The commit is not among them: it would change the page without a change of the result. `git log dvc.lock` has it.

@@ -29,7 +29,7 @@ BETAS = (0.9, 0.99)
 """Decay of AdamW's moments. Source: Loshchilov and Hutter 2019, algorithm 2; 0.99 as Karras et al. 2024 (EDM2).
 No parameter, as no training ever had others (docs/decisions/0010-what-the-trainings-share.md)."""
 WEIGHT_DECAY = 0.01  # of AdamW, as torch has it
-TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
+FETCHED_TOGETHER = 25  # steps of a GPU whose losses are fetched at once: it waits for each fetch
 PLANNERS = 8  # threads that plan batches for a GPU, at most
 
 
@@ -239,7 +239,7 @@ def _steps(
             done, last = step + 1, step + 1 == settings.steps
             validates = bool(validation) and (last or done % settings.validate_every == 0)
             saves = last or done % settings.checkpoint_every == 0
-            if validates or saves or not gpu or len(pending) == TOGETHER:
+            if validates or saves or not gpu or len(pending) == FETCHED_TOGETHER:
                 records = _settled(pending, state.accelerator)
                 pending.clear()
                 if validates:

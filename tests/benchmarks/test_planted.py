@@ -9,7 +9,7 @@ from benchmarks.planted import Found, judged, observed, sites
 from benchmarks.planted_tables import counted_tables, planted_tables
 from benchmarks.worst import Case, picture
 from ctinterp_dagster.evaluation.planting import Structure, around, paint
-from ctinterp_dagster.evaluation.structures import blob_response, peaks, ranking, unmatched
+from ctinterp_dagster.evaluation.structures import blob_peaks, blob_response, ranking, unmatched
 from ctinterp_dagster.physics.baselines import METHODS
 from ctinterp_dagster.scan.volume import Volume
 
@@ -96,7 +96,7 @@ def test_a_blob_answers_with_its_contrast_and_is_invented_where_the_truth_has_no
     lost = unmatched(*responses[::-1], 100, SPACING)[1]
     assert (found.sum(), invented.sum(), lost.sum()) == (2, 1, 0)
     assert np.argwhere(invented)[0] == pytest.approx([26, 37, 40], abs=1)
-    assert not peaks(responses[0], 400, SPACING).any()
+    assert not blob_peaks(responses[0], 400, SPACING).any()
     row = {"region": "lung", "size_mm": 3.0, "litres": 0.5}
     names = (*METHODS, "model", "sample")
     counts = [

@@ -9,7 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 from click.testing import CliRunner
 
 from ctinterp_dagster.cli.main import group
-from ctinterp_dagster.cli.options.datasets import NAMES, TABLE
+from ctinterp_dagster.cli.options.datasets import DATA_SET_NAMES, DATA_SETS
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline import ingest
 from ctinterp_dagster.records import read_csv
@@ -84,7 +84,7 @@ def add(monkeypatch: pytest.MonkeyPatch, layout: Layout, name: str, folder: Path
     return done.exit_code, done.output + str(done.exception or "")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DATA_SET_NAMES)
 def test_a_data_set_is_added_with_its_patients_licence_and_citation(
     name: str, monkeypatch: pytest.MonkeyPatch, layout: Layout, tmp_path: Path
 ) -> None:
@@ -94,7 +94,7 @@ def test_a_data_set_is_added_with_its_patients_licence_and_citation(
         assert (code, f"{added} added" in out) == (0, True), out
     rows = {row["file"]: row for row in read_csv(layout.raw / "scans.csv")}
     assert {file: row["patient"] for file, row in rows.items()} == places
-    row = next(it for it in TABLE if it.name == name)
+    row = next(it for it in DATA_SETS if it.name == name)
     assert {(it["licence"], it["citation"]) for it in rows.values()} == {(row.licence, row.citation)}
     if name == "rplhr-ct":
         assert [it["split"] for it in rows.values()] == ["test", "train"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ctinterp_dagster.cli.actions import evaluate
-from ctinterp_dagster.cli.actions.evaluate import FIELDS
+from ctinterp_dagster.cli.actions.evaluate import RECORD_FIELDS
 from ctinterp_dagster.physics.measurement import Estimate, Measurement
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
@@ -25,7 +25,7 @@ def test_evaluate_writes_the_records_of_every_method(
     rows = json.loads(record.read_text())
     assert [row["method"] for row in rows] == ["linear", "cubic", "cubic_projected", "model"]
     labels = {"case", "method", "factor", "spacing_mm", "profile", "seconds", "peak_rss_mib", "made_of"}
-    assert set(rows[0]) == labels | set(FIELDS)
+    assert set(rows[0]) == labels | set(RECORD_FIELDS)
     assert {"psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "noise_floor_db"} <= set(rows[0])
     assert rows[0]["case"] == str(scans / "thin.nii.gz")
     assert rows[2]["residual_hu"] < 0.05 < rows[0]["residual_hu"]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ctinterp_dagster.evaluation.evidence import (
-    COLUMNS,
+    EVIDENCE_COLUMNS,
     MeasuredValue,
     Trial,
     balls,
@@ -99,7 +99,7 @@ def lines(cases: int) -> pd.DataFrame:
                     row(f"c{case}", MeasuredValue(method, "error_hu", "soft tissue, +0 HU", 10 * width, 1000)),
                 ]
         rows += [row(f"c{case}", MeasuredValue("model", "ranking", "worst 10%", 0.8, 1000))]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS))
 
 
 def test_two_cases_have_no_interval_and_it_is_said() -> None:
@@ -120,7 +120,7 @@ def test_three_cases_have_an_interval() -> None:
 def test_a_mean_and_its_interval_are_of_the_same_cases_whatever_their_counts() -> None:
     values = {"a": (2.0, 1), "b": (4.0, 1), "c": (6.0, 98)}
     rows = [row(case, MeasuredValue("model", "width_mm", "50 HU", mm, rods)) for case, (mm, rods) in values.items()]
-    widths = next(run_tables(pd.DataFrame(rows, columns=list(COLUMNS)), seed=0))
+    widths = next(run_tables(pd.DataFrame(rows, columns=list(EVIDENCE_COLUMNS)), seed=0))
     assert "| ctinterp model | 4.0 (2.0\N{EN DASH}6.0) |" in str(widths)
 
 

@@ -11,7 +11,7 @@ from ctinterp_dagster.decision import Decision, Finding
 from ctinterp_dagster.errors import EvaluationError
 from ctinterp_dagster.evaluation.evidence_tables import CommandRun, Measured, Table
 from ctinterp_dagster.evaluation.figures import Curve, Look, Voxel, views
-from ctinterp_dagster.evaluation.page import COLUMNS, ReportData, View, render
+from ctinterp_dagster.evaluation.page import METRIC_COLUMNS, ReportData, View, render
 from ctinterp_dagster.evaluation.statistics import Calibration
 from ctinterp_dagster.scan.window import SOFT_TISSUE
 
@@ -23,7 +23,7 @@ def rows(model_db: float = 30.0, cases: int = 3, profiles: tuple[str, ...] = ("b
             for method, psnr in (("cubic", 28.0), ("tv_projected", 29.0), ("model", model_db)):
                 value = psnr + 0.1 * case
                 lines.append(
-                    {column.metric: value for column in COLUMNS}
+                    {column.metric: value for column in METRIC_COLUMNS}
                     | {"case": f"c{case}", "method": method, "factor": 5, "profile": profile, "noise_floor_db": 43.5}
                 )
     return pd.DataFrame(lines)

@@ -61,7 +61,7 @@ def test_rows_at_either_end_are_zeros_or_the_source_s_own(before: int, after: in
 
 @torch.inference_mode()
 def test_blocks_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "BATCH", 6)
+    monkeypatch.setattr(winograd, "PRODUCTS_TOGETHER", 6)
     monkeypatch.setattr(winograd, "MAX_ROWS", 2)
     x, weight = torch.randn(5, 21, 34, 4), torch.randn(4, 4, 3, 3, 3)
     assert relative_error(convolved(x, weight, 1, 1), exact(x, weight, 1)) < 1e-5
@@ -69,7 +69,7 @@ def test_blocks_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.inference_mode()
 def test_what_enters_and_what_is_written_can_be_changed_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "BATCH", 6)
+    monkeypatch.setattr(winograd, "PRODUCTS_TOGETHER", 6)
     x, weight = torch.randn(3, 21, 34, 4), torch.randn(4, 4, 3, 3)
     target = torch.empty_like(x)
     kernel = winograd.transform_kernel(weight)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctinterp_dagster.nullspace.sample_noise import NEIGHBOURS, missing_variance, noise_gain
+from ctinterp_dagster.nullspace.sample_noise import NEIGHBOUR_CORRELATION, missing_variance, noise_gain
 from ctinterp_dagster.physics.operator import ThickeningOperator
 
 OPERATOR = ThickeningOperator.from_factor(60, 5, "box")
@@ -12,7 +12,7 @@ NOISE_HU = 20.0
 def volumes(tissue_hu: float, part: float) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     """Thick slices of noise as the scanner leaves it, their mean, and a sample with a part of what that lacks."""
     n = OPERATOR.n_thin
-    shared = np.eye(n) + NEIGHBOURS * (np.eye(n, k=1) + np.eye(n, k=-1))
+    shared = np.eye(n) + NEIGHBOUR_CORRELATION * (np.eye(n, k=1) + np.eye(n, k=-1))
     white = np.random.default_rng(0).normal(0, NOISE_HU, (n, 64 * 64))
     thin = torch.from_numpy(tissue_hu + np.linalg.cholesky(shared) @ white).reshape(n, 64, 64).float()
     thick = OPERATOR.forward(thin)
@@ -21,7 +21,7 @@ def volumes(tissue_hu: float, part: float) -> tuple[np.ndarray, torch.Tensor, to
 
 
 def test_a_mean_of_slices_that_share_noise_keeps_more_of_it() -> None:
-    assert noise_gain(OPERATOR) == pytest.approx(5 / (1 + 2 * NEIGHBOURS * 4 / 5), rel=0.01)
+    assert noise_gain(OPERATOR) == pytest.approx(5 / (1 + 2 * NEIGHBOUR_CORRELATION * 4 / 5), rel=0.01)
 
 
 @pytest.mark.parametrize("part", [0.6, 0.8])

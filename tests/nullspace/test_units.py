@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ctinterp_dagster.nullspace.objective import SOFT, WIDE
+from ctinterp_dagster.nullspace.objective import SOFT_WINDOW, WIDE_WINDOW
 from ctinterp_dagster.nullspace.units import (
     COEFFICIENT,
     INPUT,
@@ -33,4 +33,4 @@ def test_coefficients_in_the_unit_of_inputs_and_back_are_the_same() -> None:
 
 
 def test_the_windows_of_the_loss_are_in_units_of_1000_hu() -> None:
-    assert (WIDE, SOFT) == ((-1.0, 1.0), (-0.16, 0.24))
+    assert (WIDE_WINDOW, SOFT_WINDOW) == ((-1.0, 1.0), (-0.16, 0.24))

@@ -172,7 +172,7 @@ def test_only_scans_whose_verdict_changed_are_recorded_and_removed_ones_vanish(
 def test_more_scans_than_a_batch_come_in_several_looks(
     dropped: DvcProject, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scans, "BATCH", 2)
+    monkeypatch.setattr(scans, "PARTITIONS_A_LOOK", 2)
     ingested(Layout(dropped.root), dict.fromkeys("abcde", "1"))
     cursor, told = None, []
     for _ in range(4):

@@ -8,7 +8,7 @@ import pytest
 
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline.common.cases import Case, write_cases
-from ctinterp_dagster.pipeline.common.training import thin_volume, thin_volumes
+from ctinterp_dagster.pipeline.common.training import thin_volumes, training_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
@@ -43,11 +43,11 @@ def test_a_thousand_scans_hold_no_file_open(layout: Layout) -> None:
 def test_a_volume_in_its_file_is_the_volume_that_is_read(tmp_path: Path, axes: tuple[int, int, int]) -> None:
     direction = np.eye(3)[:, list(axes)] * (1, -1, 1)
     write_volume(Volume(noise(), SPACING, (1.0, 2.0, 3.0), direction), path := tmp_path / "scan.nii")
-    stored, read = thin_volume(path, 1.0, "scan"), read_scan(path).volume
+    stored, read = training_volume(path, 1.0, "scan"), read_scan(path).volume
     assert np.array_equal(stored.hu.numpy(), read.hu)
     assert stored.spacing_mm == read.spacing_mm
 
 
 def test_a_volume_with_fractions_of_hu_is_read(tmp_path: Path) -> None:
     write_volume(Volume(noise() + 0.4, SPACING, (0.0, 0.0, 0.0), np.eye(3)), path := tmp_path / "scan.nii")
-    assert np.abs(thin_volume(path, 1.0, "scan").hu.numpy() - noise()).max() <= 1
+    assert np.abs(training_volume(path, 1.0, "scan").hu.numpy() - noise()).max() <= 1

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from ctinterp_dagster.pipeline.common.training import thin_volume
+from ctinterp_dagster.pipeline.common.training import training_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded
@@ -29,7 +29,7 @@ def test_a_training_volume_is_what_the_reader_gives_in_whole_hu(
     tmp_path: Path, spacing_mm: tuple[float, float, float], *, whole: bool
 ) -> None:
     path = written(tmp_path / "a.nii", (5, 6, 7), spacing_mm, whole=whole)
-    read, volume = read_scan(path).volume, thin_volume(path, 1.0, "a")
+    read, volume = read_scan(path).volume, training_volume(path, 1.0, "a")
     assert torch.equal(volume.hu, torch.from_numpy(read.hu).round().short())
     assert volume.spacing_mm == read.spacing_mm
 
@@ -37,7 +37,7 @@ def test_a_training_volume_is_what_the_reader_gives_in_whole_hu(
 def test_volumes_are_held_and_cut_without_memory_of_their_size(tmp_path: Path) -> None:
     size = (64, 256, 256)
     paths = [written(tmp_path / f"{n}.nii", size, SPACINGS_MM[0], whole=True) for n in range(3)]
-    resident = ResidentVolumes([thin_volume(path, 1.0, path.stem) for path in paths])
+    resident = ResidentVolumes([training_volume(path, 1.0, path.stem) for path in paths])
     process = psutil.Process()
 
     def own_bytes() -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import click
 
 from ctinterp_dagster.cli.actions.interpolate import Restoration
-from ctinterp_dagster.cli.actions.naming import Item, items_of, outputs_of, stem_of
+from ctinterp_dagster.cli.actions.naming import Item, items_of, named_outputs, stem_of
 from ctinterp_dagster.cli.actions.outputs import Outputs, check_files
 from ctinterp_dagster.cli.actions.record import Record
 from ctinterp_dagster.cli.checksum import sha256sum
@@ -73,7 +73,7 @@ def run(options: Options) -> None:
     if not items:
         raise MissingInputError(f"no scan below {', '.join(map(str, options.sources))}: give files or folders of scans")
     try:
-        batch.restore(list(outputs_of(items, options)))
+        batch.restore(list(named_outputs(items, options)))
     finally:
         batch.show()
     if any(result.outcome == "failed" for result in batch.results):

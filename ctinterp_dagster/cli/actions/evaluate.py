@@ -29,7 +29,7 @@ from ctinterp_dagster.pipeline.testset.thick_scans import REAL
 from ctinterp_dagster.records import read_json, write_json
 
 FACTOR = 5.0
-FIELDS = (
+RECORD_FIELDS = (
     "psnr_db", "psnr_rplhr_db", "psnr_soft_db", "ssim", "ssim_3d", "mae_hu", "residual_hu", "noise_floor_db",
 )  # fmt: skip
 COST = {"tv_projected": 10.0, "registration_projected": 20.0, REGRESSION: 10.0, judged().name: 20.0}
@@ -235,4 +235,4 @@ def load_pair(thick_path: Path, thin_path: Path, profile: Profile | Auto) -> Mea
 
 def fields_of(scores: Scores) -> dict[str, float | None]:
     """The metrics of a record."""
-    return {name: getattr(scores, name) for name in FIELDS}
+    return {name: getattr(scores, name) for name in RECORD_FIELDS}

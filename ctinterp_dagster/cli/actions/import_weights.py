@@ -34,10 +34,10 @@ def run(path: Path, source: str, licence: str) -> None:
     write_json(layout.maisi / "card.json", card | known)
     show(path, verified)
     click.echo(f"{weights}: written, with card.json")
-    track(layout, weights)
+    track_weights(layout, weights)
 
 
-def track(layout: Layout, weights: Path) -> None:
+def track_weights(layout: Layout, weights: Path) -> None:
     """Put a file under DVC where the folder is a DVC project.
 
     Args:

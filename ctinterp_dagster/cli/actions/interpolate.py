@@ -139,7 +139,7 @@ class Restoration:
                 f"a --series: {', '.join(one.found.name for one in scans if one.found)}"
             )
         labels = [(out, *read_labels(path, scans[0].volume)) for path, out in outputs.labels]
-        scan, stretches = whole(scans), self._measured(scans, name)
+        scan, stretches = joined_scan(scans), self._measured(scans, name)
         warnings = [*scan.warnings, *outputs.told(scan), *stretches.warnings]
         warn(warnings)
         for line in dict.fromkeys(f"slice profile: {part.slice_profile}" for part in stretches.parts):
@@ -248,7 +248,7 @@ def write_labels(
         write_volume(result.mean.with_hu(made.astype(np.float32)), partial, dtype)
 
 
-def whole(scans: Sequence[Scan]) -> Scan:
+def joined_scan(scans: Sequence[Scan]) -> Scan:
     """The first of the stretches of a scan with the warnings and the source files of all; one scan as it is."""
     parts = [scan.found for scan in scans if scan.found]
     warnings = dict.fromkeys(warning for scan in scans for warning in scan.warnings)

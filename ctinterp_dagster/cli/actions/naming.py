@@ -100,7 +100,7 @@ def _path(found: Found, name: str, source: Path, base: Path) -> str:
     return ENDING.sub("", place.relative_to(base).as_posix())
 
 
-def outputs_of(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, Outputs]]:
+def named_outputs(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, Outputs]]:
     """Each scan with the places of its results; where one of them is taken, all get a number.
 
     Args:

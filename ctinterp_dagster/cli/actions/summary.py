@@ -11,7 +11,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.records import read_json
 
-COLUMNS = {
+SCORE_COLUMNS = {
     "psnr_db": ("PSNR [-1000, 1000] dB", ".2f"),
     "psnr_soft_db": ("PSNR [-160, 240] dB", ".2f"),
     "ssim": ("SSIM", ".4f"),
@@ -37,10 +37,11 @@ def run() -> None:
     for task, group in by_task(rows):
         table = Table(title=f"{task}, {group['case'].nunique()} test {kind}")
         table.add_column("method")
-        for title, _ in COLUMNS.values():
+        for title, _ in SCORE_COLUMNS.values():
             table.add_column(title, justify="right")
         for method, scores in group.groupby("method", sort=False):
-            table.add_row(str(method), *(format(scores[name].mean(), spec) for name, (_, spec) in COLUMNS.items()))
+            means = (format(scores[name].mean(), spec) for name, (_, spec) in SCORE_COLUMNS.items())
+            table.add_row(str(method), *means)
         console.print(table)
     if params.expect.start:
         console.print(

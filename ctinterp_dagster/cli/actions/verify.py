@@ -28,10 +28,10 @@ from ctinterp_dagster.scan.phantom import phantom
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 
 PHANTOM_ZYX = (16, 64, 64)
-WINDOWS = {"-1000..1000": MAISI, "-160..240": SOFT_TISSUE}
+SCORED_WINDOWS = {"-1000..1000": MAISI, "-160..240": SOFT_TISSUE}
 PARAMETERS = 20_944_897  # of MAISI's own widths
 PRECISIONS = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WIDTH = 80
+LINE_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def reconstructions(
     with ResourceMeter() as meter, torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         decoded = autoencoder_ceiling(autoencoder, torch.from_numpy(hu), memory_gib).float().numpy()
     peak_gib = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else meter.peak_mib / 2**10
-    for name, window in WINDOWS.items():
+    for name, window in SCORED_WINDOWS.items():
         mae_hu = float(abs(window.clip(decoded) - window.clip(hu)).mean(dtype=float))
         psnr, ssim = psnr_db(slice_mse(decoded, hu, window).mean(), window), ssim_axial(decoded, hu, window)
         yield WindowedReconstruction(
@@ -168,7 +168,7 @@ def show_reconstructions(rows: list[WindowedReconstruction]) -> None:
         quality = f"{row.psnr_db:.2f}", f"{row.ssim:.4f}", f"{row.mae_hu:.1f}"
         dtype = str(PRECISIONS[row.mixed_precision]).removeprefix("torch.")
         table.add_row(row.scan, dtype, row.window, *quality, f"{row.seconds:.1f}", f"{row.peak_gib:.1f}")
-    Console(width=WIDTH).print(table)
+    Console(width=LINE_WIDTH).print(table)
 
 
 def run(
@@ -215,7 +215,7 @@ def run(
         with progress("encoding and decoding") as report_progress:
             for scan, precision in itertools.product(scans, precisions):
                 rows += reconstructions(autoencoder, scan, precision, memory_gib)
-                report_progress(len(rows) / (len(WINDOWS) * len(scans) * len(precisions)))
+                report_progress(len(rows) / (len(SCORED_WINDOWS) * len(scans) * len(precisions)))
                 if json_path:
                     write_json(json_path, [asdict(row) for row in rows])
     finally:

@@ -35,12 +35,12 @@ class DataSet:
     partner: str = ""
 
 
-TABLE = tuple(
+DATA_SETS = tuple(
     DataSet(**row) for row in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["dataset"]
 )
-NAMES = tuple(row.name for row in TABLE)
+DATA_SET_NAMES = tuple(row.name for row in DATA_SETS)
 
 
 def dataset(name: str) -> DataSet:
     """The row of a name."""
-    return next(row for row in TABLE if row.name == name)
+    return next(row for row in DATA_SETS if row.name == name)

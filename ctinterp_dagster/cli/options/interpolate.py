@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 THIN_MM = 1.0
 METHODS = (judged().name, *(row.name for row in rows(Role.RIVAL) if row.consistent))
-FIELDS = {"path", "name", "series", "number", "date", "uid"}
+PATTERN_FIELDS = {"path", "name", "series", "number", "date", "uid"}
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def refuse_pattern(option: str, pattern: str) -> None:
         fields = {field for _, field, _, _ in Formatter().parse(pattern) if field is not None}
     except ValueError as error:
         raise click.UsageError(f"--{option} {pattern} is no pattern ({error}): write {{path}}") from error
-    if not fields or fields - FIELDS or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-        known = ", ".join(f"{{{field}}}" for field in sorted(FIELDS))
+    if not fields or fields - PATTERN_FIELDS or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        known = ", ".join(f"{{{field}}}" for field in sorted(PATTERN_FIELDS))
         raise click.UsageError(
             f"--{option} {pattern} is to name a file of each scan below --output: give it with one or more of {known}"
         )

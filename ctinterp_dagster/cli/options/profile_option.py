@@ -13,7 +13,7 @@ from ctinterp_dagster.physics.profile import Profile, SampledProfile, profile_na
 
 NAMED = ("box", "gaussian", "triangle")
 METAVAR = f"auto|{'|'.join(NAMED)}|trapezoid:RAMP|FILE.csv"
-COLUMNS = ["offset_mm", "weight"]
+WEIGHT_COLUMNS = ["offset_mm", "weight"]
 
 
 class ProfileType(click.ParamType[Profile | Literal["auto"]]):
@@ -31,13 +31,13 @@ class ProfileType(click.ParamType[Profile | Literal["auto"]]):
             except ParamsError:
                 self.fail(f"{value!r} has no ramp above 0 and at most 1, as in trapezoid:0.5", param, ctx)
         if value.lower().endswith(".csv"):
-            return read_weights(Path(value))
+            return read_profile(Path(value))
         near = get_close_matches(value, NAMED, n=1)
         meant = f": did you mean {near[0]!r}?" if near else ""
         return self.fail(f"{value!r} is none of {METAVAR}{meant}", param, ctx)
 
 
-def read_weights(path: Path) -> SampledProfile:
+def read_profile(path: Path) -> SampledProfile:
     """Weights of a slice profile from a table with the columns offset_mm and weight.
 
     Args:
@@ -51,7 +51,7 @@ def read_weights(path: Path) -> SampledProfile:
         ParamsError: it is no such table, or no profile.
     """
     if not path.is_file():
-        raise MissingInputError(f"{path} does not exist: give a table of {', '.join(COLUMNS)}")
+        raise MissingInputError(f"{path} does not exist: give a table of {', '.join(WEIGHT_COLUMNS)}")
     rows = csv.DictReader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())  # Excel writes a mark
     try:
         pairs = [(float(row["offset_mm"] or ""), float(row["weight"] or "")) for row in rows]
@@ -60,5 +60,5 @@ def read_weights(path: Path) -> SampledProfile:
     except (KeyError, ValueError, csv.Error, ParamsError) as error:
         raise ParamsError(
             f"{path} is no slice profile: {error}; its columns are {rows.fieldnames}, give numbers in columns of the "
-            f"names {', '.join(COLUMNS)}"
+            f"names {', '.join(WEIGHT_COLUMNS)}"
         ) from error

@@ -28,7 +28,7 @@ from ctinterp_dagster.model.autoencoder.streamed_moments import PART, group_mome
 GIB = 1 << 30
 RESERVE = 96 << 20
 LARGEST_SLAB = 8 << 30  # of numbers in float32: GPU kernels count them in 31 bits, and thicker slabs gain nothing
-Shape = tuple[int, int, int, int, int]
+TensorShape = tuple[int, int, int, int, int]
 
 
 class LocalLayer(Protocol):
@@ -40,7 +40,7 @@ class LocalLayer(Protocol):
 
     kernel_numbers: int
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: TensorShape) -> TensorShape:
         """The shape of the output for an input of `shape`."""
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
@@ -49,14 +49,14 @@ class LocalLayer(Protocol):
     def rows(self, x: Tensor, start: int, stop: int, depth: int) -> Tensor:
         """Output rows [start, stop), (b, out, rows, y, x), of a source of `depth` rows; x are those that they need."""
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:
         """Numbers held beside input, (batch, channel, z, y, x), and output while `rows` rows of it are computed."""
 
 
 class Recipe(Protocol):
     """How the rows of a field follow from those of its sources."""
 
-    shape: Shape
+    shape: TensorShape
     rolling: bool  # whether rows are dear enough to be kept for the next read
 
     def compute(self, start: int, stop: int) -> Tensor:
@@ -151,7 +151,7 @@ class Field:
     """A volume (batch, channel, z, y, x) of `element_bytes` a number, read by rows: stored, or computed by a recipe."""
 
     def __init__(self, origin: "Tensor | Recipe", budget: Budget, element_bytes: int) -> None:
-        self.shape: Shape = tuple(origin.shape)  # type: ignore[assignment] # a tensor's shape has no fixed length
+        self.shape: TensorShape = tuple(origin.shape)  # type: ignore[assignment] # a tensor's shape has no fixed length
         self._origin = origin
         self._budget = budget
         self.element_bytes = element_bytes
@@ -354,7 +354,7 @@ class _Normalised:
         return max(self.source.scratch_bytes(rows, plan), own)
 
 
-def _empty_like(rows: Tensor, shape: Shape) -> Tensor:
+def _empty_like(rows: Tensor, shape: TensorShape) -> Tensor:
     """A tensor of another shape with the memory format of these rows."""
     last = rows.is_contiguous(memory_format=torch.channels_last_3d) and not rows.is_contiguous()
     kind = torch.channels_last_3d if last else torch.contiguous_format

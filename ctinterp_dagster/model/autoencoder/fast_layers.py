@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.autoencoder.bounded_memory import LocalLayer, Shape
+from ctinterp_dagster.model.autoencoder.bounded_memory import LocalLayer, TensorShape
 from ctinterp_dagster.model.winograd import convolve, kernel_numbers, scratch_numbers, suits, transform_kernel
 
 _TAPS = 27
@@ -46,7 +46,7 @@ class _Fast:
         assert convolution.bias is not None
         self.bias = convolution.bias
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: TensorShape) -> TensorShape:
         """The shape (batch, channel, z, y, x) of the result, from that of the source."""
         batch, _, *size_zyx = shape
         return batch, self.out, size_zyx[0], size_zyx[1], size_zyx[2]
@@ -80,7 +80,7 @@ class Winograd(_Fast):
             convolve(source, self._kernel, target, lambda sums, _: sums.add_(self.bias), before=before)
         return result.permute(0, 4, 1, 2, 3)
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:
         """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         return scratch_numbers(rows, shape[3], shape[4], self.into, self.out)
 
@@ -97,7 +97,7 @@ class Pointwise(_Fast):
         mixed = torch.addmm(self.bias, x.permute(0, 2, 3, 4, 1).reshape(-1, channels), mixing)
         return mixed.view(batch, *size_zyx, self.out).permute(0, 4, 1, 2, 3)
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one protocol)
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:  # noqa: ARG002 (one protocol)
         """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         return 0
 
@@ -120,7 +120,7 @@ class FromOneChannel(_Fast):
                 torch.addmm(self.bias, gathered, mixing, out=target[z:z_end].view(-1, self.out))
         return result.view(batch, stop - start, height, width, self.out).permute(0, 4, 1, 2, 3)
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:
         """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         plane = shape[3] * shape[4]
         padded = shape[0] * (rows + 2) * (shape[3] + 2) * (shape[4] + 2)
@@ -146,7 +146,7 @@ class ToOneChannel(_Fast):
         first = 2 - before
         return (around[:, first : first + stop - start, 1:-1, 1:-1] + self.bias)[:, None]
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:
         """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         plane = shape[3] * shape[4]
         around = shape[0] * (rows + 4) * (shape[3] + 2) * (shape[4] + 2)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctinterp_dagster.model.autoencoder.bounded_memory import Budget, Field, Shape
+from ctinterp_dagster.model.autoencoder.bounded_memory import Budget, Field, TensorShape
 from ctinterp_dagster.model.autoencoder.fast_layers import fast_layer
 from ctinterp_dagster.model.blocks import ResidualUnit
 
 EPSILON = 1e-6
-BLOCK = 16  # channels of a block of oneDNN's kernels with AVX-512
-Values = TypeVar("Values", Tensor, Field)
+KERNEL_BLOCK = 16  # channels of a block of oneDNN's kernels with AVX-512
+Activations = TypeVar("Activations", Tensor, Field)
 
 
 class LocalConv(nn.Conv3d):
@@ -28,13 +28,13 @@ class LocalConv(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel, stride)
 
-    def forward(self, x: Values) -> Values:
+    def forward(self, x: Activations) -> Activations:
         """Convolve a tensor (batch, channel, z, y, x) or, lazily, a field."""
         if isinstance(x, Field):
             return x.through(fast_layer(self) or self)
         return self.rows(x, 0, x.shape[2] // self.stride[0], x.shape[2])
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: TensorShape) -> TensorShape:
         """The shape (batch, channel, z, y, x) of the result, from that of the source."""
         batch, _, depth, height, width = shape
         stride = self.stride[0]
@@ -58,7 +58,7 @@ class LocalConv(nn.Conv3d):
             return self._convolve(x, [before, reach, reach])
         return self._convolve(functional.pad(x, (0, 0, 0, 0, before, after)), [0, reach, reach])
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:
         """Numbers held beside input and output while rows of the output are computed.
 
         Input and output again, which kernels reorder into blocks of 16 channels.
@@ -73,7 +73,7 @@ class LocalConv(nn.Conv3d):
         batch, _, _, height, width = shape
         first, last = self.source_rows(0, rows)
         output = self.output_shape(shape)
-        into, out = (-(-channels // BLOCK) * BLOCK for channels in (self.in_channels, self.out_channels))
+        into, out = (-(-channels // KERNEL_BLOCK) * KERNEL_BLOCK for channels in (self.in_channels, self.out_channels))
         return batch * (into * (last - first) * height * width + out * rows * output[3] * output[4])
 
     def _convolve(self, x: Tensor, padding: list[int]) -> Tensor:
@@ -104,11 +104,11 @@ class Doubling(nn.Module):
 
     kernel_numbers = 0
 
-    def forward(self, x: Values) -> Values:
+    def forward(self, x: Activations) -> Activations:
         """Double a tensor (batch, channel, z, y, x) or, lazily, a field."""
         return x.through(self) if isinstance(x, Field) else self.rows(x, 0, 2 * x.shape[2], x.shape[2])
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: TensorShape) -> TensorShape:
         """The shape (batch, channel, z, y, x) of the result, from that of the source."""
         batch, channels, depth, height, width = shape
         return batch, channels, 2 * depth, 2 * height, 2 * width
@@ -144,7 +144,7 @@ class Doubling(nn.Module):
             _doubled_along(tall, 3, doubled[:, :, row - start])
         return doubled
 
-    def scratch_numbers(self, shape: Shape, rows: int) -> int:  # noqa: ARG002 (one row at a time)
+    def scratch_numbers(self, shape: TensorShape, rows: int) -> int:  # noqa: ARG002 (one row at a time)
         """Numbers held beside input, (batch, in, z, y, x), and output while `rows` rows of it are computed."""
         batch, channels, _, height, width = shape
         return 3 * batch * channels * height * width
@@ -169,7 +169,7 @@ class VolumeNorm(nn.GroupNorm):
         super().__init__(groups, channels, EPSILON)
         self.silu = silu
 
-    def forward(self, x: Values) -> Values:
+    def forward(self, x: Activations) -> Activations:
         """Normalise a tensor (batch, channel, z, y, x), or a field after a pass over it."""
         if isinstance(x, Field):
             return x.normalised(self, silu=self.silu)
@@ -199,8 +199,8 @@ class ResidualBlock(ResidualUnit):
         same = in_channels == out_channels
         self.nin_shortcut = nn.Identity() if same else named(LocalConv(in_channels, out_channels, kernel=1), 2)
 
-    def forward(self, x: Values) -> Values:
+    def forward(self, x: Activations) -> Activations:
         """A tensor (batch, channel, z, y, x) or a field, with `out_channels`."""
         h = self.conv1(self.norm1(x))
         h = self.conv2(self.norm2(h))
-        return cast("Values", h + self.nin_shortcut(x))
+        return cast("Activations", h + self.nin_shortcut(x))

@@ -24,7 +24,7 @@ from ctinterp_dagster.model.device import out_of_memory
 
 LATENT_STRIDE = 4  # voxels a latent voxel covers along each axis: two halvings
 MEMORY_GIB = 8.0  # of activations, for stages that encode; the latents do not depend on it
-LEVELS = 3
+NETWORK_LEVELS = 3
 ARCHITECTURE = "ctinterp_autoencoder"  # the key of the metadata of a safetensors file
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
@@ -246,8 +246,8 @@ def load_autoencoder(path: Path | str) -> MaisiAutoencoder:
 
 
 def _check_widths(channels: Sequence[int], latent_channels: int, norm_groups: int) -> None:
-    if len(channels) != LEVELS:
-        raise ParamsError(f"autoencoder channels {tuple(channels)}: expected {LEVELS} widths, one a level")
+    if len(channels) != NETWORK_LEVELS:
+        raise ParamsError(f"autoencoder channels {tuple(channels)}: expected {NETWORK_LEVELS} widths, one a level")
     if norm_groups < 1 or any(width < 1 or width % norm_groups for width in channels):
         raise ParamsError(
             f"autoencoder channels {tuple(channels)}: expected multiples of norm_groups={norm_groups}; change either"

@@ -12,7 +12,7 @@ from typing import Any
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.meta import Meta
 
-Look = Callable[[], tuple[Meta, HashInfo]]
+HashLook = Callable[[], tuple[Meta, HashInfo]]
 
 
 class Folders:
@@ -29,7 +29,7 @@ class Folders:
         with suppress(OSError, ValueError):
             self.kept = json.loads(file.read_text(encoding="utf-8"))
 
-    def look(self, path: str, hash_name: str, look: Look) -> tuple[Meta, HashInfo]:
+    def look(self, path: str, hash_name: str, look: HashLook) -> tuple[Meta, HashInfo]:
         """Size and hash of a file or folder of this machine.
 
         Args:

@@ -257,11 +257,11 @@ def thin_volumes(layout: Layout, split: Split, weights: Mapping[str, float] | No
     volumes = []
     for case in cases:
         weight = next((w for pattern, w in weights.items() if fnmatchcase(case.case, pattern)), 1.0)
-        volumes.append(thin_volume(case.thin(layout), weight, case.case))
+        volumes.append(training_volume(case.thin(layout), weight, case.case))
     return volumes
 
 
-def thin_volume(path: Path, weight: float, case: str) -> ThinVolume:
+def training_volume(path: Path, weight: float, case: str) -> ThinVolume:
     """A volume that ingest wrote, in whole HU; its file is mapped and not held open, for there may be thousands.
 
     Args:
