@@ -209,7 +209,7 @@ def ranked(method: str, std_hu: FloatArray, error_hu: FloatArray, factor: float)
         factor: thin slices a thick one; as many are left out at each end.
 
     Returns:
-        the area under the ROC curve of the standard deviation: 0.5 by chance, at most 1.
+        The area under the ROC curve of the standard deviation: 0.5 by chance, at most 1.
     """
     kept = slice(end_slices(factor), -end_slices(factor))
     error = np.abs(error_hu[kept])

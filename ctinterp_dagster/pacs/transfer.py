@@ -58,7 +58,7 @@ def send(archive: Archive, folder: Path) -> int:
         folder: a DICOM result of ctinterp.
 
     Returns:
-        how many images were sent.
+        How many images were sent.
 
     Raises:
         ParamsError: the folder holds something else than one result.

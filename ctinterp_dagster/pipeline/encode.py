@@ -33,7 +33,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        how many cases there are, how many were encoded now, and the standard deviations.
+        How many cases there are, how many were encoded now, and the standard deviations.
 
     Raises:
         MissingInputError: a volume or the autoencoder is not there.

@@ -194,7 +194,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        the PSNR in dB gained over the best rival, by task.
+        The PSNR in dB gained over the best rival, by task.
 
     Raises:
         MissingInputError: a file of an earlier stage is not there.

@@ -32,7 +32,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        how many thick scans there are, and how many were restored now, of all models.
+        How many thick scans there are, and how many were restored now, of all models.
 
     Raises:
         MissingInputError: a scan or a model is not there.

@@ -49,7 +49,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        the size of the page in KiB.
+        The size of the page in KiB.
 
     Raises:
         MissingInputError: a file of an earlier stage is not there.

@@ -23,7 +23,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
         layout: where things are.
 
     Returns:
-        how many thick scans there are, and how many were made now.
+        How many thick scans there are, and how many were made now.
 
     Raises:
         MissingInputError: an ingested volume is not there.

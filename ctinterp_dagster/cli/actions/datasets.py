@@ -31,7 +31,7 @@ def of_data_set(name: str, folder: Path, held: Added, rows: dict[str, TableRow],
         layout: where things are.
 
     Yields:
-        what became of each scan; the line of one that is too thick begins with `left out`.
+        What became of each scan; the line of one that is too thick begins with `left out`.
 
     Raises:
         MissingInputError: nothing below the folder lies as the data set does.
@@ -167,7 +167,7 @@ def rewritten(row: DataSet, path: Path, target: Path) -> Path:
         target: the file, whose ending is the format.
 
     Returns:
-        the target.
+        The target.
 
     Raises:
         ScanError: the scan cannot be read.

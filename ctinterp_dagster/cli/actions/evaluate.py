@@ -145,7 +145,7 @@ class OwnJob(Job):
         """Read both scans and print what is odd about them.
 
         Returns:
-            the voxels, z y x, of the truth.
+            The voxels, z y x, of the truth.
 
         Raises:
             ParamsError: the grid or the profile cannot be. Each message begins with the scan's name.

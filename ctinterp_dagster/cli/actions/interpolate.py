@@ -126,7 +126,7 @@ class Restoration:
             name: of the scan, for messages.
 
         Returns:
-            what was done.
+            What was done.
 
         Raises:
             CtinterpError: what cannot be measured, restored or written.

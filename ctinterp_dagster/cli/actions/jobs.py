@@ -50,7 +50,7 @@ class Job(ABC):
         """Refuse scans that cannot be scored, with their path, before the first is computed; print what is to be known.
 
         Returns:
-            the voxels of the truth.
+            The voxels of the truth.
 
         Raises:
             CtinterpError: a scan cannot be read, or is not fit for the task; the subclass is the reason.

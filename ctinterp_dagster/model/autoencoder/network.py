@@ -183,7 +183,7 @@ class MaisiAutoencoder(nn.Module):
             generator: of the latent, on the device of x.
 
         Returns:
-            the reconstruction, of the shape of x, and the posterior of its latent.
+            The reconstruction, of the shape of x, and the posterior of its latent.
         """
         posterior = self.encode(x)
         size_zyx = x.shape[2], x.shape[3], x.shape[4]
@@ -204,7 +204,7 @@ class MaisiAutoencoder(nn.Module):
             strict: refuse a file with missing or unexpected tensors; wrong shapes are always refused.
 
         Returns:
-            how many tensors were loaded, missing and unexpected.
+            How many tensors were loaded, missing and unexpected.
 
         Raises:
             MissingInputError: the file is not there.

@@ -25,7 +25,7 @@ def main(grace_s: float, command: list[str]) -> int:
         command: the program and its arguments.
 
     Returns:
-        its exit code, or 128 + the number of the signal that ended it.
+        Its exit code, or 128 + the number of the signal that ended it.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whoever started us may ignore it, and the command would too
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)

@@ -24,7 +24,7 @@ def read_labels(path: Path, scan: Volume) -> tuple[npt.NDArray[np.int32], np.dty
         scan: that it belongs to.
 
     Returns:
-        labels (z, y, x), and the type of the file's numbers.
+        Labels (z, y, x), and the type of the file's numbers.
 
     Raises:
         MissingInputError: the file is not there.

@@ -93,7 +93,7 @@ def check_output(output: Path | str, *, as_dicom: bool = False, scan: Scan | Non
         scan: the source, once it is read: whether its patient, study and values can stand in DICOM.
 
     Returns:
-        what a DICOM result gets anew because the source has none, a sentence each.
+        What a DICOM result gets anew because the source has none, a sentence each.
 
     Raises:
         ParamsError: the name has an ending that is not known, one that contradicts `as_dicom`, or is a folder in use;

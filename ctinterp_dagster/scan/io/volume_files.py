@@ -74,7 +74,7 @@ def read_nifti(file: Path) -> RemarkedVolume:
         file: .nii or .nii.gz.
 
     Returns:
-        the volume, and what its header says in two ways, or against HU.
+        The volume, and what its header says in two ways, or against HU.
 
     Raises:
         UnreadableScanError: truncated, corrupt, or not numbers.
@@ -140,7 +140,7 @@ def read_itk(file: Path) -> RemarkedVolume:
         file: .mha, .mhd, .nrrd or .nhdr.
 
     Returns:
-        the volume, and what its header says that is not believed.
+        The volume, and what its header says that is not believed.
 
     Raises:
         UnreadableScanError: truncated or corrupt.
