@@ -38,8 +38,8 @@ from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.measurement import contiguous
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.pipeline.common.runner import make_deterministic
-from ctinterp_dagster.pipeline.common.training import loop_settings, thin_volumes
-from ctinterp_dagster.pipeline.common.warm_start import slab_settings
+from ctinterp_dagster.pipeline.trainings.training import loop_settings, thin_volumes
+from ctinterp_dagster.pipeline.trainings.warm_start import slab_settings
 from ctinterp_dagster.scan.volume import DoubleArray, Volume
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import run_loop

@@ -20,7 +20,7 @@ from ctinterp_dagster.nullspace.diffusion import Expectation
 from ctinterp_dagster.nullspace.slabs import sharpened
 from ctinterp_dagster.nullspace.units import COEFFICIENT
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.pipeline.common.warm_start import average_with
+from ctinterp_dagster.pipeline.trainings.warm_start import average_with
 from ctinterp_dagster.scan.io import read_scan
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 

@@ -15,7 +15,7 @@ import click
 from benchmarks.packed_volumes import write_kit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.params import load_params
-from ctinterp_dagster.pipeline.common.training import thin_volumes
+from ctinterp_dagster.pipeline.trainings.training import thin_volumes
 
 
 @click.command

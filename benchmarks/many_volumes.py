@@ -21,8 +21,8 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import load_params
 from ctinterp_dagster.pipeline.common.cases import Case, write_cases
-from ctinterp_dagster.pipeline.common.training import thin_volumes
-from ctinterp_dagster.pipeline.common.warm_start import slab_settings
+from ctinterp_dagster.pipeline.trainings.training import thin_volumes
+from ctinterp_dagster.pipeline.trainings.warm_start import slab_settings
 from ctinterp_dagster.scan.io import write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded

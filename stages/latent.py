@@ -1,6 +1,6 @@
 """Which latent denoiser?"""
 
-from ctinterp_dagster.cpu_instructions import limit_instructions
+from ctinterp_dagster.pipeline.common.cpu_instructions import limit_instructions
 
 if __name__ == "__main__":
     limit_instructions()

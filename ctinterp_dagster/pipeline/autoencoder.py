@@ -10,7 +10,7 @@ from ctinterp_dagster.errors import MissingInputError
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder
 from ctinterp_dagster.params import Autoencoder, Params
-from ctinterp_dagster.pipeline.common import training
+from ctinterp_dagster.pipeline.trainings import training
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, measure_reconstruction
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import StepRecord

@@ -12,8 +12,8 @@ from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSett
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.params import Params
-from ctinterp_dagster.pipeline.common import training
 from ctinterp_dagster.pipeline.common.cases import read_cases
+from ctinterp_dagster.pipeline.trainings import training
 from ctinterp_dagster.records import read_json
 from ctinterp_dagster.scan.split import Split
 

@@ -14,7 +14,7 @@ from ctinterp_dagster.nullspace.distillation import DistillationObjective, with_
 from ctinterp_dagster.nullspace.objective import NoisyBatch, NoisySlabs, NullSpaceObjective, loss_by_time
 from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.params import Optimisation, Params
-from ctinterp_dagster.pipeline.common import training, warm_start
+from ctinterp_dagster.pipeline.trainings import training, warm_start
 from ctinterp_dagster.records import write_csv
 from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import LoopSettings, StepRecord

@@ -9,7 +9,7 @@ from benchmarks.kit import main
 from benchmarks.packed_volumes import read_kit
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline.common.cases import Case, write_cases
-from ctinterp_dagster.pipeline.common.training import thin_volumes
+from ctinterp_dagster.pipeline.trainings.training import thin_volumes
 from ctinterp_dagster.scan.io import write_volume
 from tests.conftest import smoke_params
 from tests.phantoms import phantom

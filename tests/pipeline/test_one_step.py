@@ -15,7 +15,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.nullspace.distillation import DistillationObjective
 from ctinterp_dagster.params import Params
 from ctinterp_dagster.pipeline import expect, ingest, train
-from ctinterp_dagster.pipeline.common import training
+from ctinterp_dagster.pipeline.trainings import training
 from ctinterp_dagster.records import read_csv
 from tests.conftest import smoke_params
 

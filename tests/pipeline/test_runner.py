@@ -75,7 +75,7 @@ def test_a_stage_runs_the_code_of_the_checkout_that_it_stands_in(tmp_path: Path)
     (other.parent / "__init__.py").touch()
     (other / "thicken.py").write_text("run = 'code of this checkout'")
     (other / "common" / "runner.py").write_text("run_stage = print")
-    (other.parent / "cpu_instructions.py").write_text("limit_instructions = dict")
+    (other / "common" / "cpu_instructions.py").write_text("limit_instructions = dict")
     (tmp_path / "stages").mkdir()
     shutil.copy(ROOT / "stages" / "thicken.py", tmp_path / "stages")
     command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["thicken"]["cmd"].split()[1:]
@@ -243,7 +243,7 @@ def test_a_case_whose_input_changes_while_it_is_made_is_not_kept(tmp_path: Path)
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="needs AVX2")
 def test_a_repeatable_stage_computes_with_avx2_whatever_the_processor_has() -> None:
     program = """if True:
-        from ctinterp_dagster.cpu_instructions import limit_instructions
+        from ctinterp_dagster.pipeline.common.cpu_instructions import limit_instructions
         limit_instructions()
         import numpy
         import torch

@@ -31,9 +31,9 @@ from ctinterp_dagster.pipeline import (
     thicken,
     train,
 )
-from ctinterp_dagster.pipeline.common import training
 from ctinterp_dagster.pipeline.common.cases import read_cases, read_sources
-from ctinterp_dagster.pipeline.common.training import identity, thin_volumes
+from ctinterp_dagster.pipeline.trainings import training
+from ctinterp_dagster.pipeline.trainings.training import identity, thin_volumes
 from ctinterp_dagster.records import file_hash, read_csv
 from ctinterp_dagster.scan.identity import load_key, pseudonym
 from ctinterp_dagster.scan.io import read_scan, write_volume

@@ -8,7 +8,7 @@ import pytest
 
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.pipeline.common.cases import Case, write_cases
-from ctinterp_dagster.pipeline.common.training import thin_volumes, training_volume
+from ctinterp_dagster.pipeline.trainings.training import thin_volumes, training_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 

@@ -11,7 +11,7 @@ from ctinterp_dagster.interpolation import RELEASED
 from ctinterp_dagster.model.files import read_model, save_model
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
-from ctinterp_dagster.pipeline.common.warm_start import average_with, load_part, must_predict
+from ctinterp_dagster.pipeline.trainings.warm_start import average_with, load_part, must_predict
 
 
 @pytest.fixture(scope="module")

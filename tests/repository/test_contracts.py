@@ -87,8 +87,8 @@ def loaded_by(word: str) -> set[Path]:
     for name in before:
         del sys.modules[name]
     try:
-        for module, function in (("cpu_instructions", "limit_instructions"), ("pipeline.common.runner", "run_stage")):
-            setattr(import_module(f"{PACKAGE.name}.{module}"), function, lambda *_: None)
+        for module, function in (("cpu_instructions", "limit_instructions"), ("runner", "run_stage")):
+            setattr(import_module(f"{PACKAGE.name}.pipeline.common.{module}"), function, lambda *_: None)
         runpy.run_path(str(ROOT / "stages" / f"{word}.py"), run_name="__main__")
         return {Path(str(module.__file__)) for module in own().values()}
     finally:

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from ctinterp_dagster.pipeline.common.training import training_volume
+from ctinterp_dagster.pipeline.trainings.training import training_volume
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 from ctinterp_dagster.training.batches import seeded
