@@ -1,6 +1,7 @@
 """The table of methods: a new method is a function and a row."""
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,35 +39,50 @@ def test_every_rival_has_its_function_and_every_name_is_used_once() -> None:
     assert champion.PLACES[champion.JUDGED] == methods.judged().stage
 
 
-def test_a_new_method_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("registration_projected] #", "registration_projected, toy] #")
-    (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ParamsError, match="expected one of nearest, linear"):
-        load_params(tmp_path / "params.yaml")
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The toy is in the table of methods and has a function; that is all."""
     monkeypatch.setattr(methods, "TABLE", [*methods.TABLE, TOY])
     monkeypatch.setattr(baselines, "METHODS", {**baselines.METHODS, "toy": restore})
-    try:
-        for command in (evaluate, interpolate):
-            importlib.reload(command)
-        params = load_params(tmp_path / "params.yaml")
-        assert params.evaluate.baselines[-1] == "toy"
-        assert "toy" in evaluate.METHODS
-        assert interpolate.METHODS[-1] == "toy"
-        assert page.title("toy") == "Toy"
-        measurement = simulated(phantom(3, (60, 24, 24), (1.0, 10.0, 10.0), 10.0), 5, "box")
-        names = [name for name in evaluate.METHODS if name in ("nearest", "toy")]
-        classical = baselines.METHODS
-        scored = {it.method: it for it in score_methods(measurement, {n: classical[n] for n in names})}
-        assert scored["toy"].scores.residual_hu < 0.01
-        spread = SimpleNamespace(coverage_90=0.9, correlation=0.5)
-        samples: Any = SimpleNamespace(calibration=spread, noise_ratio=1.0)
-        scan: Any = SimpleNamespace(case="one")
-        own = replace(scored["toy"], method="model")
-        judged = ScoredTask([ScoredScan(scan, [*scored.values(), own], samples)], names).metrics
-        assert (judged.baseline, judged.baseline_psnr_db) == ("toy", scored["toy"].scores.psnr_db)
-        assert judged.baseline_psnr_db > scored["nearest"].scores.psnr_db
-    finally:
-        monkeypatch.undo()
-        for command in (evaluate, interpolate):
-            importlib.reload(command)
+    for command in (evaluate, interpolate):
+        importlib.reload(command)
+    yield
+    monkeypatch.undo()
+    for command in (evaluate, interpolate):
+        importlib.reload(command)
     assert statistics.names(Role.RIVAL)[-1] == "registration_projected"
+
+
+@pytest.fixture
+def with_toy(tmp_path: Path) -> Path:
+    """A params.yaml that names the toy among the baselines."""
+    text = (ROOT / "params.yaml").read_text().replace("registration_projected] #", "registration_projected, toy] #")
+    (tmp_path / "params.yaml").write_text(text)
+    return tmp_path / "params.yaml"
+
+
+def test_a_method_without_a_row_is_refused(with_toy: Path) -> None:
+    with pytest.raises(ParamsError, match="expected one of nearest, linear"):
+        load_params(with_toy)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_method_with_a_row_is_known_to_parameters_commands_and_page(with_toy: Path) -> None:
+    assert load_params(with_toy).evaluate.baselines[-1] == "toy"
+    assert "toy" in evaluate.METHODS
+    assert interpolate.METHODS[-1] == "toy"
+    assert page.title("toy") == "Toy"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_method_with_a_row_is_scored_and_the_gate_compares_with_it() -> None:
+    measurement = simulated(phantom(3, (60, 24, 24), (1.0, 10.0, 10.0), 10.0), 5, "box")
+    names = ["nearest", "toy"]
+    nearest, scored = score_methods(measurement, {name: baselines.METHODS[name] for name in names})
+    assert scored.scores.residual_hu < 0.01
+    spread = SimpleNamespace(coverage_90=0.9, correlation=0.5)
+    samples: Any = SimpleNamespace(calibration=spread, noise_ratio=1.0)
+    scan: Any = SimpleNamespace(case="one")
+    judged = ScoredTask([ScoredScan(scan, [nearest, scored, replace(scored, method="model")], samples)], names).metrics
+    assert (judged.baseline, judged.baseline_psnr_db) == ("toy", scored.scores.psnr_db)
+    assert judged.baseline_psnr_db > nearest.scores.psnr_db

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -75,32 +76,62 @@ def test_a_series_of_stretches_is_headed_by_all_of_them(tmp_path: Path) -> None:
     assert item.title == "Head, 4 slices every 2.5 mm and 3 slices every 5 mm"
 
 
-def test_what_is_done_is_skipped_unless_input_options_or_result_changed(
-    monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+Again = Callable[..., int]
+
+
+@pytest.fixture
+def again(monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Again:
+    """Runs the command that restored both thick scans once more, with other options if some are given."""
     (tree / "bad.nii.gz").unlink()
-    out = tmp_path / "out"
-    words = ["interpolate", tree, "--all", "-o", out, "--method", "cubic_projected"]
-    assert run(monkeypatch, *words) == 0
-    before = {name: (out / name).stat().st_mtime_ns for name in made(out)}
-    monkeypatch.setattr(batch, "read_scan", lambda _: pytest.fail("read"), raising=True)
     (tree / "thin.nii.gz").unlink()
-    assert run(monkeypatch, *words) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "0 done, 2 skipped, 0 failed"
-    monkeypatch.undo()
-    (out / "A" / "ct.nii.gz").unlink()
-    assert run(monkeypatch, *words) == 0
-    assert "1 done, 1 skipped" in capsys.readouterr().out
-    assert before["B/ct.nii.gz"] == (out / "B" / "ct.nii.gz").stat().st_mtime_ns
-    assert run(monkeypatch, *words, "--spacing", 2.5) == 1
-    out_, err = capsys.readouterr()
-    assert err.count("was made of another scan or by other options: choose another --output") == 2
-    assert " ".join(out_.split()).count("was made of another scan or by other options: choose another --output") == 2
-    assert run(monkeypatch, *words, "--spacing", 2.5, "--force") == 0
-    assert read_scan(out / "A" / "ct.nii.gz").volume.spacing_mm[0] == 2.5
+
+    def command(*options: object) -> int:
+        words = ["interpolate", tree, "--all", "-o", tmp_path / "out", "--method", "cubic_projected"]
+        return run(monkeypatch, *words, *options)
+
+    assert command() == 0
+    capsys.readouterr()
+    return command
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_is_done_is_skipped_and_not_even_read(
+    monkeypatch: pytest.MonkeyPatch, again: Again, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batch, "read_scan", lambda _: pytest.fail("read"))
+    assert again() == 0
+    assert last_line(capsys) == "0 done, 2 skipped, 0 failed"
+
+
+def test_a_result_that_is_missing_is_made_again_and_no_other(
+    again: Again, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (tmp_path / "out" / name / "ct.nii.gz" for name in "AB")
+    before = other.stat().st_mtime_ns
+    one.unlink()
+    assert again() == 0
+    assert last_line(capsys) == "1 done, 1 skipped, 0 failed"
+    assert (one.exists(), other.stat().st_mtime_ns) == (True, before)
+
+
+def test_results_of_other_options_are_replaced_by_force_alone(
+    again: Again, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert again("--spacing", 2.5) == 1
+    shown = capsys.readouterr()
+    refused = "was made of another scan or by other options: choose another --output"
+    assert [" ".join(text.split()).count(refused) for text in shown] == [2, 2]
+    assert again("--spacing", 2.5, "--force") == 0
+    assert read_scan(tmp_path / "out" / "A" / "ct.nii.gz").volume.spacing_mm[0] == 2.5
+
+
+def test_a_scan_that_changed_is_restored_again(again: Again, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_volume(thick(7), tree / "A" / "ct.nii.gz")
-    assert run(monkeypatch, *words, "--spacing", 2.5, "--force") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "1 done, 1 skipped, 0 failed"
+    assert again("--force") == 0
+    assert last_line(capsys) == "1 done, 1 skipped, 0 failed"
 
 
 def test_a_run_that_was_interrupted_goes_on_where_it_was(

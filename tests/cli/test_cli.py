@@ -3,83 +3,19 @@ import os
 import signal
 import subprocess
 import sys
-from hashlib import sha256
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 import torch
 
-from ctinterp_dagster.evaluation.preview import before_after
-from ctinterp_dagster.interpolation import interpolator, thicken
+from ctinterp_dagster.interpolation import interpolator
 from ctinterp_dagster.model import quantized
 from ctinterp_dagster.scan.io import read_scan, write_volume
 from ctinterp_dagster.scan.volume import Volume
 
 from .conftest import run
-
-
-def test_interpolate_writes_a_thin_volume_in_its_place(
-    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output, std, record = tmp_path / "thin.nii.gz", tmp_path / "std.nii.gz", tmp_path / "r.json"
-    options = ["--model", model, "--spacing", 1, "--std", std, "--json", record, "--steps", 2, "--samples", 2]
-    options += ["--profile", "box", "--preview", tmp_path / "look.png"]
-    code = run(monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", output, *options, "--force")
-    said = capsys.readouterr()
-    told = said.err.splitlines()
-    assert (code, [line.startswith("warning: ") for line in told]) == (0, [True] * len(told))
-    assert any("was not measured: 2.85 mm a pixel (measured: 0.45 to 1)" in line for line in told)
-    assert json.loads(record.read_text())["warnings"] == [line.removeprefix("warning: ") for line in told]
-    made, truth = nib.load(output), nib.load(scans / "thin.nii.gz")
-    assert made.shape == truth.shape
-    np.testing.assert_allclose(made.affine, truth.affine, atol=1e-3)
-    assert (int(made.header["sform_code"]), int(made.header["qform_code"])) == (1, 1)
-    thick = read_scan(scans / "thick.nii.gz").volume
-    np.testing.assert_allclose(thicken(read_scan(output).volume, 5, "box").hu, thick.hu, atol=0.5)
-    assert read_scan(std).volume.hu.min() >= 0
-    row = json.loads(record.read_text())
-    assert row["residual_hu"] < 0.5
-    assert (row["input"], row["output"], row["std"]) == (str(scans / "thick.nii.gz"), str(output), str(std))
-    assert row["model_sha256"] == sha256(model.read_bytes()).hexdigest()
-    assert (row["sampler"], row["steps"], row["samples"], row["date"][-6:]) == ("adams", 2, 2, "+00:00")
-    assert (tmp_path / "look.png").read_bytes() == before_after(thick, read_scan(output).volume)
-    assert said.out.splitlines()[-1] == f"look at it: ctinterp view {scans / 'thick.nii.gz'} {output} {std}"
-
-
-def test_a_profile_may_be_weights_of_a_file_and_is_found_where_none_is_told(
-    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights, record = tmp_path / "weights.csv", tmp_path / "r.json"
-    weights.write_text("offset_mm,weight\n-4,0\n0,2\n4,0\n")
-    words = ["interpolate", scans / "thick.nii.gz", "--method", "cubic_projected", "--json", record, "--force"]
-    made = []
-    for k, (profile, expected) in enumerate(
-        [
-            ([], ("gaussian", 4.5, "guessed")),
-            (["--profile", weights], ("sampled", 4.0, "told")),
-            (["--profile", "triangle", "--thickness", 4.0], ("triangle", 4.0, "told")),
-            (["--profile", "trapezoid:0.5"], ("trapezoid:0.5", 5.0, "told")),
-        ]
-    ):
-        assert run(monkeypatch, *words, "-o", tmp_path / f"{k}.nii", *profile) == 0
-        row = json.loads(record.read_text())
-        found = (row["profile"], round(row["profile_fwhm_mm"], 2), row["profile_confidence"])
-        assert found == expected
-        assert (row["input_thickness_tagged_mm"], row["input_thickness_used_mm"]) == (None, row["profile_fwhm_mm"])
-        of_file = {"file": weights.name, "file_sha256": sha256(weights.read_bytes()).hexdigest()}
-        of_file |= {"offsets_mm": [-4, 0, 4], "weights": [0, 2, 0]}
-        assert {name: row.get(f"profile_{name}") for name in of_file} == (
-            of_file if expected[0] == "sampled" else dict.fromkeys(of_file)
-        )
-        out = capsys.readouterr()
-        assert f"slice profile: {expected[0]}, {expected[1]:g} mm wide, {expected[2]} (" in out.out
-        assert ("warning: the slice profile is not known" in out.err) == (expected[2] == "guessed")
-        made.append(read_scan(tmp_path / f"{k}.nii").volume.hu)
-    np.testing.assert_allclose(made[1], made[2], atol=0.01)
-    assert np.abs(made[1] - made[3]).max() > 1
 
 
 @pytest.mark.parametrize(

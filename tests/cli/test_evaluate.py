@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,37 +153,62 @@ def test_several_scans_are_summed_up_with_intervals_and_what_the_model_gains(
     assert f"{gains.mean():.2f} ({gains.min():.2f}, {gains.max():.2f})" in out
 
 
-def test_a_real_pair_is_scored_by_position(
-    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The thin scan reaches beyond the thick one, by which nothing may shift."""
-    record = tmp_path / "scores.json"
+@pytest.fixture
+def pair(scans: Path, tmp_path: Path) -> list[Path]:
+    """A thick scan and its thin one, which reaches beyond it, by which nothing may shift."""
     thick = read_scan(scans / "thick.nii.gz").volume
     write_volume(thick.with_slices(thick.hu[1:], 1, 5.0), tmp_path / "cut.nii.gz")
-    pair = [tmp_path / "cut.nii.gz", scans / "thin.nii.gz"]
-    assert run(monkeypatch, "evaluate", "--pair", *pair, "--methods", "linear,cubic_projected", "--json", record) == 0
-    rows = json.loads(record.read_text())
+    return [tmp_path / "cut.nii.gz", scans / "thin.nii.gz"]
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *words: object) -> list[dict[str, Any]]:
+    """The records of `evaluate` of two methods."""
+    options = ["--methods", "linear,cubic_projected", "--json", "scores.json"]
+    assert run(monkeypatch, "evaluate", *words, *options) == 0
+    rows: list[dict[str, Any]] = json.loads(Path("scores.json").read_text())
+    return rows
+
+
+def test_a_real_pair_is_scored_by_position(monkeypatch: pytest.MonkeyPatch, pair: list[Path], tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = scored(monkeypatch, "--pair", *pair)
     assert [(r["case"], r["profile"], r["factor"], r["method"]) for r in rows] == [
         (str(pair[0]), "real", 5, "linear"),
         (str(pair[0]), "real", 5, "cubic_projected"),
     ]
     assert rows[1]["psnr_db"] > 20
-    assert (rows[0]["profile_shape"], rows[0]["profile_fwhm_mm"]) == ("gaussian", 4.5)
-    assert rows[0]["profile_confidence"] == "guessed"
-    told = capsys.readouterr().err
-    assert (
-        "cut.nii.gz: the slice profile is not known (tags say nothing of the scan, there is too little flat tissue"
-        in told
-    )
-    assert "cut.nii.gz: slice profile: gaussian, 4.5 mm wide, guessed" in told
-    told_box = ["--methods", "linear,cubic_projected", "--json", record, "--profile", "box"]
-    assert run(monkeypatch, "evaluate", "--pair", *pair, *told_box) == 0
-    boxed = json.loads(record.read_text())
-    assert (boxed[1]["profile_confidence"], boxed[1]["profile"]) == ("told", "real")
-    assert boxed[1]["psnr_db"] > rows[1]["psnr_db"]  # which it was made with
+
+
+def test_the_slice_profile_of_a_real_pair_is_found_shown_and_recorded(
+    monkeypatch: pytest.MonkeyPatch, pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = scored(monkeypatch, "--pair", *pair)[0]
+    found = row["profile_shape"], row["profile_fwhm_mm"], row["profile_confidence"]
+    assert found == ("gaussian", 4.5, "guessed")
+    shown = capsys.readouterr().err
+    why = "(tags say nothing of the scan, there is too little flat tissue"
+    assert f"cut.nii.gz: the slice profile is not known {why}" in shown
+    assert "cut.nii.gz: slice profile: gaussian, 4.5 mm wide, guessed" in shown
+
+
+def test_the_profile_that_a_pair_was_made_with_restores_it_better_than_a_guess(
+    monkeypatch: pytest.MonkeyPatch, pair: list[Path], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    guessed, told = (scored(monkeypatch, "--pair", *pair, *words)[1] for words in ([], ["--profile", "box"]))
+    assert (told["profile_confidence"], told["profile"]) == ("told", "real")
+    assert told["psnr_db"] > guessed["psnr_db"]
+
+
+def test_a_pair_of_other_pixels_is_refused(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thick = read_scan(scans / "thick.nii.gz").volume
     other = Volume(thick.hu, (5.0, 2.9, 3.0), thick.origin_mm, thick.direction)
     write_volume(other, tmp_path / "other.nii.gz")
-    assert run(monkeypatch, "evaluate", "--pair", tmp_path / "other.nii.gz", pair[1]) == 1
+    assert run(monkeypatch, "evaluate", "--pair", tmp_path / "other.nii.gz", scans / "thin.nii.gz") == 1
+    assert "the pixel grids differ" in capsys.readouterr().err
 
 
 def test_a_pair_the_wrong_way_round_is_refused_as_such(

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -142,31 +143,42 @@ def test_a_path_and_a_tensor_are_taken_and_the_standard_deviation_comes_along(
     assert float(spread.mean()) > 1
 
 
-def test_errors_are_in_the_words_of_the_call(thin: Volume, model: Path, tmp_path: Path) -> None:
-    given = {"spacing_mm": (5.0, 10.0, 9.0), "model": model}
-    thick = thicken(thin, 5, "box").hu
-    for options in ({"target_mm": 6.0}, {"target_mm": 0.01}):
-        with pytest.raises(ParamsError) as caught:
-            interpolate(thick, **given, **options)
-        assert "--" not in str(caught.value)
-        assert next(iter(options)) in str(caught.value)
-    with pytest.raises(ParamsError, match=r"spacing_mm=5\.0: expected three numbers"):
-        interpolate(thick, spacing_mm=5.0, model=model)  # type: ignore[arg-type]
-    with pytest.raises(ParamsError, match="samples=2 or more, got 1"):
-        interpolate(thick, return_std=True, samples=1, **given)
-    for thickness_mm in (0.0, -1.0, 1e-3, 1e30, np.nan, np.inf):
-        with pytest.raises(ParamsError, match=r"expected 0\.1 to 50 mm; change thickness_mm$"):
-            interpolate(thick, thickness_mm=thickness_mm, **given)
-    with pytest.raises(ParamsError, match="the device is 'gpu': expected auto, cpu or cuda"):
-        interpolate(thick, device="gpu", **given)
-    with pytest.raises(ParamsError, match="mixed_precision is 'fp16': expected no, bf16, int8 or auto"):
-        interpolate(thick, mixed_precision="fp16", force=True, **given)  # type: ignore[arg-type]
-    with pytest.raises(ParamsError, match="the seed is 1180591620717411303424: expected"):
-        interpolate(thick, seed=2**70, **given)
+@pytest.mark.parametrize("options", [{"target_mm": 6.0}, {"target_mm": 0.01}])
+def test_an_error_names_the_keyword_and_no_option_of_the_command(
+    thin: Volume, model: Path, options: dict[str, float]
+) -> None:
+    with pytest.raises(ParamsError, match="target_mm") as caught:
+        interpolate(thicken(thin, 5, "box").hu, spacing_mm=(5.0, 10.0, 9.0), model=model, **options)  # type: ignore[arg-type]
+    assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spacing_mm": 5.0}, r"spacing_mm=5\.0: expected three numbers"),
+        ({"return_std": True, "samples": 1}, "samples=2 or more, got 1"),
+        *(
+            ({"thickness_mm": mm}, r"expected 0\.1 to 50 mm; change thickness_mm$")
+            for mm in (0.0, -1.0, 1e-3, 1e30, np.nan, np.inf)
+        ),
+        ({"device": "gpu"}, "the device is 'gpu': expected auto, cpu or cuda"),
+        ({"mixed_precision": "fp16", "force": True}, "mixed_precision is 'fp16': expected no, bf16, int8 or auto"),
+        ({"seed": 2**70}, "the seed is 1180591620717411303424: expected"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_the_words_of_the_call(
+    thin: Volume, model: Path, options: dict[str, Any], message: str
+) -> None:
+    given = {"spacing_mm": (5.0, 10.0, 9.0), "model": model} | options
+    with pytest.raises(ParamsError, match=message):
+        interpolate(thicken(thin, 5, "box").hu, **given)
+
+
+def test_a_scan_or_a_model_that_is_not_there_is_told(thin: Volume, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="does not exist"):
         interpolate(tmp_path / "none.nii")
     with pytest.raises(MissingInputError, match=r"is a folder and no model file: .* or leave out model$"):
-        interpolate(thick, spacing_mm=(5.0, 10.0, 9.0), model=str(tmp_path), force=True)
+        interpolate(thicken(thin, 5, "box").hu, spacing_mm=(5.0, 10.0, 9.0), model=str(tmp_path), force=True)
 
 
 WRONG = {

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 
 from ctinterp_dagster.errors import CheckpointError, CtinterpError, GeometryError, MissingInputError, ParamsError
 from ctinterp_dagster.interpolation import Interpolator, Measurement, Settings, load_checkpoint, operator_for, thicken
@@ -18,7 +17,7 @@ from ctinterp_dagster.model.files import save_model
 from ctinterp_dagster.model.sampler import Diffusion
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.nullspace.restorer import NullSpaceRestorer
-from ctinterp_dagster.physics.interpolators import cubic_projected, spline_weights
+from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.volume import Volume
@@ -359,35 +358,6 @@ def test_of_a_latent_diffusion_each_sample_is_a_part_that_is_done(thick: Volume,
     measurement = Measurement(thick, operator_for(8, 5.0, 5.0, 1.0, "box"))
     Interpolator(tiny_model, "cpu").restore(measurement, QUICK, on_part=told.append)
     assert told == [0.5, 1.0]
-
-
-def test_of_pixels_finer_than_the_scan_shows_the_networks_see_means(
-    thick: Volume, tiny_nullspace: NullSpaceDiffusion
-) -> None:
-    thick = thick.with_hu(gaussian_filter(thick.hu, (0, 0.7, 0.7)))
-    y, x = thick.hu.shape[1:]
-    rows, columns = (torch.from_numpy(spline_weights(n, np.arange(2 * n - 1) / 2, order=3)).float() for n in (y, x))
-    hu = (rows @ torch.from_numpy(thick.hu) @ columns.T).numpy()
-    spacing_mm = (thick.spacing_mm[0], thick.spacing_mm[1] / 2, thick.spacing_mm[2] / 2)
-    measurement = Measurement(
-        replace(thick, hu=hu, spacing_mm=spacing_mm), ThickeningOperator.from_factor(40, 5, "box")
-    )
-    assert measurement.oversampling == 2
-    done: list[float] = []
-    drawn: list[torch.Tensor] = []
-    estimate = Interpolator(tiny_nullspace, "cpu").restore(
-        measurement, QUICK, on_sample=lambda _, sample: drawn.append(sample), on_part=done.append
-    )
-    assert estimate.mean.hu.shape == (40, 2 * y - 1, 2 * x - 1)
-    assert done[-1] == pytest.approx(1.0)
-    for restored in (torch.from_numpy(estimate.mean.hu), *drawn):
-        torch.testing.assert_close(measurement.operator.forward(restored), torch.from_numpy(hu), atol=1e-3, rtol=0)
-
-    coarse = Measurement(thick, measurement.operator)
-    seen, whole = (it.estimate(NullSpaceRestorer(tiny_nullspace, it, QUICK).mean()) for it in (measurement, coarse))
-    base = cubic_projected(torch.from_numpy(thick.hu), coarse.operator).numpy()
-    added, missed = whole.mean.hu - base, seen.mean.hu[:, ::2, ::2] - whole.mean.hu
-    assert np.linalg.norm(missed) < 0.3 * np.linalg.norm(added)
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:

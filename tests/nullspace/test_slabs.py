@@ -64,35 +64,47 @@ def keys_cubic(plane: np.ndarray, zoom: float) -> np.ndarray:
     return np.stack([sum(kernel(p - n) * tall[:, n + 4] for n in range(int(p) - 2, int(p) + 4)) for p in columns], 1)
 
 
-def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one() -> None:
+@pytest.fixture(scope="module")
+def mixed() -> ThickSlabs:
+    """Batches of six slabs of thin slices that touch, and of some that overlap."""
     overlapping = ThinVolume(volume(60).hu, (1.0, 0.7, 0.7), thin_thickness=2.0)
-    slabs = ThickSlabs([volume(60), overlapping], varied((3, 16, 16), 30.0), 6)
-    seen = set[str]()
+    return ThickSlabs([volume(60), overlapping], varied((3, 16, 16), 30.0), 6)
+
+
+def slabs_of(slabs: ThickSlabs, index: int) -> list[Any]:
+    """Those that batch `index` has, before anything is made of them."""
+    generator = seeded(3, index)
+    return [slabs._choose(generator) for _ in range(6)]
+
+
+def test_slabs_of_a_batch_are_those_that_the_operator_makes_one_by_one(mixed: ThickSlabs) -> None:
     for index in range(25):
-        generator = seeded(3, index)
-        chosen = [slabs._choose(generator) for _ in range(6)]
-        batch = drawn(slabs, 3, index)
-        for n, slab in enumerate(chosen):
+        batch = drawn(mixed, 3, index)
+        for n, slab in enumerate(slabs_of(mixed, index)):
             extent = slab.box.depth
-            whole = slabs._resident.cut(stacked([slab.box]), (extent, 16, 16))[0]
+            whole = mixed._resident.cut(stacked([slab.box]), (extent, 16, 16))[0]
             made = batch.features[n], batch.geometry[n], batch.base[n, :extent], batch.truth[n, :extent]
-            for ours, theirs in zip(made, one_slab_by_hand(slabs, slab, whole), strict=True):
+            for ours, theirs in zip(made, one_slab_by_hand(mixed, slab, whole), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-            assert not batch.base[n, extent:].any()
-            assert not batch.truth[n, extent:].any()
-            assert not batch.basis[n, extent:].any()
-            assert not batch.analysis[n, :, extent:].any()
-            seen |= {f"factor {slab.grid.factor}", f"profile {slab.grid.profile}", f"zoom {slab.zoom > 1}"}
-            seen |= {
-                f"noise {slab.noise is not None}",
-                f"thin {slab.grid.thin_thickness}",
-                f"sharp {slab.sharpness != 0}",
-            }
-    assert {f"factor {n}" for n in (2, 3, 4, 5, 6, 7, 8, 9, 10)} < seen
-    assert {
-        f"profile {profile}" for profile in ("box", "gaussian", "triangle", "trapezoid:0.2", "trapezoid:0.5")
-    } < seen
-    assert {"zoom True", "zoom False", "noise True", "noise False", "thin 1.0", "thin 2.0", "sharp True"} < seen
+
+
+def test_what_lies_beyond_the_slices_of_a_slab_is_zero(mixed: ThickSlabs) -> None:
+    for index in range(5):
+        batch = drawn(mixed, 3, index)
+        for n, slab in enumerate(slabs_of(mixed, index)):
+            beyond = slice(slab.box.depth, None)
+            parts = batch.base[n, beyond], batch.truth[n, beyond], batch.basis[n, beyond], batch.analysis[n, :, beyond]
+            assert not any(part.any() for part in parts)
+
+
+def test_slabs_of_every_kind_are_drawn(mixed: ThickSlabs) -> None:
+    slabs = [slab for index in range(25) for slab in slabs_of(mixed, index)]
+    assert {slab.grid.factor for slab in slabs} == set(range(2, 11))
+    profiles = {"box", "gaussian", "triangle", "trapezoid:0.2", "trapezoid:0.5"}
+    assert {str(slab.grid.profile) for slab in slabs} == profiles
+    assert {slab.grid.thin_thickness for slab in slabs} == {1.0, 2.0}
+    changes = {(slab.zoom > 1, slab.noise is not None, slab.sharpness != 0) for slab in slabs}
+    assert all({change[k] for change in changes} == {True, False} for k in range(3))
 
 
 def test_boxes_lie_in_any_direction_of_their_volume() -> None:

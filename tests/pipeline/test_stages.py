@@ -12,7 +12,7 @@ import torch
 
 from ctinterp_dagster.champion import JUDGED, Registry, model_files, model_hash, trained_models
 from ctinterp_dagster.decision import TaskMetrics, read_record
-from ctinterp_dagster.errors import MissingInputError, ParamsError, TooFewSlicesError, TrainingError
+from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.gates import decide
 from ctinterp_dagster.evaluation.preview import before_after
 from ctinterp_dagster.interpolation import load_checkpoint
@@ -31,20 +31,13 @@ from ctinterp_dagster.pipeline import (
     thicken,
     train,
 )
-from ctinterp_dagster.pipeline.common.cases import read_cases, read_sources
+from ctinterp_dagster.pipeline.common.cases import read_cases
 from ctinterp_dagster.pipeline.trainings import training
 from ctinterp_dagster.pipeline.trainings.training import identity, thin_volumes
 from ctinterp_dagster.records import file_hash, read_csv
-from ctinterp_dagster.scan.identity import load_key, pseudonym
-from ctinterp_dagster.scan.io import read_scan, write_volume
+from ctinterp_dagster.scan.io import read_scan
 from tests.conftest import smoke_params
-from tests.phantoms import phantom
 from tests.pipeline.conftest import run_all
-
-
-def scan_id(name: str) -> str:
-    """What ingest calls a scan that no table lists."""
-    return pseudonym(name, load_key(), "s")
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +63,47 @@ def test_generate_leaves_a_picture_of_the_first_scan_before_and_after(done: tupl
     assert (layout.report("generate") / "before-after.png").read_bytes() == before_after(thick, thin)
 
 
-def test_the_whole_chain_leaves_a_table_a_page_and_a_champion(done: tuple[Params, Layout]) -> None:
+def test_every_method_is_scored_on_every_task_and_consistent_ones_give_the_scan_back(
+    done: tuple[Params, Layout],
+) -> None:
     params, layout = done
     rows = read_csv(layout.report("evaluate") / "per_case.csv")
+    methods = (*params.evaluate.baselines, "autoencoder_ceiling", "latent", "model", "regression")
     assert {(task_name(r["profile"], float(r["factor"])), r["method"]) for r in rows} == {
-        (task.name, m)
-        for task in params.thicken.tasks
-        for m in (*params.evaluate.baselines, "autoencoder_ceiling", "latent", "model", "regression")
+        (task.name, method) for task in params.thicken.tasks for method in methods
     }
     assert all(float(r["residual_hu"]) < 0.5 for r in rows if r["method"] in ("model", "latent", "cubic_projected"))
+
+
+def test_the_gate_is_shown_the_scores_of_the_table(done: tuple[Params, Layout]) -> None:
+    params, layout = done
+    rows = read_csv(layout.report("evaluate") / "per_case.csv")
     scored = read_record(dict[str, TaskMetrics], layout.report("evaluate") / "judged.json")["box-x2.5"]
     own = {r["case"]: float(r["psnr_db"]) for r in rows if (r["factor"], r["method"]) == ("2.5", "model")}
     assert scored.psnr_db_by_case == own
     assert scored.baseline in params.evaluate.baselines
+
+
+def test_metrics_of_every_task_are_written_and_judged(done: tuple[Params, Layout]) -> None:
+    layout = done[1]
     judged = json.loads((layout.report("promote") / "decision.json").read_text())["findings"][1]["text"]
     assert judged == "measured on box-x2.5, box-x5, gaussian-x5"
     metrics = json.loads((layout.report("evaluate") / "metrics.json").read_text())
     assert metrics.pop("test") == {"cases": 2, "phantoms": 2}
     assert set(metrics) == set(judged[12:].split(", "))
     assert {"coverage_90", "correlation"} <= set(metrics["box-x5"])
-    page = (layout.report("report") / "index.html").read_text()
+    assert {"error_hu", "ranking"} <= set(metrics["box-x5"]["evidence"])
+
+
+def test_the_page_is_whole_by_itself_and_says_what_was_not_measured(done: tuple[Params, Layout]) -> None:
+    page = (done[1].report("report") / "index.html").read_text()
     assert "data:image/png;base64," in page
     assert 'src="http' not in page
     assert "Not measured: run python -m benchmarks.dose reports/evidence/dose.json" in page
-    assert {"error_hu", "ranking"} <= set(metrics["box-x5"]["evidence"])
+
+
+def test_the_champion_is_the_trained_model_and_can_be_loaded(done: tuple[Params, Layout]) -> None:
+    layout = done[1]
     registry = Registry(layout.promote)
     files = registry.files(registry.champion.model_hash)
     assert model_hash(model_files(files)) == model_hash(trained_models(layout)) == registry.champion.model_hash
@@ -176,79 +186,6 @@ def test_another_task_makes_its_thick_scans_and_no_others(layout: Layout) -> Non
     assert [(v.depth, v.spacing_mm[0]) for v in thick.values()] == [(10, 4.0), (11, 3.5)]
     thin = read_scan(layout.ingest / "volumes" / "phantom-01.nii").volume
     np.testing.assert_allclose(thick["box-x3.5"].point_mm((-0.5, 0, 0)), thin.point_mm((-0.5, 0, 0)), atol=1e-3)
-
-
-def test_a_bad_scan_is_quarantined_and_the_others_go_on(layout: Layout) -> None:
-    for number in range(3):
-        made = phantom(number, shape_zyx=(24, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0)
-        write_volume(made, layout.raw / f"scan{number}.nii.gz")
-    whole = (layout.raw / "scan1.nii.gz").read_bytes()
-    (layout.raw / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
-    thick = phantom(9, shape_zyx=(24, 48, 48), spacing_mm=(5.0, 2.5, 2.5), noise_hu=10.0)
-    write_volume(thick, layout.raw / "thick.nii.gz")
-    (layout.raw / "scans.csv").write_text(
-        "file,patient,split,licence,citation\nscan0.nii.gz,anna,test,,\nscan1.nii.gz,bert,train,CC BY 4.0,A et al.\n"
-    )
-    result = ingest.run(smoke_params(layout.root), layout)
-    assert (result["cases"], result["quarantined"]) == (3, 2)
-    assert read_csv(layout.ingest / "sources.csv") == [
-        {"case": "scan1", "licence": "CC BY 4.0", "citation": "A et al."}
-    ]
-    assert (read_sources(layout, "train"), read_sources(layout, "test")) == ({"CC BY 4.0: A et al.": 1}, {})
-    cases = read_csv(layout.ingest / "cases.csv")
-    unlisted = scan_id("scan2.nii.gz")
-    assert {(c["case"], c["patient"]) for c in cases} == {("scan0", "anna"), ("scan1", "bert"), (unlisted, unlisted)}
-    assert {c["case"]: c["split"] for c in cases} | {unlisted: ""} == {"scan0": "test", "scan1": "train", unlisted: ""}
-    reasons = {r["scan"]: r["reason"] for r in read_csv(layout.ingest / "quarantine.csv")}
-    assert reasons == {scan_id("cut.nii.gz"): "truncated", scan_id("thick.nii.gz"): "too_thick"}
-    kept = read_scan(layout.ingest / "volumes" / "scan1.nii").volume
-    given = read_scan(layout.raw / "scan1.nii.gz").volume
-    np.testing.assert_array_equal(kept.hu, given.hu)
-    np.testing.assert_allclose(kept.point_mm((23, 47, 47)), given.point_mm((23, 47, 47)), atol=1e-3)
-    (layout.raw / "scan2.nii.gz").unlink()
-    assert ingest.run(smoke_params(layout.root), layout)["cases"] == 2
-    assert not (layout.ingest / "volumes" / f"{unlisted}.nii").exists()
-
-
-def test_a_scan_that_scans_csv_names_and_data_raw_does_not_hold_is_told(
-    layout: Layout, caplog: pytest.LogCaptureFixture
-) -> None:
-    for number, name in enumerate(("here", "there")):
-        made = phantom(number, shape_zyx=(24, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0)
-        write_volume(made, layout.raw / f"{name}.nii")
-    (layout.raw / "became-a-folder.nii").mkdir()
-    (layout.raw / "scans.csv").write_text(
-        "file,patient,split\nhere.nii,a,train\nthere.nii,b,test\nlost.nii,c,train\nbecame-a-folder.nii,d,val\n"
-    )
-    assert ingest.run(smoke_params(layout.root), layout)["cases"] == 2
-    assert "scans.csv names 2 scans that data/raw does not hold, became-a-folder.nii first" in caplog.text
-
-
-def test_when_no_scan_is_fit_the_first_reason_is_the_error(layout: Layout) -> None:
-    write_volume(phantom(1, shape_zyx=(8, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0), layout.raw / "a.nii")
-    with pytest.raises(TooFewSlicesError, match="8 slices"):
-        ingest.run(smoke_params(layout.root), layout)
-
-
-@pytest.mark.parametrize(("count", "refused"), [(1, True), (2, False), (3, False)])
-def test_too_few_patients_are_told_before_anything_is_trained(
-    layout: Layout, caplog: pytest.LogCaptureFixture, count: int, *, refused: bool
-) -> None:
-    for number in range(count):
-        made = phantom(number, shape_zyx=(24, 48, 48), spacing_mm=(1.5, 2.5, 2.5), noise_hu=10.0)
-        write_volume(made, layout.raw / f"{number}.nii")
-    if refused:
-        with pytest.raises(TrainingError, match=r"none of the 1 patients is in .*ctinterp scans add"):
-            ingest.run(smoke_params(layout.root), layout)
-    else:
-        ingest.run(smoke_params(layout.root), layout)
-    assert len(read_csv(layout.ingest / "cases.csv")) == count
-    assert ("no patient is in val, so that no training has a val_loss" in caplog.text) == (count < 3)
-
-
-def test_an_empty_project_without_phantoms_says_what_to_do(layout: Layout) -> None:
-    with pytest.raises(MissingInputError, match="ctinterp scans add"):
-        ingest.run(smoke_params(layout.root, ingest={"phantom": {"patients": 0}}), layout)
 
 
 def test_a_checkpoint_that_is_not_there_is_never_replaced_by_chance(done: tuple[Params, Layout]) -> None:
