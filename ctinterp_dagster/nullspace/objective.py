@@ -16,7 +16,7 @@ from ctinterp_dagster.nullspace.diffusion import (
     random_times,
     standardised,
 )
-from ctinterp_dagster.nullspace.slabs import SlabParts, ThickSlabs
+from ctinterp_dagster.nullspace.slabs import SlabBatch, SlabParts, ThickSlabs
 from ctinterp_dagster.nullspace.units import INPUT, coefficient_to_input, input_to_coefficient
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE
 from ctinterp_dagster.training.batches import Plan, seeded
@@ -59,32 +59,20 @@ class ExpectationObjective(nn.Module):
         super().__init__()
         self.network, self.weights = network, weights
 
-    def forward(
-        self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, basis: Tensor, analysis: Tensor
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            features: (b, FEATURES, z, y, x), what the network sees.
-            geometry: (b, GEOMETRY), of each slab.
-            base: (b, n, y, x), up(y) in units of 1000 HU.
-            truth: (b, n, y, x), the thin slices in units of 1000 HU.
-            basis: (b, n, modes z), B; rows of thin slices that are not there are zero.
-            analysis: (b, modes z, n), B^+.
-
-        Returns:
-            A number, the sum of the weighted parts.
-        """
-        mean, log_spread = (part.float() for part in self.network(features, geometry))
-        with torch.autocast(features.device.type, enabled=False):
-            added = coefficient_to_input(basis @ mean.flatten(1, 2).flatten(2))
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """The loss of a `SlabBatch`: the sum of the weighted parts."""
+        batch = SlabBatch(*tensors)
+        base, truth = batch.base, batch.truth
+        mean, log_spread = (part.float() for part in self.network(batch.features, batch.geometry))
+        with torch.autocast(base.device.type, enabled=False):
+            added = coefficient_to_input(batch.basis @ mean.flatten(1, 2).flatten(2))
             estimate = base + added.unflatten(2, base.shape[2:])
-            real = basis.abs().sum(dim=2) > 0  # thin slices that exist
+            real = batch.basis.abs().sum(dim=2) > 0  # thin slices that exist
             share = real.numel() / real.sum()
             wide = (estimate.clamp(*WIDE_WINDOW) - truth.clamp(*WIDE_WINDOW)).square().mean()
             soft = (estimate.clamp(*SOFT_WINDOW) - truth.clamp(*SOFT_WINDOW)).square().mean()
             absolute = (estimate - truth).abs().mean()
-            true, known = true_coefficients(base, truth, analysis, mean.shape[1])
+            true, known = true_coefficients(base, truth, batch.analysis, mean.shape[1])
             z = (true - mean.detach()) / log_spread.exp()
             likelihood = ((log_spread + 0.5 * z.square()) * known).sum() / known.expand_as(z).sum()
             weights = self.weights
@@ -148,41 +136,20 @@ class NullSpaceObjective(nn.Module):
         self.denoiser = model.denoiser
         self.model = Untrained(model)
 
-    def forward(
-        self,
-        features: Tensor,
-        geometry: Tensor,
-        base: Tensor,
-        truth: Tensor,
-        analysis: Tensor,
-        noise: Tensor,
-        t: Tensor,
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            features: (b, FEATURES, z, y, x), what the networks see.
-            geometry: (b, GEOMETRY), of each slab.
-            base: (b, n, y, x), up(y) in units of 1000 HU.
-            truth: (b, n, y, x), the thin slices in units of 1000 HU.
-            analysis: (b, modes z, n), B^+.
-            noise: (b, modes, z, y, x), standard normal.
-            t: (b,) in [0, 1].
-
-        Returns:
-            A number, the mean square over the coefficients that count.
-        """
-        return self.loss(self.clean(features, geometry, base, truth, analysis), geometry, noise, t)
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """The loss of a `NoisyBatch`: the mean square over the coefficients that count."""
+        batch = NoisyBatch(*tensors)
+        return self.loss(self.clean(batch), batch.geometry, batch.noise, batch.t)
 
     @torch.no_grad()
-    def clean(self, features: Tensor, geometry: Tensor, base: Tensor, truth: Tensor, analysis: Tensor) -> "Clean":
-        """What the denoiser is to find and what it sees of it beside the noise; arguments as in `forward`."""
-        model = self.model.on(features.device)
-        mean, log_spread = (part.float() for part in model.expectation(features, geometry))
-        with torch.autocast(features.device.type, enabled=False):
-            true, known = true_coefficients(base, truth, analysis, mean.shape[1])
+    def clean(self, batch: "NoisyBatch") -> "Clean":
+        """What the denoiser is to find of a batch, and what it sees of it beside the noise."""
+        model = self.model.on(batch.features.device)
+        mean, log_spread = (part.float() for part in model.expectation(batch.features, batch.geometry))
+        with torch.autocast(batch.features.device.type, enabled=False):
+            true, known = true_coefficients(batch.base, batch.truth, batch.analysis, mean.shape[1])
             e = standardised(true, mean, log_spread) * known
-        return Clean(e, known, denoiser_inputs(features, mean, log_spread))
+        return Clean(e, known, denoiser_inputs(batch.features, mean, log_spread))
 
     def loss(self, clean: "Clean", geometry: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The loss at some noise.
@@ -233,9 +200,9 @@ def loss_by_time(objective: NullSpaceObjective, batches: Sequence["NoisyBatch"])
     device = next(objective.parameters()).device
     losses = []
     for batch in batches:
-        *slabs, noise, t = (part.to(device) for part in batch)
-        clean = objective.clean(*slabs)
-        at_times = [objective.loss(clean, slabs[1], noise, torch.full_like(t, time)) for time in SHOWN_TIMES]
+        here = NoisyBatch(*(part.to(device) for part in batch))
+        clean, times = objective.clean(here), (torch.full_like(here.t, time) for time in SHOWN_TIMES)
+        at_times = [objective.loss(clean, here.geometry, here.noise, t) for t in times]
         losses.append(torch.stack(at_times).double())
     means = torch.stack(losses).mean(dim=0).tolist()
     return [{"t": t, "loss": loss} for t, loss in zip(SHOWN_TIMES, means, strict=True)]

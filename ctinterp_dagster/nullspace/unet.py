@@ -241,7 +241,7 @@ class SliceUNet(nn.Module):
         Returns:
             (b, out_channels, z, y, x).
         """
-        return next(self._walk(iter([x]), condition, alone, self._end))
+        return next(self._walk(iter([x]), condition, unstreamed, self._end))
 
     def stream(self, chunks: Iterator[Tensor], condition: Tensor, peaks: Peaks | None = None) -> Iterator[Tensor]:
         """`forward` of a volume that comes in chunks of slices, chunk by chunk; nothing is computed twice.
@@ -336,8 +336,8 @@ def streamed(
     return chunks
 
 
-def alone(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
-    """Pass chunks through the blocks of a level by themselves; arguments and result as in `streamed`."""
+def unstreamed(level: Iterable[nn.Module], chunks: Iterator[Tensor], embedding: Tensor) -> Iterator[Tensor]:
+    """Pass each chunk (b, channels, z, y, x) through the blocks of a level by itself."""
     blocks = tuple(level)
     return (reduce(lambda x, block: block(x, embedding), blocks, chunk) for chunk in chunks)
 
