@@ -32,7 +32,7 @@ def command(context: click.Context, *, config: Path) -> None:
 @SERVER
 @click.option("--patient", default="", help="PatientID")
 @click.option("--study", default="", help="StudyInstanceUID")
-@click.option("--date", default="", help="of the study: 20260131, 20260101-20260131, 20260101-")
+@click.option("--date", default="", help="of the study: 20260131, 20260101-20260131, 20260101-; none of one without")
 @click.option("--description", default="*", show_default=True, help="of the series, with * and ?")
 @click.option(
     "--min-thickness", "least_mm", type=Number(min=0), default=0.0, help="least thickness of the slices in mm"
@@ -46,8 +46,10 @@ def list_(config: Path, /, *, server: str | None, least_mm: float, as_json: bool
     """
     limits = query["patient"] or query["study"] or query["date"]
     prerequisites.option(limits, "give --patient, --study or --date: an archive may hold very many series")
-    date = re.fullmatch(r"(\d{8})?(-(\d{8})?)?", query["date"])
-    prerequisites.option(date, f"--date {query['date']} is no date: write 20260131, 20260101-20260131 or 20260101-")
+    date = re.fullmatch(r"none|(\d{8})?(-(\d{8})?)?", query["date"])
+    prerequisites.option(
+        date, f"--date {query['date']} is no date: write 20260131, 20260101-20260131, 20260101- or none"
+    )
     from ctinterp_dagster.cli.actions import pacs
     from ctinterp_dagster.pacs import Query
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 
+UNDATED = "none"
 MAKER = "ctinterp"  # Manufacturer (0008,0070) of results
 
 
@@ -19,7 +20,8 @@ class Query:
         patient: PatientID (0010,0020).
         study: StudyInstanceUID (0020,000D).
         series: SeriesInstanceUID (0020,000E).
-        date: StudyDate (0008,0020), a day or a range: 20260101, 20260101-20260131, 20260101-.
+        date: StudyDate (0008,0020), a day or a range: 20260101, 20260101-20260131, 20260101-; `none` for studies that
+            have no date, which no day or range matches.
         description: SeriesDescription (0008,103E), with * and ?, whatever the case; matched here, as archives differ.
         modality: Modality (0008,0060).
     """
@@ -31,12 +33,18 @@ class Query:
     description: str = "*"
     modality: str = "CT"
 
+    @property
+    def asked_date(self) -> str:
+        """What an archive is asked for: of dates that are absent it can say nothing, so that they are matched here."""
+        return "" if self.date == UNDATED else self.date
+
     def takes(self, series: "Series") -> bool:
         """Whether a series is what was asked for, as some archives answer more than that."""
         return (
             fnmatchcase(series.description.lower(), self.description.lower())
             and self.modality in {"", series.modality}
             and self.series in {"", series.uid}
+            and (self.date != UNDATED or not series.date)
         )
 
 

@@ -74,7 +74,7 @@ class WebArchive:
         """
         wanted = {
             "PatientID": query.patient,
-            "StudyDate": query.date,
+            "StudyDate": query.asked_date,
             "SeriesInstanceUID": query.series,
             "Modality": query.modality,
         }

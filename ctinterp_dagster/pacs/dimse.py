@@ -113,7 +113,7 @@ class DimseArchive:
         """
         entity = self._entity()
         entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-        known = {"StudyInstanceUID": query.study, "StudyDate": query.date, "PatientID": query.patient}
+        known = {"StudyInstanceUID": query.study, "StudyDate": query.asked_date, "PatientID": query.patient}
         wanted = {"SeriesInstanceUID": query.series, "Modality": query.modality}
         with self._association(entity) as association:
             if query.series and not query.study:

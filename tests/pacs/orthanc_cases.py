@@ -72,6 +72,18 @@ def test_a_series_is_found_by_what_is_known_of_it(archive: Archive, tmp_path: Pa
     assert (len(archive.images(first).uids), archive.images(first).thickness_mm) == (6, 5)
 
 
+@pytest.mark.parametrize("date", [None, ""])
+def test_a_study_without_a_date_is_found_where_no_date_is_asked_for(
+    archive: Archive, tmp_path: Path, date: str | None
+) -> None:
+    archive.send(thick_series(tmp_path / "one", 1, StudyDate=date))
+    archive.send(thick_series(tmp_path / "two", 2))
+    for query in (Query(patient="MRN-77"), Query(study="1.2.840.7.1"), Query()):
+        assert "1.2.840.7.1.1" in [series.uid for series in archive.find(query)]
+    assert [series.uid for series in archive.find(Query(date="none"))] == ["1.2.840.7.1.1"]
+    assert [series.uid for series in archive.find(Query(date="20200101-"))] == ["1.2.840.7.2.1"]
+
+
 def test_over_a_page_of_images_are_all_listed_and_fetched_as_they_were_sent(archive: Archive, tmp_path: Path) -> None:
     sent = thick_series(tmp_path / "sent", 1, count=120)
     connect("web", SERVERS["web"]).send(sent)

@@ -39,7 +39,8 @@ def list_series(config: Path, *, server: str | None, query: Query, least_mm: flo
     listed = [(series, archive.images(series)) for series in archive.find(query)]
     found = [(series, own) for series, own in listed if own.thickness_mm is None or own.thickness_mm >= least_mm]
     if not found:
-        click.echo("no CT series matches", err=True)
+        undated = "; studies without a date are listed by --date none, --patient or --study" if query.asked_date else ""
+        click.echo(f"no CT series matches{undated}", err=True)
     for series, images in found:
         if as_json:
             told = {"thickness_mm": images.thickness_mm, "images": len(images.uids)}
