@@ -25,14 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ctinterp_dagster.cli.preset import PRESETS, override
 from ctinterp_dagster.latent.denoiser import Denoiser
-from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
+from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.model.blocks import ResidualUnit
 from ctinterp_dagster.model.sampler import USUAL_STEPS
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import TIMES, narrower
 from ctinterp_dagster.nullspace.unet import SliceUNet
 from ctinterp_dagster.params import Optimisation, Params
-from ctinterp_dagster.pipeline import autoencoder
 from ctinterp_dagster.training.recompute import recomputed
 
 GIB = 1 << 30
@@ -61,7 +60,7 @@ class Training(NamedTuple):
 def trainings(params: Params) -> Iterator[Training]:
     """Every training of a preset."""
     ae, ex, tr, la = params.autoencoder, params.expect, params.train, params.latent
-    whole = autoencoder.build(ae)
+    whole = MaisiAutoencoder(ae.channels, norm_groups=1)
     latent = (1, whole.latent_channels, *(n // LATENT_STRIDE for n in ae.patch_zyx))
     passes = [Pass(whole.encoder, ((1, 1, *ae.patch_zyx),)), Pass(whole.decoder, (latent,))]
     yield Training("autoencoder", ae, ae.batch_size, passes)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ctinterp_dagster.errors import MissingInputError
+from ctinterp_dagster.errors import CheckpointError, MissingInputError
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder.linear_start import begin_linear
 from ctinterp_dagster.params import Autoencoder, Params
 from ctinterp_dagster.pipeline.trainings import training
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops, measure_reconstruction
@@ -16,22 +17,40 @@ from ctinterp_dagster.training.device_volumes import ThinVolume
 from ctinterp_dagster.training.loop import StepRecord
 
 VALIDATION_CROPS = 8
+START_BATCHES = 32  # of crops that the linear autoencoder is fitted to, with which a training from scratch begins
 KL_WEIGHT = 1e-7  # of the Kullback-Leibler term; MAISI's own (Guo et al. 2024, arXiv 2409.11169)
 
 
-def build(section: Autoencoder) -> MaisiAutoencoder:
-    """An autoencoder of the configured width with random weights; as in MAISI's, groups are half of the first width.
+def build(section: Autoencoder, root: Path) -> MaisiAutoencoder:
+    """The autoencoder of the checkpoint, or one of the configured width with random weights and one group a norm.
 
     Args:
         section: of the parameters.
+        root: where the checkpoint's path begins.
 
     Returns:
         The network on the CPU.
 
     Raises:
+        MissingInputError: the checkpoint that the parameters name is not there.
+        CheckpointError: it is not one of this architecture and width.
         ParamsError: a width that cannot be.
     """
-    return MaisiAutoencoder(section.channels, norm_groups=max(1, section.channels[0] // 2))
+    if not section.checkpoint:
+        return MaisiAutoencoder(section.channels, norm_groups=1)
+    path = root / section.checkpoint
+    if not path.exists():
+        raise MissingInputError(
+            f"autoencoder.checkpoint {path} is not there: get NVIDIA's MAISI autoencoder and `ctinterp autoencoder "
+            "import` it (docs/maisi.md), or set it to an empty string to train one"
+        )
+    autoencoder = load_autoencoder(path)
+    if autoencoder.architecture.channels != section.channels:
+        raise CheckpointError(
+            f"autoencoder.checkpoint {path} has the widths {autoencoder.architecture.channels}, autoencoder.channels "
+            f"are {section.channels}: set them to those of the file"
+        )
+    return autoencoder.requires_grad_()
 
 
 def run(params: Params, layout: Layout) -> Mapping[str, float]:
@@ -52,40 +71,16 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """
     section = params.autoencoder
     torch.manual_seed(params.base.seed)
-    autoencoder = build(section)
-    loaded = {}
-    if section.checkpoint:
-        loaded = {"tensors_loaded": load_pretrained(autoencoder, layout.root / section.checkpoint)}
+    autoencoder = build(section, layout.root)
+    loaded = {"tensors_loaded": len(autoencoder.state_dict())} if section.checkpoint else {}
     if section.checkpoint and not section.finetune:
         write_results(autoencoder, [], loaded, layout)
         return loaded
     return loaded | train(autoencoder, params, layout)
 
 
-def load_pretrained(autoencoder: MaisiAutoencoder, path: Path) -> int:
-    """Load a checkpoint.
-
-    Args:
-        autoencoder: changed in place.
-        path: of the checkpoint.
-
-    Returns:
-        How many tensors it filled.
-
-    Raises:
-        MissingInputError: the checkpoint is not there.
-        CheckpointError: it is not one of this architecture and width.
-    """
-    if not path.exists():
-        raise MissingInputError(
-            f"autoencoder.checkpoint {path} is not there: get NVIDIA's MAISI autoencoder and `ctinterp autoencoder "
-            "import` it (docs/maisi.md), or set it to an empty string to train one"
-        )
-    return autoencoder.load_pretrained_weights(path).loaded
-
-
 def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict[str, float]:
-    """Train on the thin training volumes; an interrupted training goes on where it was.
+    """Train on the thin training volumes, from scratch after a linear start; an interrupted training goes on.
 
     Args:
         autoencoder: changed in place.
@@ -112,6 +107,8 @@ def train(autoencoder: MaisiAutoencoder, params: Params, layout: Layout) -> dict
     validation = training.fixed_batches(crops, unseen, VALIDATION_CROPS, settings)
     objective = ReconstructionObjective(autoencoder, KL_WEIGHT)
     batches = crops(training.thin_volumes(layout, "train"))
+    if not section.checkpoint:
+        begin_linear(autoencoder, torch.cat([batch.crop for batch in batches.fixed(START_BATCHES, settings.seed)]))
     with training.train(objective, batches, validation, settings, folder=layout.autoencoder, name=name) as history:
         metrics = training.final_losses(history)
         if training.is_main_process():
