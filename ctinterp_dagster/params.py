@@ -150,7 +150,7 @@ class Autoencoder(Optimisation):
 class Encode(Section):
     """Volumes to latents."""
 
-    conditioning: Literal["encoded_interpolation", "interpolated_latent"]
+    conditioning: Literal["encoded_interpolation", "interpolated_latent", "interpolated_voxels"]
 
 
 class Augmentation(Section):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.latent.denoiser import Denoiser
-from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
 from ctinterp_dagster.model.forward_process import Prediction, to_x0
 from ctinterp_dagster.model.sampler import Diffusion, Sampler, sample
 from ctinterp_dagster.model.tiles import tiled
 
 Target = Literal["residual", "latent"]
-Conditioning = Literal["encoded_interpolation", "interpolated_latent"]
+Conditioning = Literal["encoded_interpolation", "interpolated_latent", "interpolated_voxels"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class ModelConfig:
     scale_factor: float
     target_scale: float
 
+    @property
+    def condition_channels(self) -> int:
+        """What the denoiser is shown: a latent, and with `interpolated_voxels` 4^3 voxels and 4 numbers of a place."""
+        return self.latent_channels + (LATENT_STRIDE**3 + 4 if self.conditioning == "interpolated_voxels" else 0)
+
     def scale(self, latent: Tensor) -> Tensor:
         """A latent of the autoencoder, of any shape, scaled; `unscale` is the way back."""
         return latent * self.scale_factor
@@ -54,6 +59,11 @@ class ModelConfig:
     def unscale(self, latent: Tensor) -> Tensor:
         """A scaled latent, of any shape, as the autoencoder has it; `scale` is the way back."""
         return latent / self.scale_factor
+
+    def scale_condition(self, condition: Tensor) -> Tensor:
+        """A condition (..., channel, z, y, x) whose latent, the first channels, is scaled."""
+        latent, rest = condition.tensor_split([self.latent_channels], dim=-4)
+        return torch.cat([self.scale(latent), rest], dim=-4)
 
     def to_target(self, latent: Tensor) -> Tensor:
         """A scaled latent or residual, of any shape, of standard deviation 1; `from_target` is the way back."""
@@ -84,7 +94,7 @@ class LatentDiffusion(Diffusion):
         )
         self.denoiser = Denoiser(
             latent_channels=config.latent_channels,
-            condition_channels=config.latent_channels,
+            condition_channels=config.condition_channels,
             channels=config.denoiser_channels,
             blocks=config.denoiser_blocks,
         )
@@ -133,8 +143,8 @@ class LatentDiffusion(Diffusion):
         """Draw one thin latent a seed.
 
         Args:
-            condition: (1, channel, z, y, x), what the denoiser sees of the thick scan.
-            base: the same shape, the latent of the interpolated volume, to which a residual is added.
+            condition: (1, condition channel, z, y, x), what the denoiser sees of the thick scan.
+            base: (1, channel, z, y, x), the latent of the interpolated volume, to which a residual is added.
             steps: network evaluations a sample.
             seeds: one a sample.
             sampler: `ddim`, `adams` or `ddpm`; only the last draws new noise at each step.
@@ -150,7 +160,9 @@ class LatentDiffusion(Diffusion):
 
         def predict_x0(noisy: Tensor, t: Tensor) -> Tensor:
             x = torch.cat([noisy, condition.expand(noisy.shape[0], -1, -1, -1, -1)], dim=1)
-            output = tiled(lambda part: self.denoiser(*part.split(channels, 1), t), x, channels, reach, memory_gib)
+            output = tiled(
+                lambda part: self.denoiser(*part.tensor_split([channels], 1), t), x, channels, reach, memory_gib
+            )
             return to_x0(output, noisy, t, self.config.prediction)
 
         drawn = sample(predict_x0, tuple(base.shape[1:]), steps=steps, seeds=seeds, sampler=sampler, device=base.device)

@@ -26,7 +26,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """Write the raw latents of every training and validation case, and their scale.
 
     `<case>.safetensors` holds for each task `<task>/thin`, `<task>/base` and `<task>/condition`, all
-    (channel, z/4, y/4, x/4) and not yet scaled; `statistics.json` holds the standard deviations that scale them.
+    (channel, z/4, y/4, x/4) with latents not yet scaled; `statistics.json` holds their standard
+    deviations.
 
     Args:
         params: of all stages.

@@ -124,5 +124,5 @@ def latent_pairs(split: Split, config: ModelConfig, params: Params, layout: Layo
             thin, base, condition = (latents[f"{task.name}/{part}"] for part in ("thin", "base", "condition"))
             target = thin - base if config.target == "residual" else thin
             scaled = config.to_target(config.scale(target))
-            pairs.append(LatentPair(config.scale(condition), scaled, case.case))
+            pairs.append(LatentPair(config.scale_condition(condition), scaled, case.case))
     return pairs
