@@ -165,7 +165,8 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
     if values.dtype.kind not in "iuf" or np.ma.is_masked(values):
         what = "masked values" if np.ma.is_masked(values) else f"values of type {values.dtype}"
         raise ParamsError(f"got an array with {what}: expected real numbers (HU), all of them; fill or convert it")
-    return Volume(np.ascontiguousarray(values, np.float32), spacing_mm, (0.0, 0.0, 0.0), np.eye(3)), Tags()
+    hu = np.require(values, np.float32, ["C", "W"])  # torch warns of what it may not write to
+    return Volume(hu, spacing_mm, (0.0, 0.0, 0.0), np.eye(3)), Tags()
 
 
 def like(volume: Volume, thick: Any) -> Any:

@@ -83,6 +83,16 @@ def test_a_tensor_of_bfloat16_is_taken(thin: Volume, model: Path) -> None:
     assert (made.dtype, tuple(made.shape)) == (torch.float32, (30, 32, 36))
 
 
+@coarse_pixels
+@unknown_profile
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_an_array_that_may_not_be_written_to_is_taken_in_silence(thin: Volume, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "thick.npy", thicken(thin, 5, "box").hu)
+    mapped = np.load(tmp_path / "thick.npy", mmap_mode="r")
+    made = interpolate(mapped, spacing_mm=(5.0, 10.0, 9.0), model=model, device="cpu", force=True)
+    assert made.shape == (30, 32, 36)
+
+
 def test_what_does_not_say_where_it_lies_is_refused(thin: Volume, model: Path) -> None:
     with pytest.raises(ParamsError, match="spacing_mm=None with a ndarray: arrays and tensors need"):
         interpolate(thin.hu, model=model)
