@@ -182,7 +182,7 @@ def test_mixed_sizes_are_refused(series: Series) -> None:
 
 
 def test_two_patients_in_one_series_are_refused_without_naming_them(series: Series) -> None:
-    with pytest.raises(MixedSeriesError, match="more than one PatientID") as caught:
+    with pytest.raises(MixedSeriesError, match=r"more than one patient \(PatientID\)") as caught:
         read_scan(series(edit=_only(3, PatientID="secret")))
     assert "secret" not in str(caught.value)
 

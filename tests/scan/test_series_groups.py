@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 
-from ctinterp_dagster.errors import MissingSlicesError, TooFewSlicesError
+from ctinterp_dagster.errors import MissingSlicesError, MixedSeriesError, TooFewSlicesError
 from ctinterp_dagster.scan.io import find_scans, read_scan
 
 Series = Callable[..., Path]
@@ -49,3 +49,20 @@ def test_two_images_and_a_missing_slice_are_no_scan(series: Series) -> None:
     folder = series(edit=_own_uid)
     (folder / "003.dcm").unlink()
     assert isinstance(find_scans(folder)[0].uneven or find_scans(folder)[0].refusal, MissingSlicesError)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"PatientName": "Doe^John"}, {"PatientBirthDate": "19500101"}], ids=["name", "birth date"]
+)
+def test_patients_without_an_id_are_not_mixed(series: Series, tags: dict[str, str]) -> None:
+    """The second one's slices lie among the first one's, in one folder."""
+    person = {"PatientID": "", "PatientName": "Doe^Jane", "PatientBirthDate": "19700101"}
+
+    def edit(k: int, dataset: FileDataset) -> None:
+        for keyword, value in (person | tags if k % 2 else person).items():
+            setattr(dataset, keyword, value)
+
+    assert [len(one.files) for one in find_scans(series(edit=edit, SeriesInstanceUID=""))] == [3, 3]
+    with pytest.raises(MixedSeriesError, match=r"more than one patient \(PatientName and PatientBirthDate") as caught:
+        read_scan(series(edit=edit, SeriesInstanceUID="1.2.3"))
+    assert "Doe" not in str(caught.value)

@@ -47,7 +47,8 @@ class HeaderCache:
             self._asked[name] = known
             return _header(file, known[1])
         header = read_header(file)
-        header = replace(header, title=("", ""), patient=self._pseudonym(header.patient))
+        patient, person = self._pseudonym(header.patient), self._pseudonym(header.person)
+        header = replace(header, title=("", ""), patient=patient, person=person)
         self._asked[name] = (stamp, _record(header))
         return header
 

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from ctinterp_dagster.scan.io.plane import MARKS, Plane
 
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
+PERSON = ("PatientName", "PatientBirthDate")
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "ImageType", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
     "SeriesNumber", "SeriesDescription", "SeriesDate", "InstanceNumber", "ImagesInAcquisition",
@@ -34,7 +36,7 @@ TAGS = [
     "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns",
     "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "NumberOfFrames", "RescaleSlope",
     "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "BurnedInAnnotation", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", *PERSON,
     *(keyword for keywords in MARKS.values() for keyword in keywords), *KEYWORDS,
 ]  # fmt: skip
 
@@ -51,6 +53,7 @@ class DicomFile:
         number: SeriesNumber (0020,0011), 0 where absent.
         title: SeriesDescription (0008,103E) and SeriesDate (0008,0021). May name a person.
         patient: PatientID (0010,0020).
+        person: PatientName (0010,0010) and PatientBirthDate (0010,0030), where PatientID is blank; else empty.
         counted: InstanceNumber (0020,0013), 0 where absent.
         expected: ImagesInAcquisition (0020,1002) or NumberOfSeriesRelatedInstances (0020,1209), 0 where absent.
         concatenated: InConcatenationTotalNumber (0020,9163), of how many files one image consists, 0 where absent.
@@ -77,6 +80,7 @@ class DicomFile:
     number: int
     title: tuple[str, str]
     patient: str
+    person: str
     counted: int
     expected: int
     concatenated: int
@@ -92,6 +96,11 @@ class DicomFile:
     frame_of_reference: str
     missing_bytes: int
     planes: tuple[Plane, ...]
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, as far as its header tells. Identifies a person."""
+        return self.patient or self.person
 
     @property
     def is_captured(self) -> bool:
@@ -229,7 +238,8 @@ def _header(dataset: Dataset, file: Path, sop_class: str, missing_bytes: int) ->
         series=_text(dataset, "SeriesInstanceUID"),
         number=_whole(dataset, "SeriesNumber"),
         title=(_text(dataset, "SeriesDescription"), _text(dataset, "SeriesDate")),
-        patient=_text(dataset, "PatientID"),
+        patient=(patient := _text(dataset, "PatientID")),
+        person="" if patient else "\n".join(filter(None, map(partial(_text, dataset), PERSON))),
         counted=_whole(dataset, "InstanceNumber"),
         expected=max(_whole(dataset, "ImagesInAcquisition"), _whole(dataset, "NumberOfSeriesRelatedInstances")),
         concatenated=_whole(dataset, "InConcatenationTotalNumber"),

@@ -76,8 +76,11 @@ def check_series(files: Sequence[DicomFile], *, deviation: bool = False) -> Grid
                 f"ImageType of {file.file.name} is {'/'.join(file.image_type)}, standard deviations: expected a scan; "
                 "give the series that it is of"
             )
-    if len({f.patient for f in slices}) > 1:
-        raise MixedSeriesError("the series names more than one PatientID: expected one patient; separate the images")
+    if len({f.owner for f in slices}) > 1:
+        by = (
+            "PatientID" if any(f.patient for f in slices) else "PatientName and PatientBirthDate, without any PatientID"
+        )
+        raise MixedSeriesError(f"the series names more than one patient ({by}): expected one; separate the images")
     planes = without_scout([plane for f in slices for plane in f.planes])
     refuse_reformat(np.cross(planes[0].orientation[:3], planes[0].orientation[3:]))
     return regular_grid(planes)

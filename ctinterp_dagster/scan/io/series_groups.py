@@ -46,7 +46,7 @@ def have_own_uids(files: Sequence[DicomFile]) -> bool:
 
 
 def _owner(file: DicomFile) -> tuple[str, str, str]:
-    return file.patient, file.study, str(file.number)
+    return file.owner, file.study, str(file.number)
 
 
 def _by_owner(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
@@ -54,6 +54,6 @@ def _by_owner(files: Sequence[DicomFile]) -> list[list[DicomFile]]:
     owners: dict[tuple[str, str], list[DicomFile]] = defaultdict(list)
     folders: dict[Path, set[tuple[str, str]]] = defaultdict(set)
     for file in files:
-        owners[file.patient, file.study].append(file)
-        folders[file.file.parent].add((file.patient, file.study))
+        owners[file.owner, file.study].append(file)
+        folders[file.file.parent].add((file.owner, file.study))
     return list(owners.values()) if all(len(named) == 1 for named in folders.values()) else [list(files)]
