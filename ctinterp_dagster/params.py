@@ -15,6 +15,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Distance = Annotated[float, Field(ge=0.1, le=20)]  # of voxels, mm; what `scan.checks` takes for a scanner's slices
 Count = Annotated[int, Field(ge=1)]
 Triple = Annotated[tuple[Count, Count, Count], Field()]
 ProfileName = Literal["box", "gaussian", "triangle"]
@@ -55,7 +56,7 @@ class Phantom(Section):
 
     patients: Annotated[int, Field(ge=0)]
     shape_zyx: Triple
-    spacing_mm: tuple[Positive, Positive, Positive]
+    spacing_mm: tuple[Distance, Distance, Distance]
 
 
 class Split(Section):
@@ -71,7 +72,7 @@ class Ingest(Section):
     phantom: Phantom
     split: Split
     min_slices: Count
-    max_spacing_mm: Positive
+    max_spacing_mm: Distance
     strict: bool
 
 

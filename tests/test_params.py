@@ -11,6 +11,7 @@ from ctinterp_dagster.interpolation import load_checkpoint
 from ctinterp_dagster.interpolation.interpolator import RELEASED
 from ctinterp_dagster.nullspace.diffusion import NullSpaceDiffusion
 from ctinterp_dagster.params import Params, load_params
+from ctinterp_dagster.scan.checks import SLICE_SPACING_MM
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "params.yaml").read_text()
@@ -55,6 +56,14 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_impossible_value_is_refused_with_the_value(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(TEXT.replace("factor: 5, profile: g", "factor: 1, profile: g"))
     with pytest.raises(ParamsError, match=r"thicken\.tasks\.1\.factor: .*greater than 1, got 1"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("mm", [SLICE_SPACING_MM[0] / 2, 2 * SLICE_SPACING_MM[1], 1e30])
+@pytest.mark.parametrize("name", ["max_spacing_mm: 2.5", "spacing_mm: [1.0"])
+def test_a_slice_distance_that_no_scanner_has_is_refused(tmp_path: Path, name: str, mm: float) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace(name, name[:-3] + str(mm)))
+    with pytest.raises(ParamsError, match=r"spacing_mm.*: Input should be .* than or equal to (0\.1|20)"):
         load_params(tmp_path / "params.yaml")
 
 
