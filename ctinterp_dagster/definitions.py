@@ -28,8 +28,8 @@ def operation() -> dg.Definitions:
         settings = load_section(OperateSettings, project.root / "operate.yaml")
     except (MissingInputError, ParamsError) as error:
         logging.getLogger("dagster").error("%s", error)  # noqa: TRY400 (one line, no traceback)
-        said = f"**{error}.** Nothing runs by itself: correct the file, then *Deployment*, *Reload*."
-        return dg.Definitions(assets=[dg.AssetSpec("operate_yaml", description=said, group_name="release")])
+        description = f"**{error}.** Nothing runs by itself: correct the file, then *Deployment*, *Reload*."
+        return dg.Definitions(assets=[dg.AssetSpec("operate_yaml", description=description, group_name="release")])
     retrain = build_retrain_job(index)
     return dg.Definitions(
         assets=[build_published(project.root, settings.publish)],

@@ -107,9 +107,9 @@ def assert_tracked(layout: Layout) -> None:
             "`git checkout data/raw.dvc` and `dvc pull`"
         )
     if here != (known or Listing(0, 0)):
-        said = f"{known.files} of {known.size}" if known else "none"
+        kept = f"{known.files} of {known.size}" if known else "none"
         raise MissingInputError(
-            f"data/raw holds {here.files} files of {here.size} bytes, data/raw.dvc knows {said}: run `ctinterp scans "
+            f"data/raw holds {here.files} files of {here.size} bytes, data/raw.dvc knows {kept}: run `ctinterp scans "
             "add`, or materialize data/raw in Dagster"
         )
 
@@ -119,7 +119,7 @@ def _run(layout: Layout, *command: str) -> None:
         command, cwd=layout.root, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = done.stderr or done.stdout
-        errors = [line for line in said.splitlines() if line.startswith("ERROR: ")]  # DVC's; a line of thanks follows
-        said = " ".join(" ".join(errors or [said]).split())
-        raise CtinterpError(f"`{' '.join(command).replace(f'{sys.executable} -m ', '')}` failed: {said}")
+        output = done.stderr or done.stdout
+        errors = [line for line in output.splitlines() if line.startswith("ERROR: ")]  # DVC's; a line of thanks follows
+        output = " ".join(" ".join(errors or [output]).split())
+        raise CtinterpError(f"`{' '.join(command).replace(f'{sys.executable} -m ', '')}` failed: {output}")

@@ -31,7 +31,7 @@ def pairs_in(_: click.Context, __: click.Parameter, folder: Path | None) -> tupl
         inside = sorted(path.parent.name for path in folder.glob("*/5mm"))
         advice = f"; give one of {', '.join(inside)} below it" if inside else ""
         raise click.BadParameter(f"{folder} holds no folders thick and thin, nor 5mm and 1mm{advice}")
-    thick, thin = ({it.name: it for it in side.glob("[!.]*")} for side in sides[0])
+    thick, thin = ({path.name: path for path in side.glob("[!.]*")} for side in sides[0])
     for side, lacking in ((sides[0][0], thin.keys() - thick.keys()), (sides[0][1], thick.keys() - thin.keys())):
         if lacking:
             names = f"{', '.join(sorted(lacking)[:9])}{', ...' if len(lacking) > 9 else ''}"

@@ -52,12 +52,12 @@ def turn(needed: float, slots: int, on_wait: Callable[[], None], folder: Path | 
     """
     folder = folder or _folder()
     wanted = min(math.ceil(needed), slots)
-    told = False
+    announced = False
     with ExitStack() as held:
         while not _take(folder, wanted, slots, held):
-            if not told:
+            if not announced:
                 on_wait()
-                told = True
+                announced = True
             time.sleep(POLL_S)
         yield
 

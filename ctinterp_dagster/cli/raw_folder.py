@@ -250,12 +250,12 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
     if path.resolve().is_relative_to(raw := added.raw.resolve()) or raw.is_relative_to(path.resolve()):
         return Addition([f"refused: {path} is or holds data/raw, or lies in it: expected scans from elsewhere"])
     bad = refusals(path)
-    told = [f"refused: {error}" for error in bad]
+    refused = [f"refused: {error}" for error in bad]
     good = [file for file in ([path] if path.is_file() else _files(path)) if _refusal(file, path) is None]
     if not good:
-        return Addition(told)
+        return Addition(refused)
     if error := _no_scan(path, good):
-        return Addition([*told, f"refused: {error}"])
+        return Addition([*refused, f"refused: {error}"])
     names = names_for(path, alone=alone)
     if held := added.name_of(path):
         known = [row for row in given_for(path, held) if row["file"] in rows]
@@ -264,9 +264,9 @@ def add_one(path: Path, added: Added, rows: dict[str, dict[str, str]], *, alone:
         words = "; data/raw/scans.csv names another patient or split: change it there" * any(
             rows[row["file"]] != row for row in known
         )
-        return Addition([f"{path} is in data/raw already, as {held}: the same bytes, nothing added{words}", *told])
+        return Addition([f"{path} is in data/raw already, as {held}: the same bytes, nothing added{words}", *refused])
     name = next(name for name in names if added.is_free(name, path))
     added.add(path, name)
     rows |= {row["file"]: row for row in given_for(path, name)}
     renamed = [] if name == path.name else [f"{path} is {name} in data/raw"]
-    return Addition([*renamed, *told], added=True)
+    return Addition([*renamed, *refused], added=True)

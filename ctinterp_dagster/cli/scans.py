@@ -58,8 +58,8 @@ def add(paths: tuple[Path, ...], data_set: str | None) -> None:
             refused += (bad := line.startswith("refused"))
             click.echo(line, err=bad)
     if rows:
-        told = [name for name in SOURCE if any(name in row for row in rows.values())]
-        write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], [*TABLE_COLUMNS, *told])
+        columns = [name for name in SOURCE if any(name in row for row in rows.values())]
+        write_csv(layout.raw / "scans.csv", [rows[name] for name in sorted(rows)], [*TABLE_COLUMNS, *columns])
     before = record(layout)
     track(layout)
     here = listing(layout.raw)

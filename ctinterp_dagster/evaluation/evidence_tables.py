@@ -97,11 +97,11 @@ def run_tables(rows: pd.DataFrame, *, seed: int) -> Iterator[Table]:
             return f"{interval.mean:.{decimals}f}"
         return f"{interval.mean:.{decimals}f} ({interval.low:.{decimals}f}\N{EN DASH}{interval.high:.{decimals}f})"
 
-    def by_method(title: str, shown: Sequence[str], measure: str, places: Sequence[str], decimals: int | None) -> Table:
+    def by_method(title: str, names: Sequence[str], measure: str, places: Sequence[str], decimals: int | None) -> Table:
         return Table(
             title,
             ("Method", *places),
-            tuple((_titled(name), *(cell(name, measure, at, decimals) for at in places)) for name in shown),
+            tuple((_titled(name), *(cell(name, measure, at, decimals) for at in places)) for name in names),
         )
 
     few, contrasts = _few(cases), [f"{hu:g} HU" for hu in ROD_CONTRASTS_HU]
@@ -118,10 +118,11 @@ def run_tables(rows: pd.DataFrame, *, seed: int) -> Iterator[Table]:
         tuple((_titled(name), cell(name, "invented", at, None), cell(name, "lost", at, None)) for name in methods),
     )
     yield _errors(rows, cases, cell)
+    ranked = rows[rows["measure"] == "ranking"]
     yield Table(
         "Area under the ROC curve of the standard deviation for the worst tenth of voxels by |error|; 0.5 is chance",
         ("Case", "Area"),
-        tuple((str(it["case"]), f"{it['value']:.2f}") for it in rows[rows["measure"] == "ranking"].to_dict("records")),
+        tuple((str(row["case"]), f"{row['value']:.2f}") for row in ranked.to_dict("records")),
     )
 
 

@@ -113,11 +113,11 @@ def views(
         raise EvaluationError(f"point {tuple(look.point)} (z, y, x) is outside a scan of shape {truth_hu.shape}")
     region = _region(truth_hu.shape, spacing_mm, look)
     extent = [(part.stop - part.start) * step for part, step in zip(region, spacing_mm, strict=True)]
-    shown = {**estimates, "truth": truth_hu}
+    panels = {**estimates, "truth": truth_hu}
     heights = [extent[1], extent[0], extent[0]]
-    figure, axes = _canvas(len(shown) + 1, [height / extent[2] for height in heights])
+    figure, axes = _canvas(len(panels) + 1, [height / extent[2] for height in heights])
     for row, name in enumerate(("axial", "coronal", "sagittal")):
-        planes = {title: _plane(volume, row, region, look.point) for title, volume in shown.items()}
+        planes = {title: _plane(volume, row, region, look.point) for title, volume in panels.items()}
         error = np.abs(planes[list(estimates)[-1]] - planes["truth"])
         aspect = _aspect(row, spacing_mm)
         origin = "upper" if row == 0 else "lower"
@@ -128,7 +128,7 @@ def views(
         top = ERROR_SHARE * look.window.width_hu
         axes[row][-1].imshow(error, cmap="inferno", vmin=0, vmax=top, aspect=aspect, origin=origin)
         axes[row][0].set_ylabel(name, color="white", fontsize=10)
-    for axis, title in zip(axes[0], [*shown, f"|error| 0-{top:g} HU"], strict=True):
+    for axis, title in zip(axes[0], [*panels, f"|error| 0-{top:g} HU"], strict=True):
         axis.set_title(title, color="white", fontsize=10)
     return _palette_png(figure)
 

@@ -42,16 +42,16 @@ def page(thick: Volume, thin: Volume, std: Volume | None, truth: Volume | None, 
     check_grids(thick, thin, std, truth)
     shrink = max(shrinking(volume) for volume in (thick, thin))
     against, words = (truth.hu, "truth") if truth else (stretched(thick, thin), "thick scan")
-    shown = {"thick": thick, "thin": thin, **({"truth": truth} if truth else {})}
+    volumes = {"thick": thick, "thin": thin, **({"truth": truth} if truth else {})}
     overlays = {"std": std} if std else {}
     if against is not None:
         overlays["difference"] = thin.with_hu(np.abs(thin.hu - against))
     content = {
-        "volumes": {name: packed(volume, shrink) for name, volume in (shown | overlays).items()},
+        "volumes": {name: packed(volume, shrink) for name, volume in (volumes | overlays).items()},
         "tops": {name: float(np.quantile(volume.hu, OVERLAY_QUANTILE)) for name, volume in overlays.items()},
         "windows": {w.name.replace("_", " "): [w.low_hu, w.high_hu] for w in WINDOWS},
         "window": second_window(thick.hu).name.replace("_", " "),
-        "spacings": {name: round(volume.spacing_mm[0], 3) for name, volume in shown.items()},
+        "spacings": {name: round(volume.spacing_mm[0], 3) for name, volume in volumes.items()},
         "against": words,
         "shrink": shrink,
         "title": title,

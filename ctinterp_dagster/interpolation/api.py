@@ -150,8 +150,8 @@ def read(thick: Any, spacing_mm: Spacing | None, series: str | None) -> tuple[Vo
         raise ParamsError(f"series={series!r} with a {type(thick).__name__}: it chooses a scan of a path")
     if isinstance(thick, str | Path):
         scan = read_scan(thick, series)
-        for said in scan.warnings:
-            warnings.warn(said, stacklevel=3)
+        for warning in scan.warnings:
+            warnings.warn(warning, stacklevel=3)
         return scan.volume, Tags.of(scan)
     if spacing_mm is None:
         return volume_of(thick), Tags()

@@ -44,5 +44,5 @@ class Restorer(Protocol):
         """Variance to be expected of the samples drawn, (z, y, x) HU squared, and how many samples it is worth."""
 
 
-RESTORERS: dict[str, type[Restorer]] = {it.restores.kind: it for it in (NullSpaceRestorer, LatentRestorer)}
+RESTORERS: dict[str, type[Restorer]] = {own.restores.kind: own for own in (NullSpaceRestorer, LatentRestorer)}
 """By the kind of model that a file names."""

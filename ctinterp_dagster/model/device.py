@@ -35,15 +35,15 @@ def why_no_gpu() -> str:
     try:
         torch.cuda.init()
     except RuntimeError as error:
-        told = str(error).partition("\n")[0]
-        if "too old" in told:
+        reason = str(error).partition("\n")[0]
+        if "too old" in reason:
             return (
                 f"the driver is too old for CUDA {torch.version.cuda}; update it (nvidia-smi shows its version), or "
                 "install torch's build for an older CUDA"
             )
-        if "no NVIDIA driver" in told:
+        if "no NVIDIA driver" in reason:
             return "there is no NVIDIA driver; install it, and start a container with the GPU (--gpus all)"
-        return f"{told}; look at nvidia-smi and CUDA_VISIBLE_DEVICES"
+        return f"{reason}; look at nvidia-smi and CUDA_VISIBLE_DEVICES"
     return "the driver shows no GPU; look at nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 

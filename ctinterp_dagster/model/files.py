@@ -152,9 +152,9 @@ class StoredModel(nn.Module):
             with torch.device("meta"):
                 claimed = cls(config)
         except (RuntimeError, TypeError) as error:
-            said = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0]
             raise CheckpointError(
-                f"{file.path} has a configuration of no possible network ({said}): train it again"
+                f"{file.path} has a configuration of no possible network ({reason}): train it again"
             ) from error
         file.must_fit(claimed)
         model = cls(config)
@@ -197,8 +197,8 @@ def read_model(path: Path) -> ModelFile:
         CheckpointError: it is not a ctinterp model, or is truncated.
     """
     if not path.is_file():
-        told = "is a folder and no model file" if path.is_dir() else "is missing"
-        raise MissingInputError(f"{path} {told}: train a model (`dvc repro`) or leave out --model")
+        problem = "is a folder and no model file" if path.is_dir() else "is missing"
+        raise MissingInputError(f"{path} {problem}: train a model (`dvc repro`) or leave out --model")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -56,7 +56,7 @@ def missing_variance(
     found = [shared_noise(hu) for hu in (thick_hu, expected_hu, sample_hu.cpu().numpy())]
     if not all(found):
         return 0.0
-    thick, mean, sample = (it.noise_hu**2 for it in found if it)
+    thick, mean, sample = (own.noise_hu**2 for own in found if own)
     every = -(-len(expected_hu) // LOOKED_AT)
     low, high = BODY_TISSUE_HU
     tissue = (expected_hu[::every] > low) & (expected_hu[::every] < high)

@@ -16,9 +16,9 @@ class LocalRunLauncher(dg.DefaultRunLauncher):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the processes that the run said it is in live."""
         for event in self._instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
-            told = event.get_dagster_event().engine_event_data.metadata.get("pid")
-            if told and not _lives(int(str(told.value)), event.timestamp):
-                return CheckRunHealthResult(WorkerStatus.FAILED, f"process {told.value} is gone")
+            pid = event.get_dagster_event().engine_event_data.metadata.get("pid")
+            if pid and not _lives(int(str(pid.value)), event.timestamp):
+                return CheckRunHealthResult(WorkerStatus.FAILED, f"process {pid.value} is gone")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
 

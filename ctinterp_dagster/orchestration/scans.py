@@ -184,12 +184,12 @@ def read_verdicts(layout: Layout) -> dict[str, IngestVerdict]:
     verdicts = {}
     for row in read_csv(layout.ingest / "cases.csv"):
         case = row["case"]
-        shown = {"verdict": "fit", "split": row["split"]}
-        version = digest([shown, outputs.get(case)])
-        verdicts[case] = IngestVerdict(shown, layout.ingest / "volumes" / f"{case}.nii", version)
+        metadata = {"verdict": "fit", "split": row["split"]}
+        version = digest([metadata, outputs.get(case)])
+        verdicts[case] = IngestVerdict(metadata, layout.ingest / "volumes" / f"{case}.nii", version)
     for row in read_csv(layout.ingest / "quarantine.csv"):
-        shown = {"verdict": "quarantined", "reason": row["reason"], "message": row["message"]}
-        verdicts[row["scan"]] = IngestVerdict(shown, None, digest(shown))
+        metadata = {"verdict": "quarantined", "reason": row["reason"], "message": row["message"]}
+        verdicts[row["scan"]] = IngestVerdict(metadata, None, digest(metadata))
     return verdicts
 
 

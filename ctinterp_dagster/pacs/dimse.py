@@ -216,8 +216,8 @@ class DimseArchive:
             for k, file in enumerate(files):
                 status = association.send_c_store(file)
                 if status.get("Status") not in STORED_STATUSES:
-                    said = f"{k + 1} of {len(files)} ({_said(status)})"
-                    raise PacsError(f"server {self.name} refused image {said}: look at its log")
+                    refused = f"{k + 1} of {len(files)} ({_said(status)})"
+                    raise PacsError(f"server {self.name} refused image {refused}: look at its log")
 
 
 @contextmanager

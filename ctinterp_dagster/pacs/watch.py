@@ -76,8 +76,8 @@ class Watch:
             try:
                 self._consider(series, name)
             except (PacsError, OSError) as error:
-                said = error if isinstance(error, PacsError) else f"{error.strerror or type(error).__name__}"
-                self.tell(f"{name}: {said}; again at the next look")
+                reason = error if isinstance(error, PacsError) else f"{error.strerror or type(error).__name__}"
+                self.tell(f"{name}: {reason}; again at the next look")
 
     def _tidy(self, keep: set[str], only: str = "s") -> None:
         """Leave no images of series that are done, or that the archive does not list any more."""

@@ -8,20 +8,20 @@ from ctinterp_dagster.physics.measurement import Estimate, Measurement, Method
 from ctinterp_dagster.physics.variational import tv_projected
 
 
-def _registration_projected(it: Measurement) -> Estimate:
+def _registration_projected(m: Measurement) -> Estimate:
     # Imported when it is used: nothing else here needs SimpleITK, which GPU machines may lack.
     from ctinterp_dagster.physics.registration import registration_projected  # noqa: PLC0415
 
-    return it.estimate(registration_projected(it.thick_hu, it.operator))
+    return m.estimate(registration_projected(m.thick_hu, m.operator))
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "nearest": lambda it: it.estimate(nearest(it.thick_hu, it.operator.thin_positions)),
-        "linear": lambda it: it.estimate(linear(it.thick_hu, it.operator.thin_positions)),
-        "cubic": lambda it: it.estimate(cubic(it.thick_hu, it.operator.thin_positions)),
-        "cubic_projected": lambda it: it.estimate(cubic_projected(it.thick_hu, it.operator)),
-        "tv_projected": lambda it: it.estimate(tv_projected(it.thick_hu, it.operator, it.aspect)),
+        "nearest": lambda m: m.estimate(nearest(m.thick_hu, m.operator.thin_positions)),
+        "linear": lambda m: m.estimate(linear(m.thick_hu, m.operator.thin_positions)),
+        "cubic": lambda m: m.estimate(cubic(m.thick_hu, m.operator.thin_positions)),
+        "cubic_projected": lambda m: m.estimate(cubic_projected(m.thick_hu, m.operator)),
+        "tv_projected": lambda m: m.estimate(tv_projected(m.thick_hu, m.operator, m.aspect)),
         "registration_projected": _registration_projected,
     }
 )

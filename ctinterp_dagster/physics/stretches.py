@@ -194,7 +194,7 @@ def measure_stretches(
         parts = relate(known)
     widths_mm = [own.thickness_mm or own.tags.thickness_mm or v.spacing_mm[0] for v, own in pairs]
     joined = _on_one_thin_grid(parts, widths_mm, target_mm)
-    warnings = dict.fromkeys([*forced, *(said for part in parts for said in part.warnings), *joined.warnings])
+    warnings = dict.fromkeys([*forced, *(warning for part in parts for warning in part.warnings), *joined.warnings])
     return replace(joined, warnings=tuple(warnings))
 
 
@@ -226,7 +226,7 @@ def _on_one_thin_grid(parts: Sequence[Measurement], widths_mm: Sequence[float], 
         starts.append(int(own[0]))
     thick_mm = np.concatenate(centres_mm)
     matrix = np.concatenate([_over(p, thin_mm - start).matrix for p, start in zip(parts, starts_mm, strict=True)])
-    between, told = _gaps(thin_mm, thick_mm, np.repeat(widths_mm, [p.thick.depth for p in parts]))
+    between, gap_warnings = _gaps(thin_mm, thick_mm, np.repeat(widths_mm, [p.thick.depth for p in parts]))
     kept = between | matrix.any(axis=0)  # a thin slice that reaches out of a gap is a part of what was measured
     operator = replace(
         parts[0].operator,
@@ -235,7 +235,7 @@ def _on_one_thin_grid(parts: Sequence[Measurement], widths_mm: Sequence[float], 
         thick_spacing_mm=float(np.diff(thick_mm).mean()),
         thick_thickness_mm=float(np.mean([part.thickness_mm for part in parts])),
     )
-    return Stretches(tuple(placed), tuple(starts), operator, kept, thin_mm, thick_mm, tuple(told))
+    return Stretches(tuple(placed), tuple(starts), operator, kept, thin_mm, thick_mm, tuple(gap_warnings))
 
 
 def _over(part: Measurement, thin_mm: Positions) -> ThickeningOperator:
@@ -256,14 +256,14 @@ def _over(part: Measurement, thin_mm: Positions) -> ThickeningOperator:
 def _gaps(thin_mm: Positions, thick_mm: Positions, thickness_mm: Positions) -> tuple[npt.NDArray[np.bool_], list[str]]:
     """Which thin slices are kept, and what there is to tell of the gaps between thick ones."""
     faces = zip(thick_mm[:-1] + thickness_mm[:-1] / 2, thick_mm[1:] - thickness_mm[1:] / 2, strict=True)
-    kept, told = np.ones(len(thin_mm), np.bool_), []
+    kept, gap_warnings = np.ones(len(thin_mm), np.bool_), []
     for low, high in faces:
         if high - low > MOST_GAP_MM:
             kept &= (thin_mm <= low) | (thin_mm >= high)
-            told.append(
+            gap_warnings.append(
                 f"nothing was measured for {high - low:.1f} mm, more than {MOST_GAP_MM:g} mm: the thin slices there "
                 f"are left out ({OUTSIDE_HU:g} HU)"
             )
         elif high - low > thickness_mm.min() / 2:
-            told.append(f"nothing was measured for {high - low:.1f} mm: the thin slices there are interpolated")
-    return kept, told
+            gap_warnings.append(f"nothing was measured for {high - low:.1f} mm: the thin slices there are interpolated")
+    return kept, gap_warnings

@@ -93,26 +93,27 @@ class ScoredTask:
 
     def scores(self, method: str) -> dict[str, Scores]:
         """What a method scored, by case."""
-        return {scan.case: it.scores for scan, scored, _ in self.scans for it in scored if it.method == method}
+        results = ((scan.case, result) for scan, scored, _ in self.scans for result in scored)
+        return {case: result.scores for case, result in results if result.method == method}
 
     @cached_property
     def baselines_db(self) -> dict[str, float]:
         """PSNR of each baseline in [-1000, 1000] HU, dB, mean over the cases."""
-        return {name: fmean(it.psnr_db for it in self.scores(name).values()) for name in self.baselines}
+        return {name: fmean(scores.psnr_db for scores in self.scores(name).values()) for name in self.baselines}
 
     @cached_property
     def metrics(self) -> TaskMetrics:
         """What the gate is shown."""
-        own, samples = self.scores(judged().name), [it.samples for it in self.scans]
+        own, samples = self.scores(judged().name), [scan.samples for scan in self.scans]
         best = max(self.baselines_db, key=self.baselines_db.__getitem__)
         return TaskMetrics(
-            {case: it.psnr_db for case, it in own.items()},
-            max(it.residual_hu for it in own.values()),
+            {case: scores.psnr_db for case, scores in own.items()},
+            max(scores.residual_hu for scores in own.values()),
             best,
             self.baselines_db[best],
-            coverage_90=fmean(it.calibration.coverage_90 for it in samples),
-            correlation=mean_of_all([it.calibration.correlation for it in samples]),
-            sample_noise_ratio=mean_of_all([it.noise_ratio for it in samples]),
+            coverage_90=fmean(scan_samples.calibration.coverage_90 for scan_samples in samples),
+            correlation=mean_of_all([scan_samples.calibration.correlation for scan_samples in samples]),
+            sample_noise_ratio=mean_of_all([scan_samples.noise_ratio for scan_samples in samples]),
         )
 
     @property
@@ -124,7 +125,7 @@ class ScoredTask:
         """
         own = self.scores(judged().name).values()
         return {
-            **{name: fmean(getattr(it, name) for it in own) for name in SUMMARISED},
+            **{name: fmean(getattr(scores, name) for scores in own) for name in SUMMARISED},
             **{name: value for name in CALIBRATION if (value := getattr(self.metrics, name)) is not None},
             "gain_db": self.metrics.psnr_db - self.metrics.baseline_psnr_db,
             "baseline_psnr_db": self.baselines_db,
@@ -209,8 +210,8 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     scored = list(score_scans(scans, methods))
     write_tables(scored, reports)
     tasks = by_task(scored, methods.baselines)
-    write_json(reports / "judged.json", {name: it.metrics for name, it in tasks.items() if not it.is_real})
-    summaries = {name: it.summary for name, it in tasks.items()}
+    write_json(reports / "judged.json", {name: task.metrics for name, task in tasks.items() if not task.is_real})
+    summaries = {name: task.summary for name, task in tasks.items()}
     first = replace(scans, tasks=scans.tasks[:1])
     summaries[first.tasks[0].name]["evidence"] = write_evidence(first, methods.restoring, reports)
     cases = read_cases(layout, "test")
@@ -240,12 +241,13 @@ def score_scans(scans: Iterable[ThickScan], methods: Compared) -> Iterator[Score
         if (here := (scan.truth, truth.origin_mm, truth.depth)) not in decoded:
             decoded = {here: methods.decoded(truth.hu)}
         scored = []
-        for it in score_methods(measurement, methods.on(scan, decoded[here])):
+        for result in score_methods(measurement, methods.on(scan, decoded[here])):
             logger.info(
                 "case=%s task=%s method=%s psnr_db=%.2f ssim=%.4f seconds=%.1f peak_rss_mib=%.0f",
-                scan.case, scan.task, it.method, it.scores.psnr_db, it.scores.ssim, it.seconds, it.peak_rss_mib,
+                scan.case, scan.task, result.method, result.scores.psnr_db, result.scores.ssim, result.seconds,
+                result.peak_rss_mib,
             )  # fmt: skip
-            scored.append(it)
+            scored.append(result)
         yield ScoredScan(scan, scored, judged_samples(scan, measurement))
 
 
@@ -291,10 +293,10 @@ def write_tables(scans: Sequence[ScoredScan], reports: Path) -> None:
     rows, positions, spreads = [], [], []
     for scan, scored, (spread, noise) in scans:
         labels = {"case": scan.case, "factor": scan.factor, "profile": scan.profile}
-        for it in scored:
-            method = {**labels, "method": it.method}
-            rows.append({**method, **it.scores.row()})
-            by_position = enumerate(it.scores.mae_by_position_hu)
+        for result in scored:
+            method = {**labels, "method": result.method}
+            rows.append({**method, **result.scores.row()})
+            by_position = enumerate(result.scores.mae_by_position_hu)
             positions += [{**method, "position": i, "mae_hu": v} for i, v in by_position]
         measured = {"coverage_90": spread.coverage_90, "correlation": spread.correlation, "sample_noise_ratio": noise}
         spreads.append(labels | {name: "" if value is None else value for name, value in measured.items()})
@@ -313,8 +315,8 @@ def by_task(scans: Iterable[ScoredScan], baselines: Sequence[str]) -> dict[str, 
         A task for each name that occurs.
     """
     tasks = defaultdict[str, list[ScoredScan]](list)
-    for it in scans:
-        tasks[it.scan.task].append(it)
+    for scored in scans:
+        tasks[scored.scan.task].append(scored)
     return {name: ScoredTask(own, baselines) for name, own in tasks.items()}
 
 
@@ -329,7 +331,7 @@ def write_evidence(scans: ThickScans, methods: Mapping[str, Method], reports: Pa
     Returns:
         The judged model's means, by measure and by what it is measured at.
     """
-    rows = [evidence.row(scan.case, it) for scan in scans.thickened() for it in evidence_of(scan, methods)]
+    rows = [evidence.row(scan.case, finding) for scan in scans.thickened() for finding in evidence_of(scan, methods)]
     write_csv(reports / "evidence.csv", rows, evidence.EVIDENCE_COLUMNS)
     own = [line for line in rows if line["method"] == judged().name]
     return evidence.summary(pd.DataFrame(own, columns=list(evidence.EVIDENCE_COLUMNS)))

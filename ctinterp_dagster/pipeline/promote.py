@@ -79,7 +79,7 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     write_json(layout.report("promote") / "decision.json", decided)
     telemetry.result(
         decision=("promoted" if decided.promoted else "not promoted"),
-        reasons=telemetry.markdown("\n".join(f"- **{it.verdict}**: {it.text}" for it in decided.findings)),
+        reasons=telemetry.markdown("\n".join(f"- **{own.verdict}**: {own.text}" for own in decided.findings)),
         **{f"{name} dB": task.psnr_db for name, task in sorted(challenger.tasks.items())},
     )
     return {"promoted": float(decided.promoted)}
@@ -114,7 +114,7 @@ def judge(challenger: Metrics, champion: Challenger | None, params: Params, layo
             f"the champion {stranger.name} was trained on {len(stranger.seen)} other scans, none of which is here: it "
             "judges no model of these"
         )
-        findings = [replace(it, text=text) if it.rule == Rule.CHAMPION else it for it in findings]
+        findings = [replace(finding, text=text) if finding.rule == Rule.CHAMPION else finding for finding in findings]
     if any(case.phantom for case in read_cases(layout, "test")):
         text = "the test set is of built-in phantoms, which stand in until scans are added: no figure is of a patient"
         findings.insert(0, Finding(Rule.TASKS, "note", text))
@@ -189,8 +189,8 @@ def rescored(champion: Metrics, challenger: Metrics, params: Params, layout: Lay
     measured_on = {
         name: replace(
             challenger.tasks[name],
-            psnr_db_by_case={case: it.scores.psnr_db for case, it in by_case.items()},
-            residual_hu=max(it.scores.residual_hu for it in by_case.values()),
+            psnr_db_by_case={case: result.scores.psnr_db for case, result in by_case.items()},
+            residual_hu=max(result.scores.residual_hu for result in by_case.values()),
         )
         for name, by_case in tasks.items()
     }

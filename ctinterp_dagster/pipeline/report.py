@@ -57,11 +57,11 @@ def run(params: Params, layout: Layout) -> Mapping[str, float]:
     """
     shutil.rmtree(layout.report("report") / "previews", ignore_errors=True)
     first_task = ThickScans(params.thicken.tasks[:1], layout)
-    shown = list(islice(first_task.thickened(), params.report.views))
+    scans = list(islice(first_task.thickened(), params.report.views))
     data = ReportData(
         rows=pd.read_csv(layout.report("evaluate") / "per_case.csv"),
         positions=positions(layout),
-        views=[view for scan in shown for view in previewed(views_of(scan), scan, layout)],
+        views=[view for scan in scans for view in previewed(views_of(scan), scan, layout)],
         losses=curves(layout),
         calibration=calibrations(layout),
         decision=read_record(Decision, layout.report("promote") / "decision.json"),
@@ -124,8 +124,8 @@ def views_of(scan: ThickScan) -> list[View]:
         name = window.name.replace("_", " ")
         look = Look(window, REGION_MM, point_of_interest(truth))
         png = views(estimates, truth, spacing_mm=measurement.known.spacing_mm, look=look)
-        shown = ", ".join(estimates)
-        alt = f"Axial, coronal and sagittal planes of {scan.case}: {shown}, truth and error, {name} window"
+        names = ", ".join(estimates)
+        alt = f"Axial, coronal and sagittal planes of {scan.case}: {names}, truth and error, {name} window"
         made.append(View(f"{scan.case}, {name} window, {scan.task}", alt, png))
     return made
 

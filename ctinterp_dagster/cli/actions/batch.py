@@ -135,8 +135,8 @@ class BatchRun:
         except Skip as skip:
             return ScanResult(item.path, "skipped", str(skip))
         except (CtinterpError, click.UsageError) as error:
-            said = error.format_message() if isinstance(error, click.UsageError) else str(error)
-            return ScanResult(item.path, "failed", said)
+            message = error.format_message() if isinstance(error, click.UsageError) else str(error)
+            return ScanResult(item.path, "failed", message)
         except OSError as error:
             problem = disk_problem(error)
             if problem is None or error.errno in NO_ROOM:

@@ -76,8 +76,8 @@ def described(scan: CheckedScan) -> Iterator[str]:
     }
     width = shutil.get_terminal_size().columns
     for name, value in known.items():
-        said = f"{name}: {value}" if name else value
-        yield from textwrap.wrap(said if value else "", width, initial_indent="  ", subsequent_indent="    ")
+        text = f"{name}: {value}" if name else value
+        yield from textwrap.wrap(text if value else "", width, initial_indent="  ", subsequent_indent="    ")
 
 
 def check_scan(found: Found) -> CheckedScan:
@@ -107,7 +107,7 @@ def check_scan(found: Found) -> CheckedScan:
     except ScanError as error:
         word, remarks = error.reason, [str(error), *remarks]
     volume = scan.volume
-    said = "; ".join(filter(None, remarks))
+    remark = "; ".join(filter(None, remarks))
     return CheckedScan(
         scan=found.label,
         verdict=word,
@@ -116,7 +116,7 @@ def check_scan(found: Found) -> CheckedScan:
         thickness_mm=scan.thickness_mm,
         kernel=scan.kernel,
         profile=profile_of(scan) if word == "fit" else "",
-        remark=said,
+        remark=remark,
         description=found.description,
         date=found.date,
         series_uid=found.uid,

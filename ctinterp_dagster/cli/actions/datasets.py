@@ -52,7 +52,7 @@ def places(row: DataSet, folder: Path) -> Iterator[tuple[str, TableRow]]:
     for path in sorted(folder.rglob("[!.]*")):
         place = path.relative_to(folder).as_posix()
         found = re.fullmatch(row.scans, place)
-        is_scan = any(it.is_file() for it in path.iterdir()) if row.dicom and path.is_dir() else path.is_file()
+        is_scan = any(inside.is_file() for inside in path.iterdir()) if row.dicom and path.is_dir() else path.is_file()
         if found and is_scan and path.is_dir() == row.dicom:
             yield place, found.groupdict()
 
@@ -96,10 +96,10 @@ def add_scan(
             raise UnreadableScanError(f"data/raw has another {name}: rename that, and add this again")
         if known is None:
             held.add(path, name)
-        told = {"patient": groups["patient"], "split": groups.get("split", ""), "licence": row.licence}
+        of_scan = {"patient": groups["patient"], "split": groups.get("split", ""), "licence": row.licence}
         for scan in fit:
             file = known or name if path.is_file() else f"{known or name}/{scan}"
-            rows.setdefault(file, {"file": file, **told, "citation": row.citation})
+            rows.setdefault(file, {"file": file, **of_scan, "citation": row.citation})
         already = [f"{place} is in data/raw already, as {known}: nothing added"] if known else []
         yield Addition(already, added=known is None)
 

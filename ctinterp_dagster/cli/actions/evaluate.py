@@ -157,8 +157,8 @@ class OwnJob(Job):
             check_size(measurement.known.hu.shape, measurement.factor)
         except (ParamsError, EvaluationError, GeometryError) as error:
             raise type(error)(f"{self.name}: {error}") from error
-        for said in measurement.warnings:
-            click.echo(f"{self.name}: {said}", err=True)
+        for warning in measurement.warnings:
+            click.echo(f"{self.name}: {warning}", err=True)
         if measurement.slice_profile:
             click.echo(f"{self.name}: slice profile: {measurement.slice_profile}", err=True)
         return measurement.known.hu.size

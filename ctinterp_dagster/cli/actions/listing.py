@@ -27,5 +27,5 @@ def run() -> None:
     for row in table_of(layout.ingest / "pairs.csv"):
         console.print(f"thick partner: {places.get(row['case'], row['case'])} of {row['thin']}", markup=False)
     for row in read_csv(layout.ingest / "quarantine.csv"):
-        said = f"quarantined: {places.get(row['scan'], row['scan'])}: {row['reason']}: {row['message']}"
-        console.print(said, markup=False, highlight=False)
+        line = f"quarantined: {places.get(row['scan'], row['scan'])}: {row['reason']}: {row['message']}"
+        console.print(line, markup=False, highlight=False)

@@ -55,8 +55,8 @@ class Item:
         """What a pattern may name."""
         part = self.parts[0]
         number = "" if part.number is None else str(part.number)
-        told = {"series": part.description, "number": number, "date": part.date, "uid": part.uid}
-        safe = {field: UNSAFE.sub("_", value).strip("._") or "none" for field, value in told.items()}
+        values = {"series": part.description, "number": number, "date": part.date, "uid": part.uid}
+        safe = {field: UNSAFE.sub("_", value).strip("._") or "none" for field, value in values.items()}
         return {"path": self.path, "name": self.path.rpartition("/")[2], **safe}
 
     def place(self, folder: Path, pattern: str, number: int) -> Path:
@@ -135,7 +135,7 @@ def named_outputs(items: Sequence[Item], options: Options) -> Iterator[tuple[Ite
 def _numbered(item: Item, options: Options, name: str, number: int, *, as_dicom: bool) -> Outputs:
     """The places of the results of the `number`-th scan of the same name."""
     patterns = (name, options.std, options.draws, options.preview)
-    thin, std, draws, preview = (item.place(options.output, str(it), number) if it else None for it in patterns)
+    thin, std, draws, preview = (item.place(options.output, str(own), number) if own else None for own in patterns)
     assert thin is not None  # it has a pattern
     labels = tuple(
         (item.place(item.base, str(label), 1), item.place(options.output, str(out), number))

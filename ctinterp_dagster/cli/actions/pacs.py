@@ -43,8 +43,8 @@ def list_series(config: Path, *, server: str | None, query: Query, least_mm: flo
         click.echo(f"no CT series matches{undated}", err=True)
     for series, images in found:
         if as_json:
-            told = {"thickness_mm": images.thickness_mm, "images": len(images.uids)}
-            click.echo(json.dumps(asdict(series) | told))
+            extent = {"thickness_mm": images.thickness_mm, "images": len(images.uids)}
+            click.echo(json.dumps(asdict(series) | extent))
             continue
         thickness = f"{images.thickness_mm:g} mm" if images.thickness_mm else "thickness unknown"
         click.echo(f"{series.uid}\n  {series.date}  patient {series.patient}  {series.description!r}  number "
@@ -159,7 +159,7 @@ def watch(
         folder=state / "series",
         restore=lambda thick, thin: _interpolate(thick, thin, rule.interpolate),
         add=_add,
-        tell=lambda said: click.echo(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {said}"),
+        tell=lambda line: click.echo(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {line}"),
         key=load_key(),
     )
     one.tell(f"looking at {rule.source} every {rule.interval_s:g} s")
@@ -210,5 +210,5 @@ def _ctinterp(*arguments: str, shown: bool = False) -> None:
     if ended.returncode < 0:
         raise PacsError(f"{arguments[0]} was ended by signal {-ended.returncode}: is there memory enough?")
     if ended.returncode:
-        said = (ended.stderr or "").strip().splitlines() or [f"{arguments[0]} failed: its reason stands above"]
-        raise RefusedError(said[-1].removeprefix("error: "))
+        reasons = (ended.stderr or "").strip().splitlines() or [f"{arguments[0]} failed: its reason stands above"]
+        raise RefusedError(reasons[-1].removeprefix("error: "))

@@ -107,8 +107,8 @@ def trials_of(options: Options) -> list[Job]:
 
 def patient_of(path: Path) -> str:
     """Whose a scan is, by the table beside it, else by its own name."""
-    told = list(given_for(path, path.name))
-    return told[0]["patient"] if told else path.name.partition(".")[0]
+    rows = list(given_for(path, path.name))
+    return rows[0]["patient"] if rows else path.name.partition(".")[0]
 
 
 def load_decimation(path: Path, factor: int) -> Trial:

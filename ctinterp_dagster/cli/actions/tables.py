@@ -27,9 +27,9 @@ def show(records: Sequence[Mapping[str, Any]]) -> None:
     rows = pd.DataFrame(records)
     for (case, profile, _), own in rows.groupby(["case", "profile", "factor"], sort=False):
         floor = own["noise_floor_db"].iloc[0]
-        told = "" if pd.isna(floor) else f", noise floor {floor:.2f} dB"
+        floor_note = "" if pd.isna(floor) else f", noise floor {floor:.2f} dB"
         table = table_of_methods(
-            f"{case}: {task_name(str(profile), own['factor'].iloc[0])} to {own['spacing_mm'].iloc[0]:g} mm{told}"
+            f"{case}: {task_name(str(profile), own['factor'].iloc[0])} to {own['spacing_mm'].iloc[0]:g} mm{floor_note}"
         )
         for title, _ in SCORES.values():
             table.add_column(title, justify="right")
@@ -52,8 +52,8 @@ def show_means(rows: pd.DataFrame, task: str) -> None:
         return
     gains = {
         metric: {
-            it.baseline: it.interval
-            for it in compare(rows, metric, method=judged().name, higher_is_better=True, seed=0)
+            gain.baseline: gain.interval
+            for gain in compare(rows, metric, method=judged().name, higher_is_better=True, seed=0)
         }
         for metric in GAINS
     }
@@ -80,7 +80,7 @@ def table_of_methods(title: str) -> Table:
     return table
 
 
-def interval_words(it: Interval, digits: int) -> str:
+def interval_words(interval: Interval, digits: int) -> str:
     """Mean (low, high), of a single case the mean."""
-    mean = f"{it.mean:.{digits}f}"
-    return mean if it.low is None else f"{mean} ({it.low:.{digits}f}, {it.high:.{digits}f})"
+    mean = f"{interval.mean:.{digits}f}"
+    return mean if interval.low is None else f"{mean} ({interval.low:.{digits}f}, {interval.high:.{digits}f})"

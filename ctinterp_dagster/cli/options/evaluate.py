@@ -52,8 +52,8 @@ class Options:
             self._check_decimation()
         if self.thin and (self.profile == "auto" or isinstance(self.profile, SampledProfile)):
             raise click.UsageError("THIN is thickened with a named profile: give --profile box or another")
-        told = {"--spacing": self.spacing_mm, "--factor": self.factor, "--thin-thickness": self.thin_mm}
-        for option in (name for name, value in told.items() if value and not self.thin):
+        of_thin = {"--spacing": self.spacing_mm, "--factor": self.factor, "--thin-thickness": self.thin_mm}
+        for option in (name for name, value in of_thin.items() if value and not self.thin):
             raise click.UsageError(f"{option} is for THIN volumes: a pair is compared as its two scans are")
         for paths in (self.thin, tuple(thick for thick, _ in self.pairs)):
             if len(set(paths)) < len(paths):

@@ -45,12 +45,12 @@ class Threshold:
         """Whether every number that the metric's name fits is within the bounds."""
         found = {name: value for name, value in metrics.items() if fnmatch(name, self.metric)}
         bad = {name: value for name, value in found.items() if not self._allows(value)}
-        shown = ", ".join(f"{name} = {value:.6g}" for name, value in (bad or found).items())
+        numbers = ", ".join(f"{name} = {value:.6g}" for name, value in (bad or found).items())
         return dg.AssetCheckResult(
             check_name=self.name,
             passed=bool(found) and not bad,
             severity=self.severity,
-            description=f"{shown or f'no metric is named {self.metric}'}; {self.bounds}",
+            description=f"{numbers or f'no metric is named {self.metric}'}; {self.bounds}",
             metadata={name: dg.MetadataValue.float(value) for name, value in found.items()},
         )
 

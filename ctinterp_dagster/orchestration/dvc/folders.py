@@ -71,10 +71,10 @@ def _state(folder: Path) -> str | None:
         if not folder.is_dir():
             return None
         ignores = [file for above in folder.parents if (file := above / ".dvcignore").is_file()]
-        told = [(file, _token(file.stat())) for file in ignores], list(_files(str(folder)))
+        state = [(file, _token(file.stat())) for file in ignores], list(_files(str(folder)))
     except OSError:
         return None
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    return hashlib.sha256(repr(state).encode()).hexdigest()
 
 
 def _files(folder: str) -> Iterator[tuple[str, str]]:

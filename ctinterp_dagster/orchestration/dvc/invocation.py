@@ -46,18 +46,18 @@ class EndedStage:
         target: its name in DVC.
         ran: whether its command did; else DVC skipped it.
         duration_s: how long it took.
-        said: metadata of its own, where it speaks to Dagster while it runs.
+        reported: metadata of its own, where it speaks to Dagster while it runs.
     """
 
     target: str
     ran: bool
     duration_s: float = 0.0
-    said: Mapping[str, Any] = field(default_factory=dict)
+    reported: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Of its event: what it said, `dvc/ran` and `dvc/duration_s`."""
-        return {**self.said, "dvc/ran": self.ran, "dvc/duration_s": round(self.duration_s, 2)}
+        return {**self.reported, "dvc/ran": self.ran, "dvc/duration_s": round(self.duration_s, 2)}
 
 
 @dataclass
@@ -261,8 +261,8 @@ class DvcInvocation:
                     begun, since = EndedStage(match[1] or match[2], ran=match[1] is not None), time.monotonic()
         self.over = True
         if begun and not code:
-            said = {name: value for session in pipes for name, value in session.metadata.items()}
-            yield replace(begun, duration_s=time.monotonic() - since, said=said)
+            reported = {name: value for session in pipes for name, value in session.metadata.items()}
+            yield replace(begun, duration_s=time.monotonic() - since, reported=reported)
         return list(tail), code
 
     def _print(self, variables: Mapping[str, str]) -> Generator[str, None, int]:

@@ -60,8 +60,8 @@ def run_stage(run: Run) -> None:
             raise
         logger.error("error: %s", problem)  # noqa: TRY400 (one line, no traceback)
         sys.exit(1)
-    shown = " ".join(f"{name}={value:.6g}" for name, value in numbers.items())
-    logger.info("stage=%s done seconds=%.1f %s", word, time.perf_counter() - start, shown)
+    text = " ".join(f"{name}={value:.6g}" for name, value in numbers.items())
+    logger.info("stage=%s done seconds=%.1f %s", word, time.perf_counter() - start, text)
 
 
 def assert_own_code(layout: Layout, word: str) -> None:
