@@ -41,27 +41,49 @@ def test_a_file_of_weights_that_is_no_profile_gets_one_line(
     assert line.endswith("give numbers in columns of the names offset_mm, weight")
 
 
-def test_thin_slices_may_overlap(
-    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def sampled(monkeypatch: pytest.MonkeyPatch, scans: Path, out: Path, *words: object) -> Path:
+    """The folder of two samples of a scan, in which a run that drew more had left one."""
+    draws = out.with_name(f"{out.name}-draws")
+    draws.mkdir()
+    (draws / "sample-02.nii.gz").touch()
+    options = ["--factor", 5, "--profile", "box", "--steps", 2, "--samples", 2, "--draws", draws, "--force"]
+    assert run(monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", out, *options, *words) == 0
+    return draws
+
+
+def test_thin_slices_that_overlap_are_smoother_and_say_their_thickness(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, tmp_path: Path
 ) -> None:
-    words = ["interpolate", scans / "thick.nii.gz", "--factor", 5, "--profile", "box", "--steps", 2]
-    words += ["--samples", 2]
-    steps = []
-    for name, more in (("touching", []), ("overlapping", ["--thin-thickness", 1.5])):
-        folder, draws, record = tmp_path / name, tmp_path / f"{name}-draws", tmp_path / f"{name}.json"
-        draws.mkdir()
-        (draws / "sample-02.nii.gz").touch()  # of a run that drew more
-        assert run(monkeypatch, *words, "-o", folder, "--draws", draws, "--json", record, *more, "--force") == 0
-        assert sorted(file.name for file in draws.iterdir()) == ["sample-00", "sample-01"]
-        assert json.loads(record.read_text())["residual_hu"] < 0.01
-        steps.append(float(np.square(np.diff(read_scan(draws / "sample-00").volume.hu, axis=0)).mean()))
-    assert steps[1] < 0.9 * steps[0]
-    assert json.loads(record.read_text())["output_thickness_mm"] == 1.5
-    assert (read_scan(folder).thickness_mm, read_scan(folder).volume.spacing_mm[0]) == (1.5, 1.0)
-    for thickness in (0.9, 5.0):
-        assert run(monkeypatch, *words, "-o", tmp_path / "no.nii", "--thin-thickness", thickness) == 1
-    errors = capsys.readouterr().err
-    assert errors.count("must be at least as thick as their distance, 1 mm, and thinner than the scan's 5 mm") == 2
+    made = tmp_path / "overlapping"
+    options = ["--thin-thickness", 1.5, "--json", tmp_path / "r.json"]
+    folders = [sampled(monkeypatch, scans, tmp_path / "touching"), sampled(monkeypatch, scans, made, *options)]
+    touching, overlapping = (np.diff(read_scan(draws / "sample-00").volume.hu, axis=0) for draws in folders)
+    assert np.square(overlapping).mean() < 0.9 * np.square(touching).mean()
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["residual_hu"] < 0.01
+    assert record["output_thickness_mm"] == read_scan(made).thickness_mm == 1.5
+    assert read_scan(made).volume.spacing_mm[0] == 1.0
+
+
+def test_samples_of_a_run_that_drew_more_do_not_stay(
+    monkeypatch: pytest.MonkeyPatch, scans: Path, model: Path, tmp_path: Path
+) -> None:
+    draws = sampled(monkeypatch, scans, tmp_path / "thin", "--model", model)
+    assert sorted(file.name for file in draws.iterdir()) == ["sample-00", "sample-01"]
+
+
+@pytest.mark.parametrize("thickness_mm", [0.9, 5.0])
+def test_thin_slices_with_gaps_or_as_thick_as_the_scan_s_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    scans: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    thickness_mm: float,
+) -> None:
+    words = ["--factor", 5, "--profile", "box", "--thin-thickness", thickness_mm, "--force"]
+    assert run(monkeypatch, "interpolate", scans / "thick.nii.gz", "-o", tmp_path / "no.nii", *words) == 1
+    expected = "must be at least as thick as their distance, 1 mm, and thinner than the scan's 5 mm"
+    assert expected in capsys.readouterr().err
 
 
 def test_mean_deviation_and_samples_are_series_of_one_study(
