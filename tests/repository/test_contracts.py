@@ -180,6 +180,19 @@ def test_no_function_of_the_package_is_over_60_lines() -> None:
     assert [(name, f.name) for name, f in found if f.end_lineno and f.end_lineno - f.lineno >= 60] == []
 
 
+def longest_tuple(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many values the longest tuple of its result has by its annotation; 0 where there is none."""
+    parts = [node for node in ast.walk(function.returns or ast.Tuple([])) if isinstance(node, ast.Subscript)]
+    tuples = [node.slice for node in parts if ast.unparse(node.value) == "tuple" and isinstance(node.slice, ast.Tuple)]
+    return max((len(node.elts) for node in tuples), default=0)
+
+
+def test_results_of_three_values_and_more_have_names() -> None:
+    found = [(path.name, f) for path in PACKAGE.glob("**/*.py") for f in functions(path)]
+    given_by_click = {"resolve_command"}
+    assert [(name, f.name) for name, f in found if longest_tuple(f) > 2 and f.name not in given_by_click] == []
+
+
 def lacks_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether its docstring has sections, and none of its arguments."""
     docstring = ast.get_docstring(function) or ""

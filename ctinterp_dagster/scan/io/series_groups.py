@@ -45,7 +45,8 @@ def have_own_uids(files: Sequence[DicomFile]) -> bool:
     return LEAST_SLICES <= len(files) == len(uids) and not mixture([plane for file in files for plane in file.planes])
 
 
-def _owner(file: DicomFile) -> tuple[str, str, str]:
+def _owner(file: DicomFile) -> tuple[str, ...]:
+    """A key: the patient, study and series number."""
     return file.owner, file.study, str(file.number)
 
 
