@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -60,51 +61,83 @@ def points_mm(volume: Volume) -> np.ndarray:
     return volume.origin_mm + zyx[..., ::-1] * volume.spacing_mm[::-1] @ volume.direction.T
 
 
-def _derived(series: Series, tmp_path: Path, **tags: object) -> tuple[Path, Scan, Volume]:
+class Derived(NamedTuple):
+    """A folder of DICOM, the scan that it was made of, and what was written."""
+
+    folder: Path
+    scan: Scan
+    thin: Volume
+
+    @property
+    def slices(self) -> list[FileDataset]:
+        return [pydicom.dcmread(file) for file in sorted(self.folder.iterdir())]
+
+
+def _derived(series: Series, tmp_path: Path, **tags: object) -> Derived:
     scan = read_scan(series(n=4, step=5.0, **(SOURCE | tags)))
     thin = _thin(scan.volume, 1.0)
     write_result(thin, tmp_path / "thin", scan, SAID)
-    return tmp_path / "thin", scan, thin
+    return Derived(tmp_path / "thin", scan, thin)
 
 
-def test_a_derived_series_stays_with_its_patient_and_study_under_new_uids(series: Series, tmp_path: Path) -> None:
-    folder, _, thin = _derived(series, tmp_path)
-    slices = [pydicom.dcmread(f) for f in sorted(folder.iterdir())]
-    first = slices[0]
+@pytest.fixture
+def derived(series: Series, tmp_path: Path) -> Derived:
+    return _derived(series, tmp_path)
+
+
+def test_a_derived_series_stays_with_its_patient_study_and_frame_of_reference(derived: Derived) -> None:
+    slices = derived.slices
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
                     "AccessionNumber", "FrameOfReferenceUID", "PositionReferenceIndicator", "KVP"):  # fmt: skip
-        assert str(first[keyword].value) == SOURCE[keyword]
-    assert first.SeriesInstanceUID.startswith("2.25.")
-    assert len({s.SOPInstanceUID for s in slices}) == len(slices) == thin.depth == 20
-    assert {s.file_meta.MediaStorageSOPInstanceUID == s.SOPInstanceUID for s in slices} == {True}
+        assert {str(each[keyword].value) for each in slices} == {SOURCE[keyword]}
+    assert {(each.SeriesDate, each.SeriesTime) for each in slices} == {("20200304", "101500")}
+
+
+def test_a_derived_series_has_uids_of_its_own_and_an_instance_number_a_slice(derived: Derived) -> None:
+    slices = derived.slices
+    (uid,) = {each.SeriesInstanceUID for each in slices}
+    assert uid.startswith("2.25.")
+    assert len({each.SOPInstanceUID for each in slices}) == len(slices) == derived.thin.depth == 20
+    assert all(each.file_meta.MediaStorageSOPInstanceUID == each.SOPInstanceUID for each in slices)
+    assert [each.InstanceNumber for each in slices] == list(range(1, 21))
+
+
+def test_a_derived_series_says_that_it_is_and_of_what(derived: Derived) -> None:
+    first = derived.slices[0]
     assert list(first.ImageType) == ["DERIVED", "SECONDARY", "AXIAL", "RESAMPLED"]
     assert (first.DerivationDescription, first.SeriesNumber % 1000) == (SAID, 4)
     assert first.SeriesDescription == f"Thick 5.0 20 x 1 mm ctinterp mean {first.SeriesNumber // 1000}"
-    assert (first.SeriesDate, first.SeriesTime) == ("20200304", "101500")
+    assert (first.SyntheticData, first.DerivationCodeSequence[0].CodeValue) == ("YES", "113085")
+
+
+def test_a_derived_series_names_the_scanner_and_the_program(derived: Derived) -> None:
+    first = derived.slices[0]
+    scanner, algorithm = first.ContributingEquipmentSequence
+    assert (first.Manufacturer, scanner.Manufacturer, algorithm.Manufacturer) == ("ctinterp", "ACME", "ctinterp")
+    purpose = algorithm.PurposeOfReferenceCodeSequence[0].CodeValue
+    assert (algorithm.ContributionDescription, purpose) == (SAID, "109102")
+
+
+def test_a_derived_slice_is_a_ct_image_of_16_bits_in_its_place(derived: Derived) -> None:
+    slices = derived.slices
+    first = slices[0]
+    assert (first.SOPClassUID, first.Modality) == (CTImageStorage, "CT")
     assert (first.SliceThickness, first.SpacingBetweenSlices) == (1.0, 1.0)
     assert (first.RescaleSlope, first.RescaleIntercept, first.RescaleType) == (1, -1024, "HU")
     assert (first.BitsAllocated, first.BitsStored, first.HighBit, first.PixelRepresentation) == (16, 16, 15, 1)
     assert (list(first.PixelSpacing), list(first.ImageOrientationPatient)) == ([0.7, 0.9], [1, 0, 0, 0, 1, 0])
-    assert (first.SOPClassUID, first.Modality) == (CTImageStorage, "CT")
-    assert {(s.StudyInstanceUID, s.SeriesInstanceUID, s.FrameOfReferenceUID) for s in slices} == {
-        (SOURCE["StudyInstanceUID"], first.SeriesInstanceUID, SOURCE["FrameOfReferenceUID"])
-    }
     for k, dataset in enumerate(slices):
-        np.testing.assert_allclose(dataset.ImagePositionPatient, thin.point_mm((k, 0, 0)), atol=1e-6)
-    scanner, algorithm = first.ContributingEquipmentSequence
-    assert (first.Manufacturer, scanner.Manufacturer, algorithm.Manufacturer) == ("ctinterp", "ACME", "ctinterp")
-    assert (algorithm.ContributionDescription, algorithm.PurposeOfReferenceCodeSequence[0].CodeValue) == (
-        SAID,
-        "109102",
-    )
-    assert (first.SyntheticData, first.DerivationCodeSequence[0].CodeValue) == ("YES", "113085")
+        np.testing.assert_allclose(dataset.ImagePositionPatient, derived.thin.point_mm((k, 0, 0)), atol=1e-6)
+
+
+def test_a_derived_slice_names_the_thick_slices_around_it(derived: Derived, tmp_path: Path) -> None:
     thick = {str(d.SOPInstanceUID): d for d in map(pydicom.dcmread, (tmp_path / "scan").iterdir())}
+    slices = derived.slices
     for made in (slices[0], slices[-1]):
         named = [thick[item.ReferencedSOPInstanceUID] for item in made.SourceImageSequence]
         away_mm = [abs(d.ImagePositionPatient[2] - made.ImagePositionPatient[2]) for d in named]
         assert len(named) == 3
         assert max(away_mm) < 2.5 * 5, "the nearest thick slice, and two more on the side where there are some"
-    assert [s.InstanceNumber for s in slices] == list(range(1, 21))
 
 
 def test_hu_come_back_to_the_integer_through_simpleitk_and_pydicom(series: Series, tmp_path: Path) -> None:
