@@ -27,7 +27,8 @@ from ctinterp_dagster.nullspace.diffusion import (
     narrower,
 )
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, NoisySlabs, NullSpaceObjective
-from ctinterp_dagster.nullspace.slabs import SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.slab_settings import SlabSettings
+from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.training.autoencoder import ReconstructionObjective, VolumeCrops
 from ctinterp_dagster.training.device_volumes import ThinVolume

@@ -18,7 +18,8 @@ from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES
 from ctinterp_dagster.nullspace.diffusion import Expectation, ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion
 from ctinterp_dagster.nullspace.objective import ExpectationObjective, LossWeights, NoisySlabs, NullSpaceObjective
-from ctinterp_dagster.nullspace.slabs import Augmentation, SlabSettings, ThickSlabs
+from ctinterp_dagster.nullspace.slab_settings import Augmentation, SlabSettings
+from ctinterp_dagster.nullspace.slabs import ThickSlabs
 from ctinterp_dagster.physics.measurement import Measurement
 from ctinterp_dagster.physics.operator import ThickeningOperator
 from ctinterp_dagster.physics.profile import Trapezoid

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.gpu.subjects import AUGMENTATION
-from ctinterp_dagster.nullspace.slabs import SlabSettings
+from ctinterp_dagster.nullspace.slab_settings import SlabSettings
 
 PLAIN = replace(AUGMENTATION, factors=(5,), profiles=("box",), widths=(1.0,), anisotropy=0.0, one_in=0, noise_hu=0.0)
 

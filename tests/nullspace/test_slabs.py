@@ -16,7 +16,8 @@ from ctinterp_dagster.nullspace.objective import (
     loss_by_time,
     true_coefficients,
 )
-from ctinterp_dagster.nullspace.slabs import ORDERS, ThickSlabs, sharpened, space
+from ctinterp_dagster.nullspace.slab_settings import space
+from ctinterp_dagster.nullspace.slabs import ORDERS, ThickSlabs, sharpened
 from ctinterp_dagster.nullspace.units import coefficient_to_input
 from ctinterp_dagster.training.batches import Batches, seeded
 from ctinterp_dagster.training.device_volumes import ResidentVolumes, ThinVolume, stacked

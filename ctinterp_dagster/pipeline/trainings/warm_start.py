@@ -13,7 +13,7 @@ from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.model.forward_process import Prediction
 from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceConfig, NullSpaceDiffusion, widened
-from ctinterp_dagster.nullspace.slabs import Augmentation, SlabSettings
+from ctinterp_dagster.nullspace.slab_settings import Augmentation, SlabSettings
 from ctinterp_dagster.params import Expect
 from ctinterp_dagster.physics.profile import profile_named
 
