@@ -89,7 +89,8 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 )
 @click.option("--thin-thickness", "thin_mm", type=Number(min=0, min_open=True),
               help="thickness in mm of THIN's slices, where they overlap; the restored ones then do")  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path), help="file of another model than the released one")
+@click.option("--model", type=click.Path(path_type=Path),
+              help="file of another model than the released one; latent is the released latent diffusion")  # fmt: skip
 @click.option(
     "--methods", callback=parse_methods, default=",".join(METHODS), help="methods to score, with commas between [all]"
 )

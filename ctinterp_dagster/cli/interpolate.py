@@ -50,7 +50,8 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 )
 @click.option("--label", "labels", nargs=2, multiple=True, type=click.Path(path_type=Path), metavar="MAP OUT",
               help="bring a label MAP (a segmentation) to the thin slices, as OUT; may be repeated")  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path), help="file of another model than the released one")
+@click.option("--model", type=click.Path(path_type=Path),
+              help="file of another model than the released one; latent is the released latent diffusion")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="auto takes a GPU where there is one")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,

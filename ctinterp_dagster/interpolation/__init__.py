@@ -1,6 +1,6 @@
 """Thick volume in, thin volume out."""
 
-from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint
+from ctinterp_dagster.interpolation.interpolator import RELEASED, Interpolator, load_checkpoint, model_file
 from ctinterp_dagster.interpolation.selfcheck import CheckedEstimate, SelfCheck, doubts, refuse_doubtful
 from ctinterp_dagster.model.restore_settings import MixedPrecision, Settings
 from ctinterp_dagster.physics.acquisition import Acquisition, Tags
@@ -22,6 +22,7 @@ __all__ = [
     "doubts",
     "load_checkpoint",
     "measure",
+    "model_file",
     "operator_for",
     "paired",
     "refuse_doubtful",

@@ -29,6 +29,8 @@ from ctinterp_dagster.physics.recognition import recognise
 from ctinterp_dagster.scan.volume import FloatArray, Volume
 
 RELEASED = Path(__file__).parent.parent / "released" / "model.safetensors"
+LATENT = "latent"
+"""The name of the released latent diffusion, where a model's file may be given."""
 UNKNOWN_MM = (5.0, 0.7, 0.7)  # what a network is told of thick slices whose spacing nobody gave
 
 DEFAULT = Settings()
@@ -184,11 +186,16 @@ class Interpolator:
         return kept[0]
 
 
+def model_file(path: Path | str) -> Path:
+    """The file of a model that is given by its path, or by the name `latent`."""
+    return RELEASED.with_name("latent.safetensors") if str(path) == LATENT else Path(path)
+
+
 def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interpolator:
     """Load a model file, the released one by default.
 
     Args:
-        path: a file that `save_model` wrote.
+        path: a file that `save_model` wrote, or `latent` for the released latent diffusion.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:
@@ -200,7 +207,7 @@ def load_checkpoint(path: Path | str = RELEASED, device: str = "auto") -> Interp
         CheckpointError: it is not a ctinterp model.
     """
     check_types(locals())
-    file = read_model(Path(path))
+    file = read_model(model_file(path))
     if file.kind not in RESTORERS:
         raise CheckpointError(f"{path} holds a {file.kind}: expected {' or '.join(RESTORERS)}")
     return Interpolator(RESTORERS[file.kind].restores.of(file), device)

@@ -18,7 +18,16 @@ from ctinterp_dagster.cli.options.evaluate import LEARNED, METHODS, OWN, Options
 from ctinterp_dagster.cli.progress import progress
 from ctinterp_dagster.errors import EvaluationError, GeometryError, MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import Scores, check_size
-from ctinterp_dagster.interpolation import RELEASED, Measurement, Method, Settings, load_checkpoint, paired, simulated
+from ctinterp_dagster.interpolation import (
+    RELEASED,
+    Measurement,
+    Method,
+    Settings,
+    load_checkpoint,
+    model_file,
+    paired,
+    simulated,
+)
 from ctinterp_dagster.methods import REGRESSION, judged
 from ctinterp_dagster.physics.acquisition import Acquisition, Auto, Tags
 from ctinterp_dagster.physics.baselines import METHODS as CLASSICAL
@@ -48,7 +57,7 @@ def run(options: Options) -> None:
     jobs = jobs_of(options) if options.protocol == OWN else trials_of(options)
     sizes = [job.check() for job in jobs]
     restoring, known = restoring_by(options), earlier(options.json)
-    model_sha256 = sha256sum(options.model or RELEASED) if set(restoring) & set(LEARNED) else ""
+    model_sha256 = sha256sum(model_file(options.model or RELEASED)) if set(restoring) & set(LEARNED) else ""
     records: list[dict[str, Any]] = []
     work = sum(sizes) * sum(COST.get(name, 1.0) for name in restoring)
     with progress("scoring") as report_progress:

@@ -31,6 +31,7 @@ from ctinterp_dagster.interpolation import (
     SelfCheck,
     Settings,
     load_checkpoint,
+    model_file,
 )
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.physics.acquisition import Acquisition, Tags
@@ -70,7 +71,7 @@ class Restoration:
     """What some options make of any scan. The model is loaded once."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.model = options, options.model or RELEASED
+        self.options, self.model = options, model_file(options.model or RELEASED)
 
     @cached_property
     def interpolator(self) -> Interpolator:
