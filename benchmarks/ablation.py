@@ -19,20 +19,29 @@ from typing import Any
 from unittest.mock import patch
 
 import click
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.average import middle
 from benchmarks.quality import texture
 from ctinterp_dagster.evaluation.metrics import Truth, score
-from ctinterp_dagster.interpolation import Settings, load_checkpoint, thicken
+from ctinterp_dagster.interpolation import RELEASED, Settings, load_checkpoint, thicken
 from ctinterp_dagster.layout import Layout
-from ctinterp_dagster.model import diffusion, sampler
+from ctinterp_dagster.model import forward_process, sampler
+from ctinterp_dagster.model.files import read_model
 from ctinterp_dagster.nullspace import diffusion as nullspace
 from ctinterp_dagster.nullspace import objective as objectives
 from ctinterp_dagster.nullspace import restorer, slabs
+from ctinterp_dagster.nullspace import slab_settings as slab_grids
 from ctinterp_dagster.nullspace.basis import FEATURES, GEOMETRY, MODES, NullSpace
-from ctinterp_dagster.nullspace.diffusion import ExpectationConfig, NullSpaceDiffusion, narrower
+from ctinterp_dagster.nullspace.diffusion import (
+    ExpectationConfig,
+    NullSpaceConfig,
+    NullSpaceDiffusion,
+    narrower,
+    widened,
+)
 from ctinterp_dagster.params import Params, load_params
 from ctinterp_dagster.physics.interpolators import spline_weights
 from ctinterp_dagster.physics.measurement import contiguous
@@ -108,7 +117,7 @@ def linear_beta_sigma(t: Tensor) -> Tensor:
 
 LINEAR_BETA = tuple(
     (module, name, value)
-    for module in (diffusion, sampler)
+    for module in (forward_process, sampler)
     for name, value in (("alpha", linear_beta), ("sigma", linear_beta_sigma))
 )
 NOT_SHIFTED = ((nullspace, "SHIFT", 1.0),)
@@ -147,7 +156,7 @@ CHANGES = {
 @contextlib.contextmanager
 def changed(change: Change) -> Iterator[None]:
     """The modules as the change has them."""
-    spaces = ((slabs, "NullSpace", change.space), (restorer, "NullSpace", change.space))
+    spaces = ((slab_grids, "NullSpace", change.space), (restorer, "NullSpace", change.space))
     forget()
     with contextlib.ExitStack() as stack:
         for module, name, value in (*change.constants, *spaces):
@@ -158,26 +167,36 @@ def changed(change: Change) -> Iterator[None]:
 
 def forget() -> None:
     """What the slabs remember of the modules as they were."""
-    for remembered in (slabs.space, slabs.grids, slabs.matrices_of):
+    for remembered in (slab_grids.space, slab_grids.grids, slab_grids.matrices_of):
         remembered.cache_clear()
+
+
+def released() -> NullSpaceDiffusion:
+    """The released model, that knows as many cosines and as much of the geometry as slabs have now."""
+    file = read_model(RELEASED)
+    config = file.config_as(NullSpaceConfig)
+    expectation = replace(config.expectation, features=FEATURES, modes=MODES, geometry=GEOMETRY)
+    model = NullSpaceDiffusion(replace(config, expectation=expectation))
+    model.load_state_dict(widened(file.tensors, config.expectation, expectation))
+    return model
 
 
 def model_of(change: Change, params: Params) -> NullSpaceDiffusion:
     """The model before training."""
     section, denoiser = params.expect, params.train
     fresh = ExpectationConfig(FEATURES, MODES, section.channels, section.blocks, narrower(section.channels), GEOMETRY)
-    released = load_checkpoint(device="cpu").model
-    assert isinstance(released, NullSpaceDiffusion)
+    whole = released()
     config = replace(
-        released.config,
-        expectation=released.config.expectation if change.network == "denoiser" else fresh,
+        whole.config,
+        expectation=whole.config.expectation if change.network == "denoiser" else fresh,
         channels=denoiser.channels,
         blocks=section.blocks,
         prediction=denoiser.prediction,
+        one_step=False,
     )
     model = NullSpaceDiffusion(config)
     if change.network == "denoiser":
-        model.expectation.load_state_dict(released.expectation.state_dict())
+        model.expectation.load_state_dict(whole.expectation.state_dict())
     return model
 
 
@@ -205,8 +224,7 @@ def expectation_objective(model: NullSpaceDiffusion, params: Params) -> objectiv
 
 def on_its_own_plane(params: Params, hu: Tensor, spacing_mm: tuple[float, float, float]) -> NullSpaceDiffusion:
     """The released model after training on the rows of the thick scan, which are as near as thin slices."""
-    model = load_checkpoint(device="cpu").model
-    assert isinstance(model, NullSpaceDiffusion)
+    model = released()
     thick = ThickeningOperator.from_factor(len(hu), FACTOR, "box").forward(hu).round().to(torch.int16)
     rows = ThinVolume(thick.transpose(0, 1).contiguous(), (spacing_mm[1], FACTOR * spacing_mm[0], spacing_mm[2]))
     depth, _, width = params.expect.slab_zyx
@@ -222,7 +240,7 @@ def figures(
     model: NullSpaceDiffusion, hu: Tensor, spacing_mm: tuple[float, float, float], samples: int
 ) -> dict[str, Any]:
     """PSNR of the mean; with samples, of their mean and of one, and how rough one and the truth are."""
-    thin = Volume(hu.numpy(), spacing_mm)
+    thin = Volume(hu.numpy(), spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
     measurement = contiguous(thicken(thin, FACTOR, "box"), FACTOR, "box")
     truth = Truth.of(hu.numpy(), factor=FACTOR)
     settings = Settings(steps=SAMPLE_STEPS, samples=samples)
