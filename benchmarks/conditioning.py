@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
-from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
+from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder.unit_range import volume_to_unit
 from ctinterp_dagster.params import ProfileName
 from ctinterp_dagster.physics.interpolators import cubic_projected
 from ctinterp_dagster.physics.operator import ThickeningOperator
@@ -79,7 +80,7 @@ def report(autoencoder: MaisiAutoencoder, name: str, thin_hu: Tensor, profile: P
     def encode(unit: Tensor) -> Tensor:
         return autoencoder.encode(unit, memory_gib=MEMORY_GIB).mean
 
-    thin = encode(to_unit(thin_hu))
+    thin = encode(volume_to_unit(thin_hu))
     gathered = partial(conditions_of, thick_hu, operator, encode)
     shown, resized = gathered("encoded_interpolation"), gathered("interpolated_latent")
     numbers = [*relative_error(shown.condition, thin), *relative_error(resized.condition, thin)]

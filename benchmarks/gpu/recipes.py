@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.gpu.subjects import AUGMENTATION, LOSS, expectation_of
-from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
+from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.latent.diffusion import LatentDiffusion, ModelConfig
 from ctinterp_dagster.latent.objective import DenoisingObjective
 from ctinterp_dagster.latent.patches import LatentPair, LatentPatches, PatchSettings
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder.unit_range import volume_to_unit
 from ctinterp_dagster.model.autoencoder.weights import save_weights
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.model.files import save_model
@@ -249,7 +250,7 @@ def encoded(volumes: Sequence[ThinVolume], autoencoder: MaisiAutoencoder) -> Ite
             operator = ThickeningOperator.from_factor(len(thin_hu) // FACTOR * FACTOR, FACTOR, profile)
             thin_hu = thin_hu[: operator.n_thin]
             base = conditions_of(operator.forward(thin_hu), operator, encode, "encoded_interpolation").base
-            yield Encoded(encode(to_unit(thin_hu))[0].float().cpu(), base[0].float().cpu(), volume.case)
+            yield Encoded(encode(volume_to_unit(thin_hu))[0].float().cpu(), base[0].float().cpu(), volume.case)
 
 
 TRAININGS = {"expectation": expectation, "denoiser": denoiser, "autoencoder": autoencoder, "latent": latent}

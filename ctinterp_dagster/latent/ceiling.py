@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ctinterp_dagster.latent.conditioning import to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder.unit_range import unit_to_volume, volume_to_unit
 from ctinterp_dagster.scan.window import MAISI
 
 
@@ -23,6 +23,6 @@ def autoencoder_ceiling(autoencoder: MaisiAutoencoder, thin_hu: Tensor, memory_g
         (z, y, x) HU on the CPU.
     """
     device = next(autoencoder.parameters()).device
-    latent = autoencoder.encode(to_unit(thin_hu.to(device)), memory_gib).mean
+    latent = autoencoder.encode(volume_to_unit(thin_hu.to(device)), memory_gib).mean
     size_zyx = (thin_hu.shape[0], thin_hu.shape[1], thin_hu.shape[2])
-    return MAISI.clip(MAISI.from_unit(autoencoder.decode(latent, size_zyx, memory_gib)[0, 0])).cpu()
+    return MAISI.clip(unit_to_volume(autoencoder.decode(latent, size_zyx, memory_gib))).cpu()

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctinterp_dagster.model.autoencoder import LATENT_STRIDE
+from ctinterp_dagster.model.autoencoder.unit_range import volume_to_unit
 from ctinterp_dagster.physics.interpolators import cubic_projected, linear
 from ctinterp_dagster.physics.operator import ThickeningOperator
-from ctinterp_dagster.scan.window import MAISI
 
 if TYPE_CHECKING:
     from ctinterp_dagster.latent.diffusion import Conditioning
@@ -37,20 +37,6 @@ class Conditions:
     condition: Tensor
 
 
-def to_unit(hu: Tensor) -> Tensor:
-    """HU as the autoencoder's unit range: [-1000, 1000] HU as [0, 1], clipped.
-
-    Residual decoding adds to a base that was never clipped, so HU outside [-1000, 1000] survive.
-
-    Args:
-        hu: (z, y, x) HU.
-
-    Returns:
-        (1, 1, z, y, x).
-    """
-    return MAISI.to_unit(MAISI.clip(hu))[None, None]
-
-
 def conditions_of(thick_hu: Tensor, operator: ThickeningOperator, encode: Encode, kind: "Conditioning") -> Conditions:
     """Interpolate a thick scan and encode it.
 
@@ -66,14 +52,14 @@ def conditions_of(thick_hu: Tensor, operator: ThickeningOperator, encode: Encode
         The interpolation, (z, y, x) HU, its latent, (1, channel, z/4, y/4, x/4), scaled, and the condition.
     """
     base_hu = cubic_projected(thick_hu, operator)
-    base = encode(to_unit(base_hu))
+    base = encode(volume_to_unit(base_hu))
     if kind == "encoded_interpolation":
         return Conditions(base_hu, base, base)
     if kind == "interpolated_voxels":
         places = places_in_thick(operator, base.shape[2]).to(base)[None, :, :, None, None]
-        parts = base, voxels_as_channels(to_unit(base_hu)), places.expand(-1, -1, -1, *base.shape[3:])
+        parts = base, voxels_as_channels(volume_to_unit(base_hu)), places.expand(-1, -1, -1, *base.shape[3:])
         return Conditions(base_hu, base, torch.cat(parts, dim=1))
-    thick_latent = encode(to_unit(thick_hu))
+    thick_latent = encode(volume_to_unit(thick_hu))
     middle = (LATENT_STRIDE - 1) / 2
     thin_centres = np.arange(base.shape[2]) * LATENT_STRIDE + middle
     thick_centres = np.interp(thin_centres, np.arange(len(operator.thin_positions)), operator.thin_positions)

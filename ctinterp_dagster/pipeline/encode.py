@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ctinterp_dagster.import_closure import code_version
-from ctinterp_dagster.latent.conditioning import conditions_of, to_unit
+from ctinterp_dagster.latent.conditioning import conditions_of
 from ctinterp_dagster.layout import Layout
 from ctinterp_dagster.model.autoencoder import MEMORY_GIB, MaisiAutoencoder, load_autoencoder
+from ctinterp_dagster.model.autoencoder.unit_range import volume_to_unit
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.params import Params, ThickTask
 from ctinterp_dagster.physics.measurement import contiguous
@@ -99,7 +100,7 @@ def encode_case(case: Case, autoencoder: MaisiAutoencoder, params: Params, layou
 
     latents: dict[str, Tensor] = {}
     thin_hu = torch.from_numpy(read_scan(case.thin(layout)).volume.hu)
-    encoded = cache(lambda depth: encode(to_unit(thin_hu[:depth])))
+    encoded = cache(lambda depth: encode(volume_to_unit(thin_hu[:depth])))
     for task in params.thicken.tasks:
         measurement = contiguous(read_scan(case.thick(layout, task.name)).volume, task.factor, task.profile)
         operator = measurement.operator

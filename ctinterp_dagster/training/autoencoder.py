@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ctinterp_dagster.errors import ParamsError, TrainingError
 from ctinterp_dagster.model.autoencoder import LATENT_STRIDE, MaisiAutoencoder
+from ctinterp_dagster.model.autoencoder.unit_range import unit_to_volume, volume_to_unit
 from ctinterp_dagster.scan.window import MAISI, SOFT_TISSUE, Window
 from ctinterp_dagster.training.batches import Plan, seeded
 from ctinterp_dagster.training.device_volumes import AS_STORED, Boxes, ResidentVolumes, ThinVolume, stacked
@@ -154,9 +155,9 @@ def measure_reconstruction(
     divergences = []
     for volume in volumes:
         hu = volume.to(device).float()
-        posterior = autoencoder.encode(MAISI.to_unit(MAISI.clip(hu))[None, None], memory_gib)
+        posterior = autoencoder.encode(volume_to_unit(hu), memory_gib)
         size_zyx = (hu.shape[0], hu.shape[1], hu.shape[2])
-        decoded_hu = MAISI.from_unit(autoencoder.decode(posterior.mean, size_zyx, memory_gib)[0, 0])
+        decoded_hu = unit_to_volume(autoencoder.decode(posterior.mean, size_zyx, memory_gib))
         voxels += hu.numel()
         for window_hu in squares:
             error = window_hu.clip(decoded_hu).sub(window_hu.clip(hu))

@@ -17,9 +17,9 @@ from ctinterp_dagster.cli.progress import progress
 from ctinterp_dagster.errors import MissingInputError, ParamsError
 from ctinterp_dagster.evaluation.metrics import psnr_db, slice_mse, ssim_axial
 from ctinterp_dagster.latent.ceiling import autoencoder_ceiling
-from ctinterp_dagster.latent.conditioning import to_unit
 from ctinterp_dagster.model.autoencoder import MaisiAutoencoder, load_autoencoder
 from ctinterp_dagster.model.autoencoder.published import RELEASES, refuse_other_networks, scale_factor
+from ctinterp_dagster.model.autoencoder.unit_range import volume_to_unit
 from ctinterp_dagster.model.autoencoder.weights import read_weights
 from ctinterp_dagster.model.device import pick_device
 from ctinterp_dagster.pipeline.testset.scoring import ResourceMeter
@@ -73,7 +73,7 @@ def verify_file(path: Path) -> tuple[MaisiAutoencoder, Verified]:
     autoencoder = load_autoencoder(path)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     thin = phantom(0, shape_zyx=PHANTOM_ZYX, spacing_mm=(5.0, 5.0, 5.0), noise_hu=10.0)
-    latent = autoencoder.encode(to_unit(torch.from_numpy(thin.hu))).mean
+    latent = autoencoder.encode(volume_to_unit(torch.from_numpy(thin.hu))).mean
     parameters = list(autoencoder.parameters())
     return autoencoder, Verified(
         tensors=len(parameters),
@@ -86,7 +86,7 @@ def verify_file(path: Path) -> tuple[MaisiAutoencoder, Verified]:
 
 
 def show(path: Path, verified: Verified) -> None:
-    """Print what is known."""
+    """Print tensors, checksum and statistics of a checkpoint, and the licence that goes with it."""
     click.echo(f"{verified.tensors}/{verified.tensors} tensors, {verified.parameters:,} parameters, {verified.dtype}")
     click.echo(f"sha256 {verified.sha256}")
     click.echo(f"latent of the phantom: mean {verified.latent_mean:.6f}, standard deviation {verified.latent_std:.6f}")
