@@ -245,7 +245,7 @@ class Registry:
         """
         champion = self.champion
         if champion is None:
-            raise MissingInputError("there is no champion to take back")
+            raise MissingInputError("there is no champion to take back: promote a model first (`dvc repro`)")
         self.record(replace(champion, rolled_back=reason))
         (self.folder / "champion.json").unlink()
 

@@ -108,9 +108,13 @@ def views(
     """
     if not estimates or any(volume.shape != truth_hu.shape for volume in estimates.values()):
         shapes = {title: volume.shape for title, volume in estimates.items()}
-        raise EvaluationError(f"views need estimates of the truth's shape {truth_hu.shape} (z, y, x), got {shapes}")
+        raise EvaluationError(
+            f"views need estimates of the truth's shape {truth_hu.shape} (z, y, x), got {shapes}: make them again"
+        )
     if not all(0 <= index < size for index, size in zip(look.point, truth_hu.shape, strict=True)):
-        raise EvaluationError(f"point {tuple(look.point)} (z, y, x) is outside a scan of shape {truth_hu.shape}")
+        raise EvaluationError(
+            f"point {tuple(look.point)} (z, y, x) is outside a scan of shape {truth_hu.shape}: give one inside"
+        )
     region = _region(truth_hu.shape, spacing_mm, look)
     extent = [(part.stop - part.start) * step for part, step in zip(region, spacing_mm, strict=True)]
     panels = {**estimates, "truth": truth_hu}

@@ -176,7 +176,9 @@ def score(estimate_hu: FloatArray, truth: Truth, *, residual_hu: float) -> Score
     """
     check_estimate(estimate_hu, truth)
     if not (np.isfinite(residual_hu) and residual_hu >= 0):
-        raise EvaluationError(f"the residual |A x - y| must be finite and not negative, got {residual_hu} HU")
+        raise EvaluationError(
+            f"the residual |A x - y| must be finite and not negative, got {residual_hu} HU: mend the method"
+        )
     kept, mse = truth.kept, slice_mse(estimate_hu, truth.hu, MAISI)
     estimate, target = estimate_hu[kept], truth.hu[kept]
     error = np.abs(MAISI.clip(estimate) - MAISI.clip(target))
@@ -245,7 +247,10 @@ def check_estimate(estimate_hu: FloatArray, truth: Truth) -> None:
 def _check_finite(hu: FloatArray, what: str) -> None:
     bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in hu)
     if bad:
-        raise EvaluationError(f"{what} has {bad} of {hu.size} values that are not finite: no metric is defined")
+        raise EvaluationError(
+            f"{what} has {bad} of {hu.size} values that are not finite, which no metric is defined for: "
+            "mend the method or the file"
+        )
 
 
 def slice_mse(estimate_hu: FloatArray, truth_hu: FloatArray, window: Window) -> npt.NDArray[np.float64]:
@@ -270,7 +275,10 @@ def psnr_db(mse_hu2: float, window: Window) -> float:
     Source: the peak is the width of the window, as in Yu et al. 2022 (RPLHR-CT), who divide by it first.
     """
     if mse_hu2 <= 0:
-        raise EvaluationError(f"PSNR is infinite: the volumes are equal in [{window.low_hu:g}, {window.high_hu:g}] HU")
+        raise EvaluationError(
+            f"PSNR is infinite, the volumes are equal in [{window.low_hu:g}, {window.high_hu:g}] HU: "
+            "was the truth given twice?"
+        )
     return float(10 * np.log10(window.width_hu**2 / mse_hu2))
 
 

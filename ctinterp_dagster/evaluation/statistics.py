@@ -230,7 +230,9 @@ def calibrate(estimate_hu: FloatArray, std_hu: FloatArray, truth: Truth) -> Cali
     check_estimate(estimate_hu, truth)
     check_estimate(std_hu, truth)
     if std_hu.min() < 0:
-        raise EvaluationError(f"a standard deviation must not be negative, got {std_hu.min():g} HU")
+        raise EvaluationError(
+            f"a standard deviation must not be negative, got {std_hu.min():g} HU: is it the mean that was given?"
+        )
     body = truth.body[truth.kept]
     error = np.abs(estimate_hu[truth.kept][body] - truth.hu[truth.kept][body]).astype(np.float64)
     spread = std_hu[truth.kept][body].astype(np.float64)

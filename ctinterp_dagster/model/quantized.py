@@ -44,7 +44,7 @@ class Quantizer:
 
     @classmethod
     def up_to(cls, peak: float) -> "Quantizer":
-        """Of activations up to a peak."""
+        """The quantizer of activations from the least that SiLU gives up to a peak."""
         scale = max(peak - LEAST, 1e-3) / LEVELS
         return cls(scale, round(-LEAST / scale))
 

@@ -66,7 +66,10 @@ class Expectation(StoredModel):
     def __init__(self, config: ExpectationConfig) -> None:
         super().__init__(config)
         if config.geometry not in (RELEASED_GEOMETRY, GEOMETRY):
-            raise TypeError(f"{config.geometry} numbers of geometry, known are {RELEASED_GEOMETRY} and {GEOMETRY}")
+            raise TypeError(
+                f"{config.geometry} numbers of geometry, known are {RELEASED_GEOMETRY} and {GEOMETRY}: "
+                "was it made by a newer ctinterp?"
+            )
         self.mean = SliceUNet(config.features, config.modes, config.channels, config.blocks, config.geometry)
         self.spread = SliceUNet(
             config.features + config.modes, config.modes, config.spread_channels, 1, config.geometry

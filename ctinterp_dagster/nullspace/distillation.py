@@ -13,8 +13,8 @@ from ctinterp_dagster.model.sampler import USUAL_STEPS, AdamsBashforth, solved
 from ctinterp_dagster.nullspace.diffusion import SHIFT, NullSpaceDiffusion, denoiser_inputs
 from ctinterp_dagster.nullspace.objective import NoisyBatch, Untrained
 
-BEGIN_TIME = 0.78  # docs/experiments.md, entry 34
-BEGIN_SCALE = 2.7
+# The time and the factor at which the denoiser itself is nearest to its samples of many steps (experiment 34).
+BEGIN_TIME, BEGIN_SCALE = 0.78, 2.7
 
 
 def with_one_step(model: NullSpaceDiffusion) -> NullSpaceDiffusion:

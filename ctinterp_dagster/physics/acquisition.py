@@ -29,7 +29,7 @@ class Tags:
 
     @classmethod
     def of(cls, scan: Scan) -> "Tags":
-        """Those of a scan that was read."""
+        """The tags of a scan that was read."""
         return cls(scan.thickness_mm, scan.helical, scan.each_thickness_mm)
 
     @property

@@ -68,7 +68,7 @@ class Measurement:
 
     @property
     def known(self) -> Volume:
-        """The truth, which there must be."""
+        """The thin volume that was measured, where it is known; asserts that it is."""
         assert self.truth is not None
         return self.truth
 

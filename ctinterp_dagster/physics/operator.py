@@ -168,7 +168,8 @@ class ThickeningOperator:
         if min(n_thick, n_thin) < 1 or not all(np.isfinite(v) and v > 0 for v in lengths_mm):
             raise ParamsError(
                 f"slice counts, spacings and thicknesses must be positive, got {n_thick} thick and {n_thin} thin "
-                f"slices, and {lengths_mm} mm (thick spacing and thickness, thin spacing and thickness)"
+                f"slices, and {lengths_mm} mm (thick spacing and thickness, thin spacing and thickness): "
+                "mend what is not"
             )
         thin_mm = first_thin_offset_mm + thin_spacing_mm * np.arange(n_thin, dtype=np.float64)
         weights = slice_weights(

@@ -36,11 +36,19 @@ class SampledProfile:
             ParamsError: the lengths differ, the offsets do not increase, or the weights have no positive finite sum.
         """
         if len(self.offsets_mm) != len(self.weights):
-            raise ParamsError(f"a profile has {len(self.offsets_mm)} offsets but {len(self.weights)} weights")
+            raise ParamsError(
+                f"a profile has {len(self.offsets_mm)} offsets but {len(self.weights)} weights: "
+                "give one weight an offset"
+            )
         if len(self.offsets_mm) < 2 or not np.all(np.diff(self.offsets_mm) > 0):
-            raise ParamsError(f"the offsets of a profile must be two or more and increase, got {self.offsets_mm} mm")
+            raise ParamsError(
+                f"the offsets of a profile must be two or more and increase, got {self.offsets_mm} mm: "
+                "sort them, each once"
+            )
         if not (math.isfinite(sum(self.weights)) and sum(self.weights) > 0):
-            raise ParamsError(f"the weights of a profile must have a positive finite sum, got {self.weights}")
+            raise ParamsError(
+                f"the weights of a profile must have a positive finite sum, got {self.weights}: mend them"
+            )
 
     @property
     def fwhm_mm(self) -> float:

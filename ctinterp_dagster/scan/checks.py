@@ -61,7 +61,7 @@ class _Values:
 
     @property
     def range_words(self) -> str:
-        """For messages."""
+        """The least and the largest value in words, for messages."""
         return f"values run from {self.low:g} to {self.high:g}"
 
 

@@ -42,9 +42,13 @@ class Volume:
             GeometryError: the array has not three axes, or no pixels, or spacing or direction are not those of a grid.
         """
         if self.hu.ndim != 3 or 0 in self.hu.shape[1:]:
-            raise GeometryError(f"a volume has pixels along 3 axes (z, y, x), got shape {self.hu.shape}")
+            raise GeometryError(
+                f"a volume has pixels along 3 axes (z, y, x), got shape {self.hu.shape}: give one scan with slices"
+            )
         if len(self.spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
-            raise GeometryError(f"voxel spacing must be three positive numbers, got {self.spacing_mm} mm (z, y, x)")
+            raise GeometryError(
+                f"voxel spacing must be three positive numbers, got {self.spacing_mm} mm (z, y, x): mend it in the file"
+            )
         if not np.allclose(self.direction.T @ self.direction, np.eye(3), atol=1e-3):
             raise GeometryError(
                 f"the axes of a volume must be orthonormal, got {self.direction.round(4).tolist()} (sheared): of a "

@@ -95,7 +95,7 @@ class Restoration:
 
     @cached_property
     def settings(self) -> Settings:
-        """Of the model."""
+        """How the model is to restore, from the options."""
         options = self.options
         return Settings(
             options.sampler,

@@ -33,7 +33,7 @@ class Job(ABC):
 
     @property
     def name(self) -> str:
-        """What its user calls it."""
+        """The scan's path, as its user gave it."""
         return str(self.paths[0])
 
     def made_of(self, method: str, options: Options, model_sha256: str) -> str:

@@ -11,7 +11,7 @@ from ctinterp_dagster.scan.io import find_scans
 
 
 def run() -> None:
-    """Print it.
+    """Print the scans that were added, one a line.
 
     Raises:
         MissingInputError: there is no project here, or its ingest has not run.

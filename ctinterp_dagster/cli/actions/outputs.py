@@ -78,7 +78,7 @@ class Outputs:
 
     @classmethod
     def of(cls, options: Options) -> "Outputs":
-        """Those of a single scan."""
+        """The files that the options ask for, of a single scan."""
         given = options
         return cls(
             given.output,
@@ -93,7 +93,7 @@ class Outputs:
 
     @property
     def paths(self) -> list[Path]:
-        """All that is written."""
+        """The files that are written, in the order of the options."""
         labels = (out for _, out in self.labels)
         return [path for path in (self.thin, self.std, self.draws, self.preview, self.json, *labels) if path]
 
