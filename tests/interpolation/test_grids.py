@@ -29,3 +29,11 @@ def test_the_released_model_is_better_than_projected_cubic(factor: float, model:
     assert ours.mae_hu < cubic.mae_hu
     mirrored = ours.mae_by_position_hu[::-1]
     assert ours.mae_by_position_hu == pytest.approx(mirrored, rel=0.05), "no stripes: the error is symmetric"
+
+
+def test_the_released_latent_diffusion_is_named_and_better_than_what_it_starts_from(thin: Volume) -> None:
+    named = load_checkpoint("latent", device="cpu")
+    methods = {"base": METHODS["cubic_projected"], "latent": named.restore}
+    base, ours = (it.scores for it in score_methods(simulated(thin, 5, "box", spacing_mm=1.0), methods))
+    assert ours.psnr_db > base.psnr_db
+    assert named.model.kind == "latent_diffusion"

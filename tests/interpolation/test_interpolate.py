@@ -177,7 +177,7 @@ def test_memory_changes_nothing(thick: Volume, any_model: Diffusion) -> None:
 THICK_HU = 100 * torch.randn(50, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def assert_the_guides_call_gives_five_thin_slices_a_thick_one(checkpoint: Path) -> None:
+def assert_the_guides_call_gives_five_thin_slices_a_thick_one(checkpoint: Path | str) -> None:
     interpolator = load_checkpoint(checkpoint, "cpu")
     with pytest.warns(UserWarning, match="the slice profile is not known.*; give profile$"):
         thin_hu = interpolator.generate(THICK_HU, sampler="ddim", num_inference_steps=50, target_depth=250)
@@ -193,8 +193,9 @@ def test_the_guides_call_with_a_checkpoint_of_either_kind(tmp_path: Path, any_mo
 
 
 @pytest.mark.slow
-def test_the_guides_call_with_the_released_model() -> None:
-    assert_the_guides_call_gives_five_thin_slices_a_thick_one(RELEASED)
+@pytest.mark.parametrize("model", [RELEASED, "latent"])
+def test_the_guides_call_with_a_released_model(model: Path | str) -> None:
+    assert_the_guides_call_gives_five_thin_slices_a_thick_one(model)
 
 
 def test_generate_takes_any_depth_and_an_array_and_each_seed_is_another_sample(any_model: Diffusion) -> None:
