@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ctinterp_dagster.cli.options.evaluate import METHODS, OWN, PROTOCOLS, Options
+from ctinterp_dagster.cli.options.model_option import ModelType
 from ctinterp_dagster.cli.options.number import Number
 from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 
@@ -89,7 +90,7 @@ def parse_methods(_: click.Context, __: click.Parameter, value: str) -> tuple[st
 )
 @click.option("--thin-thickness", "thin_mm", type=Number(min=0, min_open=True),
               help="thickness in mm of THIN's slices, where they overlap; the restored ones then do")  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path),
+@click.option("--model", type=ModelType(path_type=Path),
               help="file of another model than the released one; latent is the released latent diffusion")  # fmt: skip
 @click.option(
     "--methods", callback=parse_methods, default=",".join(METHODS), help="methods to score, with commas between [all]"

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ctinterp_dagster.cli.options.interpolate import METHODS, Options
+from ctinterp_dagster.cli.options.model_option import ModelType
 from ctinterp_dagster.cli.options.number import Number
 from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 
@@ -50,7 +51,7 @@ from ctinterp_dagster.cli.options.profile_option import METAVAR, ProfileType
 )
 @click.option("--label", "labels", nargs=2, multiple=True, type=click.Path(path_type=Path), metavar="MAP OUT",
               help="bring a label MAP (a segmentation) to the thin slices, as OUT; may be repeated")  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path),
+@click.option("--model", type=ModelType(path_type=Path),
               help="file of another model than the released one; latent is the released latent diffusion")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
               help="auto takes a GPU where there is one")  # fmt: skip

@@ -229,6 +229,8 @@ def test_a_model_that_is_not_there_ends_the_run_before_the_scan_is_read(
     words = "interpolate", tmp_path / "a.nii", "-o", tmp_path / "o.nii", "--model", tmp_path / "no.safetensors"
     assert run(monkeypatch, *words) == 1
     assert "no.safetensors is missing: train a model" in capsys.readouterr().err
+    assert run(monkeypatch, *words[:-1], "latnet") == 2
+    assert "'latnet' is neither a file nor a released model: give a model's file, 'latent'" in capsys.readouterr().err
 
 
 def test_a_thin_scan_is_not_taken_for_a_thick_one(

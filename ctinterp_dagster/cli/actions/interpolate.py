@@ -21,6 +21,7 @@ from ctinterp_dagster.cli.actions.record import Record, StretchRecord
 from ctinterp_dagster.cli.checksum import sha256sum
 from ctinterp_dagster.cli.memory_slots import needed_gib, slots_gib, turn
 from ctinterp_dagster.cli.options.interpolate import METHODS, Options
+from ctinterp_dagster.cli.options.model_option import LATENT
 from ctinterp_dagster.cli.progress import progress
 from ctinterp_dagster.interpolation import (
     RELEASED,
@@ -90,8 +91,14 @@ class Restoration:
             MissingInputError: the file is not there.
             CheckpointError: it cannot be read.
         """
-        if self.options.method == METHODS[0]:
-            self.interpolator  # noqa: B018 (kept)
+        if self.options.method != METHODS[0]:
+            return
+        self.interpolator  # noqa: B018 (kept)
+        if str(self.options.model) == LATENT:
+            click.echo(
+                "the latent diffusion is farther from the truth than the released model, slower, and its samples are "
+                "too alike to tell the deviation: leave out --model for an estimate to work with"
+            )
 
     @cached_property
     def settings(self) -> Settings:
