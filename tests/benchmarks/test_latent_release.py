@@ -64,6 +64,7 @@ def test_the_folded_encoder_is_the_encoder_away_from_the_ends() -> None:
     assert_close(folded(path)(volume)[inner], path.encode(volume)[inner], atol=1e-4, rtol=0.0)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_made_in_a_few_steps_restores_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("START_CROPS", "MIXING_CROPS", "SCALE_DRAWS", "TARGET_DRAWS"):
         monkeypatch.setattr(latent_release, name, 1)

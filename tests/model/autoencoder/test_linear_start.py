@@ -1,5 +1,8 @@
 """An autoencoder that begins as a linear one keeps what its latent can hold, and all of it can learn."""
 
+from copy import deepcopy
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,11 +24,16 @@ def smooth_noise(count: int, seed: int, size: int = 32) -> Tensor:
     return volume.clamp(0.0, 1.0)
 
 
-def linear_one(latent: int = 4, channels: tuple[int, int, int] = (8, 16, 16)) -> MaisiAutoencoder:
+@cache
+def begun(latent: int, channels: tuple[int, int, int]) -> MaisiAutoencoder:
     torch.manual_seed(0)
     autoencoder = MaisiAutoencoder(channels, latent, norm_groups=1)
-    begin_linear(autoencoder, smooth_noise(8, seed=1))
+    begin_linear(autoencoder, smooth_noise(4, seed=1))
     return autoencoder.eval()
+
+
+def linear_one(latent: int = 4, channels: tuple[int, int, int] = (8, 16, 16)) -> MaisiAutoencoder:
+    return deepcopy(begun(latent, channels))
 
 
 def error(autoencoder: MaisiAutoencoder, volume: Tensor) -> float:
