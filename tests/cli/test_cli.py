@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import torch
 
+from ctinterp_dagster.cli.options.model_option import LATENT
 from ctinterp_dagster.interpolation import interpolator
 from ctinterp_dagster.model import quantized
 from ctinterp_dagster.scan.io import read_scan, write_volume
@@ -230,6 +231,7 @@ def test_a_model_that_is_not_there_ends_the_run_before_the_scan_is_read(
     assert run(monkeypatch, *words) == 1
     assert "no.safetensors is missing: train a model" in capsys.readouterr().err
     assert run(monkeypatch, *words[:-1], "latnet") == 2
+    assert interpolator.LATENT == LATENT
     assert "'latnet' is neither a file nor a released model: give a model's file, 'latent'" in capsys.readouterr().err
 
 
